@@ -1,0 +1,1 @@
+"""RFTF as TorchRL building blocks."""
