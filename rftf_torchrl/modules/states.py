@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -132,6 +132,10 @@ def values_of_states(
     return value.reshape(*batch, 1), next_value.reshape(*batch, 1)
 
 
+def _names(keys: Iterable[NestedKey]) -> str:
+    return ", ".join(sorted(map(str, keys)))
+
+
 def _flat_states(
     tensordict: TensorDictBase, keys: list[NestedKey], chunk_size: int
 ) -> tuple[TensorDict, TensorDict, Tensor]:
@@ -143,7 +147,7 @@ def _flat_states(
     following = tensordict.get("next", None)
     if following is None:
         raise KeyError(
-            f"'next' is missing from a tensordict with keys {sorted(map(str, tensordict.keys()))}. "
+            f"'next' is missing; the tensordict has {_names(tensordict.keys())}. "
             "Pass transitions: states at the root and their successors under 'next'."
         )
     n = tensordict.batch_size.numel()
@@ -153,7 +157,7 @@ def _flat_states(
         if here is None:
             raise KeyError(
                 f"{key!r} is missing from the root of the tensordict, but the value module reads "
-                f"it. The keys are {sorted(map(str, tensordict.keys(True, True)))}."
+                f"it. The keys are {_names(tensordict.keys(True, True))}."
             )
         there = following.get(key, None)
         there = here if there is None else there

@@ -152,15 +152,15 @@ def broken_inputs():
             KeyError,
             (module, data.exclude("next")),
             {},
-            "'next' is missing from a tensordict with keys ['instruction', 'x']. Pass "
-            "transitions: states at the root and their successors under 'next'.",
+            "'next' is missing; the tensordict has instruction, x. Pass transitions: states at the root and their successors under 'next'.",
         ),
         (
             KeyError,
             (module, data.exclude("x")),
             {},
             "'x' is missing from the root of the tensordict, but the value module reads it. The "
-            "keys are [",
+            "keys are "
+            "('instruction', 'tokens'), ('next', 'instruction', 'tokens'), ('next', 'x').",
         ),
         (
             TypeError,
