@@ -1,1 +1,8 @@
-"""Placeholder."""
+"""Losses."""
+
+from __future__ import annotations
+
+from rftf_torchrl.objectives.ppo import RFTFPPOLoss
+from rftf_torchrl.objectives.ranking import TemporalRankingLoss
+
+__all__ = ["RFTFPPOLoss", "TemporalRankingLoss"]

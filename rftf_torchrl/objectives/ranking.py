@@ -1,0 +1,216 @@
+"""The loss that trains the value model by temporal order alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from torchrl.objectives.common import LossModule
+
+from rftf_torchrl import keys
+from rftf_torchrl.functional import pairwise_accuracy, temporal_ranking_loss
+from rftf_torchrl.modules.temporal_value import TemporalValueModel
+
+__all__ = ["TemporalRankingLoss"]
+
+
+class TemporalRankingLoss(LossModule):
+    r"""Ranks frames of successful episodes by time.
+
+    .. math::
+        L = -\frac{1}{\binom{n}{2}} \sum_{i<j} \log \sigma\big( V(s_j, l) - V(s_i, l) \big)
+
+    n forward passes give all pairs. Two further terms, ours, use negatives:
+
+    * ``wrong_instruction``: the last frame of a success scores higher under its own instruction
+      than under another instruction of the batch;
+    * ``failures``: the last frame of a success scores higher than any frame of a failed episode
+      of the same task.
+
+    Rows whose ``"trajectory_success"`` is False never enter the ranking term: time order is no
+    progress there. There is no term for reversed clips. This value model scores single frames, so
+    demanding that a clip loses value when played backwards is the ranking term again.
+
+    No action is read.
+
+    Source: Shu, Lin, Wang 2025, "RFTF", arXiv 2505.19767 (the first term).
+
+    Args:
+        value_model: a :class:`TemporalValueModel` (its raw score is trained), or any TensorDict
+            module that writes ``"temporal_value"``, float [*B, 1].
+        wrong_instruction: weight of the wrong-instruction term; 0 leaves it out.
+        failures: weight of the failure term; 0 leaves it out.
+
+    Raises:
+        ValueError: if a weight is negative.
+
+    Examples:
+        >>> from torch import nn
+        >>> model = TemporalValueModel(nn.Linear(2, 1), in_keys=["state"])
+        >>> loss = TemporalRankingLoss(model)
+        >>> out = loss(TensorDict({"state": torch.zeros(4, 3, 2)}, [4, 3]))
+        >>> round(float(out["loss_ranking"]), 4)  # log(2): an untrained guess
+        0.6931
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys of the data.
+
+        Attributes:
+            temporal_value: where a module other than TemporalValueModel writes its score.
+            tokens: instruction tokens, int64 [B, n, L].
+            token_mask: mask of the tokens, bool [B, n, L].
+            frame_mask: which frames of the row exist, bool [B, n]; absent = all.
+            trajectory_success: whether the row is a success, bool [B, n, 1]; absent = all.
+            task_id: task of the row, int64 [B, n, 1]; absent = rows with equal tokens share one.
+        """
+
+        temporal_value: NestedKey = keys.TEMPORAL_VALUE
+        tokens: NestedKey = keys.TOKENS
+        token_mask: NestedKey = keys.TOKEN_MASK
+        frame_mask: NestedKey = "frame_mask"
+        trajectory_success: NestedKey = keys.TRAJECTORY_SUCCESS
+        task_id: NestedKey = keys.TASK_ID
+
+    tensor_keys: _AcceptedKeys
+    default_keys = _AcceptedKeys
+
+    def __init__(
+        self,
+        value_model: TensorDictModuleBase,
+        *,
+        wrong_instruction: float = 0.0,
+        failures: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, weight in (("wrong_instruction", wrong_instruction), ("failures", failures)):
+            if weight < 0:
+                raise ValueError(f"{name} is a weight and must not be negative, got {weight}.")
+        self.value_model = value_model
+        self.wrong_instruction = float(wrong_instruction)
+        self.failures = float(failures)
+        self.in_keys = list(value_model.in_keys)
+        self.out_keys = ["loss_ranking", "pairwise_accuracy"]
+        if wrong_instruction:
+            self.out_keys.append("loss_wrong_instruction")
+        if failures:
+            self.out_keys.append("loss_failures")
+
+    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
+        """There is no value estimator to tell."""
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Computes the loss.
+
+        Args:
+            tensordict: batch [B, n]: B clips of n frames each, in time order.
+
+        Returns:
+            ``"loss_ranking"``, ``"pairwise_accuracy"`` (share of pairs in the right order) and,
+            by weight, ``"loss_wrong_instruction"`` and ``"loss_failures"``, all scalars; the
+            total loss is the sum of the ``loss_`` entries. A term without any pair is 0, an
+            accuracy without any pair is NaN.
+
+        Raises:
+            ValueError: if the batch is not [B, n].
+            KeyError: if the tokens for an enabled term are missing.
+        """
+        if tensordict.batch_dims != 2:
+            raise ValueError(
+                "tensordict must have batch size [clips, frames], got "
+                f"{tuple(tensordict.batch_size)}."
+            )
+        values = self._score(tensordict)
+        mask = tensordict.get(self.tensor_keys.frame_mask, None)
+        if mask is None:
+            mask = torch.ones_like(values, dtype=torch.bool)
+        success = tensordict.get(self.tensor_keys.trajectory_success, None)
+        success = mask.any(-1) if success is None else success[:, 0, 0] & mask.any(-1)
+        last = _last_true(mask)
+        ranked = mask & success.unsqueeze(-1)
+        nothing = 0 * values.sum()
+        out = TensorDict(
+            {
+                "loss_ranking": temporal_ranking_loss(values, ranked)
+                if _has_pairs(ranked)
+                else nothing,
+                "pairwise_accuracy": pairwise_accuracy(values.detach(), ranked)
+                if _has_pairs(ranked)
+                else values.new_full((), float("nan")),
+            }
+        )
+        rows = torch.arange(values.shape[0], device=values.device)
+        ends = values[rows, last]
+        if self.wrong_instruction:
+            frames = tensordict[rows, last][success]
+            term = self._wrong_instruction(frames, ends[success])
+            out["loss_wrong_instruction"] = self.wrong_instruction * term
+        if self.failures:
+            failed = mask & ~success.unsqueeze(-1)
+            pairs = success[:, None] & self._same_task(tensordict)
+            pairs = pairs.unsqueeze(-1) & failed.unsqueeze(0)
+            gap = ends[:, None, None] - values.unsqueeze(0)
+            term = -logsigmoid(gap[pairs]).mean() if pairs.any() else nothing
+            out["loss_failures"] = self.failures * term
+        return out
+
+    def _score(self, tensordict: TensorDictBase) -> Tensor:
+        if isinstance(self.value_model, TemporalValueModel):
+            return self.value_model.raw(tensordict).squeeze(-1)
+        inputs = tensordict.select(*self.value_model.in_keys)
+        return self.value_model(inputs).get(self.tensor_keys.temporal_value).squeeze(-1)
+
+    def _tokens(self, tensordict: TensorDictBase) -> Tensor:
+        tokens = tensordict.get(self.tensor_keys.tokens, None)
+        if tokens is None:
+            raise KeyError(
+                f"this loss term needs the instruction tokens at {self.tensor_keys.tokens!r}: add "
+                "them, or set its weight to 0."
+            )
+        return tokens
+
+    def _wrong_instruction(self, frames: TensorDictBase, ends: Tensor) -> Tensor:
+        tokens = self._tokens(frames)
+        different = (tokens.unsqueeze(1) != tokens.unsqueeze(0)).any(-1)
+        rows = different.any(-1)
+        if not rows.any():
+            return 0 * ends.sum()
+        other = _next_true(different)[rows]
+        swapped = frames[rows].copy()
+        swapped.set(self.tensor_keys.tokens, tokens[other])
+        token_mask = frames.get(self.tensor_keys.token_mask, None)
+        if token_mask is not None:
+            swapped.set(self.tensor_keys.token_mask, token_mask[other])
+        return -logsigmoid(ends[rows] - self._score(swapped)).mean()
+
+    def _same_task(self, tensordict: TensorDictBase) -> Tensor:
+        task = tensordict.get(self.tensor_keys.task_id, None)
+        if task is None:
+            task = self._tokens(tensordict)
+        task = task[:, 0]
+        return (task.unsqueeze(1) == task.unsqueeze(0)).all(-1)
+
+
+def _has_pairs(mask: Tensor) -> bool:
+    return bool((mask.sum(-1) > 1).any())
+
+
+def _last_true(mask: Tensor) -> Tensor:
+    """Index of the last True of each row, 0 where there is none."""
+    index = torch.arange(mask.shape[-1], device=mask.device)
+    return (mask * index).max(-1).values
+
+
+def _next_true(mask: Tensor) -> Tensor:
+    """For each row i of a square mask, the first True after column i, round the corner."""
+    count = mask.shape[0]
+    index = torch.arange(count, device=mask.device)
+    columns = (index[:, None] + index[None, :]) % count
+    step = mask.gather(1, columns).to(torch.uint8).argmax(1)
+    return (index + step) % count
