@@ -1,1 +1,38 @@
-"""Placeholder."""
+"""Pure tensor maths: no TensorDict, no modules, no files."""
+
+from __future__ import annotations
+
+from rftf_torchrl.functional.balance import (
+    OutcomePools,
+    find_mixed_trajectory,
+    outcome_pools,
+    pairs_per_task,
+    spread_evenly,
+    walk_pool,
+)
+from rftf_torchrl.functional.intervals import newcombe_interval, wilson_interval
+from rftf_torchrl.functional.metrics import (
+    kendall_tau,
+    pairwise_accuracy,
+    roc_auc,
+    value_order_correlation,
+)
+from rftf_torchrl.functional.ranking import temporal_ranking_loss
+from rftf_torchrl.functional.shaping import potential_shaping
+
+__all__ = [
+    "OutcomePools",
+    "find_mixed_trajectory",
+    "kendall_tau",
+    "newcombe_interval",
+    "outcome_pools",
+    "pairs_per_task",
+    "pairwise_accuracy",
+    "potential_shaping",
+    "roc_auc",
+    "spread_evenly",
+    "temporal_ranking_loss",
+    "value_order_correlation",
+    "walk_pool",
+    "wilson_interval",
+]
