@@ -1,0 +1,188 @@
+"""Checks of frames against the format; each lists its violations, so that all are told at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+
+from rftf_torchrl import keys
+from rftf_torchrl.data.format import ACTION, ACTION_IS_PAD, EPISODE, Episode
+
+Entries = Sequence[tuple[NestedKey, torch.dtype, tuple[int | str, ...]]]
+MAX_LISTED = 5
+
+
+def entry_problems(
+    frames: TensorDictBase, entries: Entries, sizes: Mapping[str, int] | None = None
+) -> list[str]:
+    """List the entries that are missing, of another dtype or of another shape.
+
+    Args:
+        frames: tensordict [T].
+        entries: key, dtype and trailing shape of each entry; a letter in a shape stands for one
+            size, the same wherever it appears.
+        sizes: the sizes that the letters must have, where they are known.
+
+    Returns:
+        One sentence per violation, none if the frames are sound.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> frames = TensorDict({"action": torch.zeros(4, 2, dtype=torch.float64)}, [4])
+        >>> entries = [("action", torch.float32, ("A",)), ("task_id", torch.int64, (1,))]
+        >>> entry_problems(frames, entries)
+        ["key 'action': dtype torch.float64, expected torch.float32", "key 'task_id': missing"]
+    """
+    bound = dict(sizes or {})
+    problems = []
+    for key, dtype, trailing in entries:
+        value = frames.get(key, None)
+        if not isinstance(value, Tensor):
+            problems.append(f"key {key!r}: missing")
+            continue
+        if value.dtype != dtype:
+            problems.append(f"key {key!r}: dtype {value.dtype}, expected {dtype}")
+        shape = tuple(value.shape[frames.batch_dims :])
+        expected = tuple(
+            size if isinstance(size, int) else bound.get(size, size) for size in trailing
+        )
+        if len(shape) != len(expected) or any(
+            isinstance(want, int) and got != want for got, want in zip(shape, expected, strict=True)
+        ):
+            problems.append(
+                f"key {key!r}: shape {shape} per frame, expected ({', '.join(map(str, expected))})"
+            )
+            continue
+        for size, got in zip(trailing, shape, strict=True):
+            if isinstance(size, str):
+                bound.setdefault(size, got)
+    return problems
+
+
+def content_problems(frames: TensorDictBase) -> list[str]:
+    """List the frames of one episode whose numbers cannot be used.
+
+    Args:
+        frames: tensordict [T], whose entries passed :func:`entry_problems`.
+
+    Returns:
+        One sentence per violation, none if the frames are sound.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> frames = TensorDict({"action": torch.tensor([[0.5], [float("nan")], [0.0]])}, [3])
+        >>> content_problems(frames)
+        ["key 'action': not finite at frame 1"]
+    """
+    problems = []
+    for key in (keys.STATE, ACTION):
+        value = frames.get(key, None)
+        if value is not None:
+            finite = torch.isfinite(value).flatten(1).all(1)
+            if not finite.all():
+                problems.append(f"key {key!r}: not finite at {_frames(~finite)}")
+    mask = frames.get(keys.TOKEN_MASK, None)
+    if mask is not None and not (some := mask.any(1)).all():
+        problems.append(f"key {keys.TOKEN_MASK!r}: the instruction is empty at {_frames(~some)}")
+    action = frames.get(ACTION, None)
+    if action is not None and len(action) and (action[-1] != 0).any():
+        problems.append(
+            f"key {ACTION!r}: the last frame's action is not zero; an episode ends with the "
+            "observation after its last action, so record that frame with a zero action"
+        )
+    return problems
+
+
+def label_problems(frames: TensorDictBase, episode: Episode) -> list[str]:
+    """List where the labels of one episode's frames differ from the index.
+
+    Args:
+        frames: tensordict [T], the episode's frames with ``"task_id"``, ``"episode"`` and
+            ``"action_is_pad"``.
+        episode: the episode's record.
+
+    Returns:
+        One sentence per violation, none if the labels agree.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> frames = TensorDict({"task_id": torch.tensor([[0], [4]])}, [2])
+        >>> label_problems(frames, Episode(index=0, task_id=0, start=0, stop=2, success=True))
+        ["key 'task_id': is not 0 at frame 1"]
+    """
+    problems = []
+    for key, expected in ((keys.TASK_ID, episode.task_id), (EPISODE, episode.index)):
+        value = frames.get(key, None)
+        if value is not None and (differs := value.flatten() != expected).any():
+            problems.append(f"key {key!r}: is not {expected} at {_frames(differs)}")
+    pad = frames.get(ACTION_IS_PAD, None)
+    if pad is not None:
+        expected_pad = torch.zeros(len(pad), dtype=torch.bool)
+        expected_pad[-1:] = True
+        if (differs := pad.flatten() != expected_pad).any():
+            problems.append(
+                f"key {ACTION_IS_PAD!r}: must be True at the last frame only, differs at "
+                f"{_frames(differs)}"
+            )
+    return problems
+
+
+def storage_problems(folder: Path) -> list[str]:
+    """List memory-mapped files that are missing, of the wrong size, or read-only.
+
+    ``TensorDict.load_memmap`` reads the missing end of a truncated file as zeros, without an error,
+    so this runs before it.
+
+    Args:
+        folder: a folder that :meth:`tensordict.TensorDict.memmap` wrote.
+
+    Returns:
+        One sentence per violation, none if all files can be mapped.
+
+    Example:
+        >>> storage_problems(Path("no-such-folder"))
+        ['no-such-folder/meta.json: missing']
+    """
+    meta_file = folder / "meta.json"
+    if not meta_file.is_file():
+        return [f"{folder.name}/meta.json: missing"]
+    try:
+        meta = json.loads(meta_file.read_text())
+    except ValueError as error:
+        return [f"{folder.name}/meta.json: unreadable JSON ({error})"]
+    problems = []
+    for name, entry in meta.items() if isinstance(meta, dict) else ():
+        if not isinstance(entry, dict):
+            continue
+        if "dtype" not in entry:
+            problems += [f"{folder.name}/{line}" for line in storage_problems(folder / name)]
+            continue
+        file = folder / f"{name}.memmap"
+        item = torch.empty((), dtype=getattr(torch, entry["dtype"].removeprefix("torch.")))
+        expected = math.prod(entry["shape"]) * item.element_size()
+        size = file.stat().st_size if file.is_file() else None
+        if size is None:
+            problems.append(f"{folder.name}/{file.name}: missing")
+        elif size != expected:
+            problems.append(f"{folder.name}/{file.name}: {size} bytes, expected {expected}")
+        elif not os.access(file, os.R_OK | os.W_OK):
+            problems.append(
+                f"{folder.name}/{file.name}: read-only, but TensorDict maps files for reading and "
+                "writing: change its permissions or copy the folder"
+            )
+    return problems
+
+
+def _frames(where: Tensor) -> str:
+    """Name the frames at which a bool [T] is True, the first few of them."""
+    found = where.nonzero().flatten().tolist()
+    listed = ", ".join(map(str, found[:MAX_LISTED]))
+    more = f" and {len(found) - MAX_LISTED} more" if len(found) > MAX_LISTED else ""
+    return f"frame{'s' * (len(found) != 1)} {listed}{more}"

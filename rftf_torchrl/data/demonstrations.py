@@ -1,0 +1,208 @@
+"""Demonstrations on disk, opened for reading."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from rftf_torchrl.data.checks import storage_problems
+from rftf_torchrl.data.format import DemonstrationError, Episode, Task, frames_folder
+from rftf_torchrl.data.index import read_index
+from rftf_torchrl.data.validation import frame_problems
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstrations:
+    """Episodes of frames, memory-mapped: only what is indexed is read.
+
+    A selection shares the frames of the set that it was made from; :attr:`episodes` says which of
+    them belong to it.
+
+    Args:
+        root: the folder.
+        frames: tensordict [N], all frames of the folder; see :mod:`rftf_torchrl.data`.
+        episodes: the episodes of this selection.
+        tasks: the tasks of the folder.
+        simulator: the name of the simulator.
+        action_repeat: simulator steps per recorded action.
+        complete: False where the collection was interrupted.
+
+    Example:
+        >>> import tempfile
+        >>> from rftf_torchrl.data import write_synthetic_demonstrations
+        >>> root = write_synthetic_demonstrations(tempfile.mkdtemp() + "/demos")
+        >>> demonstrations = load_demonstrations(root)
+        >>> len(demonstrations.episodes), demonstrations.num_frames
+        (4, 26)
+        >>> train, held_out = demonstrations.split(0.5, generator=0)
+        >>> len(train.episodes), len(held_out.episodes)
+        (2, 2)
+    """
+
+    root: Path
+    frames: TensorDict
+    episodes: tuple[Episode, ...]
+    tasks: tuple[Task, ...]
+    simulator: str
+    action_repeat: int
+    complete: bool
+
+    @property
+    def num_frames(self) -> int:
+        """The number of frames in the selected episodes."""
+        return sum(map(len, self.episodes))
+
+    @cached_property
+    def spans(self) -> Tensor:
+        """The selected episodes' ``(start, stop)``, int64 [E, 2]."""
+        spans = [(episode.start, episode.stop) for episode in self.episodes]
+        return torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
+
+    def select(
+        self,
+        tasks: Collection[int | str] | None = None,
+        episodes: Collection[int] | None = None,
+        *,
+        success: bool | None = None,
+        split: str | None = None,
+    ) -> Demonstrations:
+        """Keep the episodes that meet every condition given.
+
+        Args:
+            tasks: ids or names of tasks.
+            episodes: indices of episodes, as in :attr:`Episode.index`.
+            success: True for successes, False for failures.
+            split: the name of a split.
+
+        Returns:
+            The selection, on the same frames.
+
+        Raises:
+            KeyError: at a task or an episode that is not in this set.
+            ValueError: where no episode is left.
+        """
+        wanted = None if tasks is None else {self._task_id(task) for task in tasks}
+        if episodes is not None:
+            unknown = sorted(set(episodes) - {episode.index for episode in self.episodes})
+            if unknown:
+                raise KeyError(
+                    f"No episodes {unknown} among the {len(self.episodes)} selected episodes of "
+                    f"{self.root}."
+                )
+        kept = tuple(
+            episode
+            for episode in self.episodes
+            if (wanted is None or episode.task_id in wanted)
+            and (episodes is None or episode.index in episodes)
+            and (success is None or episode.success == success)
+            and (split is None or episode.split == split)
+        )
+        if not kept:
+            raise ValueError(
+                f"No episode of {self.root} has tasks={tasks}, episodes={episodes}, "
+                f"success={success}, split={split!r}: loosen one of them."
+            )
+        return replace(self, episodes=kept)
+
+    def split(
+        self, held_out_fraction: float, generator: torch.Generator | int
+    ) -> tuple[Demonstrations, Demonstrations]:
+        """Divide the episodes in two, the same fraction of every task held out.
+
+        Whole episodes are held out: frames of one episode are alike, so dividing within an episode
+        would leak. Of a task with ``n >= 2`` episodes, ``round(held_out_fraction * n)`` are held
+        out, at least 1 and at most ``n - 1``; a task's only episode stays in training.
+
+        Args:
+            held_out_fraction: between 0 and 1, exclusive.
+            generator: the random generator, or its seed.
+
+        Returns:
+            ``(train, held_out)``, both in the order of :attr:`episodes`.
+
+        Raises:
+            ValueError: at a fraction outside (0, 1), or where no task has two episodes.
+        """
+        if not 0 < held_out_fraction < 1:
+            raise ValueError(
+                f"held_out_fraction is {held_out_fraction}, expected a number between 0 and 1, "
+                "exclusive."
+            )
+        if isinstance(generator, int):
+            generator = torch.Generator().manual_seed(generator)
+        by_task: dict[int, list[Episode]] = defaultdict(list)
+        for episode in self.episodes:
+            by_task[episode.task_id].append(episode)
+        held_out: set[int] = set()
+        for _, members in sorted(by_task.items()):
+            order = torch.randperm(len(members), generator=generator).tolist()
+            count = min(max(1, round(held_out_fraction * len(members))), len(members) - 1)
+            held_out.update(members[position].index for position in order[:count])
+        if not held_out:
+            raise ValueError(
+                f"No task of {self.root} has two episodes, so none can be held out: record more."
+            )
+        return (
+            replace(self, episodes=tuple(e for e in self.episodes if e.index not in held_out)),
+            replace(self, episodes=tuple(e for e in self.episodes if e.index in held_out)),
+        )
+
+    def _task_id(self, task: int | str) -> int:
+        for known in self.tasks:
+            if task in (known.id, known.name):
+                return known.id
+        names = ", ".join(f"{known.id} ('{known.name}')" for known in self.tasks)
+        raise KeyError(f"No task {task!r} in {self.root}; it has {names}.")
+
+
+def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstrations:
+    """Open a folder of demonstrations.
+
+    Args:
+        root: the folder that :class:`~rftf_torchrl.data.DemonstrationWriter` wrote.
+        validate: check every frame and label. Without it only the index and the sizes of the files
+            are checked, which reads no frame.
+
+    Returns:
+        All episodes of the folder.
+
+    Raises:
+        FileNotFoundError: where the folder holds no demonstrations.
+        DemonstrationError: with every violation of the format: unreadable index, another format
+            version, truncated files, missing keys, wrong dtypes or shapes, numbers that are not
+            finite, too short, overlapping or out-of-range episodes, empty instructions, unknown
+            tasks.
+
+    Example:
+        >>> load_demonstrations("no-such-folder")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: No demonstrations in no-such-folder: demonstrations.json is missing.
+    """
+    root = Path(root)
+    index, problems = read_index(root)
+    unreadable = storage_problems(frames_folder(root))
+    problems += unreadable
+    if index is None or unreadable:
+        raise DemonstrationError(f"Demonstrations in {root}", problems)
+    frames = TensorDict.load_memmap(frames_folder(root))
+    if validate:
+        problems += frame_problems(frames, index)
+    if problems:
+        raise DemonstrationError(f"Demonstrations in {root}", problems)
+    return Demonstrations(
+        root=root,
+        frames=frames.lock_(),
+        episodes=index.episodes,
+        tasks=index.tasks,
+        simulator=index.simulator,
+        action_repeat=index.action_repeat,
+        complete=index.complete,
+    )

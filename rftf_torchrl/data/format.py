@@ -1,0 +1,214 @@
+"""The on-disk format of demonstrations: file names, entries, and the two records of its index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import NestedKey
+
+from rftf_torchrl import keys
+
+FORMAT_VERSION = 1
+INDEX_FILE = "demonstrations.json"
+FRAMES_FOLDER = "frames"
+
+EPISODE = "episode"
+ACTION = "action"
+ACTION_IS_PAD = "action_is_pad"
+
+RECORDED_ENTRIES: tuple[tuple[NestedKey, torch.dtype, tuple[int | str, ...]], ...] = (
+    (keys.IMAGE, torch.uint8, (3, "h", "w")),
+    (keys.STATE, torch.float32, ("S",)),
+    (keys.TOKENS, torch.int64, ("L",)),
+    (keys.TOKEN_MASK, torch.bool, ("L",)),
+    (ACTION, torch.float32, ("A",)),
+)
+"""What a collector records per frame: key, dtype, and shape after the frame dimension."""
+
+STORED_ENTRIES = (
+    *RECORDED_ENTRIES,
+    (keys.TASK_ID, torch.int64, (1,)),
+    (EPISODE, torch.int64, (1,)),
+    (ACTION_IS_PAD, torch.bool, (1,)),
+)
+"""What lies on disk per frame: :data:`RECORDED_ENTRIES` and what the writer adds."""
+
+
+class DemonstrationError(ValueError):
+    """Demonstrations that break the format, with every violation in :attr:`problems`.
+
+    Args:
+        what: what was looked at, for the first line of the message.
+        problems: one sentence per violation.
+
+    Example:
+        >>> raise DemonstrationError("Episode 3", ["key 'action': missing"])
+        Traceback (most recent call last):
+            ...
+        rftf_torchrl.data.format.DemonstrationError: Episode 3: 1 problem found:
+          - key 'action': missing
+    """
+
+    def __init__(self, what: str, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"{what}: {count} problem{'s' * (count != 1)} found:{lines}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: its id in ``"task_id"``, its name, and the instruction in words.
+
+    Args:
+        id: the number written to ``"task_id"``.
+        name: the task's short name, as the simulator spells it.
+        instruction: the sentence that was tokenised.
+
+    Example:
+        >>> Task(id=0, name="reach-v3", instruction="reach the red dot").name
+        'reach-v3'
+    """
+
+    id: int
+    name: str
+    instruction: str
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode: frames ``start`` to ``stop`` (exclusive) of the flat frames.
+
+    Args:
+        index: the number written to ``"episode"``.
+        task_id: the episode's task.
+        start: its first frame.
+        stop: one past its last frame.
+        success: whether the episode reached its goal.
+        goal_seed: the seed that the goal was drawn with, if known.
+        split: the name of the part of the data it belongs to, such as ``"train"``.
+
+    Example:
+        >>> len(Episode(index=0, task_id=0, start=10, stop=25, success=True))
+        15
+    """
+
+    index: int
+    task_id: int
+    start: int
+    stop: int
+    success: bool
+    goal_seed: int | None = None
+    split: str = "train"
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def as_tasks(tasks: Iterable[Task | Mapping[str, Any]]) -> tuple[Task, ...]:
+    """Turn records of ``{id, name, instruction}`` into :class:`Task`.
+
+    Args:
+        tasks: tasks, or mappings with a task's fields.
+
+    Returns:
+        The tasks, in the order given.
+
+    Raises:
+        DemonstrationError: with every record that lacks a field, has an empty instruction, or
+            repeats an id.
+
+    Example:
+        >>> as_tasks([{"id": 0, "name": "reach-v3", "instruction": "reach the red dot"}])
+        (Task(id=0, name='reach-v3', instruction='reach the red dot'),)
+    """
+    records = [asdict(task) if isinstance(task, Task) else task for task in tasks]
+    problems = task_problems(records)
+    if problems:
+        raise DemonstrationError("Tasks", problems)
+    return tuple(Task(**{name: record[name] for name in TASK_FIELDS}) for record in records)
+
+
+TASK_FIELDS: Mapping[str, tuple[type, ...]] = {"id": (int,), "name": (str,), "instruction": (str,)}
+EPISODE_FIELDS: Mapping[str, tuple[type, ...]] = {
+    "index": (int,),
+    "task_id": (int,),
+    "start": (int,),
+    "stop": (int,),
+    "success": (bool,),
+    "goal_seed": (int, type(None)),
+    "split": (str,),
+}
+
+
+def field_problems(record: Any, fields: Mapping[str, tuple[type, ...]], where: str) -> list[str]:
+    """List what a JSON record lacks or has of another type.
+
+    Args:
+        record: the record, as read from JSON.
+        fields: the allowed types by field name; ``bool`` does not pass for ``int``.
+        where: the record's place, to start each sentence with.
+
+    Returns:
+        One sentence per violation, none if the record is sound.
+
+    Example:
+        >>> field_problems({"id": True}, {"id": (int,), "name": (str,)}, "task at position 0")
+        ["task at position 0: 'id' is True, expected int", "task at position 0: 'name' is missing"]
+    """
+    if not isinstance(record, Mapping):
+        return [f"{where}: is {record!r}, expected a record with {sorted(fields)}"]
+    problems = []
+    for name, types in fields.items():
+        if name not in record:
+            problems.append(f"{where}: '{name}' is missing")
+        elif type(record[name]) not in types:
+            expected = " or ".join("null" if t is type(None) else t.__name__ for t in types)
+            problems.append(f"{where}: '{name}' is {record[name]!r}, expected {expected}")
+    return problems
+
+
+def task_problems(records: Iterable[Any]) -> list[str]:
+    """List what is wrong with a list of task records.
+
+    Args:
+        records: mappings with ``id``, ``name`` and ``instruction``.
+
+    Returns:
+        One sentence per violation, none if the records are sound.
+
+    Example:
+        >>> task_problems([{"id": 0, "name": "reach-v3", "instruction": " "}])
+        ["task 0 ('reach-v3'): the instruction is empty"]
+    """
+    problems: list[str] = []
+    seen: set[int] = set()
+    records = list(records)
+    if not records:
+        return ["the list of tasks is empty"]
+    for position, record in enumerate(records):
+        wrong = field_problems(record, TASK_FIELDS, f"task at position {position}")
+        if wrong:
+            problems += wrong
+            continue
+        where = f"task {record['id']} ('{record['name']}')"
+        if not record["instruction"].strip():
+            problems.append(f"{where}: the instruction is empty")
+        if record["id"] in seen:
+            problems.append(f"{where}: the id is used twice")
+        seen.add(record["id"])
+    return problems
+
+
+def frames_folder(root: Path) -> Path:
+    """The folder of the memory-mapped frames below ``root``."""
+    return root / FRAMES_FOLDER
+
+
+def index_file(root: Path) -> Path:
+    """The index below ``root``."""
+    return root / INDEX_FILE

@@ -1,0 +1,190 @@
+"""``demonstrations.json``: written, read and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rftf_torchrl.data.format import (
+    EPISODE_FIELDS,
+    FORMAT_VERSION,
+    INDEX_FILE,
+    TASK_FIELDS,
+    Episode,
+    Task,
+    field_problems,
+    index_file,
+    task_problems,
+)
+
+
+@dataclass(frozen=True)
+class Index:
+    """What ``demonstrations.json`` holds; the fields are those of :mod:`rftf_torchrl.data`.
+
+    Args:
+        complete: False where the collection was interrupted.
+        simulator: the name of the simulator.
+        image_size: height and width.
+        state_dim: size of the state.
+        action_dim: size of the action.
+        action_repeat: simulator steps per recorded action.
+        num_frames: the number of frames in the folder.
+        tasks: the tasks.
+        episodes: the episodes.
+
+    Example:
+        >>> Index(True, "metaworld", (64, 64), 39, 4, 1, 0, (), ()).action_dim
+        4
+    """
+
+    complete: bool
+    simulator: str
+    image_size: tuple[int, int]
+    state_dim: int
+    action_dim: int
+    action_repeat: int
+    num_frames: int
+    tasks: tuple[Task, ...]
+    episodes: tuple[Episode, ...]
+
+
+INDEX_FIELDS: dict[str, tuple[type, ...]] = {
+    "complete": (bool,),
+    "simulator": (str,),
+    "image_size": (list,),
+    "state_dim": (int,),
+    "action_dim": (int,),
+    "action_repeat": (int,),
+    "num_frames": (int,),
+    "tasks": (list,),
+    "episodes": (list,),
+}
+
+
+def write_index(root: Path, index: Index) -> None:
+    """Write ``demonstrations.json`` below ``root``.
+
+    Args:
+        root: an existing folder.
+        index: what to write.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> write_index(root, Index(True, "metaworld", (64, 64), 39, 4, 1, 0, (), ()))
+        >>> json.loads(index_file(root).read_text())["format_version"]
+        1
+    """
+    content = {"format_version": FORMAT_VERSION, **asdict(index)}
+    index_file(root).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def read_index(root: Path) -> tuple[Index | None, list[str]]:
+    """Read ``demonstrations.json`` and list what is wrong with it.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        The index, None where it cannot be made sense of, and one sentence per violation.
+
+    Raises:
+        FileNotFoundError: where there is none.
+
+    Example:
+        >>> read_index(Path("no-such-folder"))
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: No demonstrations in no-such-folder: demonstrations.json is missing.
+    """
+    file = index_file(root)
+    if not file.is_file():
+        raise FileNotFoundError(f"No demonstrations in {root}: {INDEX_FILE} is missing.")
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        return None, [f"{INDEX_FILE}: unreadable JSON ({error})"]
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        return None, [
+            f"{INDEX_FILE}: format_version is {version!r}, this library reads {FORMAT_VERSION}"
+        ]
+    malformed = [f"{INDEX_FILE}: {line}" for line in _malformed(content)]
+    if malformed:
+        return None, malformed
+    index = Index(
+        **{
+            **{name: content[name] for name in INDEX_FIELDS},
+            "image_size": tuple(content["image_size"]),
+            "tasks": tuple(Task(**_fields(task, TASK_FIELDS)) for task in content["tasks"]),
+            "episodes": tuple(
+                Episode(**_fields(episode, EPISODE_FIELDS)) for episode in content["episodes"]
+            ),
+        }
+    )
+    problems = task_problems(content["tasks"]) + episode_problems(index)
+    return index, [f"{INDEX_FILE}: {line}" for line in problems]
+
+
+def episode_problems(index: Index) -> list[str]:
+    """List the episodes whose task is unknown, or whose frames are too few, outside or shared.
+
+    Args:
+        index: the index.
+
+    Returns:
+        One sentence per violation, none if the episodes are sound.
+
+    Example:
+        >>> episode = Episode(index=0, task_id=0, start=0, stop=1, success=True)
+        >>> task = Task(id=0, name="reach-v3", instruction="reach the red dot")
+        >>> episode_problems(Index(True, "metaworld", (64, 64), 39, 4, 1, 9, (task,), (episode,)))
+        ['episode 0: frames 0 to 1 are fewer than 2 frames']
+    """
+    if not index.episodes:
+        return ["the list of episodes is empty"]
+    problems = []
+    tasks = sorted(task.id for task in index.tasks)
+    seen: set[int] = set()
+    for episode in index.episodes:
+        where = f"episode {episode.index}"
+        if episode.index in seen:
+            problems.append(f"{where}: the index is used twice")
+        seen.add(episode.index)
+        if episode.task_id not in tasks:
+            problems.append(f"{where}: unknown task_id {episode.task_id}, the tasks are {tasks}")
+        span = f"frames {episode.start} to {episode.stop}"
+        if not 0 <= episode.start <= episode.stop <= index.num_frames:
+            problems.append(f"{where}: {span} are outside of 0 to {index.num_frames}")
+        elif len(episode) < 2:
+            problems.append(f"{where}: {span} are fewer than 2 frames")
+    before, *rest = sorted(index.episodes, key=lambda episode: (episode.start, episode.stop))
+    for after in rest:
+        if after.start < before.stop:
+            problems.append(
+                f"episode {after.index}: starts at frame {after.start}, but episode "
+                f"{before.index} ends at {before.stop}: they overlap"
+            )
+        before = max(before, after, key=lambda episode: episode.stop)
+    return problems
+
+
+def _malformed(content: dict[str, Any]) -> list[str]:
+    problems = field_problems(content, INDEX_FIELDS, "the file")
+    if problems:
+        return problems
+    size = content["image_size"]
+    if [type(number) for number in size] != [int, int]:
+        problems.append(f"'image_size' is {size}, expected [height, width]")
+    for name, fields in (("task", TASK_FIELDS), ("episode", EPISODE_FIELDS)):
+        for position, record in enumerate(content[f"{name}s"]):
+            problems += field_problems(record, fields, f"{name} at position {position}")
+    return problems
+
+
+def _fields(record: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: record[name] for name in fields}

@@ -1,0 +1,45 @@
+"""Every frame of a folder of demonstrations, checked against its index."""
+
+from __future__ import annotations
+
+from tensordict import TensorDictBase
+
+from rftf_torchrl.data.checks import content_problems, entry_problems, label_problems
+from rftf_torchrl.data.format import FRAMES_FOLDER, INDEX_FILE, STORED_ENTRIES
+from rftf_torchrl.data.index import Index
+
+
+def frame_problems(frames: TensorDictBase, index: Index) -> list[str]:
+    """List what is wrong with frames: entries, dtypes, shapes, contents and labels.
+
+    Args:
+        frames: tensordict [N].
+        index: the folder's index.
+
+    Returns:
+        One sentence per violation, with its episode and its key; none if the frames are sound.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> index = Index(True, "metaworld", (64, 64), 39, 4, 1, 9, (), ())
+        >>> frame_problems(TensorDict({}, [8]), index)[0]
+        'frames: 8 frames, demonstrations.json says 9'
+    """
+    height, width = index.image_size
+    sizes = {"h": height, "w": width, "S": index.state_dim, "A": index.action_dim}
+    problems = []
+    if len(frames) != index.num_frames:
+        problems.append(f"{len(frames)} frames, {INDEX_FILE} says {index.num_frames}")
+    problems += entry_problems(frames, STORED_ENTRIES, sizes)
+    sound = frames.select(
+        *(entry[0] for entry in STORED_ENTRIES if not entry_problems(frames, [entry], sizes))
+    )
+    for episode in index.episodes:
+        if not 0 <= episode.start < episode.stop <= len(frames):
+            continue
+        part = sound[episode.start : episode.stop]
+        problems += [
+            f"episode {episode.index}: {line}"
+            for line in content_problems(part) + label_problems(part, episode)
+        ]
+    return [f"{FRAMES_FOLDER}: {line}" for line in problems]
