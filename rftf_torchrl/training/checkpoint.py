@@ -1,0 +1,221 @@
+"""Checkpoints of a run: never overwritten, checked before use, with all random-generator states."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torchrl.checkpoint import Checkpoint, CheckpointError, CheckpointRotation, GlobalRNGState
+
+RNG = "rng"
+PREFIX = "checkpoint"
+SUFFIX = ".torchrl"
+SHAPES = "shapes"
+MAX_LISTED = 8
+logger = logging.getLogger(__name__)
+
+Shapes = dict[str, dict[str, list[int]]]
+
+
+class RunCheckpoints:
+    """Save and load a run's components, the newest few kept.
+
+    Each checkpoint is one archive file of :class:`torchrl.checkpoint.Checkpoint`, written under a
+    temporary name and renamed, so that a kill leaves the previous ones. The states of Python's,
+    NumPy's and Torch's generators go with it.
+
+    Args:
+        folder: where the files lie; made at the first :meth:`save`.
+        keep: how many to keep. With 1 there is nothing to fall back to.
+        **components: what to save: anything with ``state_dict`` and ``load_state_dict``, or with
+            ``dump`` and ``load``, or a dict or list of JSON values, which is updated in place.
+
+    Raises:
+        ValueError: at ``keep`` below 1, or a component named ``"rng"``.
+
+    Example:
+        >>> import tempfile
+        >>> model, progress = nn.Linear(2, 1), {"episodes": 10}
+        >>> checkpoints = RunCheckpoints(tempfile.mkdtemp(), model=model, progress=progress)
+        >>> checkpoints.save(3).name
+        'checkpoint-000000000003.torchrl'
+        >>> progress["episodes"] = 99
+        >>> checkpoints.load()
+        3
+        >>> progress
+        {'episodes': 10}
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 2, **components: Any) -> None:
+        if keep < 1:
+            raise ValueError(f"keep is {keep}, expected 1 or more.")
+        if RNG in components:
+            raise ValueError(f"The component name {RNG!r} is taken by the random generators.")
+        self.folder = Path(folder)
+        self._rotation = CheckpointRotation(self.folder, keep_last=keep, prefix=PREFIX)
+        self._checkpoint = Checkpoint(format="archive")
+        self._known_whole: set[Path] = set()
+        for name, component in {**components, RNG: _RNGState()}.items():
+            self._checkpoint.register(name, component)
+
+    def files(self) -> list[Path]:
+        """The checkpoint files, oldest first, damaged ones included."""
+        return sorted(self.folder.glob(f"{PREFIX}-*{SUFFIX}"))
+
+    def save(self, step: int) -> Path:
+        """Write a checkpoint and remove those beyond ``keep``.
+
+        Args:
+            step: the number of finished iterations; higher than in any checkpoint of the folder.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: where the folder has a checkpoint of this step or a later one.
+        """
+        self._clear()
+        newest = self._rotation.latest()
+        if newest is not None and step <= _step(newest):
+            raise ValueError(
+                f"{self.folder} has a checkpoint of step {_step(newest)}, so step {step} would "
+                "overwrite it or be removed as the older one: use another folder."
+            )
+        shapes = _shapes(self._checkpoint.components)
+        file = self._rotation.save(self._checkpoint, step=step, metadata={SHAPES: shapes})
+        self._known_whole.add(file.absolute())
+        return file
+
+    def load(
+        self, path: str | Path = "latest", *, components: Collection[str] | None = None
+    ) -> int:
+        """Restore the components, or some of them.
+
+        Args:
+            path: a checkpoint file, or ``"latest"``: the newest one in the folder that is whole;
+                each damaged one on the way is named in a warning.
+            components: the names to restore, such as ``["actor"]`` for an evaluation; None restores
+                all of them and the random generators.
+
+        Returns:
+            The step that was given to :meth:`save`.
+
+        Raises:
+            FileNotFoundError: where there is no whole checkpoint.
+            CheckpointError: where the components have other names, parameters or shapes than those
+                saved, all of them listed and nothing restored; or where a component that is no
+                module refuses its state.
+        """
+        file = self._newest_whole() if path == "latest" else Path(path)
+        if path != "latest" and (damage := _damage(file)):
+            raise CheckpointError(f"{file} cannot be loaded: {damage}.")
+        names = set(components) if components is not None else set(self._checkpoint.components)
+        problems = self._problems(file, names)
+        if problems:
+            listed = "".join(f"\n  - {problem}" for problem in problems)
+            raise CheckpointError(
+                f"{file} does not fit this run; was it saved by another architecture or "
+                f"configuration?{listed}"
+            )
+        self._checkpoint.load(file, components=names, map_location="cpu")
+        return _step(file)
+
+    def _newest_whole(self) -> Path:
+        files = self.files()
+        for file in reversed(files):
+            damage = _damage(file)
+            if not damage:
+                return file
+            logger.warning("%s is passed over: %s", file, damage)
+        state = f"all {len(files)} checkpoints are damaged" if files else "there is none"
+        raise FileNotFoundError(f"No checkpoint to load in {self.folder}: {state}.")
+
+    def _clear(self) -> None:
+        """Remove what killed saves left, and put damaged files out of the rotation's way."""
+        for left in self.folder.glob(f".{PREFIX}-*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for file in self.files():
+            if file.absolute() in self._known_whole:
+                continue
+            if damage := _damage(file):
+                logger.warning("%s is set aside as .damaged: %s", file, damage)
+                os.replace(file, file.with_suffix(".damaged"))
+            else:
+                self._known_whole.add(file.absolute())
+
+    def _problems(self, file: Path, names: set[str]) -> list[str]:
+        manifest = Checkpoint.manifest(file)
+        saved: Shapes = manifest["metadata"].get(SHAPES, {})
+        problems = [
+            f"component '{name}': not in the checkpoint, which has {sorted(manifest['components'])}"
+            for name in sorted(names.difference(manifest["components"]))
+        ]
+        for name, live in _shapes(self._checkpoint.components).items():
+            if name in names and name in saved:
+                problems += _differences(name, saved[name], live)
+        return problems
+
+
+class _RNGState(GlobalRNGState):
+    """Loads on a machine with other CUDA devices too, without the states of theirs."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        state = dict(state_dict)
+        devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        saved = len(state.get("torch_cuda", ()))
+        if saved not in (0, devices):
+            logger.warning(
+                "The checkpoint has the random states of %d CUDA devices and this machine has %d: "
+                "they are left out",
+                saved,
+                devices,
+            )
+            del state["torch_cuda"]
+        super().load_state_dict(state)
+
+
+def _step(file: Path) -> int:
+    return int(file.stem.removeprefix(f"{PREFIX}-"))
+
+
+def _damage(file: Path) -> str | None:
+    """What is wrong with the bytes of an archive, None if nothing is."""
+    if not file.is_file():
+        return "it does not exist"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            member = archive.testzip()
+        Checkpoint.manifest(file)
+    except (zipfile.BadZipFile, CheckpointError, OSError, EOFError) as error:
+        return f"it is truncated or no checkpoint ({error})"
+    return f"its part {member} is damaged" if member else None
+
+
+def _shapes(components: Mapping[str, Any]) -> Shapes:
+    return {
+        name: {key: list(value.shape) for key, value in component.state_dict().items()}
+        for name, component in components.items()
+        if isinstance(component, nn.Module)
+    }
+
+
+def _differences(
+    name: str, saved: Mapping[str, list[int]], live: Mapping[str, list[int]]
+) -> list[str]:
+    lines = [
+        f"'{key}' has shape {saved[key]} in the checkpoint, {live[key]} here"
+        for key in live
+        if key in saved and saved[key] != live[key]
+    ]
+    lines += [f"'{key}' is missing in the checkpoint" for key in live if key not in saved]
+    lines += [f"'{key}' is in the checkpoint only" for key in saved if key not in live]
+    if len(lines) > MAX_LISTED:
+        lines = [*lines[:MAX_LISTED], f"{len(lines) - MAX_LISTED} more"]
+    return [f"component '{name}': {line}" for line in lines]
