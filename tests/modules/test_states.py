@@ -152,7 +152,8 @@ def broken_inputs():
             KeyError,
             (module, data.exclude("next")),
             {},
-            "'next' is missing; the tensordict has instruction, x. Pass transitions: states at the root and their successors under 'next'.",
+            "'next' is missing; the tensordict has instruction, x. Pass transitions: states at "
+            "the root and their successors under 'next'.",
         ),
         (
             KeyError,
