@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from rftf_torchrl.modules.actors import BoundedScale, gaussian_actor, small_vla, token_actor
+from rftf_torchrl.modules.actors import BoundedScale, gaussian_actor, token_actor
 from rftf_torchrl.modules.calibration import ValueCalibration
 from rftf_torchrl.modules.critics import ResidualCritic, residual_critic, small_critic
 from rftf_torchrl.modules.distributions import ChunkCategorical, ChunkNormal
 from rftf_torchrl.modules.encoders import ImageEncoder, TokenEncoder, random_shift
 from rftf_torchrl.modules.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
+from rftf_torchrl.modules.small_vla import small_vla
 from rftf_torchrl.modules.states import values_of_states
 from rftf_torchrl.modules.temporal_value import TemporalValueModel, temporal_value_model
 

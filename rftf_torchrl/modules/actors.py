@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from tensordict.nn import (
@@ -20,9 +18,8 @@ from torchrl.modules.vla import VLAWrapperBase
 
 from rftf_torchrl import keys
 from rftf_torchrl.modules.distributions import ChunkCategorical, ChunkNormal
-from rftf_torchrl.modules.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
 
-__all__ = ["BoundedScale", "gaussian_actor", "small_vla", "token_actor"]
+__all__ = ["BoundedScale", "gaussian_actor", "token_actor"]
 
 
 class BoundedScale(nn.Module):
@@ -47,6 +44,8 @@ class BoundedScale(nn.Module):
         >>> BoundedScale((1, 2), init=0.3, bounds=(0.05, 1.0))(torch.zeros(1, 2))
         tensor([[0.3000, 0.3000]], grad_fn=<ExpandBackward0>)
     """
+
+    raw: Tensor
 
     def __init__(
         self,
@@ -212,73 +211,6 @@ def token_actor(
             default_interaction_type=InteractionType.RANDOM,
         ),
     )
-
-
-def small_vla(
-    config: EncoderConfig,
-    *,
-    chunk_size: int,
-    action_dim: int,
-    head: Literal["gaussian", "tokens"] = "gaussian",
-    bins: int = 11,
-    low: float = -1.0,
-    high: float = 1.0,
-    init_scale: float = 0.3,
-    learn_scale: bool = True,
-    scale_bounds: tuple[float, float] = (0.05, 1.0),
-    in_keys: Sequence[NestedKey] | None = None,
-) -> ProbabilisticTensorDictSequential:
-    """Builds a small vision-language-action policy that trains on a CPU.
-
-    Args:
-        config: sizes of the encoder.
-        chunk_size: actions per chunk, H.
-        action_dim: size of an action, A.
-        head: ``"gaussian"`` (:func:`gaussian_actor`) or ``"tokens"`` (:func:`token_actor`).
-        bins: bins of the token head.
-        low: lower end of the token head's range.
-        high: upper end of the token head's range.
-        init_scale: initial standard deviation of the Gaussian head.
-        learn_scale: whether the Gaussian head learns it.
-        scale_bounds: bounds of the Gaussian head's standard deviation.
-        in_keys: keys of the inputs that the config names, in its order; default
-            ``config.in_keys``.
-
-    Returns:
-        The policy.
-
-    Raises:
-        ValueError: if the head is unknown.
-
-    Examples:
-        >>> config = EncoderConfig(image_size=None, state_dim=7)
-        >>> actor = small_vla(config, chunk_size=4, action_dim=2)
-        >>> actor.in_keys[0]
-        ('observation', 'state')
-    """
-    inputs = list(config.in_keys if in_keys is None else in_keys)
-    encoder = VisionLanguageEncoder(config)
-    if head == "gaussian":
-        network = HeadNetwork(encoder, (chunk_size, action_dim), gain=0.1)
-        return gaussian_actor(
-            TensorDictModule(network, in_keys=inputs, out_keys=[keys.LOC]),
-            chunk_size=chunk_size,
-            action_dim=action_dim,
-            init_scale=init_scale,
-            learn_scale=learn_scale,
-            scale_bounds=scale_bounds,
-        )
-    if head == "tokens":
-        network = HeadNetwork(encoder, (chunk_size, action_dim, bins), gain=0.1)
-        return token_actor(
-            TensorDictModule(network, in_keys=inputs, out_keys=[keys.LOGITS]),
-            chunk_size=chunk_size,
-            action_dim=action_dim,
-            bins=bins,
-            low=low,
-            high=high,
-        )
-    raise ValueError(f"head must be 'gaussian' or 'tokens', got {head!r}.")
 
 
 class _CheckedLogits(nn.Module):

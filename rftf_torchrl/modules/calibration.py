@@ -30,6 +30,11 @@ class ValueCalibration(nn.Module):
                 [1.]])
     """
 
+    offset: Tensor
+    scale: Tensor
+    tokens: Tensor
+    offsets: Tensor
+    scales: Tensor
     _TABLE = ("tokens", "offsets", "scales")
 
     def __init__(self) -> None:

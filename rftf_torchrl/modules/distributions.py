@@ -70,7 +70,7 @@ class ChunkNormal(Distribution):
         """What TorchRL uses in deterministic mode: the mean, [*B, H, A]."""
         return self.loc
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Samples chunks [*sample_shape, *B, H, A] with gradients to loc and scale."""
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
@@ -165,7 +165,7 @@ class ChunkCategorical(Distribution):
         position = (value.float() - self.low) / (self.high - self.low) * count
         return position.floor().long().clamp(0, count - 1)
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Samples chunks of bin centres, [*sample_shape, *B, H, A]."""
         return self.centres[self.bins.sample(torch.Size(sample_shape))]
 

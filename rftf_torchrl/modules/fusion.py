@@ -106,6 +106,9 @@ class VisionLanguageEncoder(nn.Module):
         torch.Size([1, 8])
     """
 
+    state_mean: Tensor
+    state_std: Tensor
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -173,17 +176,12 @@ class VisionLanguageEncoder(nn.Module):
         Raises:
             ValueError: if an input that the config asks for is None or has a wrong shape.
         """
-        for name, value in (("image", image), ("state", state)):
-            if name in self.config.inputs and value is None:
-                raise ValueError(
-                    f"this encoder needs {name!r} and got None: its config has inputs "
-                    f"{self.config.inputs}."
-                )
         text = self.text(tokens, mask)
         parts = [text]
         if self.config.image_size is not None:
-            parts.append(self.image(image, text))
+            parts.append(self.image(self._present("image", image), text))
         if self.config.state_dim is not None:
+            state = self._present("state", state)
             if state.shape[-1] != self.config.state_dim:
                 raise ValueError(
                     f"state must end in {self.config.state_dim} features, got shape "
@@ -192,6 +190,14 @@ class VisionLanguageEncoder(nn.Module):
             standardised = (state.to(text.dtype) - self.state_mean) / self.state_std
             parts.append(torch.relu(self.state(standardised)))
         return self.fuse(torch.cat(parts, -1))
+
+    def _present(self, name: str, value: Tensor | None) -> Tensor:
+        if value is None:
+            raise ValueError(
+                f"this encoder needs {name!r} and got None: its config has inputs "
+                f"{self.config.inputs}."
+            )
+        return value
 
 
 class HeadNetwork(nn.Module):

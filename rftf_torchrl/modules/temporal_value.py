@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rftf_torchrl import keys
 from rftf_torchrl.modules.calibration import CalibrationMode, ValueCalibration
 from rftf_torchrl.modules.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
+from rftf_torchrl.modules.states import eval_mode
 
 __all__ = ["TemporalValueModel", "temporal_value_model"]
 
@@ -131,18 +132,20 @@ class TemporalValueModel(TensorDictModuleBase):
         Raises:
             ValueError: if last frames do not score above first ones; names the instruction.
         """
+        device = self.calibration.offset.device
+        scores, tokens = [], []
+        with eval_mode(self):
+            for frames in (first, last):
+                inputs = frames.select(*self.in_keys, strict=False)
+                pieces = [
+                    self.raw(piece.to(device)).flatten().cpu() for piece in inputs.split(minibatch)
+                ]
+                scores.append(torch.cat(pieces))
+                token = frames.get(self.tokens_key, None)
+                tokens.append(None if token is None else token.cpu())
         texts = first.get(text_key, None)
-        scores = (
-            torch.cat([self.raw(piece).flatten() for piece in frames.split(minibatch)])
-            for frames in (first, last)
-        )
-        self.calibration.fit(
-            *scores,
-            first.get(self.tokens_key, None),
-            last.get(self.tokens_key, None),
-            mode=mode,
-            names=None if texts is None else list(texts),
-        )
+        names = None if texts is None else texts.tolist()
+        self.calibration.fit(*scores, *tokens, mode=mode, names=names)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes weights, calibration, keys and config to one safetensors file, atomically."""

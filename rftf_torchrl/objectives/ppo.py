@@ -76,6 +76,7 @@ class RFTFPPOLoss(ClipPPOLoss):
         reference: NestedKey = keys.REFERENCE
 
     tensor_keys: _AcceptedKeys
+    _out_keys: list[str] | None
     default_keys = _AcceptedKeys
     _schedulable_buffers = ClipPPOLoss._schedulable_buffers | {"kl_coeff"}
 
@@ -98,7 +99,9 @@ class RFTFPPOLoss(ClipPPOLoss):
                 f"kl_coeff must be 0 (off) or inside kl_bounds {tuple(kl_bounds)}, got {kl_coeff}."
             )
         if kl_target is not None and not kl_target > 0:
-            raise ValueError(f"kl_target must be above 0, or None to keep kl_coeff: {kl_target}.")
+            raise ValueError(
+                f"kl_target must be above 0, or None to keep kl_coeff: got {kl_target}."
+            )
         reference = None if reference_actor is None else _frozen_copy(reference_actor)
         if critic_network is None:
             kwargs.setdefault("critic_coeff", None)
@@ -109,6 +112,7 @@ class RFTFPPOLoss(ClipPPOLoss):
         # Outside the registered modules: an optimizer over parameters() must not see it.
         self.__dict__["reference_actor"] = reference
         self.__dict__["_distribution"] = None
+        self._set_in_keys()
 
     @property
     def out_keys(self) -> list[str]:
@@ -152,8 +156,7 @@ class RFTFPPOLoss(ClipPPOLoss):
         reference = self.reference_actor
         if reference is None:
             raise ValueError("this loss has no reference: pass reference_actor when you build it.")
-        written = [unravel_key(key) for key in reference.det_part.out_keys]
-        params = [key for key in reference.dist_params_keys if unravel_key(key) in written]
+        params = _predicted_params(reference)
         flat = tensordict.select(*reference.in_keys, strict=False).reshape(-1)
         pieces = [
             reference.get_dist_params(piece.copy()).select(*params)
@@ -229,6 +232,14 @@ class RFTFPPOLoss(ClipPPOLoss):
             self.kl_coeff.mul_(factor).clamp_(*self.kl_bounds)
         return float(self.kl_coeff)
 
+    def _set_in_keys(self) -> None:
+        super()._set_in_keys()
+        if self._buffers.get("kl_coeff", 0) > 0:
+            self._in_keys += [
+                unravel_key((self.tensor_keys.reference, key))
+                for key in _predicted_params(self.actor_network)
+            ]
+
     def _log_weight(
         self, tensordict: TensorDictBase, adv_shape: torch.Size
     ) -> tuple[Tensor, Distribution, Tensor, Tensor | None]:
@@ -241,6 +252,12 @@ class RFTFPPOLoss(ClipPPOLoss):
         if self.reference_actor is not None:
             self.reference_actor._apply(fn, *args, **kwargs)
         return self
+
+
+def _predicted_params(actor: ProbabilisticTensorDictSequential) -> list[NestedKey]:
+    """The distribution's parameters that the network writes, without those that the data hold."""
+    written = [unravel_key(key) for key in actor.det_part.out_keys]
+    return [key for key in map(unravel_key, actor.dist_params_keys) if key in written]
 
 
 def _frozen_copy(actor: nn.Module) -> nn.Module:

@@ -54,7 +54,7 @@ class TemporalRankingLoss(LossModule):
         >>> model = TemporalValueModel(nn.Linear(2, 1), in_keys=["state"])
         >>> loss = TemporalRankingLoss(model)
         >>> out = loss(TensorDict({"state": torch.zeros(4, 3, 2)}, [4, 3]))
-        >>> round(float(out["loss_ranking"]), 4)  # log(2): an untrained guess
+        >>> round(out["loss_ranking"].item(), 4)  # log(2): an untrained guess
         0.6931
     """
 
@@ -148,7 +148,12 @@ class TemporalRankingLoss(LossModule):
         rows = torch.arange(values.shape[0], device=values.device)
         ends = values[rows, last]
         if self.wrong_instruction:
-            frames = tensordict[rows, last][success]
+            frames = tensordict.select(
+                *self.value_model.in_keys,
+                self.tensor_keys.tokens,
+                self.tensor_keys.token_mask,
+                strict=False,
+            )[rows, last][success]
             term = self._wrong_instruction(frames, ends[success])
             out["loss_wrong_instruction"] = self.wrong_instruction * term
         if self.failures:

@@ -1,0 +1,249 @@
+import math
+import re
+
+import pytest
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torch import nn
+from torch.nn.functional import logsigmoid
+
+from rftf_torchrl.functional import pairwise_accuracy
+from rftf_torchrl.modules import EncoderConfig, TemporalValueModel, temporal_value_model
+from rftf_torchrl.objectives import TemporalRankingLoss
+
+
+class Identity(nn.Module):
+    """Scores a frame by the number that it holds, minus ten times the distance of its token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, score: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return self.gain * (score - tokens.float())
+
+
+def model() -> TemporalValueModel:
+    return TemporalValueModel(Identity(), in_keys=["score", ("instruction", "tokens")])
+
+
+def clips(scores: list[list[float]], tokens: list[int] | None = None, **entries) -> TensorDict:
+    values = torch.tensor(scores).unsqueeze(-1)
+    rows, frames = values.shape[:2]
+    token = torch.tensor([0] * rows if tokens is None else tokens)
+    data = {
+        "score": values,
+        "instruction": {"tokens": token[:, None, None].expand(rows, frames, 1)},
+        **entries,
+    }
+    return TensorDict(data, [rows, frames])
+
+
+def per_row(flags: list[bool], frames: int) -> torch.Tensor:
+    return torch.tensor(flags)[:, None, None].expand(-1, frames, 1)
+
+
+def nls(gap: float) -> float:
+    return math.log1p(math.exp(-gap))
+
+
+def test_ranking_by_hand():
+    out = TemporalRankingLoss(model())(clips([[0.0, 1.0, 3.0]]))
+    expected = (nls(1) + nls(3) + nls(2)) / 3
+    torch.testing.assert_close(out["loss_ranking"].detach(), torch.tensor(expected))
+    assert out["pairwise_accuracy"] == 1
+    assert set(out.keys()) == {"loss_ranking", "pairwise_accuracy"}
+
+
+def test_out_keys_are_what_forward_returns():
+    loss = TemporalRankingLoss(model(), wrong_instruction=1.0, failures=1.0)
+    assert set(loss.out_keys) == set(loss(clips([[0.0, 1.0]])).keys())
+
+
+def test_masked_frames_do_not_count():
+    mask = torch.tensor([[True, True, False]])
+    masked = TemporalRankingLoss(model())(clips([[0.0, 1.0, -9.0]], frame_mask=mask))
+    whole = TemporalRankingLoss(model())(clips([[0.0, 1.0]]))
+    assert torch.equal(masked["loss_ranking"], whole["loss_ranking"])
+    assert masked["pairwise_accuracy"] == 1
+
+
+def test_failed_clips_are_not_ranked():
+    data = clips([[0.0, 1.0], [5.0, -5.0]], trajectory_success=per_row([True, False], 2))
+    out = TemporalRankingLoss(model())(data)
+    torch.testing.assert_close(out["loss_ranking"].detach(), torch.tensor(nls(1)))
+
+
+def test_without_any_success_the_loss_is_zero_and_can_be_differentiated():
+    value_model = model()
+    data = clips([[0.0, 1.0]], trajectory_success=per_row([False], 2))
+    loss = TemporalRankingLoss(value_model, wrong_instruction=1.0, failures=1.0)
+    out = loss(data)
+    total = out["loss_ranking"] + out["loss_wrong_instruction"] + out["loss_failures"]
+    total.backward()
+    assert total == 0
+    assert value_model.network.gain.grad == 0
+    assert out["pairwise_accuracy"].isnan()
+
+
+def test_wrong_instruction_by_hand():
+    """Row 0 meets row 1's token and row 1 row 2's; row 2 meets row 0's, the next that differs."""
+    data = clips([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]], tokens=[0, 1, 1])
+    out = TemporalRankingLoss(model(), wrong_instruction=0.5)(data)
+    right = torch.tensor([1.0, 2.0 - 1, 3.0 - 1])
+    wrong = torch.tensor([1.0 - 1, 2.0, 3.0])
+    expected = 0.5 * -logsigmoid(right - wrong).mean()
+    torch.testing.assert_close(out["loss_wrong_instruction"].detach(), expected)
+
+
+def test_wrong_instruction_needs_two_instructions():
+    out = TemporalRankingLoss(model(), wrong_instruction=1.0)(clips([[0.0, 1.0], [0.0, 2.0]]))
+    assert out["loss_wrong_instruction"] == 0
+
+
+def test_wrong_instruction_uses_the_last_real_frame():
+    mask = torch.tensor([[True, False], [True, True]])
+    data = clips([[4.0, 9.0], [0.0, 2.0]], tokens=[0, 1], frame_mask=mask)
+    out = TemporalRankingLoss(model(), wrong_instruction=1.0)(data)
+    expected = -logsigmoid(torch.tensor([4.0 - 3.0, 1.0 - 2.0])).mean()
+    torch.testing.assert_close(out["loss_wrong_instruction"].detach(), expected)
+
+
+@pytest.mark.parametrize("by", ["tokens", "task_id"])
+def test_failures_by_hand(by):
+    """Row 0 (success) is compared with both frames of row 1, its task; row 2 has another task."""
+    data = clips(
+        [[0.0, 3.0], [1.0, 2.0], [9.0, 9.0]],
+        tokens=[0, 0, 5] if by == "tokens" else [0, 0, 0],
+        trajectory_success=per_row([True, False, False], 2),
+    )
+    if by == "task_id":
+        data["task_id"] = torch.tensor([7, 7, 8])[:, None, None].expand(3, 2, 1)
+    out = TemporalRankingLoss(model(), failures=2.0)(data)
+    expected = 2.0 * (nls(3 - 1) + nls(3 - 2)) / 2
+    torch.testing.assert_close(out["loss_failures"].detach(), torch.tensor(expected))
+
+
+def test_the_raw_score_is_trained_whatever_the_calibration():
+    value_model, data = model(), clips([[0.0, 1.0, 3.0]])
+    before = TemporalRankingLoss(value_model)(data)["loss_ranking"]
+    value_model.calibration.fit(torch.zeros(1), torch.full((1,), 100.0), mode="global")
+    assert torch.equal(TemporalRankingLoss(value_model)(data)["loss_ranking"], before)
+
+
+def test_any_module_that_writes_a_value():
+    module = TensorDictModule(nn.Identity(), ["score"], ["progress"])
+    loss = TemporalRankingLoss(module)
+    loss.set_keys(temporal_value="progress")
+    data = clips([[0.0, 1.0]])
+    torch.testing.assert_close(loss(data)["loss_ranking"], torch.tensor(nls(1)))
+    assert data.get("progress", None) is None
+
+
+class NoActions(TensorDict):
+    """Raises when an action is read."""
+
+    def _refuse(self, key):
+        if (key if isinstance(key, str) else key[0]) in ("action", "vla_action"):
+            raise AssertionError(f"action {key!r} was read")
+
+    def get(self, key, *args, **kwargs):
+        self._refuse(key)
+        return super().get(key, *args, **kwargs)
+
+    def __getitem__(self, index):
+        if isinstance(index, str) or (
+            isinstance(index, tuple) and all(isinstance(part, str) for part in index)
+        ):
+            self._refuse(index)
+        return super().__getitem__(index)
+
+
+def test_no_action_is_read():
+    plain = clips([[0.0, 1.0], [0.0, 2.0]], trajectory_success=per_row([True, False], 2))
+    guarded = NoActions({**plain, "action": torch.zeros(2, 2, 1)}, [2, 2])
+    with pytest.raises(AssertionError, match="action 'action' was read"):
+        guarded.get("action")
+    loss = TemporalRankingLoss(model(), failures=1.0)
+    assert torch.equal(loss(guarded)["loss_failures"], loss(plain)["loss_failures"])
+
+
+def moving_square(clips_: int, frames: int, seed: int) -> torch.Tensor:
+    """Clips in which a bright square moves right by one pixel per frame, on a random row."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(0, 13, (clips_,), generator=generator)
+    image = torch.randint(0, 60, (clips_, frames, 3, 16, 16), generator=generator)
+    for clip, row in enumerate(rows.tolist()):
+        for frame in range(frames):
+            image[clip, frame, :, row : row + 3, frame : frame + 3] = 250
+    return image.to(torch.uint8)
+
+
+def video(image: torch.Tensor) -> TensorDict:
+    shape = image.shape[:2]
+    return TensorDict(
+        {
+            "observation": {"image": image},
+            "instruction": {
+                "tokens": torch.ones(*shape, 2, dtype=torch.int64),
+                "mask": torch.ones(*shape, 2, dtype=torch.bool),
+            },
+        },
+        shape,
+    )
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_it_learns_time_from_video_and_nothing_from_shuffled_video(shuffled):
+    torch.manual_seed(0)
+    config = EncoderConfig(image_size=16, channels=(8, 8, 8), text_dim=8, image_dim=32, features=32)
+    value_model = temporal_value_model(config)
+    loss = TemporalRankingLoss(value_model)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=2e-3)
+    for step in range(60):
+        image = moving_square(8, 12, step)
+        if shuffled:
+            order = torch.rand(8, 12).argsort(-1)
+            image = image[torch.arange(8)[:, None], order]
+        out = loss(video(image))
+        optimizer.zero_grad()
+        out["loss_ranking"].backward()
+        optimizer.step()
+    with torch.no_grad():
+        held_out = value_model.raw(video(moving_square(64, 12, 10_000))).squeeze(-1)
+    accuracy = float(pairwise_accuracy(held_out))
+    if shuffled:
+        assert abs(accuracy - 0.5) < 0.15
+        assert abs(float(out["loss_ranking"].detach()) - math.log(2)) < 0.01
+    else:
+        assert accuracy > 0.9
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (
+            lambda: TemporalRankingLoss(model(), failures=-1.0),
+            "failures is a weight and must not be negative, got -1.0.",
+        ),
+        (
+            lambda: TemporalRankingLoss(model())(clips([[0.0, 1.0]])[0]),
+            "tensordict must have batch size [clips, frames], got (2,).",
+        ),
+    ],
+)
+def test_errors(broken, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        broken()
+
+
+def test_missing_tokens_are_named():
+    value_model = TemporalValueModel(nn.Identity(), in_keys=["score"])
+    data = TensorDict({"score": torch.zeros(2, 3, 1)}, [2, 3])
+    with pytest.raises(KeyError) as caught:
+        TemporalRankingLoss(value_model, wrong_instruction=1.0)(data)
+    assert caught.value.args == (
+        "this loss term needs the instruction tokens at ('instruction', 'tokens'): add them, or "
+        "set its weight to 0.",
+    )
