@@ -180,11 +180,11 @@ class InstructionTokens(Transform):
                 mask = torch.as_tensor(output.get("attention_mask", [[1] * len(ids)]))[0]
             else:
                 ids, mask = output[0][0], output[1][0]
-            ids = ids[mask.bool()].tolist()
-            _check_length(ids, text, self.max_length)
+            real = ids[mask.bool()].tolist()
+            _check_length(real, text, self.max_length)
             padding = getattr(self.tokenizer, "pad_token_id", None) or 0
-            tokens = torch.tensor(ids + [padding] * (self.max_length - len(ids)))
-            self._encoded[text] = tokens, torch.arange(self.max_length) < len(ids)
+            tokens = torch.tensor(real + [padding] * (self.max_length - len(real)))
+            self._encoded[text] = tokens, torch.arange(self.max_length) < len(real)
         return self._encoded[text]
 
 

@@ -163,12 +163,12 @@ class ValueReward(Transform):
         if reset is not None:
             rows = reset.reshape(*shape, -1).any(-1)
         if rows is None or rows.all():
-            value = self._values(tensordict_reset)
+            value = self._values(self.value_model, tensordict_reset)
         else:
             value = tensordict.get(self.value_key, None)
             value = torch.zeros(*shape, 1, device=rows.device) if value is None else value.clone()
             if rows.any():
-                value[rows] = self._values(tensordict_reset[rows])
+                value[rows] = self._values(self.value_model, tensordict_reset[rows])
         return tensordict_reset.set(self.value_key, self._finite(value, self.value_key))
 
     def _reset_on_native_autoreset(
@@ -181,8 +181,10 @@ class ValueReward(Transform):
         if self.value_model is not None:
             value = tensordict.get(self.value_key, None)
             if value is None:
-                value = self._finite(self._values(tensordict), self.value_key)
-            next_value = self._finite(self._values(next_tensordict), ("next", self.value_key))
+                value = self._finite(self._values(self.value_model, tensordict), self.value_key)
+            next_value = self._finite(
+                self._values(self.value_model, next_tensordict), ("next", self.value_key)
+            )
             next_tensordict.set(self.value_key, next_value)
             values = value, next_value
         self._write_rewards(next_tensordict, values)
@@ -222,20 +224,18 @@ class ValueReward(Transform):
             spec[self.value_key] = Unbounded(shape=(*spec.shape, 1), device=spec.device)
         return spec
 
-    def _values(self, tensordict: TensorDictBase) -> Tensor:
+    def _values(self, model: TensorDictModuleBase, tensordict: TensorDictBase) -> Tensor:
         """Evaluate the states at the root of ``tensordict``, shape [*B, 1]."""
-        states = tensordict.select(*self.value_model.in_keys, strict=False)
+        states = tensordict.select(*model.in_keys, strict=False)
         shape = states.batch_size
         states = states.reshape(-1) if len(shape) else states.unsqueeze(0)
-        for key in self.value_model.in_keys:
+        for key in model.in_keys:
             if states.get(key, None) is None:
                 raise KeyError(
                     f"{key!r} is missing from what the environment returns, but the value model "
                     "reads it. For instruction tokens, append InstructionTokens first."
                 )
-        value = evaluate_states(
-            self.value_model, states, out_key=self.value_key, chunk_size=self.chunk_size
-        )
+        value = evaluate_states(model, states, out_key=self.value_key, chunk_size=self.chunk_size)
         return value.reshape(*shape, 1)
 
     def _write_rewards(self, following: TensorDictBase, values: tuple[Tensor, Tensor] | None):
