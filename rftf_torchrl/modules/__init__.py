@@ -8,6 +8,7 @@ from rftf_torchrl.modules.critics import ResidualCritic, residual_critic, small_
 from rftf_torchrl.modules.distributions import ChunkCategorical, ChunkNormal
 from rftf_torchrl.modules.encoders import ImageEncoder, TokenEncoder, random_shift
 from rftf_torchrl.modules.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
+from rftf_torchrl.modules.policy_file import PolicySpec, load_policy, save_policy
 from rftf_torchrl.modules.small_vla import small_vla
 from rftf_torchrl.modules.states import values_of_states
 from rftf_torchrl.modules.temporal_value import TemporalValueModel, temporal_value_model
@@ -19,14 +20,17 @@ __all__ = [
     "EncoderConfig",
     "HeadNetwork",
     "ImageEncoder",
+    "PolicySpec",
     "ResidualCritic",
     "TemporalValueModel",
     "TokenEncoder",
     "ValueCalibration",
     "VisionLanguageEncoder",
     "gaussian_actor",
+    "load_policy",
     "random_shift",
     "residual_critic",
+    "save_policy",
     "small_critic",
     "small_vla",
     "temporal_value_model",

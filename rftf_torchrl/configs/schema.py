@@ -1,0 +1,296 @@
+"""What a run can be told, as dataclasses: the type and the default of every setting.
+
+Hydra composes the YAML files in ``recipes/conf`` against these classes, so that a typo or a wrong
+type stops a run before anything is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+__all__ = [
+    "BalanceConfig",
+    "CloningConfig",
+    "CollectorConfig",
+    "DemosConfig",
+    "EnvConfig",
+    "EvaluationConfig",
+    "LoggerConfig",
+    "PPOConfig",
+    "PolicyConfig",
+    "RewardConfig",
+    "RunConfig",
+    "ValueConfig",
+]
+
+
+@dataclass
+class EnvConfig:
+    """The simulator and the tasks.
+
+    Attributes:
+        name: ``"metaworld"``.
+        tasks: names of the tasks.
+        image_size: edge of the picture in pixels; null for state only.
+        chunk_size: actions per decision.
+        action_repeat: simulator steps for which an action is held.
+        horizon: decisions after which an episode is truncated.
+    """
+
+    name: str = "metaworld"
+    tasks: list[str] = MISSING
+    image_size: int | None = 64
+    chunk_size: int = 2
+    action_repeat: int = 3
+    horizon: int = 25
+
+
+@dataclass
+class DemosConfig:
+    """Demonstrations of the scripted experts.
+
+    Attributes:
+        per_task: successful episodes a task to train on.
+        held_out_per_task: further episodes a task, to judge the value model.
+        noise: standard deviation of the noise added to the expert's actions.
+        path: where they are or go; null for ``demos`` in the output folder.
+    """
+
+    per_task: int = 5
+    held_out_per_task: int = 3
+    noise: float = 0.0
+    path: str | None = None
+
+
+@dataclass
+class PolicyConfig:
+    """The vision-language-action policy.
+
+    Attributes:
+        head: ``"gaussian"`` or ``"tokens"``.
+        channels: output channels of the image encoder's convolutions.
+        features: width of the trunk.
+        init_scale: initial standard deviation of the Gaussian head.
+        learn_scale: whether fine-tuning changes it.
+        bins: bins per action dimension of the token head.
+        path: a policy to load; null for the one this run has cloned.
+    """
+
+    head: str = "gaussian"
+    channels: list[int] = field(default_factory=lambda: [16, 32, 32])
+    features: int = 256
+    init_scale: float = 0.3
+    learn_scale: bool = True
+    bins: int = 11
+    path: str | None = None
+
+
+@dataclass
+class CloningConfig:
+    """Behaviour cloning.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: windows a step.
+        learning_rate: of Adam, with a cosine decay to zero.
+        random_shift: pixels by which pictures are shifted at random.
+    """
+
+    steps: int = 600
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    random_shift: int = 3
+
+
+@dataclass
+class ValueConfig:
+    """The value model.
+
+    Attributes:
+        steps: optimizer steps.
+        clips: clips a step.
+        frames: frames a clip.
+        learning_rate: of Adam, with a cosine decay to zero.
+        channels: output channels of the image encoder's convolutions.
+        random_shift: pixels by which pictures are shifted at random.
+        wrong_instruction: weight of the wrong-instruction term.
+        failures: weight of the failure term; above 0 rolls out the cloned policy for negatives.
+        failure_episodes: rollouts a task for that, counted in the run's environment steps.
+        calibration: ``"instruction"``, ``"global"``, ``"standardise"`` or ``"none"``.
+        shuffle_time: negative control: frames in random order.
+        path: a value model to load; null for the one this run has trained.
+    """
+
+    steps: int = 400
+    clips: int = 16
+    frames: int = 8
+    learning_rate: float = 1e-3
+    channels: list[int] = field(default_factory=lambda: [16, 32, 32])
+    random_shift: int = 3
+    wrong_instruction: float = 0.0
+    failures: float = 0.0
+    failure_episodes: int = 10
+    calibration: str = "instruction"
+    shuffle_time: bool = False
+    path: str | None = None
+
+
+@dataclass
+class RewardConfig:
+    """The reward of fine-tuning.
+
+    Attributes:
+        dense_weight: weight of the value difference; 0 is plain PPO on success.
+        outcome_weight: weight of success.
+        terminal: ``"zero"`` or ``"keep"``: the potential at true terminations.
+    """
+
+    dense_weight: float = 1.0
+    outcome_weight: float = 1.0
+    terminal: str = "zero"
+
+
+@dataclass
+class BalanceConfig:
+    """Which decisions form a minibatch.
+
+    Attributes:
+        kind: ``"outcome"`` for as many from successes as from failures, or ``"none"``.
+    """
+
+    kind: str = "outcome"
+
+
+@dataclass
+class PPOConfig:
+    """Fine-tuning by PPO.
+
+    Attributes:
+        iterations: rounds of collection and update.
+        episodes_per_task: episodes a task and iteration.
+        epochs: passes over an iteration's decisions.
+        minibatch: decisions an optimizer step.
+        learning_rate: of the policy.
+        critic_learning_rate: of the critic.
+        critic_warmup: iterations in which only the critic learns.
+        critic_warmup_epochs: passes over the decisions of such an iteration.
+        gamma: discount per decision.
+        lmbda: GAE's lambda.
+        clip_epsilon: PPO's clipping.
+        entropy_coeff: weight of the entropy bonus.
+        critic_coeff: weight of the critic's loss.
+        kl_coeff: initial weight of the divergence from the starting policy; 0 for none.
+        kl_target: divergence in nats per decision at which the weight is kept; null never adapts.
+        max_update_kl: the policy's update of an iteration ends when a minibatch is further than
+            this from the policy that collected it, in nats per decision; null never ends it.
+        max_grad_norm: largest norm of the gradient.
+        checkpoint_every: iterations between checkpoints.
+        eval_every: iterations between quick evaluations on held-out states; 0 for none.
+        eval_episodes_per_task: episodes a task of such an evaluation.
+    """
+
+    iterations: int = 40
+    episodes_per_task: int = 8
+    epochs: int = 4
+    minibatch: int = 256
+    learning_rate: float = 1e-4
+    critic_learning_rate: float = 1e-3
+    critic_warmup: int = 1
+    critic_warmup_epochs: int = 8
+    gamma: float = 0.97
+    lmbda: float = 0.95
+    clip_epsilon: float = 0.2
+    entropy_coeff: float = 0.0
+    critic_coeff: float = 0.5
+    kl_coeff: float = 0.01
+    kl_target: float | None = 1.0
+    max_update_kl: float | None = None
+    max_grad_norm: float = 1.0
+    checkpoint_every: int = 10
+    eval_every: int = 0
+    eval_episodes_per_task: int = 10
+
+
+@dataclass
+class CollectorConfig:
+    """The simulator processes.
+
+    Attributes:
+        workers: processes; 0 simulates in the main process.
+        timeout: seconds without a sign of life after which a worker is replaced.
+        max_restarts: replacements before the run gives up.
+    """
+
+    workers: int = 2
+    timeout: float = 120.0
+    max_restarts: int = 10
+
+
+@dataclass
+class EvaluationConfig:
+    """Evaluation on initial states that training never draws.
+
+    Attributes:
+        episodes_per_task: episodes a task.
+        deterministic: mean actions instead of samples.
+        swapped_per_task: episodes a task of the same-scene pairs with the partner's sentence.
+        video_episodes: tasks of which a video is made; 0 for none.
+        video_size: edge of the video's pictures in pixels.
+    """
+
+    episodes_per_task: int = 40
+    deterministic: bool = True
+    swapped_per_task: int = 10
+    video_episodes: int = 3
+    video_size: int = 192
+
+
+@dataclass
+class LoggerConfig:
+    """Where the numbers go besides ``metrics.csv``.
+
+    Attributes:
+        kind: ``"csv"``, ``"tensorboard"``, ``"wandb"``, some of them joined by ``+``, or
+            ``"none"``.
+    """
+
+    kind: str = "csv+tensorboard"
+
+
+@dataclass
+class RunConfig:
+    """Everything a run can be told.
+
+    Attributes:
+        critic: ``"learned"``; ``"temporal"``: the value model is the value function and no critic
+            is learned; ``"residual"``: value model plus a learned remainder.
+        seed: from which every random number of the run derives.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        precision: ``"auto"`` (bf16 on a GPU that has it), ``"fp32"`` or ``"bf16"``.
+        threads: PyTorch threads of the main process; null leaves PyTorch's choice.
+        output: folder of everything the run writes.
+        resume: continue fine-tuning from the newest checkpoint in the output folder.
+        baseline: ``"sparse"`` lets the quick start fine-tune a second policy by plain PPO.
+    """
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    demos: DemosConfig = field(default_factory=DemosConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    cloning: CloningConfig = field(default_factory=CloningConfig)
+    value: ValueConfig = field(default_factory=ValueConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    collector: CollectorConfig = field(default_factory=CollectorConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    critic: str = "learned"
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    output: str = MISSING
+    resume: bool = False
+    baseline: str | None = None

@@ -1,0 +1,93 @@
+"""Check a composed configuration and list everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.envs.metaworld.tasks import TASKS
+
+__all__ = ["ConfigError", "check_config"]
+
+_CHOICES = {
+    "env.name": ("metaworld",),
+    "policy.head": ("gaussian", "tokens"),
+    "value.calibration": ("instruction", "global", "standardise", "none"),
+    "reward.terminal": ("zero", "keep"),
+    "balance.kind": ("outcome", "none"),
+    "critic": ("learned", "temporal", "residual"),
+    "precision": ("auto", "fp32", "bf16"),
+    "baseline": (None, "sparse"),
+}
+_AT_LEAST_ONE = (
+    "env.chunk_size",
+    "env.action_repeat",
+    "env.horizon",
+    "demos.per_task",
+    "cloning.steps",
+    "cloning.batch_size",
+    "value.steps",
+    "value.clips",
+    "ppo.iterations",
+    "ppo.episodes_per_task",
+    "ppo.epochs",
+    "ppo.minibatch",
+    "ppo.checkpoint_every",
+    "evaluation.episodes_per_task",
+)
+_NOT_NEGATIVE = (
+    "collector.workers",
+    "collector.max_restarts",
+    "demos.held_out_per_task",
+    "reward.dense_weight",
+    "reward.outcome_weight",
+    "value.failures",
+    "value.wrong_instruction",
+    "ppo.critic_warmup",
+    "ppo.kl_coeff",
+    "ppo.entropy_coeff",
+)
+
+
+class ConfigError(ValueError):
+    """The configuration can't be run; the message lists every reason."""
+
+
+def check_config(config: DictConfig) -> RunConfig:
+    """Turn a composed configuration into a :class:`RunConfig`.
+
+    Raises:
+        ConfigError: listing every setting that is missing or out of its range.
+
+    Example:
+        >>> from omegaconf import OmegaConf
+        >>> config = OmegaConf.structured(RunConfig(output="outputs/run"))
+        >>> config.env.tasks = ["drawer-open"]
+        >>> check_config(config).env.tasks
+        ['drawer-open']
+    """
+    problems = [f"{key} is not set" for key in sorted(OmegaConf.missing_keys(config))]
+
+    def value(key: str):
+        return OmegaConf.select(config, key)
+
+    for key, choices in _CHOICES.items():
+        if value(key) not in choices:
+            problems.append(f"{key}={value(key)!r}: choose from {', '.join(map(str, choices))}")
+    problems += [f"{k}={value(k)}: must be at least 1" for k in _AT_LEAST_ONE if value(k) < 1]
+    problems += [f"{k}={value(k)}: must not be negative" for k in _NOT_NEGATIVE if value(k) < 0]
+    if value("value.frames") < 2:
+        problems.append(f"value.frames={value('value.frames')}: order needs at least 2 frames")
+    if not OmegaConf.is_missing(config.env, "tasks"):
+        tasks = list(config.env.tasks)
+        problems += [f"env.tasks: unknown Meta-World task {t!r}" for t in tasks if t not in TASKS]
+        if len(set(tasks)) != len(tasks) or not tasks:
+            problems.append(f"env.tasks={tasks}: expected at least one task, each of them once")
+    if value("critic") != "learned" and value("reward.dense_weight") == 0:
+        problems.append(
+            f"critic={value('critic')} uses the value model, and reward.dense_weight=0 asks for a "
+            "run without it: choose critic=learned, or reward=rftf"
+        )
+    if problems:
+        raise ConfigError("the configuration can't be run:\n  - " + "\n  - ".join(problems))
+    return OmegaConf.to_object(config)

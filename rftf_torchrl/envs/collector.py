@@ -1,0 +1,281 @@
+"""Collect a fixed list of episodes in worker processes that may crash or hang."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torchrl.envs import EnvBase
+
+from rftf_torchrl import keys
+from rftf_torchrl.envs.episodes import Episode, EpisodeResult, run_episodes
+
+__all__ = ["EpisodeCollector", "TooManyCrashesError"]
+
+logger = logging.getLogger(__name__)
+
+
+class TooManyCrashesError(RuntimeError):
+    """Worker processes died or hung more often than ``max_restarts`` allows."""
+
+
+def _pack(trajectory: TensorDictBase) -> dict[tuple[str, ...] | str, np.ndarray]:
+    flat = trajectory.flatten_keys(".")
+    return {key: value.numpy() for key, value in flat.items() if isinstance(value, torch.Tensor)}
+
+
+def _unpack(arrays: dict[str, np.ndarray]) -> TensorDictBase:
+    length = len(next(iter(arrays.values())))
+    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    return TensorDict(tensors, batch_size=[length]).unflatten_keys(".")
+
+
+def _serve(connection: Connection, make_env, policy) -> None:
+    torch.set_num_threads(1)
+    envs: dict[Any, EnvBase] = {}
+    try:
+        while (job := connection.recv()) is not None:
+            episodes, deterministic, seed = job
+            torch.manual_seed(seed)
+            results = run_episodes(
+                make_env,
+                policy,
+                episodes,
+                deterministic=deterministic,
+                envs=envs,
+                on_start=lambda index: connection.send(("start", index, None)),
+            )
+            for result in results:
+                connection.send(("done", result.index, _pack(result.trajectory)))
+    except Exception as error:
+        logger.exception("a worker stops")
+        connection.send(("error", -1, f"{type(error).__name__}: {error}"))
+        raise
+    except (KeyboardInterrupt, EOFError):
+        pass
+    finally:
+        for env in envs.values():
+            env.close()
+
+
+class _Worker:
+    def __init__(self, context, arguments: tuple) -> None:
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.remaining: dict[int, Episode] = {}
+        self.running: set[int] = set()
+        self.last_message = time.monotonic()
+
+    def submit(self, episodes: dict[int, Episode], deterministic: bool, seed: int) -> None:
+        self.remaining = dict(episodes)
+        self.running = set()
+        self.last_message = time.monotonic()
+        self.connection.send((list(episodes.items()), deterministic, seed))
+
+    def stop(self, patience: float = 5.0) -> None:
+        if self.process.is_alive():
+            try:
+                self.connection.send(None)
+                self.process.join(patience)
+            except (BrokenPipeError, OSError):
+                pass
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.connection.close()
+
+
+class EpisodeCollector:
+    """Run lists of episodes and return complete trajectories.
+
+    Three things differ from TorchRL's collectors, which return a number of frames: the list of
+    episodes decides what is collected, so that short (successful) episodes are not
+    over-represented, the same list gives the same batch when a run is resumed, and an evaluation
+    is a list too; a worker whose simulator dies or hangs is replaced, and the episodes it was
+    running are dropped and counted, never taken for failures; every task gets its share.
+
+    Args:
+        make_env: picklable function from an :class:`Episode` to the environment for its scene.
+        policy: TensorDict policy on any device. Workers hold a CPU copy in shared memory, which
+            :meth:`update_policy_weights_` refreshes.
+        workers: number of processes; 0 runs in this process (no protection against crashes).
+        timeout: seconds without any sign of life from a worker before it counts as hung.
+        max_restarts: how many dead or hung workers to replace before giving up.
+
+    Attributes:
+        crashed: episodes dropped so far.
+        env_steps: simulator decisions so far.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[Episode], EnvBase],
+        policy: torch.nn.Module,
+        *,
+        workers: int = 2,
+        timeout: float = 120.0,
+        max_restarts: int = 10,
+    ) -> None:
+        from copy import deepcopy
+
+        if workers < 0:
+            raise ValueError(f"workers must be 0 or more, got {workers}")
+        self._policy = policy
+        self._copy = deepcopy(policy).to("cpu").eval().requires_grad_(False).share_memory()
+        self._make_env = make_env
+        self._envs: dict[Any, EnvBase] = {}
+        self._timeout = timeout
+        self._restarts_left = max_restarts
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
+        self._context = multiprocessing.get_context(method)
+        if method:
+            self._context.set_forkserver_preload(["rftf_torchrl.envs.collector"])
+        self._workers = [self._new_worker() for _ in range(workers)]
+        self.crashed = 0
+        self.env_steps = 0
+
+    def _new_worker(self) -> _Worker:
+        return _Worker(self._context, (self._make_env, self._copy))
+
+    def update_policy_weights_(self) -> None:
+        """Copy the policy's present weights to the workers."""
+        self._copy.load_state_dict(self._policy.state_dict())
+
+    def collect(
+        self,
+        episodes: Sequence[Episode],
+        *,
+        deterministic: bool = False,
+        seed: int = 0,
+        on_episode: Callable[[EpisodeResult], None] | None = None,
+    ) -> TensorDictBase:
+        """Run the episodes to their ends.
+
+        Args:
+            episodes: what to run.
+            deterministic: mean actions instead of samples.
+            seed: seed of the policy's noise; the same list, weights, seed and number of workers
+                give the same batch.
+            on_episode: called with each episode as it finishes, e.g. to advance a progress bar.
+
+        Returns:
+            TensorDict [N]: the trajectories one after another, in the order of ``episodes``, with
+            ``("collector", "traj_ids")`` int64 [N] = index into ``episodes``. Crashed episodes
+            are missing and counted in :attr:`crashed`.
+
+        Raises:
+            TooManyCrashesError: when workers keep dying.
+            RuntimeError: when every episode crashed, or a worker met a programming error.
+        """
+        done: dict[int, TensorDictBase] = {}
+        jobs = dict(enumerate(episodes))
+        source = self._in_workers if self._workers else self._in_process
+        for result in source(jobs, deterministic, seed):
+            crashed = result.trajectory["next", keys.CRASHED].any()
+            if crashed:
+                self.crashed += 1
+            else:
+                done[result.index] = result.trajectory
+                self.env_steps += len(result.trajectory)
+            if on_episode is not None:
+                on_episode(result)
+        if not done:
+            raise RuntimeError(f"all {len(jobs)} episodes crashed: nothing was collected")
+        parts = []
+        for index in sorted(done):
+            part = done[index]
+            part.set(keys.TRAJECTORY, torch.full(part.batch_size, index, dtype=torch.int64))
+            parts.append(part)
+        return torch.cat(parts)
+
+    def _in_process(self, jobs, deterministic, seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for result in run_episodes(
+                self._make_env,
+                self._copy,
+                list(jobs.items()),
+                deterministic=deterministic,
+                envs=self._envs,
+            ):
+                yield EpisodeResult(result.index, result.trajectory.contiguous())
+
+    def _in_workers(self, jobs, deterministic, seed):
+        scenes: dict[Any, int] = {}
+        shares: list[dict[int, Episode]] = [{} for _ in self._workers]
+        for index, episode in jobs.items():
+            turn = scenes.get(episode.scene, len(scenes))
+            scenes[episode.scene] = turn + 1
+            shares[turn % len(shares)][index] = episode
+        for number, (worker, share) in enumerate(zip(self._workers, shares, strict=True)):
+            worker.submit(share, deterministic, seed + number)
+        while any(worker.remaining for worker in self._workers):
+            busy = {w.connection: w for w in self._workers if w.remaining}
+            for connection in wait(list(busy), timeout=1.0):
+                worker = busy.pop(connection)
+                result = self._receive(worker, deterministic, seed)
+                if result is not None:
+                    yield result
+            for worker in busy.values():
+                if time.monotonic() - worker.last_message > self._timeout:
+                    self._replace(worker, f"hung for {self._timeout:g} s", deterministic, seed)
+
+    def _receive(self, worker: _Worker, deterministic: bool, seed: int) -> EpisodeResult | None:
+        try:
+            kind, index, payload = worker.connection.recv()
+        except (EOFError, ConnectionResetError):
+            worker.process.join(1.0)
+            why = f"died with exit code {worker.process.exitcode}"
+            self._replace(worker, why, deterministic, seed)
+            return None
+        worker.last_message = time.monotonic()
+        if kind == "error":
+            raise RuntimeError(f"a collector worker failed: {payload}")
+        if kind == "start":
+            worker.running.add(index)
+            return None
+        worker.running.discard(index)
+        del worker.remaining[index]
+        return EpisodeResult(index, _unpack(payload))
+
+    def _replace(self, worker: _Worker, why: str, deterministic: bool, seed: int) -> None:
+        lost = worker.running
+        self.crashed += len(lost)
+        left = {i: e for i, e in worker.remaining.items() if i not in lost}
+        logger.warning("a simulator process %s; %d episodes are dropped", why, len(lost))
+        worker.process.kill()
+        worker.stop()
+        if self._restarts_left == 0:
+            raise TooManyCrashesError(
+                f"a simulator process {why} and no restart is left; {self.crashed} episodes were "
+                "dropped in all. Look at the simulator's own log, or raise max_restarts."
+            )
+        self._restarts_left -= 1
+        fresh = self._new_worker()
+        self._workers[self._workers.index(worker)] = fresh
+        if left:
+            fresh.submit(left, deterministic, seed)
+
+    def close(self) -> None:
+        """Stop the workers and close the environments."""
+        for worker in self._workers:
+            worker.stop()
+        self._workers = []
+        for env in self._envs.values():
+            env.close()
+        self._envs = {}
+
+    def __enter__(self) -> EpisodeCollector:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()

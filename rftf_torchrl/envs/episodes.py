@@ -1,0 +1,124 @@
+"""Episodes as plain descriptions, and a loop that runs a list of them with one policy."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torchrl.envs import EnvBase
+from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
+
+from rftf_torchrl import keys
+
+__all__ = ["Episode", "EpisodeResult", "run_episodes"]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode to run: nothing but its task and its seed decides where it starts.
+
+    Attributes:
+        task: the task's name, which chooses the scene.
+        seed: the initial state within the task.
+        instruction: the sentence to give to the policy, ``None`` for the task's own.
+    """
+
+    task: str
+    seed: int
+    instruction: str | None = None
+
+    @property
+    def scene(self) -> tuple[str, str | None]:
+        """What decides which environment can run the episode."""
+        return self.task, self.instruction
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """A finished episode.
+
+    Attributes:
+        index: its place in the list that was asked for.
+        trajectory: TensorDict [T] in TorchRL's layout (``("next", ...)`` filled).
+    """
+
+    index: int
+    trajectory: TensorDictBase
+
+
+class _Slot:
+    def __init__(self, env: EnvBase, queue: deque[tuple[int, Episode]]) -> None:
+        self.env = env
+        self.queue = queue
+        self.index = -1
+        self.steps: list[TensorDictBase] = []
+        self.current: TensorDictBase | None = None
+
+    def start_next(self) -> bool:
+        if not self.queue:
+            self.current = None
+            return False
+        self.index, episode = self.queue.popleft()
+        self.steps = []
+        seed = TensorDict({"episode_seed": torch.tensor([episode.seed])})
+        self.current = self.env.reset(seed).exclude("action", "vla_action")
+        return True
+
+
+def run_episodes(
+    make_env: Callable[[Episode], EnvBase],
+    policy,
+    episodes: Sequence[tuple[int, Episode]],
+    *,
+    deterministic: bool,
+    envs: dict | None = None,
+    on_start: Callable[[int], None] | None = None,
+) -> Iterator[EpisodeResult]:
+    """Run the episodes, one environment per scene, with one policy call for all environments.
+
+    Args:
+        make_env: builds the environment of an episode's scene; its reset must take
+            ``"episode_seed"``.
+        policy: TensorDict policy; called on [K] observations, K being the scenes still running.
+        episodes: (index, episode) pairs.
+        deterministic: the policy's mean action instead of a sample.
+        envs: environments by scene to reuse; new ones are added to it.
+        on_start: called with the index of an episode before it starts.
+
+    Yields:
+        Each episode as it finishes.
+    """
+    envs = {} if envs is None else envs
+    queues: dict[tuple, deque] = {}
+    for index, episode in episodes:
+        queues.setdefault(episode.scene, deque()).append((index, episode))
+    slots = []
+    for scene, queue in queues.items():
+        if scene not in envs:
+            envs[scene] = make_env(queue[0][1])
+        slots.append(_Slot(envs[scene], queue))
+
+    def start(slot: _Slot) -> bool:
+        if on_start is not None and slot.queue:
+            on_start(slot.queue[0][0])
+        return slot.start_next()
+
+    active = [slot for slot in slots if start(slot)]
+    mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
+    while active:
+        with torch.inference_mode(), set_exploration_type(mode):
+            decided = policy(torch.stack([slot.current for slot in active]))
+        for slot, decision in zip(list(active), decided.unbind(0), strict=True):
+            step = slot.env.step(decision)
+            slot.steps.append(step)
+            if not step["next", "done"].item():
+                slot.current = step_mdp(step, exclude_action=True).exclude(
+                    "vla_action", keys.LOC, keys.SCALE, keys.LOGITS
+                )
+                continue
+            yield EpisodeResult(slot.index, torch.stack(slot.steps))
+            if not start(slot):
+                active.remove(slot)

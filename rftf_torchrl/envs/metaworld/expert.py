@@ -1,0 +1,44 @@
+"""Meta-World's scripted experts, as something that yields action chunks."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from rftf_torchrl.envs.metaworld.tasks import Task
+
+__all__ = ["ScriptedExpert"]
+
+
+class ScriptedExpert:
+    """The scripted policy that Meta-World ships for a task.
+
+    Args:
+        task: which task.
+        noise: standard deviation of Gaussian noise added to the executed action, so that the
+            demonstrations visit states around the expert's path.
+        seed: seed of that noise.
+
+    Example:
+        >>> import numpy as np
+        >>> from rftf_torchrl.envs.metaworld.expert import ScriptedExpert
+        >>> from rftf_torchrl.envs.metaworld.tasks import get_task
+        >>> ScriptedExpert(get_task("drawer-open")).action(np.zeros(39)).shape
+        (4,)
+    """
+
+    def __init__(self, task: Task, *, noise: float = 0.0, seed: int = 0) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from metaworld.policies import ENV_POLICY_MAP
+        self._policy = ENV_POLICY_MAP[f"{task.name}-v3"]()
+        self._noise = noise
+        self._rng = np.random.default_rng(seed)
+
+    def action(self, state: np.ndarray) -> np.ndarray:
+        """The action in [-1, 1]^4 for Meta-World's 39-dimensional state."""
+        action = np.clip(self._policy.get_action(state), -1.0, 1.0)
+        if self._noise:
+            action = np.clip(action + self._noise * self._rng.standard_normal(4), -1.0, 1.0)
+        return action

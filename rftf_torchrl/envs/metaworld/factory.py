@@ -1,0 +1,42 @@
+"""Build the environment that an episode needs, in whichever process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rftf_torchrl.envs.episodes import Episode
+from rftf_torchrl.envs.metaworld.env import MetaWorldEnv
+from rftf_torchrl.envs.metaworld.goals import Split
+
+__all__ = ["MetaWorldFactory"]
+
+
+@dataclass(frozen=True)
+class MetaWorldFactory:
+    """A picklable function from an :class:`~rftf_torchrl.envs.Episode` to its environment.
+
+    Attributes:
+        split: which initial states, ``"train"`` or ``"test"``.
+        image_size: see :class:`MetaWorldEnv`.
+        chunk_size: see :class:`MetaWorldEnv`.
+        action_repeat: see :class:`MetaWorldEnv`.
+        horizon: see :class:`MetaWorldEnv`.
+    """
+
+    split: Split
+    image_size: int | None = 64
+    chunk_size: int | None = None
+    action_repeat: int = 1
+    horizon: int = 100
+
+    def __call__(self, episode: Episode) -> MetaWorldEnv:
+        """The environment of the episode's scene and sentence."""
+        return MetaWorldEnv(
+            episode.task,
+            split=self.split,
+            image_size=self.image_size,
+            chunk_size=self.chunk_size,
+            action_repeat=self.action_repeat,
+            horizon=self.horizon,
+            instruction=episode.instruction,
+        )

@@ -1,0 +1,125 @@
+"""One Meta-World task, seeded, with pictures: the plain-NumPy side of :class:`MetaWorldEnv`."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+
+import numpy as np
+
+from rftf_torchrl.envs.metaworld.gl import select_gl_backend
+from rftf_torchrl.envs.metaworld.goals import GoalSampler, Split
+from rftf_torchrl.envs.metaworld.tasks import Task
+
+__all__ = ["CAMERA", "MetaWorldSimulator", "SimulatorCrashedError"]
+
+CAMERA = "corner2"
+_CAMERA_POSITION = (0.75, 0.075, 0.7)
+_HAND = 4
+_OBJECT_AND_GOAL = 6
+
+
+class SimulatorCrashedError(RuntimeError):
+    """The physics became unstable: the episode says nothing about the policy."""
+
+
+def _task_class(name: str):
+    for package in ("metaworld", "packaging"):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"MetaWorldEnv needs the package {package!r}: pip install 'rftf-torchrl[metaworld]'"
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+    return ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
+
+
+class MetaWorldSimulator:
+    """Step, reset and draw one task.
+
+    Args:
+        task: which task.
+        split: ``"train"`` or ``"test"`` initial states.
+        camera_cell: cluster size of the display meshes in metres, see :class:`FastRenderer`.
+        show_goal: draw the goal marker; by default only where the goal is drawn independently of
+            the object (reach, push, pick-place and their like), as it can't be seen otherwise.
+        render: whether pictures will be asked for.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        split: Split,
+        *,
+        camera_cell: float = 0.01,
+        show_goal: bool | None = None,
+        render: bool = True,
+    ) -> None:
+        self.task = task
+        if render:
+            select_gl_backend()
+        self._env = _task_class(task.name)(seed=0)
+        self._env.max_path_length = 2**31
+        self._env.model.cam_pos[self._env.model.camera(CAMERA).id] = _CAMERA_POSITION
+        space = self._env._random_reset_space
+        self._goals = GoalSampler(space.low, space.high, split)
+        self._env._freeze_rand_vec = False
+        self._env._get_state_rand_vec = self._goals.draw
+        self._show_goal = len(space.low) == _OBJECT_AND_GOAL if show_goal is None else show_goal
+        self._cell = camera_cell
+        self._renderers: dict[int, object] = {}
+        self.state = np.zeros(39)
+
+    @property
+    def model(self):
+        """The ``mujoco.MjModel``."""
+        return self._env.model
+
+    @property
+    def data(self):
+        """The ``mujoco.MjData``."""
+        return self._env.data
+
+    @property
+    def proprioception(self) -> np.ndarray:
+        """Hand position in metres and gripper opening in [0, 1], float64 [4]."""
+        return self.state[:_HAND]
+
+    def reset(self, episode_seed: int) -> None:
+        """Start the episode that belongs to this seed, whatever ran before."""
+        import mujoco
+
+        self._goals.reseed(self.task.id, episode_seed)
+        mujoco.mj_resetData(self._env.model, self._env.data)
+        self._env._did_see_sim_exception = False
+        self.state, _ = self._env.reset()
+
+    def step(self, action: np.ndarray) -> bool:
+        """Apply one action [4] for one simulator step and tell whether the task is solved.
+
+        Raises:
+            SimulatorCrashedError: when the physics became unstable.
+        """
+        self.state, _, _, _, info = self._env.step(np.clip(action, -1.0, 1.0))
+        if self._env._did_see_sim_exception or not np.isfinite(self.state).all():
+            raise SimulatorCrashedError(f"Meta-World task {self.task.name!r}: unstable physics")
+        return bool(info["success"])
+
+    def picture(self, size: int) -> np.ndarray:
+        """What the camera sees now, uint8 [3, size, size]."""
+        if size not in self._renderers:
+            from rftf_torchrl.envs.metaworld.rendering import FastRenderer
+
+            markers = (self.model.site(index).name for index in range(self.model.nsite))
+            hidden = () if self._show_goal else tuple(n for n in markers if n.startswith("goal"))
+            self._renderers[size] = FastRenderer(
+                self.model, size, CAMERA, cell=self._cell, flip=True, hidden_sites=hidden
+            )
+        return self._renderers[size].render(self.data)
+
+    def close(self) -> None:
+        """Free the OpenGL contexts."""
+        while self._renderers:
+            self._renderers.popitem()[1].close()
+        self._env.close()
