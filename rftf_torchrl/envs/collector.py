@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -54,19 +57,19 @@ def _serve(connection: Connection, make_env, policy) -> None:
             )
             for result in results:
                 connection.send(("done", result.index, _pack(result.trajectory)))
-    except Exception as error:
-        logger.exception("a worker stops")
-        connection.send(("error", -1, f"{type(error).__name__}: {error}"))
-        raise
-    except (KeyboardInterrupt, EOFError):
+    except (KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         pass
+    except Exception as error:
+        where = traceback.format_exc()
+        connection.send(("error", -1, f"{type(error).__name__}: {error}\n\nIn the worker: {where}"))
     finally:
         for env in envs.values():
             env.close()
 
 
 class _Worker:
-    def __init__(self, context, arguments: tuple) -> None:
+    def __init__(self, context, position: int, arguments: tuple) -> None:
+        self.position = position
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
         self.process.start()
@@ -79,18 +82,19 @@ class _Worker:
         self.remaining = dict(episodes)
         self.running = set()
         self.last_message = time.monotonic()
-        self.connection.send((list(episodes.items()), deterministic, seed))
+        streams = np.random.SeedSequence([seed, self.position, len(episodes)])
+        noise = int(streams.generate_state(1)[0])
+        with suppress(OSError):  # a worker that died meanwhile is found when waiting for it
+            self.connection.send((list(episodes.items()), deterministic, noise))
 
     def stop(self, patience: float = 5.0) -> None:
-        if self.process.is_alive():
-            try:
+        """Let an idle worker close its environments; kill one that is busy or does not answer."""
+        if not self.remaining:
+            with suppress(OSError):
                 self.connection.send(None)
                 self.process.join(patience)
-            except (BrokenPipeError, OSError):
-                pass
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+        self.process.kill()
+        self.process.join()
         self.connection.close()
 
 
@@ -125,10 +129,11 @@ class EpisodeCollector:
         timeout: float = 120.0,
         max_restarts: int = 10,
     ) -> None:
-        from copy import deepcopy
-
-        if workers < 0:
-            raise ValueError(f"workers must be 0 or more, got {workers}")
+        for name, value in (("workers", workers), ("max_restarts", max_restarts)):
+            if value < 0:
+                raise ValueError(f"{name} must be 0 or more, got {value}")
+        if timeout <= 0:
+            raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
         self._policy = policy
         self._copy = deepcopy(policy).to("cpu").eval().requires_grad_(False).share_memory()
         self._make_env = make_env
@@ -139,12 +144,13 @@ class EpisodeCollector:
         self._context = multiprocessing.get_context(method)
         if method:
             self._context.set_forkserver_preload(["rftf_torchrl.envs.collector"])
-        self._workers = [self._new_worker() for _ in range(workers)]
+        self._workers = [self._new_worker(position) for position in range(workers)]
+        self._closed = False
         self.crashed = 0
         self.env_steps = 0
 
-    def _new_worker(self) -> _Worker:
-        return _Worker(self._context, (self._make_env, self._copy))
+    def _new_worker(self, position: int) -> _Worker:
+        return _Worker(self._context, position, (self._make_env, self._copy))
 
     def update_policy_weights_(self) -> None:
         """Copy the policy's present weights to the workers."""
@@ -163,8 +169,8 @@ class EpisodeCollector:
         Args:
             episodes: what to run.
             deterministic: mean actions instead of samples.
-            seed: seed of the policy's noise; the same list, weights, seed and number of workers
-                give the same batch.
+            seed: seed of the policy's noise, 0 or more; the same list, weights, seed and number of
+                workers give the same batch, unless a worker died.
             on_episode: called with each episode as it finishes, e.g. to advance a progress bar.
 
         Returns:
@@ -173,21 +179,30 @@ class EpisodeCollector:
             are missing and counted in :attr:`crashed`.
 
         Raises:
+            ValueError: when the list is empty.
             TooManyCrashesError: when workers keep dying.
-            RuntimeError: when every episode crashed, or a worker met a programming error.
+            RuntimeError: when every episode crashed, a worker met a programming error, or the
+                collector is closed, which it also is after any exception on the way.
         """
+        if self._closed:
+            raise RuntimeError("this collector is closed; make a new one")
+        if not episodes:
+            raise ValueError("the list of episodes is empty: there is nothing to collect")
         done: dict[int, TensorDictBase] = {}
         jobs = dict(enumerate(episodes))
         source = self._in_workers if self._workers else self._in_process
-        for result in source(jobs, deterministic, seed):
-            crashed = result.trajectory["next", keys.CRASHED].any()
-            if crashed:
-                self.crashed += 1
-            else:
-                done[result.index] = result.trajectory
-                self.env_steps += len(result.trajectory)
-            if on_episode is not None:
-                on_episode(result)
+        try:
+            for result in source(jobs, deterministic, seed):
+                if result.trajectory["next", keys.CRASHED].any():
+                    self.crashed += 1
+                else:
+                    done[result.index] = result.trajectory
+                    self.env_steps += len(result.trajectory)
+                if on_episode is not None:
+                    on_episode(result)
+        except BaseException:
+            self.close()
+            raise
         if not done:
             raise RuntimeError(f"all {len(jobs)} episodes crashed: nothing was collected")
         parts = []
@@ -200,14 +215,13 @@ class EpisodeCollector:
     def _in_process(self, jobs, deterministic, seed):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for result in run_episodes(
+            yield from run_episodes(
                 self._make_env,
                 self._copy,
                 list(jobs.items()),
                 deterministic=deterministic,
                 envs=self._envs,
-            ):
-                yield EpisodeResult(result.index, result.trajectory.contiguous())
+            )
 
     def _in_workers(self, jobs, deterministic, seed):
         scenes: dict[Any, int] = {}
@@ -216,8 +230,8 @@ class EpisodeCollector:
             turn = scenes.get(episode.scene, len(scenes))
             scenes[episode.scene] = turn + 1
             shares[turn % len(shares)][index] = episode
-        for number, (worker, share) in enumerate(zip(self._workers, shares, strict=True)):
-            worker.submit(share, deterministic, seed + number)
+        for worker, share in zip(self._workers, shares, strict=True):
+            worker.submit(share, deterministic, seed)
         while any(worker.remaining for worker in self._workers):
             busy = {w.connection: w for w in self._workers if w.remaining}
             for connection in wait(list(busy), timeout=1.0):
@@ -232,7 +246,7 @@ class EpisodeCollector:
     def _receive(self, worker: _Worker, deterministic: bool, seed: int) -> EpisodeResult | None:
         try:
             kind, index, payload = worker.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             worker.process.join(1.0)
             why = f"died with exit code {worker.process.exitcode}"
             self._replace(worker, why, deterministic, seed)
@@ -252,7 +266,6 @@ class EpisodeCollector:
         self.crashed += len(lost)
         left = {i: e for i, e in worker.remaining.items() if i not in lost}
         logger.warning("a simulator process %s; %d episodes are dropped", why, len(lost))
-        worker.process.kill()
         worker.stop()
         if self._restarts_left == 0:
             raise TooManyCrashesError(
@@ -260,8 +273,8 @@ class EpisodeCollector:
                 "dropped in all. Look at the simulator's own log, or raise max_restarts."
             )
         self._restarts_left -= 1
-        fresh = self._new_worker()
-        self._workers[self._workers.index(worker)] = fresh
+        fresh = self._new_worker(worker.position)
+        self._workers[worker.position] = fresh
         if left:
             fresh.submit(left, deterministic, seed)
 
@@ -269,10 +282,9 @@ class EpisodeCollector:
         """Stop the workers and close the environments."""
         for worker in self._workers:
             worker.stop()
-        self._workers = []
         for env in self._envs.values():
             env.close()
-        self._envs = {}
+        self._workers, self._envs, self._closed = [], {}, True
 
     def __enter__(self) -> EpisodeCollector:
         return self

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
-from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
-
-from rftf_torchrl import keys
+from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 __all__ = ["Episode", "EpisodeResult", "run_episodes"]
 
@@ -53,19 +51,25 @@ class _Slot:
     def __init__(self, env: EnvBase, queue: deque[tuple[int, Episode]]) -> None:
         self.env = env
         self.queue = queue
+        self.observed = [*env.observation_spec.keys(True, True), *env.done_keys]
         self.index = -1
         self.steps: list[TensorDictBase] = []
-        self.current: TensorDictBase | None = None
+        self.current = TensorDict()
 
     def start_next(self) -> bool:
         if not self.queue:
-            self.current = None
             return False
         self.index, episode = self.queue.popleft()
         self.steps = []
         seed = TensorDict({"episode_seed": torch.tensor([episode.seed])})
-        self.current = self.env.reset(seed).exclude("action", "vla_action")
+        self.current = self.env.reset(seed).select(*self.observed)
         return True
+
+    def step(self, decision: TensorDictBase) -> bool:
+        step = self.env.step(decision)
+        self.steps.append(step)
+        self.current = step["next"].select(*self.observed)
+        return bool(step["next", "done"])
 
 
 def run_episodes(
@@ -112,13 +116,7 @@ def run_episodes(
         with torch.inference_mode(), set_exploration_type(mode):
             decided = policy(torch.stack([slot.current for slot in active]))
         for slot, decision in zip(list(active), decided.unbind(0), strict=True):
-            step = slot.env.step(decision)
-            slot.steps.append(step)
-            if not step["next", "done"].item():
-                slot.current = step_mdp(step, exclude_action=True).exclude(
-                    "vla_action", keys.LOC, keys.SCALE, keys.LOGITS
-                )
-                continue
-            yield EpisodeResult(slot.index, torch.stack(slot.steps))
-            if not start(slot):
-                active.remove(slot)
+            if slot.step(decision):
+                yield EpisodeResult(slot.index, torch.stack(slot.steps))
+                if not start(slot):
+                    active.remove(slot)

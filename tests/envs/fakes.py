@@ -1,0 +1,115 @@
+"""A tiny environment that misbehaves on demand, in a module that worker processes can import."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import (
+    ProbabilisticTensorDictModule,
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+)
+from torch import nn
+from torch.distributions import Normal
+from torchrl.data import Binary, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from rftf_torchrl.envs.episodes import Episode
+
+BAD_SEED = 13
+
+
+class SeededWalk(EnvBase):
+    """Add actions to a position that starts at the episode's seed, for 2 + seed % 3 decisions.
+
+    In the second decision of episode ``BAD_SEED``, ``trouble`` happens: ``"exit"`` ends the
+    process, ``"sleep"`` hangs, ``"raise"`` is a programming error, ``"crash"`` is reported.
+    """
+
+    def __init__(self, trouble: str) -> None:
+        super().__init__(batch_size=[])
+        self.trouble = trouble
+        flag = Binary(shape=[1], dtype=torch.bool)
+        self.observation_spec = Composite(
+            state=Unbounded([3]),
+            episode_seed=Unbounded([1], dtype=torch.int64),
+            success=flag.clone(),
+            crashed=flag.clone(),
+        )
+        self.action_spec = Unbounded([1])
+        self.reward_spec = Unbounded([1])
+        self.done_spec = Composite(done=flag, terminated=flag.clone(), truncated=flag.clone())
+        self.is_open = True
+
+    def _set_seed(self, seed):
+        pass
+
+    def _observe(self, *, success=False, crashed=False):
+        state = [self.position, float(self.seed), float(self.time)]
+        return {
+            "state": torch.tensor(state),
+            "episode_seed": torch.tensor([self.seed]),
+            "success": torch.tensor([success]),
+            "crashed": torch.tensor([crashed]),
+        }
+
+    def _reset(self, tensordict=None, **kwargs):
+        self.seed = int(tensordict["episode_seed"])
+        self.position, self.time = float(self.seed), 0
+        return TensorDict(self._observe())
+
+    def _step(self, tensordict):
+        self.position += tensordict["action"].item()
+        self.time += 1
+        crashed = False
+        if self.seed == BAD_SEED and self.time == 2:
+            if self.trouble == "exit":
+                os._exit(3)
+            if self.trouble == "sleep":
+                time.sleep(600)
+            if self.trouble == "raise":
+                raise ValueError("the fake is broken")
+            crashed = self.trouble == "crash"
+        done = torch.tensor([crashed or self.time == 2 + self.seed % 3])
+        out = self._observe(success=bool(done) and self.seed % 2 == 0, crashed=crashed)
+        out.update(
+            reward=torch.tensor([self.position]),
+            done=done,
+            terminated=torch.zeros_like(done),
+            truncated=done,
+        )
+        return TensorDict(out)
+
+    def close(self, *, raise_if_closed=True):
+        self.is_open = False
+        super().close(raise_if_closed=raise_if_closed)
+
+
+def make_walk(episode: Episode) -> SeededWalk:
+    """The task's name is the trouble that its environment makes."""
+    return SeededWalk(episode.task)
+
+
+class Drift(nn.Module):
+    """Mean move: weight * position, element by element so that batching changes no bit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, state):
+        loc = self.weight * state[..., :1]
+        return loc, torch.full_like(loc, 0.1)
+
+
+def walk_policy() -> ProbabilisticTensorDictSequential:
+    """Gaussian moves around the drift."""
+    return ProbabilisticTensorDictSequential(
+        TensorDictModule(Drift(), in_keys=["state"], out_keys=["loc", "scale"]),
+        ProbabilisticTensorDictModule(
+            in_keys=["loc", "scale"], out_keys=["action"], distribution_class=Normal
+        ),
+    )

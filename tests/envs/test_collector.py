@@ -1,0 +1,228 @@
+"""The episode collector: what it returns, and what it does when simulators die, hang or fail."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from fakes import BAD_SEED, make_walk, walk_policy
+
+from rftf_torchrl.envs.collector import EpisodeCollector, TooManyCrashesError
+from rftf_torchrl.envs.episodes import Episode
+
+SEEDS = [4, 7, 5, 9, 6]
+LENGTHS = [3, 3, 4, 2, 2]
+
+
+def episodes(seeds, trouble="none"):
+    return [Episode(trouble, seed) for seed in seeds]
+
+
+def same(first, second) -> bool:
+    """Bit by bit, except for log-probabilities and the like, which the fakes do not have."""
+    return first.batch_size == second.batch_size and bool((first == second).all())
+
+
+@pytest.fixture(params=[0, 1, 2])
+def workers(request):
+    return request.param
+
+
+@pytest.fixture
+def make_collector():
+    collectors = []
+
+    def make(**arguments):
+        arguments.setdefault("timeout", 60.0)
+        collectors.append(EpisodeCollector(make_walk, walk_policy(), **arguments))
+        return collectors[-1]
+
+    yield make
+    for collector in collectors:
+        collector.close()
+
+
+def test_returns_complete_trajectories_in_the_order_of_the_list(make_collector, workers):
+    collector = make_collector(workers=workers)
+    seen = []
+    batch = collector.collect(
+        episodes(SEEDS), deterministic=True, on_episode=lambda result: seen.append(result.index)
+    )
+    ids = torch.repeat_interleave(torch.arange(5), torch.tensor(LENGTHS))
+    assert batch.batch_size == (14,)
+    assert batch["collector", "traj_ids"].tolist() == ids.tolist()
+    assert batch["episode_seed"].flatten().tolist() == [SEEDS[i] for i in ids]
+    ends = torch.tensor(LENGTHS).cumsum(0) - 1
+    assert batch["next", "done"].flatten().nonzero().flatten().tolist() == ends.tolist()
+    assert batch["state"][:3].tolist() == [[4, 4, 0], [6, 4, 1], [9, 4, 2]]
+    assert batch["next", "state"][:3].tolist() == [[6, 4, 1], [9, 4, 2], [13.5, 4, 3]]
+    assert batch["loc"][:3].flatten().tolist() == [2, 3, 4.5]
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+    assert (collector.crashed, collector.env_steps) == (0, 14)
+
+
+def test_the_number_of_workers_changes_nothing_in_deterministic_mode(make_collector, workers):
+    mixed = [Episode(f"scene {index % 3}", seed) for index, seed in enumerate(SEEDS)]
+    batch = make_collector(workers=workers).collect(mixed, deterministic=True)
+    alone = make_collector(workers=0)
+    expected = torch.cat([alone.collect([episode], deterministic=True) for episode in mixed])
+    del batch["collector"], expected["collector"]
+    assert same(batch, expected)
+
+
+def test_the_batch_can_be_trained_on(make_collector, workers):
+    batch = make_collector(workers=workers).collect(episodes(SEEDS))
+    policy = walk_policy()
+    assert not any(value.is_inference() for value in batch.values(True, True))
+    (policy.get_dist(batch).log_prob(batch["action"]) * batch["next", "reward"]).mean().backward()
+    assert policy[0].module.weight.grad.abs() > 0
+
+
+def test_noise_belongs_to_the_seed(make_collector, workers):
+    collector = make_collector(workers=workers)
+    first = collector.collect(episodes(SEEDS), seed=3)
+    again = collector.collect(episodes(SEEDS), seed=3)
+    other = collector.collect(episodes(SEEDS), seed=4)
+    mean = collector.collect(episodes(SEEDS), deterministic=True)
+    assert same(first, again)
+    assert not torch.isclose(first["action"], other["action"]).any()
+    assert not torch.isclose(first["action"], mean["action"]).any()
+    noise = (first["action"] - first["loc"]) / first["scale"]
+    assert 0.3 < noise.std() < 2.0
+
+
+def test_no_two_workers_or_iterations_share_their_noise(make_collector):
+    collector = make_collector(workers=2)
+    noise = []
+    for seed in (0, 1, 2):
+        batch = collector.collect(episodes([3, 6, 9, 12]), seed=seed)
+        noise.append((batch["action"] - batch["loc"]) / batch["scale"])
+    rounded = torch.cat(noise).flatten().mul(1000).round()
+    assert len(rounded.unique()) > 0.8 * len(rounded)
+
+
+def test_in_process_collection_leaves_the_global_generator_alone(make_collector):
+    collector = make_collector(workers=0)
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    collector.collect(episodes(SEEDS))
+    assert torch.rand(1) == expected
+
+
+def test_weights_reach_the_workers_when_asked(make_collector, workers):
+    policy = walk_policy()
+    with EpisodeCollector(make_walk, policy, workers=workers, timeout=60.0) as collector:
+        with torch.no_grad():
+            policy[0].module.weight.fill_(2.0)
+        old = collector.collect(episodes([4]), deterministic=True)
+        collector.update_policy_weights_()
+        new = collector.collect(episodes([4]), deterministic=True)
+    assert old["action"].flatten().tolist() == [2, 3, 4.5]
+    assert new["action"].flatten().tolist() == [8, 24, 72]
+    assert policy[0].module.weight.requires_grad
+
+
+@pytest.mark.parametrize("trouble", ["exit", "sleep", "crash"])
+def test_a_crashed_episode_is_dropped_and_counted(make_collector, trouble, caplog):
+    collector = make_collector(workers=1, timeout=3.0)
+    batch = collector.collect(episodes([4, BAD_SEED, 7, 5], trouble), deterministic=True)
+    assert batch["collector", "traj_ids"].unique().tolist() == [0, 2, 3]
+    assert BAD_SEED not in batch["episode_seed"]
+    assert not batch["next", "crashed"].any()
+    assert (collector.crashed, collector.env_steps) == (1, len(batch))
+    reasons = {"exit": ["died with exit code 3"], "sleep": ["hung for 3 s"], "crash": []}[trouble]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"a simulator process {reason}; 1 episodes are dropped" for reason in reasons
+    ]
+    assert len(collector.collect(episodes([4]))) == 3
+
+
+def test_a_crash_drops_the_episodes_that_ran_beside_it(make_collector):
+    collector = make_collector(workers=1)
+    batch = collector.collect(
+        [Episode("exit", BAD_SEED), Episode("walk", 5), Episode("walk", 4)], deterministic=True
+    )
+    assert batch["collector", "traj_ids"].unique().tolist() == [2]
+    assert collector.crashed == 2
+
+
+def test_a_worker_that_died_between_two_collections_is_replaced(make_collector):
+    collector = make_collector(workers=2)
+    collector.collect(episodes(SEEDS))
+    process = collector._workers[1].process
+    process.kill()
+    process.join()
+    assert len(collector.collect(episodes(SEEDS))) == sum(LENGTHS)
+    assert collector.crashed == 0
+
+
+def test_too_many_crashes(make_collector):
+    collector = make_collector(workers=1, max_restarts=1)
+    message = (
+        "a simulator process died with exit code 3 and no restart is left; 2 episodes were "
+        "dropped in all. Look at the simulator's own log, or raise max_restarts."
+    )
+    with pytest.raises(TooManyCrashesError, match=re.escape(message)):
+        collector.collect(episodes([BAD_SEED] * 3, "exit"))
+
+
+def test_a_programming_error_is_raised_here_with_its_text(make_collector):
+    collector = make_collector(workers=2)
+    processes = [worker.process for worker in collector._workers]
+    message = "a collector worker failed: ValueError: the fake is broken\n\nIn the worker: Trace"
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        collector.collect(episodes([4, BAD_SEED], "raise"))
+    assert not any(process.is_alive() for process in processes)
+
+
+@pytest.mark.parametrize("trouble", ["crash", "exit"])
+def test_nothing_collected_is_an_error(make_collector, trouble):
+    collector = make_collector(workers=1)
+    with pytest.raises(RuntimeError, match="^all 2 episodes crashed: nothing was collected$"):
+        collector.collect(episodes([BAD_SEED] * 2, trouble))
+    assert collector.crashed == 2
+
+
+def test_closing_leaves_no_process_even_in_mid_episode(make_collector):
+    collector = make_collector(workers=2)
+    processes = [worker.process for worker in collector._workers]
+
+    def interrupt(result):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collector.collect(episodes([4, BAD_SEED], "sleep"), on_episode=interrupt)
+    assert not any(process.is_alive() for process in processes)
+    with pytest.raises(RuntimeError, match="^this collector is closed; make a new one$"):
+        collector.collect(episodes([4]))
+
+
+def test_closing_closes_the_environments_of_this_process():
+    envs = []
+    with EpisodeCollector(
+        lambda episode: envs.append(make_walk(episode)) or envs[-1], walk_policy(), workers=0
+    ) as collector:
+        collector.collect([Episode("a", 1), Episode("b", 2), Episode("a", 3)])
+        assert [env.is_open for env in envs] == [True, True]
+    assert [env.is_open for env in envs] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": -1}, "workers must be 0 or more, got -1"),
+        ({"max_restarts": -1}, "max_restarts must be 0 or more, got -1"),
+        ({"timeout": 0.0}, "timeout must be a positive number of seconds, got 0.0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        EpisodeCollector(make_walk, walk_policy(), **arguments)
+
+
+def test_an_empty_list(make_collector):
+    message = "the list of episodes is empty: there is nothing to collect"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        make_collector(workers=0).collect([])
