@@ -19,7 +19,8 @@ class GoalSampler:
 
     Every varying dimension of the reset space is cut into ``CELLS`` cells. Training draws the even
     cells, testing the odd ones, so that no training state can be a test state, whatever the seeds,
-    while both halves cover the space alike (neighbouring cells are about 1e-7 m apart).
+    while both halves cover the space alike (neighbouring cells are about 1e-7 m apart). The split
+    is part of the seed too: the same seed in the other half is an unrelated state, not a neighbour.
 
     Args:
         low: lower corner of the reset space, in metres.
@@ -54,7 +55,7 @@ class GoalSampler:
 
     def reseed(self, *seeds: int) -> None:
         """Start the sequence of draws that belongs to these seeds."""
-        self._rng = np.random.default_rng(list(seeds))
+        self._rng = np.random.default_rng([*seeds, self.split == "test"])
 
     def draw(self) -> np.ndarray:
         """The next vector, float64, of the reset space's shape."""
