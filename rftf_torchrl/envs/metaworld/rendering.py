@@ -52,24 +52,24 @@ def decimated_meshes(model, cell: float) -> Iterator[None]:
     used_in_contact = set(model.geom_dataid[collides].tolist())
     names = ("mesh_face", "mesh_facenormal", "mesh_facetexcoord", "mesh_facenum")
     before = {name: getattr(model, name).copy() for name in names}
-    for mesh in range(model.nmesh):
-        if mesh in used_in_contact:
-            continue
-        start, count = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
-        vertex, vertices = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
-        kept = _cluster_faces(
-            model.mesh_vert[vertex : vertex + vertices],
-            model.mesh_face[start : start + count],
-            cell,
-        )
-        if not len(kept):
-            continue
-        stop = start + len(kept)
-        for name in ("mesh_facenormal", "mesh_facetexcoord"):
-            getattr(model, name)[start:stop] = before[name][start + kept[:, 0]]
-        model.mesh_face[start:stop] = kept[:, 1:]
-        model.mesh_facenum[mesh] = len(kept)
     try:
+        for mesh in range(model.nmesh):
+            if mesh in used_in_contact:
+                continue
+            start, count = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
+            vertex, vertices = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
+            kept = _cluster_faces(
+                model.mesh_vert[vertex : vertex + vertices],
+                model.mesh_face[start : start + count],
+                cell,
+            )
+            if not len(kept):
+                continue
+            stop = start + len(kept)
+            for name in ("mesh_facenormal", "mesh_facetexcoord"):
+                getattr(model, name)[start:stop] = before[name][start + kept[:, 0]]
+            model.mesh_face[start:stop] = kept[:, 1:]
+            model.mesh_facenum[mesh] = len(kept)
         yield
     finally:
         for name, value in before.items():
