@@ -35,6 +35,13 @@ def _task_class(name: str):
     return ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
 
 
+def _warnings_of_unstable_physics() -> tuple[int, ...]:
+    from mujoco import mjtWarning
+
+    kinds = (mjtWarning.mjWARN_BADQPOS, mjtWarning.mjWARN_BADQVEL, mjtWarning.mjWARN_BADQACC)
+    return tuple(kind.value for kind in kinds)
+
+
 class MetaWorldSimulator:
     """Step, reset and draw one task.
 
@@ -60,6 +67,7 @@ class MetaWorldSimulator:
         if render:
             select_gl_backend()
         self._env = _task_class(task.name)(seed=0)
+        self._unstable = _warnings_of_unstable_physics()
         self._env.max_path_length = 2**31
         self._env.model.cam_pos[self._env.model.camera(CAMERA).id] = _CAMERA_POSITION
         space = self._env._random_reset_space
@@ -87,23 +95,36 @@ class MetaWorldSimulator:
         return self.state[:_HAND]
 
     def reset(self, episode_seed: int) -> None:
-        """Start the episode that belongs to this seed, whatever ran before."""
+        """Start the episode that belongs to this seed, whatever ran before.
+
+        Meta-World's tasks read positions that were computed before they move their objects, so
+        one ``reset_model`` leaves targets and pictures at the previous episode's places. A second
+        one with the same draws settles them, as in Meta-World's own ``reset`` of a fixed vector.
+        """
         import mujoco
 
-        self._goals.reseed(self.task.id, episode_seed)
-        mujoco.mj_resetData(self._env.model, self._env.data)
-        self._env._did_see_sim_exception = False
-        self.state, _ = self._env.reset()
+        for _ in range(2):
+            self._goals.reseed(self.task.id, episode_seed)
+            mujoco.mj_resetData(self.model, self.data)
+            self._env.reset_model()
+        mujoco.mj_forward(self.model, self.data)
+        self._env.curr_path_length = 0
+        self._env._prev_obs = self._env._get_curr_obs_combined_no_goal()
+        self.state = self._env._get_obs()
 
     def step(self, action: np.ndarray) -> bool:
         """Apply one action [4] for one simulator step and tell whether the task is solved.
 
+        MuJoCo answers unstable physics with a warning and puts the scene back to its start, from
+        where the episode would go on unnoticed; the warning counters since the reset tell.
+
         Raises:
             SimulatorCrashedError: when the physics became unstable.
         """
-        self.state, _, _, _, info = self._env.step(np.clip(action, -1.0, 1.0))
-        if self._env._did_see_sim_exception or not np.isfinite(self.state).all():
+        state, _, _, _, info = self._env.step(np.clip(action, -1.0, 1.0))
+        if any(self.data.warning[kind].number for kind in self._unstable):
             raise SimulatorCrashedError(f"Meta-World task {self.task.name!r}: unstable physics")
+        self.state = state
         return bool(info["success"])
 
     def picture(self, size: int) -> np.ndarray:
@@ -112,7 +133,7 @@ class MetaWorldSimulator:
             from rftf_torchrl.envs.metaworld.rendering import FastRenderer
 
             markers = (self.model.site(index).name for index in range(self.model.nsite))
-            hidden = () if self._show_goal else tuple(n for n in markers if n.startswith("goal"))
+            hidden = () if self._show_goal else tuple(name for name in markers if "goal" in name)
             self._renderers[size] = FastRenderer(
                 self.model, size, CAMERA, cell=self._cell, flip=True, hidden_sites=hidden
             )
