@@ -17,6 +17,7 @@ from rftf_torchrl.functional.metrics import (
     roc_auc,
     value_order_correlation,
 )
+from rftf_torchrl.functional.paired import paired_difference_interval
 from rftf_torchrl.functional.ranking import temporal_ranking_loss
 from rftf_torchrl.functional.shaping import potential_shaping
 
@@ -26,6 +27,7 @@ __all__ = [
     "kendall_tau",
     "newcombe_interval",
     "outcome_pools",
+    "paired_difference_interval",
     "pairs_per_task",
     "pairwise_accuracy",
     "potential_shaping",
