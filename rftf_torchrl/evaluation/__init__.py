@@ -1,1 +1,59 @@
-"""Placeholder."""
+"""Success rates with intervals, checks of the value model and of language, plots and films."""
+
+from __future__ import annotations
+
+from rftf_torchrl.evaluation.comparison import compare_success, comparison_table
+from rftf_torchrl.evaluation.episodes import held_out_episodes, swapped_instructions
+from rftf_torchrl.evaluation.language import instruction_sensitivity, language_table
+from rftf_torchrl.evaluation.overlay import overlay_value
+from rftf_torchrl.evaluation.plots import (
+    plot_learning_curve,
+    plot_success_bars,
+    plot_value_over_time,
+)
+from rftf_torchrl.evaluation.report import markdown_table, phase_table, run_report
+from rftf_torchrl.evaluation.rollouts import record_videos, render_rollout
+from rftf_torchrl.evaluation.success import (
+    EpisodeOutcome,
+    SuccessRate,
+    SuccessReport,
+    evaluate_success,
+    success_report,
+)
+from rftf_torchrl.evaluation.trajectories import split_trajectories, value_curve
+from rftf_torchrl.evaluation.value_curves import (
+    exploitation_watch,
+    final_value_auc,
+    warn_if_blind,
+)
+from rftf_torchrl.evaluation.video import side_by_side, write_video
+
+__all__ = [
+    "EpisodeOutcome",
+    "SuccessRate",
+    "SuccessReport",
+    "compare_success",
+    "comparison_table",
+    "evaluate_success",
+    "exploitation_watch",
+    "final_value_auc",
+    "held_out_episodes",
+    "instruction_sensitivity",
+    "language_table",
+    "markdown_table",
+    "overlay_value",
+    "phase_table",
+    "plot_learning_curve",
+    "plot_success_bars",
+    "plot_value_over_time",
+    "record_videos",
+    "render_rollout",
+    "run_report",
+    "side_by_side",
+    "split_trajectories",
+    "success_report",
+    "swapped_instructions",
+    "value_curve",
+    "warn_if_blind",
+    "write_video",
+]

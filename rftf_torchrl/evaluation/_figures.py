@@ -1,0 +1,96 @@
+"""The look that all plots share, without pyplot and its global state."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from rftf_torchrl.evaluation._files import whole_file
+
+# Okabe, Ito 2008: distinguishable with every kind of colour vision
+BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+GREY = "#5A5A5A"
+_DPI = 150
+
+
+def new_figure(width: float, height: float, title: str | None) -> Figure:
+    """An empty figure, sizes in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, fontsize=14, fontweight="bold")
+    return figure
+
+
+def panels(
+    titles: list[str], *, title: str | None, x_label: str, y_label: str, columns: int = 4
+) -> tuple[Figure, list[Axes]]:
+    """A grid of panels with common axes, one for each title."""
+    columns = min(columns, len(titles))
+    rows = math.ceil(len(titles) / columns)
+    figure = new_figure(max(3.1 * columns, 5.6) + 0.4, 2.5 * rows + 1.3, title)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    axes = list(grid.flat)
+    for ax in axes[len(titles) :]:
+        ax.remove()
+    axes = axes[: len(titles)]
+    for number, (ax, name) in enumerate(zip(axes, titles, strict=True)):
+        style(ax)
+        ax.set_title(name, fontsize=11.5)
+        if number + columns >= len(titles):
+            ax.tick_params(labelbottom=True)
+        if number >= (rows - 1) * columns:
+            ax.set_xlabel(x_label, fontsize=11.5)
+        if number % columns == 0:
+            ax.set_ylabel(y_label, fontsize=11.5)
+    return figure, axes
+
+
+def style(ax: Axes, *, grid: Literal["both", "x", "y"] = "both") -> None:
+    """A light grid and no box."""
+    ax.set_axisbelow(True)
+    ax.grid(True, axis=grid, color="#E3E3E3", linewidth=0.8)
+    ax.tick_params(labelsize=10, color="#BBBBBB")
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color("#BBBBBB")
+
+
+def percent_axis(ax: Axes, which: Literal["x", "y"]) -> None:
+    """An axis of rates from 0% to 100%."""
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.set_ticks([0.0, 0.25, 0.5, 0.75, 1.0])
+    (ax.set_xlim if which == "x" else ax.set_ylim)(-0.03, 1.03)
+
+
+def legend_below(figure: Figure) -> None:
+    """One legend for all panels, outside of the data."""
+    entries: dict[str, Artist] = {}
+    for ax in figure.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside lower center",
+            ncols=min(len(entries), 4),
+            frameon=False,
+            fontsize=11,
+        )
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Writes the figure as PNG, whole or not at all."""
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI, format="png")
+    return Path(path)

@@ -1,0 +1,146 @@
+"""Does the policy listen? The same scenes with the right and with the wrong sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+from rftf_torchrl import keys
+from rftf_torchrl.envs.episodes import Episode, EpisodeResult
+from rftf_torchrl.evaluation.comparison import compare_success
+from rftf_torchrl.evaluation.episodes import Sentences, swapped_instructions
+from rftf_torchrl.evaluation.report import MISSING, markdown_table, percent, percent_interval
+from rftf_torchrl.evaluation.success import Collector, success_report
+from rftf_torchrl.evaluation.trajectories import require_entry, split_trajectories
+
+
+def instruction_sensitivity(
+    collector: Collector,
+    episodes: Sequence[Episode],
+    pairs: Iterable[tuple[str, str]],
+    *,
+    seed: int = 0,
+    instruction_of: Sentences | None = None,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    chunk_key: NestedKey = keys.CHUNK,
+) -> dict[str, Any]:
+    r"""Run episodes with their own and with their partner's sentence, and compare.
+
+    With the deterministic first chunks :math:`a_i` and :math:`a'_i` of episode i of a task under
+    the own and the swapped sentence, and means over all H x A entries,
+
+    .. math::
+        \mathrm{change} = \operatorname{mean}_i |a_i - a'_i|, \qquad
+        \mathrm{spread} = \operatorname{mean}_{i \ne j} |a_i - a_j|, \qquad
+        \mathrm{ratio} = \mathrm{change} / \mathrm{spread}.
+
+    A ratio near 0 means that the policy does not listen; at 1 another sentence changes the chunk
+    as much as another initial state does. A policy that listens fails under the swapped sentence,
+    because success is still that of the scene's task.
+
+    Args:
+        collector: runs episodes, see :class:`~rftf_torchrl.envs.collector.EpisodeCollector`.
+        episodes: what to run; those of tasks without a partner are left out.
+        pairs: pairs of tasks that share a scene, each task in one pair at most.
+        seed: seed of the policy's noise, of which a deterministic policy has none.
+        instruction_of: the sentence of a task; by default Meta-World's.
+        on_episode: called with each episode as it finishes; there are two per episode.
+        chunk_key: the policy's chunk, float [N, H, A].
+
+    Returns:
+        ``"tasks"``: by name ``"change"``, ``"spread"``, ``"ratio"`` (NaN without a spread), and
+        ``"own"``, ``"swapped"``: rates with intervals. ``"ratio"``: mean over tasks. ``"success"``:
+        :func:`compare_success` with the own sentence before and the swapped one after.
+
+    Raises:
+        ValueError: if no episode has a partner, or an episode starts in another state the second
+            time, so that the chunks cannot be compared.
+        KeyError: if an entry is missing.
+    """
+    swapped = swapped_instructions(episodes, pairs, instruction_of=instruction_of)
+    tasks = {episode.task for episode in swapped}
+    own = [episode for episode in episodes if episode.task in tasks]
+    runs = [
+        collector.collect(part, deterministic=True, seed=seed, on_episode=on_episode)
+        for part in (own, swapped)
+    ]
+    own_report, swapped_report = success_report(runs[0], own), success_report(runs[1], swapped)
+    firsts = [_first_steps(run) for run in runs]
+    rows: dict[str, dict[str, Any]] = {}
+    for task in dict.fromkeys(episode.task for episode in own):
+        common = [
+            i
+            for i, episode in enumerate(own)
+            if episode.task == task and i in firsts[0] and i in firsts[1]
+        ]
+        _check_same_start(own, common, *firsts)
+        chunks, others = (
+            [require_entry(first[i], chunk_key).double() for i in common] for first in firsts
+        )
+        rows[task] = {
+            **_chunk_change(chunks, others),
+            "own": own_report.tasks[task].to_dict(),
+            "swapped": swapped_report.tasks[task].to_dict(),
+        }
+    return {
+        "tasks": rows,
+        "ratio": sum(row["ratio"] for row in rows.values()) / len(rows),
+        "success": compare_success(own_report, swapped_report),
+    }
+
+
+def language_table(report: dict[str, Any]) -> str:
+    """The result of :func:`instruction_sensitivity` as a Markdown table."""
+    rows = []
+    for task, row in report["tasks"].items():
+        cells = [task, *(_number(row[key]) for key in ("change", "spread", "ratio"))]
+        for side in ("own", "swapped"):
+            rate = row[side]
+            cells += [percent(rate["rate"]), percent_interval(rate["low"], rate["high"])]
+        rows.append(cells)
+    header = ["task", "change", "spread", "ratio"]
+    header += ["own sentence", "95% interval", "swapped sentence", "95% interval"]
+    return markdown_table(header, rows)
+
+
+def _first_steps(trajectories: TensorDictBase) -> dict[int, TensorDictBase]:
+    return {name: part[0] for name, part in split_trajectories(trajectories).items()}
+
+
+def _check_same_start(
+    episodes: Sequence[Episode],
+    indices: list[int],
+    own: dict[int, TensorDictBase],
+    swapped: dict[int, TensorDictBase],
+) -> None:
+    for i in indices:
+        state, again = (first[i].get(keys.STATE, None) for first in (own, swapped))
+        if state is not None and not torch.equal(state, again):
+            raise ValueError(
+                f"the episode of task {episodes[i].task!r} with seed {episodes[i].seed} starts in "
+                f"another {keys.STATE!r} with the swapped sentence; expected an environment whose "
+                "initial state depends on the seed alone."
+            )
+
+
+def _chunk_change(own: list[Tensor], swapped: list[Tensor]) -> dict[str, float]:
+    n = len(own)
+    if n == 0:
+        return dict.fromkeys(("change", "spread", "ratio"), math.nan)
+    chunks, others = torch.stack(own), torch.stack(swapped)
+    change = (chunks - others).abs().mean().item()
+    if n == 1:
+        return {"change": change, "spread": math.nan, "ratio": math.nan}
+    pairwise = (chunks.unsqueeze(0) - chunks.unsqueeze(1)).abs().flatten(2).mean(-1)
+    spread = (pairwise.sum() / (n * (n - 1))).item()
+    return {"change": change, "spread": spread, "ratio": change / spread if spread else math.nan}
+
+
+def _number(value: float) -> str:
+    return MISSING if math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,121 @@
+"""Numbers and tables in Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+MISSING = "–"
+
+
+def percent(rate: float) -> str:
+    """A rate as a percentage with one decimal; NaN, which stands for "not known", as a dash.
+
+    Example:
+        >>> percent(0.875), percent(float("nan"))
+        ('87.5%', '–')
+    """
+    return MISSING if math.isnan(rate) else f"{100 * rate:.1f}%"
+
+
+def percent_interval(low: float, high: float) -> str:
+    """An interval of rates in words.
+
+    Example:
+        >>> percent_interval(0.25, 0.5)
+        '25.0% to 50.0%'
+    """
+    return MISSING if math.isnan(low) else f"{percent(low)} to {percent(high)}"
+
+
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], *, align: str | None = None
+) -> str:
+    """A Markdown table.
+
+    Args:
+        header: one name per column.
+        rows: cells by row; each becomes a string in which ``|`` is escaped.
+        align: one letter per column, ``"l"`` or ``"r"``; by default the first column is left
+            aligned and all others, which mostly hold numbers, right.
+
+    Returns:
+        The table without a final newline.
+
+    Raises:
+        ValueError: for a row or ``align`` that does not fit the header.
+
+    Example:
+        >>> print(markdown_table(["task", "successes"], [["drawer-open", 9]]))
+        | task | successes |
+        |---|---:|
+        | drawer-open | 9 |
+    """
+    align = "l" + "r" * (len(header) - 1) if align is None else align
+    if len(align) != len(header) or set(align) - {"l", "r"}:
+        raise ValueError(
+            f"align is {align!r} for {len(header)} columns; expected one 'l' or 'r' per column."
+        )
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ValueError(
+                f"row {number} has {len(row)} cells and the header has {len(header)}: "
+                f"{list(map(str, row))}; expected one cell per column."
+            )
+    rule = "|".join("---" if letter == "l" else "---:" for letter in align)
+    return "\n".join([_line(header), f"|{rule}|", *map(_line, rows)])
+
+
+def phase_table(seconds: Mapping[str, float]) -> str:
+    """Where the time of a run went, as a Markdown table with the shares and the sum.
+
+    Args:
+        seconds: wall time by phase, as :class:`~rftf_torchrl.training.PhaseClock` adds it up.
+
+    Raises:
+        ValueError: for a negative time.
+
+    Example:
+        >>> print(phase_table({"collect": 90.0, "update": 30.0}))
+        | phase | seconds | share |
+        |---|---:|---:|
+        | collect | 90.0 | 75.0% |
+        | update | 30.0 | 25.0% |
+        | sum | 120.0 | 100.0% |
+    """
+    for phase, time in seconds.items():
+        if not time >= 0:
+            raise ValueError(f"phase {phase!r} took {time} seconds; expected 0 or more.")
+    total = sum(seconds.values())
+    rows = [
+        [phase, f"{time:.1f}", percent(time / total if total else math.nan)]
+        for phase, time in (*seconds.items(), ("sum", total))
+    ]
+    return markdown_table(["phase", "seconds", "share"], rows)
+
+
+def run_report(title: str, sections: Mapping[str, str]) -> str:
+    """A Markdown document: a title, then a heading and a text for each section.
+
+    Args:
+        title: the document's title.
+        sections: text by heading, in order; empty texts are left out with their headings.
+
+    Example:
+        >>> print(run_report("Run", {"Success": "9 of 10", "Notes": ""}))
+        # Run
+        <BLANKLINE>
+        ## Success
+        <BLANKLINE>
+        9 of 10
+        <BLANKLINE>
+    """
+    parts = [f"# {title}"]
+    for heading, text in sections.items():
+        if text.strip():
+            parts += [f"## {heading}", text.strip()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,136 @@
+"""Run episodes with pictures, and film what fine-tuning changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torchrl.envs import EnvBase
+from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
+
+from rftf_torchrl import keys
+from rftf_torchrl.envs.episodes import Episode
+from rftf_torchrl.evaluation.overlay import overlay_value
+from rftf_torchrl.evaluation.trajectories import succeeded
+from rftf_torchrl.evaluation.video import side_by_side, write_video
+from rftf_torchrl.modules.states import eval_mode, values_of_states
+
+logger = logging.getLogger(__name__)
+
+
+def render_rollout(
+    env: EnvBase,
+    policy: TensorDictModuleBase,
+    episode_seed: int,
+    size: int = 192,
+    deterministic: bool = True,
+) -> tuple[Tensor, TensorDictBase]:
+    """Run one episode and take a picture of each of its states.
+
+    Args:
+        env: an environment of batch size [] whose reset takes ``"episode_seed"`` and whose
+            ``picture(size)`` is uint8 [3, size, size].
+        policy: the policy, on the environment's device; called on batches of one.
+        episode_seed: the episode.
+        size: edge of the pictures in pixels.
+        deterministic: the policy's mean action instead of a sample.
+
+    Returns:
+        The pictures of the T + 1 states, uint8 [T + 1, 3, size, size], and the trajectory [T]
+        with ``("collector", "traj_ids")`` = 0.
+    """
+    mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
+    current = env.reset(TensorDict({"episode_seed": torch.tensor([episode_seed])}))
+    current = current.exclude("action", "vla_action")
+    frames, steps = [env.picture(size)], []
+    done = False
+    with torch.inference_mode(), set_exploration_type(mode), eval_mode(policy):
+        while not done:
+            step = env.step(policy(current.unsqueeze(0)).squeeze(0))
+            frames.append(env.picture(size))
+            steps.append(step)
+            done = step["next", "done"].item()
+            current = step_mdp(step, exclude_action=True).exclude(
+                "vla_action", keys.LOC, keys.SCALE, keys.LOGITS
+            )
+    trajectory = TensorDict.stack(steps).contiguous()
+    trajectory.set(keys.TRAJECTORY, torch.zeros(len(steps), dtype=torch.int64))
+    return torch.stack(frames), trajectory
+
+
+def record_videos(
+    make_env: Callable[[Episode], EnvBase],
+    policy: TensorDictModuleBase,
+    episodes: Sequence[Episode],
+    folder: str | Path,
+    *,
+    before: TensorDictModuleBase | None = None,
+    value_model: TensorDictModuleBase | None = None,
+    instruction_of: Callable[[str], str] | None = None,
+    labels: tuple[str, str] = ("before", "after"),
+    size: int = 192,
+    fps: float = 10,
+    deterministic: bool = True,
+) -> list[Path]:
+    """Film episodes, each with its instruction, its outcome and the value over time.
+
+    Args:
+        make_env: the environment of an episode's scene, see :func:`render_rollout`; each is closed
+            after its episode.
+        policy: the policy.
+        episodes: what to film.
+        folder: where the films go, as ``00-task-seed.mp4``; it is made if missing.
+        before: an earlier policy to show on the left.
+        value_model: draws its values below the pictures.
+        instruction_of: the sentence of a task whose episode names none; by default the task's name.
+        labels: names of the earlier and the present policy.
+        size: edge of the pictures in pixels.
+        fps: decisions per second.
+        deterministic: mean actions instead of samples.
+
+    Returns:
+        The files, in the order of `episodes`; an episode whose simulator crashed has none.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    policies = [("", policy)] if before is None else [*zip(labels, (before, policy), strict=True)]
+    paths = []
+    for number, episode in enumerate(episodes):
+        title = episode.instruction
+        if title is None:
+            title = episode.task if instruction_of is None else instruction_of(episode.task)
+        films = []
+        env = make_env(episode)
+        try:
+            for label, actor in policies:
+                frames, trajectory = render_rollout(env, actor, episode.seed, size, deterministic)
+                if trajectory.get(("next", keys.CRASHED), torch.zeros(1)).any():
+                    logger.warning("%s crashed and is not filmed", episode)
+                    break
+                films.append(
+                    overlay_value(
+                        frames,
+                        None if value_model is None else _values(value_model, trajectory),
+                        success=succeeded(trajectory),
+                        title=title,
+                        label=label,
+                    )
+                )
+        finally:
+            env.close()
+        if len(films) < len(policies):
+            continue
+        film = films[0] if len(films) == 1 else side_by_side(*films)
+        name = f"{number:02d}-{episode.task}-{episode.seed}.mp4"
+        paths.append(write_video(film, folder / name, fps))
+    return paths
+
+
+def _values(value_model: TensorDictModuleBase, trajectory: TensorDictBase) -> Tensor:
+    value, following = values_of_states(value_model, trajectory, out_key=value_model.out_keys[0])
+    return torch.cat([value.reshape(-1), following.reshape(-1)[-1:]])

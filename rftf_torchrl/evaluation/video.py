@@ -1,0 +1,102 @@
+"""Films of episodes: write, caption with the value, put side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v2 as imageio
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from rftf_torchrl.evaluation._files import whole_file
+
+_GAP = 4
+
+
+def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
+    """Write frames as an MP4 film (H.264, yuv420p) that browsers play.
+
+    Args:
+        frames: uint8 [T, 3, h, w]; an odd height or width is extended by one copied row or column,
+            because the format needs even sizes.
+        path: the file; it ends in ``.mp4`` and is written whole or not at all.
+        fps: frames per second.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: if the frames are not uint8.
+        ValueError: if their shape is another, there is none or the path ends in something else.
+    """
+    check_frames(frames, "frames")
+    if Path(path).suffix != ".mp4":
+        raise ValueError(f"the path {str(path)!r} does not end in '.mp4'.")
+    height, width = frames.shape[-2:]
+    if height % 2 or width % 2:
+        extended = pad(frames.float(), (0, width % 2, 0, height % 2), mode="replicate")
+        frames = extended.to(torch.uint8)
+    with (
+        whole_file(path) as temporary,
+        imageio.get_writer(
+            temporary,
+            format="FFMPEG",
+            mode="I",
+            fps=fps,
+            codec="libx264",
+            pixelformat="yuv420p",
+            macro_block_size=1,
+            quality=8,
+            output_params=["-movflags", "+faststart"],
+        ) as writer,
+    ):
+        for frame in frames.cpu().permute(0, 2, 3, 1).contiguous().numpy():
+            writer.append_data(frame)  # type: ignore[attr-defined]
+    return Path(path)
+
+
+def side_by_side(before: Tensor, after: Tensor) -> Tensor:
+    """Put two films next to each other; the shorter one waits at its last frame.
+
+    Args:
+        before: uint8 [T, 3, h, w], on the left.
+        after: uint8 [S, 3, h, v], on the right.
+
+    Returns:
+        uint8 [max(T, S), 3, h, w + 4 + v], with a white gap.
+
+    Raises:
+        TypeError: if the frames are not uint8.
+        ValueError: if a shape is another, or the heights differ.
+
+    Example:
+        >>> left, right = torch.zeros(2, 3, 8, 8).byte(), torch.zeros(5, 3, 8, 6).byte()
+        >>> side_by_side(left, right).shape
+        torch.Size([5, 3, 8, 18])
+    """
+    check_frames(before, "before")
+    check_frames(after, "after")
+    if before.shape[2] != after.shape[2]:
+        raise ValueError(
+            f"before is {before.shape[2]} and after is {after.shape[2]} pixels high; expected the "
+            "same height."
+        )
+    length = max(len(before), len(after))
+    gap = torch.full((length, 3, before.shape[2], _GAP), 255, dtype=torch.uint8)
+    return torch.cat([_wait(before, length), gap, _wait(after, length)], -1)
+
+
+def check_frames(frames: Tensor, name: str) -> None:
+    """Raises where frames are not uint8 [T, 3, h, w] with at least one frame."""
+    if frames.dtype != torch.uint8:
+        raise TypeError(f"{name} has dtype {frames.dtype}; expected torch.uint8.")
+    if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape:
+        raise ValueError(
+            f"{name} has shape {list(frames.shape)}; expected [T, 3, height, width] with at least "
+            "one frame."
+        )
+
+
+def _wait(frames: Tensor, length: int) -> Tensor:
+    return torch.cat([frames, frames[-1:].expand(length - len(frames), -1, -1, -1)])
