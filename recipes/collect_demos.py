@@ -1,0 +1,106 @@
+"""Record demonstrations of Meta-World's scripted experts.
+
+    python recipes/collect_demos.py output=outputs/run demos.per_task=5
+
+Writes ``<output>/demos`` (or ``demos.path``): ``demos.per_task`` successful episodes a task from
+training states, to learn from, and ``demos.held_out_per_task`` from test states, to judge the value
+model. ``rftf_torchrl.data`` documents the format.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import hydra
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from rftf_torchrl.configs import RunConfig, check_config, register
+from rftf_torchrl.data import DemonstrationWriter, load_demonstrations
+from rftf_torchrl.envs import MetaWorldEnv
+from rftf_torchrl.envs.metaworld import ScriptedExpert, get_task
+from rftf_torchrl.training import derive_seed, prepare_output, progress_bar
+
+logger = logging.getLogger("collect_demos")
+
+
+def demos_folder(config: RunConfig) -> Path:
+    return Path(config.demos.path or Path(config.output, "demos"))
+
+
+def record_episode(
+    env: MetaWorldEnv, expert: ScriptedExpert, episode_seed: int, max_actions: int
+) -> tuple[TensorDictBase, bool]:
+    current = env.reset(TensorDict({"episode_seed": torch.tensor([episode_seed])}))
+    frames, success = [], False
+    while not success and len(frames) < max_actions:
+        action = torch.as_tensor(expert.action(env.simulator.state), dtype=torch.float32)
+        frames.append(current.set("action", action))
+        current = env.step(current)["next"]
+        success = bool(current["success"])
+    frames.append(current.set("action", torch.zeros_like(action)))
+    recorded = [frame.select("observation", "instruction", "action") for frame in frames]
+    return torch.stack(recorded), success
+
+
+def collect(config: RunConfig) -> int:
+    """Record the demonstrations unless they are there, and return the simulator steps used."""
+    root = demos_folder(config)
+    if root.exists():
+        found = load_demonstrations(root)
+        logger.info("%s has %d episodes already", root, len(found.episodes))
+        return 0
+    steps = 0
+    tasks = [get_task(name) for name in config.env.tasks]
+    wanted = {"train": config.demos.per_task, "test": config.demos.held_out_per_task}
+    records = [{"id": t.id, "name": t.name, "instruction": t.instruction} for t in tasks]
+    max_actions = config.env.horizon * config.env.chunk_size
+    with (
+        DemonstrationWriter(
+            root, tasks=records, simulator="metaworld", action_repeat=config.env.action_repeat
+        ) as writer,
+        progress_bar(len(tasks) * sum(wanted.values()), "demonstrations") as bar,
+    ):
+        for task in tasks:
+            for split, count in wanted.items():
+                env = MetaWorldEnv(
+                    task.name,
+                    split=split,
+                    image_size=config.env.image_size,
+                    action_repeat=config.env.action_repeat,
+                    horizon=max_actions + 1,
+                )
+                found, tried = 0, 0
+                while found < count:
+                    if tried >= 10 * count:
+                        raise RuntimeError(
+                            f"the expert solved {task.name!r} in {found} of {tried} episodes within"
+                            f" {max_actions} actions: raise env.horizon or lower env.action_repeat"
+                        )
+                    seed = derive_seed(config.seed, "demos", split, tried) % 2**31
+                    expert = ScriptedExpert(task, noise=config.demos.noise, seed=seed)
+                    episode, success = record_episode(env, expert, seed, max_actions)
+                    steps += (len(episode) - 1) * config.env.action_repeat
+                    tried += 1
+                    if success:
+                        found += 1
+                        writer.add_episode(
+                            episode, task_id=task.id, success=True, goal_seed=seed, split=split
+                        )
+                        bar.update()
+                env.close()
+    return steps
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(raw) -> None:
+    config = check_config(raw)
+    prepare_output(config.output)
+    steps = collect(config)
+    logger.info("%d simulator steps; demonstrations in %s", steps, demos_folder(config))
+
+
+if __name__ == "__main__":
+    register()
+    main()

@@ -1,0 +1,140 @@
+"""Evaluate a policy on initial states that training never draws.
+
+    python recipes/evaluate.py output=outputs/run policy.path=outputs/run/rftf/policy.safetensors
+
+Writes ``<output>/evaluation``: ``results.json`` with every episode's outcome, the table with 95%
+Wilson intervals, the value over time in successes and failures, and rollout videos.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import hydra
+from finetune import environment_factory
+from tensordict import TensorDictBase
+from torch import nn
+from train_bc import policy_file
+from train_value import value_file
+
+from rftf_torchrl import keys
+from rftf_torchrl.configs import RunConfig, check_config, register
+from rftf_torchrl.envs import EpisodeCollector
+from rftf_torchrl.envs.metaworld import SAME_SCENE, get_task
+from rftf_torchrl.evaluation import (
+    SuccessReport,
+    final_value_auc,
+    held_out_episodes,
+    instruction_sensitivity,
+    plot_value_over_time,
+    record_videos,
+    success_report,
+)
+from rftf_torchrl.modules import TemporalValueModel, load_policy, values_of_states
+from rftf_torchrl.training import prepare_output, progress_bar, write_json_atomic
+
+logger = logging.getLogger("evaluate")
+
+
+def task_names(config: RunConfig) -> dict[int, str]:
+    return {get_task(name).id: name for name in config.env.tasks}
+
+
+def run_held_out(
+    config: RunConfig, policy: nn.Module, label: str
+) -> tuple[SuccessReport, TensorDictBase]:
+    """Success on held-out states, and the trajectories."""
+    episodes = held_out_episodes(config.env.tasks, config.evaluation.episodes_per_task)
+    with (
+        EpisodeCollector(
+            environment_factory(config, "test"), policy, workers=config.collector.workers
+        ) as collector,
+        progress_bar(len(episodes), f"evaluate {label}") as bar,
+    ):
+        trajectories = collector.collect(
+            episodes,
+            deterministic=config.evaluation.deterministic,
+            seed=config.seed,
+            on_episode=lambda _: bar.update(),
+        )
+    return success_report(trajectories, episodes), trajectories
+
+
+def check_language(config: RunConfig, policy: nn.Module) -> dict | None:
+    """What the policy does under the partner's sentence; None without a same-scene pair."""
+    tasks = config.env.tasks
+    pairs = [pair for pair in SAME_SCENE if set(pair) <= set(tasks)]
+    if not pairs or not config.evaluation.swapped_per_task:
+        return None
+    episodes = held_out_episodes(tasks, config.evaluation.swapped_per_task)
+    with (
+        EpisodeCollector(
+            environment_factory(config, "test"), policy, workers=config.collector.workers
+        ) as collector,
+        progress_bar(2 * config.evaluation.swapped_per_task * 2 * len(pairs), "language") as bar,
+    ):
+        return instruction_sensitivity(
+            collector, episodes, pairs, seed=config.seed, on_episode=lambda _: bar.update()
+        )
+
+
+def add_values(trajectories: TensorDictBase, value_model: TemporalValueModel) -> TensorDictBase:
+    value, following = values_of_states(value_model, trajectories)
+    trajectories[keys.TEMPORAL_VALUE] = value
+    trajectories["next", keys.TEMPORAL_VALUE] = following
+    return trajectories
+
+
+def film(
+    config: RunConfig,
+    policy: nn.Module,
+    value_model: TemporalValueModel | None,
+    folder: Path,
+    before: nn.Module | None = None,
+) -> list[Path]:
+    """Films of held-out episodes, one a task; none without pictures."""
+    if config.env.image_size is None:
+        return []
+    return record_videos(
+        environment_factory(config, "test"),
+        policy,
+        held_out_episodes(config.env.tasks[: config.evaluation.video_episodes], 1),
+        folder,
+        before=before,
+        value_model=value_model,
+        instruction_of=lambda name: get_task(name).instruction,
+        labels=("cloned", "fine-tuned"),
+        size=config.evaluation.video_size,
+        fps=6,
+    )
+
+
+def evaluate(config: RunConfig) -> dict:
+    folder = prepare_output(Path(config.output, "evaluation"))
+    policy, _ = load_policy(policy_file(config))
+    report, trajectories = run_held_out(config, policy, "policy")
+    results = {"policy": str(policy_file(config)), "success": report.to_dict()}
+    value_model = None
+    if value_file(config).is_file():
+        value_model = TemporalValueModel.load(value_file(config))
+        add_values(trajectories, value_model)
+        results["value_auc"] = final_value_auc(trajectories, task_names=task_names(config))
+        plot_value_over_time(
+            trajectories, folder / "value_over_time.png", task_names=task_names(config)
+        )
+    results["language"] = check_language(config, policy)
+    film(config, policy, value_model, folder / "videos")
+    write_json_atomic(folder / "results.json", results)
+    logger.info("\n%s", report.markdown())
+    return results
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(raw) -> None:
+    evaluate(check_config(raw))
+
+
+if __name__ == "__main__":
+    register()
+    main()

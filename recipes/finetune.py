@@ -1,0 +1,288 @@
+"""Fine-tune the cloned policy by PPO on success and temporal feedback (RFTF).
+
+    python recipes/finetune.py output=outputs/run
+    python recipes/finetune.py output=outputs/run reward=sparse      # plain PPO, all else equal
+    python recipes/finetune.py output=outputs/run critic=temporal    # no critic network
+    python recipes/finetune.py output=outputs/run resume=true        # after a kill
+
+Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`` is ``rftf`` or
+``sparse``): the policy, checkpoints, ``metrics.csv`` and TensorBoard events, the learning curve.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from copy import deepcopy
+from pathlib import Path
+
+import hydra
+import torch
+from tensordict import TensorDictBase
+from torch import nn
+from torchrl.data import LazyTensorStorage, SamplerWithoutReplacement, TensorDictReplayBuffer
+from train_bc import policy_file
+from train_value import value_file
+
+from rftf_torchrl import keys
+from rftf_torchrl.configs import RunConfig, check_config, register
+from rftf_torchrl.envs import Episode, EpisodeCollector
+from rftf_torchrl.envs.metaworld import MetaWorldFactory, get_task
+from rftf_torchrl.evaluation import (
+    exploitation_watch,
+    final_value_auc,
+    plot_learning_curve,
+    warn_if_blind,
+)
+from rftf_torchrl.modules import (
+    TemporalValueModel,
+    VisionLanguageEncoder,
+    load_policy,
+    residual_critic,
+    save_policy,
+    small_critic,
+    values_of_states,
+)
+from rftf_torchrl.objectives import RFTFPPOLoss, make_gae
+from rftf_torchrl.samplers import BalancedTrajectorySampler
+from rftf_torchrl.training import (
+    PhaseClock,
+    RunCheckpoints,
+    autocast,
+    clip_and_check_gradients,
+    derive_seed,
+    make_logger,
+    prepare_output,
+    progress_bar,
+    resolve_device,
+    seed_everything,
+    stop_on_non_finite_loss,
+)
+from rftf_torchrl.transforms import ValueReward, check_finite, label_outcomes, mark_executed
+
+logger = logging.getLogger("finetune")
+
+
+def run_name(config: RunConfig) -> str:
+    return "rftf" if config.reward.dense_weight else "sparse"
+
+
+def environment_factory(config: RunConfig, split: str) -> MetaWorldFactory:
+    env = config.env
+    return MetaWorldFactory(split, env.image_size, env.chunk_size, env.action_repeat, env.horizon)
+
+
+def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
+    """Fresh training states: the same for every method with this seed."""
+    return [
+        Episode(task, derive_seed(config.seed, "episodes", iteration, task, number) % 2**31)
+        for task in config.env.tasks
+        for number in range(config.ppo.episodes_per_task)
+    ]
+
+
+def build_critic(config: RunConfig, policy: nn.Module) -> nn.Module | None:
+    """The critic, starting from the policy's encoder; None where the value model takes its part."""
+    if config.critic == "temporal":
+        return None
+    encoder = next(m for m in policy.modules() if isinstance(m, VisionLanguageEncoder))
+    build = residual_critic if config.critic == "residual" else small_critic
+    critic = build(encoder.config)
+    for module in critic.modules():
+        if isinstance(module, VisionLanguageEncoder):
+            module.load_state_dict(encoder.state_dict())
+    return critic
+
+
+def add_state_values(data: TensorDictBase, critic: nn.Module | None) -> None:
+    """Write the value function that GAE reads, at the root and under ``"next"``."""
+    if critic is None:
+        value, following = data[keys.TEMPORAL_VALUE], data["next", keys.TEMPORAL_VALUE]
+    else:
+        value, following = values_of_states(critic, data, out_key=keys.STATE_VALUE)
+    data[keys.STATE_VALUE] = value
+    data["next", keys.STATE_VALUE] = following
+
+
+def success_rates(data: TensorDictBase, tasks: list[str]) -> dict[str, float]:
+    ends = data[data["next", "done"].squeeze(-1)]
+    success = ends["next", keys.SUCCESS].squeeze(-1).float()
+    task_ids = ends[keys.TASK_ID].squeeze(-1)
+    rates = {f"success/{name}": success[task_ids == get_task(name).id].mean() for name in tasks}
+    by_task = {key: float(rate) for key, rate in rates.items()}
+    return {"success": sum(by_task.values()) / len(by_task), **by_task}
+
+
+def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
+    """Run the fine-tuning and return where it ended; progress lands in the output folder."""
+    clock = clock or PhaseClock()
+    device = resolve_device(config.device)
+    seed_everything(derive_seed(config.seed, "finetune"))
+    settings, name = config.ppo, run_name(config)
+    folder = prepare_output(Path(config.output, name))
+    policy, spec = load_policy(policy_file(config))
+    critic = build_critic(config, policy)
+    reference = deepcopy(policy).to(device)
+    policy.to(device)
+    value_model = None
+    if config.reward.dense_weight:
+        value_model = TemporalValueModel.load(value_file(config)).to(device)
+
+    shaped = config.critic == "learned"
+    reward = ValueReward(
+        value_model,
+        gamma=settings.gamma,
+        dense_weight=config.reward.dense_weight,
+        outcome_weight=config.reward.outcome_weight,
+        terminal=config.reward.terminal,
+    )
+    gae = make_gae(
+        gamma=settings.gamma,
+        lmbda=settings.lmbda,
+        average_gae=True,
+        reward_key=keys.REWARD if shaped else keys.OUTCOME_REWARD,
+    )
+    loss_module = RFTFPPOLoss(
+        policy,
+        critic,
+        reference_actor=reference,
+        kl_coeff=settings.kl_coeff,
+        kl_target=settings.kl_target,
+        clip_epsilon=settings.clip_epsilon,
+        entropy_bonus=settings.entropy_coeff > 0,
+        entropy_coeff=settings.entropy_coeff,
+        critic_coeff=None if critic is None else settings.critic_coeff,
+        loss_critic_type="l2",
+        normalize_advantage=False,
+    ).to(device)
+    groups = [{"params": list(policy.parameters()), "lr": settings.learning_rate}]
+    if critic is not None:
+        groups.append({"params": list(critic.parameters()), "lr": settings.critic_learning_rate})
+    optimizer = torch.optim.Adam(groups, eps=1e-5)
+
+    progress = {"env_steps": 0, "crashed": 0}
+    checkpoints = RunCheckpoints(
+        folder / "checkpoints", policy=policy, loss=loss_module, optimizer=optimizer, progress=progress
+    )
+    done = checkpoints.load() if config.resume else 0
+    warmup = settings.critic_warmup if critic is not None else 0
+    iterations = settings.iterations + warmup
+    bar = progress_bar(range(done, iterations), name)
+    with (
+        EpisodeCollector(
+            environment_factory(config, "train"),
+            policy,
+            workers=config.collector.workers,
+            timeout=config.collector.timeout,
+            max_restarts=config.collector.max_restarts,
+        ) as collector,
+        make_logger(config.logger.kind, folder, {"seed": config.seed}) as log,
+    ):
+        for iteration in bar:
+            with clock(f"{name}: collect"):
+                collector.update_policy_weights_()
+                data = collector.collect(
+                    training_episodes(config, iteration),
+                    seed=derive_seed(config.seed, "noise", iteration),
+                )
+            progress["env_steps"] += len(data) * config.env.chunk_size * config.env.action_repeat
+            progress["crashed"] += collector.crashed
+            collector.crashed = 0
+            with clock(f"{name}: rewards and values"):
+                data = label_outcomes(data).to(device)
+                data = reward(mark_executed(data, policy))
+                add_state_values(data, critic)
+                data = loss_module.add_reference(gae(data))
+                check_finite(
+                    data,
+                    [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE],
+                )
+            metrics = {**success_rates(data, config.env.tasks), **progress}
+            if value_model is not None:
+                metrics |= exploitation_watch(data)
+                if iteration == 0:
+                    separation = final_value_auc(data)
+                    metrics["first_rollouts/value_auc"] = separation["final_auc"]
+                    warn_if_blind(separation["final_auc"])
+            with clock(f"{name}: update"):
+                metrics |= update(
+                    config, loss_module, optimizer, data, iteration, train_policy=iteration >= warmup
+                )
+            log.log(metrics, iteration)
+            bar.set_postfix(success=f"{metrics['success']:.2f}", kl=f"{metrics['kl']:.3f}")
+            last = iteration + 1 == iterations
+            if last or (iteration + 1) % settings.checkpoint_every == 0:
+                with clock(f"{name}: checkpoints"):
+                    checkpoints.save(iteration + 1)
+                    save_policy(policy, spec, folder / "policy.safetensors")
+    plot_learning_curve(read_metrics(folder), folder / "learning_curve.png")
+    return {"policy": str(folder / "policy.safetensors"), **progress}
+
+
+def update(
+    config: RunConfig,
+    loss_module: RFTFPPOLoss,
+    optimizer: torch.optim.Optimizer,
+    data: TensorDictBase,
+    iteration: int,
+    *,
+    train_policy: bool,
+) -> dict[str, float]:
+    """The epochs of one iteration; without ``train_policy`` only the critic learns."""
+    settings = config.ppo
+    seed = derive_seed(config.seed, "minibatches", iteration)
+    balanced = config.balance.kind == "outcome" and train_policy
+    torch.manual_seed(seed)
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(len(data), device=data.device),
+        sampler=BalancedTrajectorySampler(seed=seed) if balanced else SamplerWithoutReplacement(),
+        batch_size=settings.minibatch,
+    )
+    buffer.extend(data.exclude("next"))
+    totals: dict[str, list[float]] = {}
+    stopped = False
+    for _ in range(settings.epochs if train_policy else settings.critic_warmup_epochs):
+        for batch in buffer:
+            with autocast(data.device, config.precision):
+                losses = loss_module(batch)
+            stop_on_non_finite_loss(losses)
+            if settings.max_update_kl and losses["kl_approx"] > settings.max_update_kl:
+                stopped = True
+            names = [key for key in losses.keys() if key.startswith("loss_")]  # noqa: SIM118
+            if not train_policy or stopped:
+                names = ["loss_critic"] if "loss_critic" in names else []
+            if not names:
+                break
+            optimizer.zero_grad()
+            sum(losses[key] for key in names).backward()
+            norm = clip_and_check_gradients(
+                loss_module.named_parameters(), settings.max_grad_norm
+            )
+            optimizer.step()
+            measured = {k: float(v) for k, v in losses.detach().items() if v.numel() == 1}
+            for key, value in {**measured, "gradient_norm": float(norm)}.items():
+                totals.setdefault(key, []).append(value)
+    means = {key: sum(values) / len(values) for key, values in totals.items()}
+    if train_policy and "kl_reference" in means:
+        means["kl_coeff"] = loss_module.adapt_kl(means["kl_reference"])
+    means["kl"] = means.get("kl_approx", 0.0)
+    return means
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    with Path(folder, "metrics.csv").open() as file:
+        return [
+            {key: float(value) for key, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(raw) -> None:
+    config = check_config(raw)
+    logger.info("%s", finetune(config))
+
+
+if __name__ == "__main__":
+    register()
+    main()

@@ -1,0 +1,173 @@
+"""The main job from one command: demonstrations, cloning, value model, RFTF, before and after.
+
+    python recipes/quickstart.py
+    python recipes/quickstart.py seed=1
+    python recipes/quickstart.py baseline=sparse     # a plain PPO run beside it (longer)
+
+Everything lands in ``outputs/quickstart/seed<seed>``: ``report.md``, ``results.json``, the curves,
+the value over time, videos before and after, and the files that ``evaluate.py`` and
+``finetune.py`` load with the same ``output``.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+import torch
+from collect_demos import collect
+from evaluate import add_values, check_language, film, run_held_out, task_names
+from finetune import finetune, read_metrics
+from train_bc import clone
+from train_value import train_value
+
+from rftf_torchrl.configs import RewardConfig, RunConfig, check_config, register
+from rftf_torchrl.evaluation import (
+    SuccessReport,
+    compare_success,
+    comparison_table,
+    final_value_auc,
+    language_table,
+    markdown_table,
+    phase_table,
+    plot_learning_curve,
+    plot_success_bars,
+    plot_value_over_time,
+    run_report,
+)
+from rftf_torchrl.modules import TemporalValueModel, load_policy
+from rftf_torchrl.training import PhaseClock, prepare_output, write_json_atomic
+
+logger = logging.getLogger("quickstart")
+
+
+def success_table(reports: dict[str, SuccessReport]) -> str:
+    """A row a task and one for all: rate and 95% Wilson interval of every policy."""
+    header = ["task"]
+    for label in reports:
+        header += [label, "95% interval"]
+    first = next(iter(reports.values()))
+    rows = []
+    for name in [*first.tasks, "all"]:
+        row = [name]
+        for report in reports.values():
+            rate = report.pooled if name == "all" else report.tasks[name]
+            low, high = rate.interval
+            row += [f"{rate.rate:.1%}", f"{low:.1%} to {high:.1%}"]
+        rows.append(row)
+    return markdown_table(header, rows)
+
+
+def peak_memory_gib() -> dict[str, float]:
+    """Largest resident memory of this process and of its largest child."""
+    scale = 2**30 if sys.platform == "darwin" else 2**20
+    usage = {"main": resource.RUSAGE_SELF, "largest_worker": resource.RUSAGE_CHILDREN}
+    return {name: resource.getrusage(who).ru_maxrss / scale for name, who in usage.items()}
+
+
+def quickstart(config: RunConfig) -> dict:
+    folder = prepare_output(config.output)
+    clock, started = PhaseClock(), time.perf_counter()
+    steps_per_decision = config.env.chunk_size * config.env.action_repeat
+
+    with clock("demonstrations"):
+        demo_steps = collect(config)
+    with clock("behaviour cloning"):
+        cloned_file = clone(config)
+    cloned, _ = load_policy(cloned_file)
+    with clock("evaluation"):
+        before, _ = run_held_out(config, cloned, "cloned")
+    with clock("value model"):
+        value_path, extra_decisions = train_value(config)
+    value_model = TemporalValueModel.load(value_path)
+
+    runs = {"RFTF": config}
+    if config.baseline == "sparse":
+        runs["sparse PPO"] = replace(config, reward=RewardConfig(dense_weight=0.0))
+    reports, tuned, used = {"cloned": before}, {}, {}
+    for label, run in runs.items():
+        ended = finetune(run, clock)
+        used[label] = ended["env_steps"]
+        tuned[label], _ = load_policy(ended["policy"])
+        with clock("evaluation"):
+            reports[label], trajectories = run_held_out(run, tuned[label], label)
+        if label == "RFTF":
+            held_out = add_values(trajectories, value_model)
+    used["RFTF"] += extra_decisions * steps_per_decision
+
+    with clock("report"):
+        language = check_language(config, tuned["RFTF"])
+        comparisons = {
+            f"{label} - cloned": compare_success(before, reports[label]) for label in runs
+        }
+        if "sparse PPO" in runs:
+            comparisons["RFTF - sparse PPO"] = compare_success(
+                reports["sparse PPO"], reports["RFTF"]
+            )
+        curves = {label: read_metrics(folder / name) for label, name in run_folders(runs).items()}
+        plot_learning_curve(
+            curves["RFTF"],
+            folder / "learning_curve.png",
+            sparse=curves.get("sparse PPO"),
+            labels=("RFTF", "sparse PPO"),
+            title="success on training states, sampled actions",
+        )
+        plot_success_bars(
+            before, reports["RFTF"], folder / "success.png", labels=("cloned", "RFTF")
+        )
+        names = task_names(config)
+        plot_value_over_time(held_out, folder / "value_over_time.png", task_names=names)
+        film(config, tuned["RFTF"], value_model, folder / "videos", before=cloned)
+
+    results = {
+        "seed": config.seed,
+        "success": {label: report.to_dict() for label, report in reports.items()},
+        "comparisons": comparisons,
+        "simulator_steps": {"demonstrations": demo_steps, **used},
+        "value_auc": final_value_auc(held_out, task_names=names),
+        "language": language,
+        "seconds": {**clock.seconds, "total": time.perf_counter() - started},
+        "peak_memory_gib": peak_memory_gib(),
+    }
+    write_json_atomic(folder / "results.json", results)
+    steps_rows = [[name, f"{steps:,}"] for name, steps in results["simulator_steps"].items()]
+    memory_rows = [[name, f"{gib:.2f}"] for name, gib in results["peak_memory_gib"].items()]
+    report = run_report(
+        f"Quick start, seed {config.seed}",
+        {
+            "Success on held-out states": success_table(reports),
+            "Differences on the same episodes": "\n\n".join(
+                f"{name}\n\n{comparison_table(comparison)}"
+                for name, comparison in comparisons.items()
+            ),
+            "Does the policy listen?": language_table(language) if language else "",
+            "Simulator steps": markdown_table(["stage", "steps"], steps_rows),
+            "Time": phase_table(clock.seconds),
+            "Peak memory": markdown_table(["process", "GiB"], memory_rows),
+        },
+    )
+    Path(folder, "report.md").write_text(report)
+    logger.info("\n%s\nreport, plots and videos: %s", report, folder)
+    return results
+
+
+def run_folders(runs: dict[str, RunConfig]) -> dict[str, str]:
+    return {label: "rftf" if run.reward.dense_weight else "sparse" for label, run in runs.items()}
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="quickstart")
+def main(raw) -> None:
+    config = check_config(raw)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    quickstart(config)
+
+
+if __name__ == "__main__":
+    register()
+    main()

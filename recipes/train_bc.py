@@ -1,0 +1,128 @@
+"""Clone the demonstrations into a vision-language-action policy.
+
+    python recipes/train_bc.py output=outputs/run
+
+Reads ``<output>/demos``, writes ``<output>/bc/policy.safetensors`` and the curve of the loss.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import hydra
+import torch
+from collect_demos import demos_folder
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.objectives import BCLoss
+
+from rftf_torchrl import keys
+from rftf_torchrl.configs import RunConfig, check_config, register
+from rftf_torchrl.data import action_windows, load_demonstrations
+from rftf_torchrl.modules import (
+    EncoderConfig,
+    PolicySpec,
+    VisionLanguageEncoder,
+    random_shift,
+    save_policy,
+)
+from rftf_torchrl.training import (
+    autocast,
+    clip_and_check_gradients,
+    derive_seed,
+    make_logger,
+    prepare_output,
+    progress_bar,
+    resolve_device,
+    seed_everything,
+    stop_on_non_finite_loss,
+)
+
+logger = logging.getLogger("train_bc")
+
+
+def policy_file(config: RunConfig) -> Path:
+    return Path(config.policy.path or Path(config.output, "bc", "policy.safetensors"))
+
+
+def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpec:
+    encoder = EncoderConfig(
+        image_size=config.env.image_size,
+        state_dim=state_dim,
+        channels=tuple(config.policy.channels),
+        features=config.policy.features,
+    )
+    return PolicySpec(
+        encoder,
+        chunk_size=config.env.chunk_size,
+        action_dim=action_dim,
+        head=config.policy.head,
+        bins=config.policy.bins,
+        init_scale=config.policy.init_scale,
+        learn_scale=config.policy.learn_scale,
+    )
+
+
+def clone(config: RunConfig) -> Path:
+    """Train the policy, save it and return its file."""
+    seed_everything(derive_seed(config.seed, "cloning"))
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, "cloning", "batches"))
+    device = resolve_device(config.device)
+    demonstrations = load_demonstrations(demos_folder(config)).select(split="train")
+    windows = action_windows(demonstrations, chunk_size=config.env.chunk_size)
+    state = demonstrations.frames[keys.STATE][windows.frame]
+    spec = policy_spec(config, state.shape[-1], demonstrations.frames["action"].shape[-1])
+    policy = spec.build()
+    for module in policy.modules():
+        if isinstance(module, VisionLanguageEncoder):
+            module.set_state_statistics(state.mean(0), state.std(0))
+    policy.to(device)
+
+    gaussian = spec.head == "gaussian"
+    loss_module = BCLoss(policy, loss_function="l1") if gaussian else BCLoss(policy)
+    loss_module.set_keys(action=keys.CHUNK)
+    if gaussian:
+        loss_module.set_keys(pad_mask=keys.CHUNK_IS_PAD)
+    optimizer = torch.optim.Adam(loss_module.parameters(), lr=config.cloning.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.cloning.steps)
+
+    folder = prepare_output(Path(config.output, "bc"))
+    steps = progress_bar(range(1, config.cloning.steps + 1), "behaviour cloning")
+    with make_logger(config.logger.kind, folder, {"seed": config.seed}) as log:
+        for step in steps:
+            rows = torch.randint(len(windows), (config.cloning.batch_size,), generator=generator)
+            batch = windows.batch(rows)
+            if config.env.image_size and config.cloning.random_shift:
+                image = random_shift(batch[keys.IMAGE], config.cloning.random_shift, generator)
+                batch[keys.IMAGE] = image
+            if not gaussian:
+                batch[keys.EXECUTED] = ~batch[keys.CHUNK_IS_PAD]
+            with (
+                autocast(device, config.precision),
+                set_exploration_type(ExplorationType.DETERMINISTIC),
+            ):
+                losses = loss_module(batch.to(device))
+            stop_on_non_finite_loss(losses)
+            optimizer.zero_grad()
+            losses["loss_bc"].backward()
+            clip_and_check_gradients(loss_module.named_parameters(), config.ppo.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            if step % 20 == 0 or step == config.cloning.steps:
+                loss = float(losses["loss_bc"].detach())
+                log.log({"loss_bc": loss}, step)
+                steps.set_postfix(loss=f"{loss:.4f}")
+    file = folder / "policy.safetensors"
+    save_policy(policy, spec, file)
+    return file
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(raw) -> None:
+    config = check_config(raw)
+    logger.info("policy in %s", clone(config))
+
+
+if __name__ == "__main__":
+    register()
+    main()

@@ -1,0 +1,195 @@
+"""Train the value model on the order of the demonstrations' frames: no action is read.
+
+    python recipes/train_value.py output=outputs/run
+    python recipes/train_value.py output=outputs/run value=ranking_failures   # failed rollouts too
+
+Reads ``<output>/demos`` (and, for failures, the cloned policy), writes
+``<output>/value/value.safetensors``, the curve of the loss, and how well the model orders held-out
+demonstrations.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import hydra
+import torch
+from collect_demos import demos_folder
+from tensordict import TensorDictBase
+from train_bc import policy_file
+
+from rftf_torchrl import keys
+from rftf_torchrl.configs import RunConfig, check_config, register
+from rftf_torchrl.data import Demonstrations, load_demonstrations, sample_clips
+from rftf_torchrl.envs import Episode, EpisodeCollector
+from rftf_torchrl.envs.metaworld import MetaWorldFactory
+from rftf_torchrl.functional import pairwise_accuracy, value_order_correlation
+from rftf_torchrl.modules import (
+    EncoderConfig,
+    TemporalValueModel,
+    load_policy,
+    random_shift,
+    temporal_value_model,
+)
+from rftf_torchrl.objectives import TemporalRankingLoss
+from rftf_torchrl.training import (
+    autocast,
+    clip_and_check_gradients,
+    derive_seed,
+    make_logger,
+    prepare_output,
+    progress_bar,
+    resolve_device,
+    seed_everything,
+    stop_on_non_finite_loss,
+    write_json_atomic,
+)
+from rftf_torchrl.transforms import label_outcomes
+
+logger = logging.getLogger("train_value")
+
+
+def value_file(config: RunConfig) -> Path:
+    return Path(config.value.path or Path(config.output, "value", "value.safetensors"))
+
+
+def failed_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
+    """Episodes [T] in which the cloned policy failed, and the environment steps they cost."""
+    policy, _ = load_policy(policy_file(config))
+    env = config.env
+    factory = MetaWorldFactory(
+        "train", env.image_size, env.chunk_size, env.action_repeat, env.horizon
+    )
+    seed = derive_seed(config.seed, "failures")
+    episodes = [
+        Episode(task, derive_seed(seed, task, number) % 2**31)
+        for task in env.tasks
+        for number in range(config.value.failure_episodes)
+    ]
+    with (
+        EpisodeCollector(factory, policy, workers=config.collector.workers) as collector,
+        progress_bar(len(episodes), "failures") as bar,
+    ):
+        data = label_outcomes(
+            collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())
+        )
+    failed = data[~data[keys.TRAJECTORY_SUCCESS].squeeze(-1)]
+    ids = failed[keys.TRAJECTORY]
+    return [failed[ids == number] for number in ids.unique().tolist()], len(data)
+
+
+def failure_clips(
+    failed: list[TensorDictBase], count: int, frames: int, generator: torch.Generator
+) -> TensorDictBase:
+    clips = []
+    for row in torch.randint(len(failed), (count,), generator=generator).tolist():
+        states = failed[row]["next"]
+        when = torch.randint(len(states), (frames,), generator=generator).sort().values
+        clips.append(states[when].select("observation", "instruction", keys.TASK_ID))
+    return torch.stack(clips)
+
+
+def held_out_report(
+    model: TemporalValueModel, demonstrations: Demonstrations, frames: int, device: torch.device
+) -> dict[str, float]:
+    """How well the model orders demonstrations that it has not seen."""
+    generator = torch.Generator().manual_seed(0)
+    clips = sample_clips(demonstrations, batch_size=64, frames=frames, generator=generator)
+    with torch.inference_mode():
+        values = model(clips.to(device))[keys.TEMPORAL_VALUE].squeeze(-1).cpu()
+    mask = clips["frame_mask"]
+    return {
+        "pairwise_accuracy": float(pairwise_accuracy(values, mask)),
+        "value_order_correlation": float(value_order_correlation(values, mask)),
+    }
+
+
+def train_value(config: RunConfig) -> tuple[Path, int]:
+    """Train and save the model; returns its file and the environment steps of negatives."""
+    seed_everything(derive_seed(config.seed, "value"))
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, "value", "batches"))
+    device = resolve_device(config.device)
+    settings = config.value
+    demonstrations = load_demonstrations(demos_folder(config))
+    train = demonstrations.select(split="train")
+    state = train.frames[keys.STATE]
+    pixels = config.env.image_size is not None
+    model = temporal_value_model(
+        EncoderConfig(
+            image_size=config.env.image_size,
+            state_dim=None if pixels else state.shape[-1],
+            channels=tuple(settings.channels),
+        )
+    ).to(device)
+    if not pixels:
+        model.network.encoder.set_state_statistics(state.mean(0), state.std(0))
+    failed, extra_steps = failed_rollouts(config) if settings.failures else ([], 0)
+
+    loss_module = TemporalRankingLoss(
+        model, wrong_instruction=settings.wrong_instruction, failures=settings.failures
+    )
+    optimizer = torch.optim.Adam(loss_module.parameters(), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    folder = prepare_output(Path(config.output, "value"))
+    steps = progress_bar(range(1, settings.steps + 1), "value model")
+    with make_logger(config.logger.kind, folder, {"seed": config.seed}) as log:
+        for step in steps:
+            clips = sample_clips(
+                train,
+                batch_size=settings.clips,
+                frames=settings.frames,
+                generator=generator,
+                shuffle_time=settings.shuffle_time,
+            )
+            if failed:
+                negatives = failure_clips(failed, settings.clips // 2, settings.frames, generator)
+                labelled = [(clips, True), (negatives, False)]
+                for part, success in labelled:
+                    shape = (*part.batch_size, 1)
+                    part[keys.TRAJECTORY_SUCCESS] = torch.full(shape, success)
+                    part["frame_mask"] = part.get(
+                        "frame_mask", torch.ones(part.batch_size, dtype=torch.bool)
+                    )
+                shared = [
+                    *model.in_keys, keys.TASK_ID, keys.TRAJECTORY_SUCCESS, "frame_mask"
+                ]  # fmt: skip
+                clips = torch.cat([part.select(*shared) for part, _ in labelled])
+            if pixels and settings.random_shift:
+                image = random_shift(clips[keys.IMAGE], settings.random_shift, generator)
+                clips[keys.IMAGE] = image
+            with autocast(device, config.precision):
+                losses = loss_module(clips.to(device))
+            stop_on_non_finite_loss(losses)
+            optimizer.zero_grad()
+            sum(value for key, value in losses.items() if key.startswith("loss_")).backward()
+            clip_and_check_gradients(loss_module.named_parameters(), config.ppo.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            if step % 20 == 0 or step == settings.steps:
+                log.log({key: float(value) for key, value in losses.detach().items()}, step)
+                steps.set_postfix(accuracy=f"{float(losses['pairwise_accuracy']):.3f}")
+
+    first, last = train.spans[:, 0], train.spans[:, 1] - 1
+    model.calibrate(train.frames[first], train.frames[last], mode=settings.calibration)
+    report = {"environment_steps": extra_steps}
+    if config.demos.held_out_per_task:
+        held_out = demonstrations.select(split="test")
+        report |= held_out_report(model, held_out, settings.frames, device)
+    write_json_atomic(folder / "report.json", report)
+    logger.info("held-out demonstrations: %s", report)
+    file = folder / "value.safetensors"
+    model.save(file)
+    return file, extra_steps
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(raw) -> None:
+    config = check_config(raw)
+    file, _ = train_value(config)
+    logger.info("value model in %s", file)
+
+
+if __name__ == "__main__":
+    register()
+    main()
