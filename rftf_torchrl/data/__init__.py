@@ -11,7 +11,7 @@ A set of demonstrations is one folder::
 ========================== ============== ========= ===============================================
 key                        shape          dtype     meaning
 ========================== ============== ========= ===============================================
-("observation", "image")   [N, 3, h, w]   uint8     the camera image
+("observation", "image")   [N, 3, h, w]   uint8     the camera image; optional, see below
 ("observation", "state")   [N, S]         float32   proprioception
 ("instruction", "tokens")  [N, L]         int64     the tokenised instruction
 ("instruction", "mask")    [N, L]         bool      True at a real token
@@ -21,11 +21,13 @@ key                        shape          dtype     meaning
 "action_is_pad"            [N, 1]         bool      True at an episode's last frame: no action
 ========================== ============== ========= ===============================================
 
+State-only demonstrations have no image: every episode of a folder has it, or none has.
+
 ``demonstrations.json`` holds ``format_version`` (1), ``complete`` (False where the collection was
-interrupted), ``simulator``, ``image_size`` ([h, w]), ``state_dim``, ``action_dim``,
-``action_repeat``, ``num_frames``, ``tasks`` (a list of ``{id, name, instruction}``) and
-``episodes`` (a list of ``{index, task_id, start, stop, success, goal_seed, split}``: the frames of
-an episode are ``start`` to ``stop``, exclusive).
+interrupted), ``simulator``, ``image_size`` ([h, w], or null where there is no image),
+``state_dim``, ``action_dim``, ``action_repeat``, ``num_frames``, ``tasks`` (a list of ``{id, name,
+instruction}``) and ``episodes`` (a list of ``{index, task_id, start, stop, success, goal_seed,
+split}``: the frames of an episode are ``start`` to ``stop``, exclusive).
 """
 
 from __future__ import annotations

@@ -9,18 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor
 
 from rftf_torchrl import keys
-from rftf_torchrl.data.format import ACTION, ACTION_IS_PAD, EPISODE, Episode
+from rftf_torchrl.data.format import ACTION, ACTION_IS_PAD, EPISODE, Entry, Episode
 
-Entries = Sequence[tuple[NestedKey, torch.dtype, tuple[int | str, ...]]]
 MAX_LISTED = 5
 
 
 def entry_problems(
-    frames: TensorDictBase, entries: Entries, sizes: Mapping[str, int] | None = None
+    frames: TensorDictBase, entries: Sequence[Entry], sizes: Mapping[str, int] | None = None
 ) -> list[str]:
     """List the entries that are missing, of another dtype or of another shape.
 

@@ -13,6 +13,7 @@ from torchrl.envs.transforms import ActionChunkTransform
 from rftf_torchrl import keys as k
 from rftf_torchrl.data.demonstrations import Demonstrations
 from rftf_torchrl.data.format import ACTION
+from rftf_torchrl.data.images import default_keys
 
 INPUT_KEYS: tuple[NestedKey, ...] = (k.IMAGE, k.STATE, k.TOKENS, k.TOKEN_MASK, k.TASK_ID)
 
@@ -60,7 +61,7 @@ class ActionWindows:
 
 
 def action_windows(
-    demonstrations: Demonstrations, *, chunk_size: int, keys: Sequence[NestedKey] = INPUT_KEYS
+    demonstrations: Demonstrations, *, chunk_size: int, keys: Sequence[NestedKey] | None = None
 ) -> ActionWindows:
     r"""Pair every frame, except an episode's last, with the ``H`` actions that follow it.
 
@@ -71,7 +72,8 @@ def action_windows(
     Args:
         demonstrations: where to read from.
         chunk_size: actions per chunk, H.
-        keys: the entries of a frame that :meth:`ActionWindows.batch` reads.
+        keys: the entries of a frame that :meth:`ActionWindows.batch` reads. By default the
+            observation, the instruction and the task, without the image where there is none.
 
     Returns:
         ``M = num_frames - number of episodes`` examples, in the order of the episodes.
@@ -90,6 +92,8 @@ def action_windows(
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}, expected 1 or more.")
+    if keys is None:
+        keys = default_keys(demonstrations.frames, INPUT_KEYS)
     for key in keys:
         if demonstrations.frames.get(key, None) is None:
             raise KeyError(f"Key {key!r} is not in the demonstrations of {demonstrations.root}.")

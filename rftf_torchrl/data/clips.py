@@ -10,6 +10,7 @@ from tensordict import NestedKey, TensorDict
 from rftf_torchrl import keys as k
 from rftf_torchrl.data.demonstrations import Demonstrations
 from rftf_torchrl.data.format import ACTION, ACTION_IS_PAD, EPISODE
+from rftf_torchrl.data.images import default_keys
 
 CLIP_KEYS: tuple[NestedKey, ...] = (k.IMAGE, k.STATE, k.TOKENS, k.TOKEN_MASK, k.TASK_ID, EPISODE)
 FRAME_MASK = "frame_mask"
@@ -22,7 +23,7 @@ def sample_clips(
     batch_size: int,
     frames: int,
     generator: torch.Generator,
-    keys: Sequence[NestedKey] = CLIP_KEYS,
+    keys: Sequence[NestedKey] | None = None,
     shuffle_time: bool = False,
 ) -> TensorDict:
     r"""Draw clips of ``n`` frames at random, distinct, increasing times of an episode.
@@ -39,7 +40,8 @@ def sample_clips(
         batch_size: the number of clips, B.
         frames: frames per clip, ``n >= 2``.
         generator: the random generator, on the CPU.
-        keys: the entries to read.
+        keys: the entries to read. By default the observation, the instruction, the task and the
+            episode, without the image where there is none.
         shuffle_time: put the frames of each clip in random order. A model trained on such clips
             has nothing to learn: the negative control of an experiment.
 
@@ -68,6 +70,8 @@ def sample_clips(
         raise ValueError(f"batch_size is {batch_size}, expected 1 or more.")
     if frames < 2:
         raise ValueError(f"frames is {frames}, expected 2 or more: order needs two.")
+    if keys is None:
+        keys = default_keys(demonstrations.frames, CLIP_KEYS)
     _check_keys(demonstrations, keys)
     spans = demonstrations.spans
     start, stop = spans[torch.randint(len(spans), (batch_size,), generator=generator)].unbind(-1)

@@ -176,9 +176,9 @@ def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstra
     Raises:
         FileNotFoundError: where the folder holds no demonstrations.
         DemonstrationError: with every violation of the format: unreadable index, another format
-            version, truncated files, missing keys, wrong dtypes or shapes, numbers that are not
-            finite, too short, overlapping or out-of-range episodes, empty instructions, unknown
-            tasks.
+            version, truncated files, missing keys, an image where the index says that there is
+            none, wrong dtypes or shapes, numbers that are not finite, too short,
+            overlapping or out-of-range episodes, empty instructions, unknown tasks.
 
     Example:
         >>> load_demonstrations("no-such-folder")

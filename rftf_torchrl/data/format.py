@@ -20,16 +20,21 @@ EPISODE = "episode"
 ACTION = "action"
 ACTION_IS_PAD = "action_is_pad"
 
-RECORDED_ENTRIES: tuple[tuple[NestedKey, torch.dtype, tuple[int | str, ...]], ...] = (
+Entry = tuple[NestedKey, torch.dtype, tuple[int | str, ...]]
+
+RECORDED_ENTRIES: tuple[Entry, ...] = (
     (keys.IMAGE, torch.uint8, (3, "h", "w")),
     (keys.STATE, torch.float32, ("S",)),
     (keys.TOKENS, torch.int64, ("L",)),
     (keys.TOKEN_MASK, torch.bool, ("L",)),
     (ACTION, torch.float32, ("A",)),
 )
-"""What a collector records per frame: key, dtype, and shape after the frame dimension."""
+"""What a collector records per frame: key, dtype, and shape after the frame dimension.
 
-STORED_ENTRIES = (
+The image is optional: a folder has it in every episode or in none.
+"""
+
+STORED_ENTRIES: tuple[Entry, ...] = (
     *RECORDED_ENTRIES,
     (keys.TASK_ID, torch.int64, (1,)),
     (EPISODE, torch.int64, (1,)),

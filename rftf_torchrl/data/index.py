@@ -28,7 +28,7 @@ class Index:
     Args:
         complete: False where the collection was interrupted.
         simulator: the name of the simulator.
-        image_size: height and width.
+        image_size: height and width, None where the frames have no image.
         state_dim: size of the state.
         action_dim: size of the action.
         action_repeat: simulator steps per recorded action.
@@ -43,7 +43,7 @@ class Index:
 
     complete: bool
     simulator: str
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] | None
     state_dim: int
     action_dim: int
     action_repeat: int
@@ -55,7 +55,7 @@ class Index:
 INDEX_FIELDS: dict[str, tuple[type, ...]] = {
     "complete": (bool,),
     "simulator": (str,),
-    "image_size": (list,),
+    "image_size": (list, type(None)),
     "state_dim": (int,),
     "action_dim": (int,),
     "action_repeat": (int,),
@@ -116,10 +116,11 @@ def read_index(root: Path) -> tuple[Index | None, list[str]]:
     malformed = [f"{INDEX_FILE}: {line}" for line in _malformed(content)]
     if malformed:
         return None, malformed
+    size = content["image_size"]
     index = Index(
         **{
             **{name: content[name] for name in INDEX_FIELDS},
-            "image_size": tuple(content["image_size"]),
+            "image_size": None if size is None else tuple(size),
             "tasks": tuple(Task(**_fields(task, TASK_FIELDS)) for task in content["tasks"]),
             "episodes": tuple(
                 Episode(**_fields(episode, EPISODE_FIELDS)) for episode in content["episodes"]
@@ -178,8 +179,8 @@ def _malformed(content: dict[str, Any]) -> list[str]:
     if problems:
         return problems
     size = content["image_size"]
-    if [type(number) for number in size] != [int, int]:
-        problems.append(f"'image_size' is {size}, expected [height, width]")
+    if size is not None and [type(number) for number in size] != [int, int]:
+        problems.append(f"'image_size' is {size}, expected [height, width] or null")
     for name, fields in (("task", TASK_FIELDS), ("episode", EPISODE_FIELDS)):
         for position, record in enumerate(content[f"{name}s"]):
             problems += field_problems(record, fields, f"{name} at position {position}")

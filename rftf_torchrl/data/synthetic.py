@@ -18,7 +18,7 @@ def write_synthetic_demonstrations(
     num_tasks: int = 2,
     episodes_per_task: int = 2,
     length: int = 6,
-    image_size: tuple[int, int] = (8, 8),
+    image_size: tuple[int, int] | None = (8, 8),
     state_dim: int = 3,
     action_dim: int = 2,
     seed: int = 0,
@@ -33,7 +33,7 @@ def write_synthetic_demonstrations(
         num_tasks: the number of tasks; a task's tokens are its id + 1.
         episodes_per_task: episodes of each task, all successful.
         length: frames of the first episode.
-        image_size: height and width.
+        image_size: height and width, None for demonstrations without images.
         state_dim: size of the state.
         action_dim: size of the action.
         seed: the seed of the actions.
@@ -57,13 +57,11 @@ def write_synthetic_demonstrations(
             for i in range(episodes_per_task):
                 frames = length + i % 2
                 progress = torch.linspace(0, 1, frames)
-                image = (255 * progress).round().to(torch.uint8)
                 action = 2 * torch.rand(frames, action_dim, generator=generator) - 1
                 action[-1] = 0
                 tokens = torch.full((frames, 4), task.id + 1, dtype=torch.int64)
                 episode = TensorDict(
                     {
-                        keys.IMAGE: image[:, None, None, None].expand(-1, 3, *image_size),
                         keys.STATE: progress[:, None].expand(-1, state_dim),
                         keys.TOKENS: tokens,
                         keys.TOKEN_MASK: torch.ones(frames, 4, dtype=torch.bool),
@@ -71,5 +69,8 @@ def write_synthetic_demonstrations(
                     },
                     batch_size=[frames],
                 )
+                if image_size is not None:
+                    image = (255 * progress).round().to(torch.uint8)
+                    episode[keys.IMAGE] = image[:, None, None, None].expand(-1, 3, *image_size)
                 writer.add_episode(episode, task_id=task.id, success=True, goal_seed=i)
     return Path(root)

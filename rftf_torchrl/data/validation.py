@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tensordict import TensorDictBase
 
+from rftf_torchrl import keys
 from rftf_torchrl.data.checks import content_problems, entry_problems, label_problems
 from rftf_torchrl.data.format import FRAMES_FOLDER, INDEX_FILE, STORED_ENTRIES
+from rftf_torchrl.data.images import expected_entries, has_image
 from rftf_torchrl.data.index import Index
 
 
@@ -25,14 +27,18 @@ def frame_problems(frames: TensorDictBase, index: Index) -> list[str]:
         >>> frame_problems(TensorDict({}, [8]), index)[0]
         'frames: 8 frames, demonstrations.json says 9'
     """
-    height, width = index.image_size
-    sizes = {"h": height, "w": width, "S": index.state_dim, "A": index.action_dim}
+    entries = expected_entries(STORED_ENTRIES, image=index.image_size is not None)
+    sizes = {"S": index.state_dim, "A": index.action_dim}
+    if index.image_size is not None:
+        sizes["h"], sizes["w"] = index.image_size
     problems = []
     if len(frames) != index.num_frames:
         problems.append(f"{len(frames)} frames, {INDEX_FILE} says {index.num_frames}")
-    problems += entry_problems(frames, STORED_ENTRIES, sizes)
+    if index.image_size is None and has_image(frames):
+        problems.append(f"key {keys.IMAGE!r}: there, but {INDEX_FILE} says 'image_size' null")
+    problems += entry_problems(frames, entries, sizes)
     sound = frames.select(
-        *(entry[0] for entry in STORED_ENTRIES if not entry_problems(frames, [entry], sizes))
+        *(entry[0] for entry in entries if not entry_problems(frames, [entry], sizes))
     )
     for episode in index.episodes:
         if not 0 <= episode.start < episode.stop <= len(frames):

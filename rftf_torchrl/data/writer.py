@@ -20,11 +20,13 @@ from rftf_torchrl.data.format import (
     EPISODE,
     RECORDED_ENTRIES,
     DemonstrationError,
+    Entry,
     Episode,
     Task,
     as_tasks,
     frames_folder,
 )
+from rftf_torchrl.data.images import expected_entries, has_image
 from rftf_torchrl.data.index import Index, write_index
 
 
@@ -119,7 +121,8 @@ class DemonstrationWriter:
 
         Args:
             tensordict: [T] frames with image, state, instruction and action, ``T >= 2``. The last
-                frame is the observation after the last action, and its action is zero.
+                frame is the observation after the last action, and its action is zero. The image
+                may be absent, from all episodes of the folder or from none.
             task_id: the id of one of the tasks.
             success: whether the episode reached its goal.
             goal_seed: the seed that the goal was drawn with.
@@ -139,7 +142,8 @@ class DemonstrationWriter:
         if problems:
             raise DemonstrationError(f"Episode {index} for {self.root}", problems)
         length = len(tensordict)
-        frames = tensordict.select(*(key for key, _, _ in RECORDED_ENTRIES)).detach().cpu()
+        entries = expected_entries(RECORDED_ENTRIES, image=has_image(tensordict))
+        frames = tensordict.select(*(key for key, _, _ in entries)).detach().cpu()
         frames[keys.TASK_ID] = torch.full((length, 1), task_id, dtype=torch.int64)
         frames[EPISODE] = torch.full((length, 1), index, dtype=torch.int64)
         frames[ACTION_IS_PAD] = torch.zeros(length, 1, dtype=torch.bool)
@@ -156,7 +160,7 @@ class DemonstrationWriter:
             split=split,
         )
         self.episodes.append(episode)
-        self._remember_sizes(tensordict)
+        self._remember_sizes(tensordict, entries)
         return episode
 
     def close(self, *, complete: bool = True) -> None:
@@ -185,7 +189,7 @@ class DemonstrationWriter:
         index = Index(
             complete=complete,
             simulator=self.simulator,
-            image_size=(self._sizes["h"], self._sizes["w"]),
+            image_size=(self._sizes["h"], self._sizes["w"]) if has_image(first) else None,
             state_dim=self._sizes["S"],
             action_dim=self._sizes["A"],
             action_repeat=self.action_repeat,
@@ -232,13 +236,22 @@ class DemonstrationWriter:
             return [f"batch size {tuple(tensordict.batch_size)}, expected one dimension, [T]"]
         known = [task.id for task in self.tasks]
         problems = [] if task_id in known else [f"unknown task_id {task_id}, the tasks are {known}"]
-        entries = entry_problems(tensordict, RECORDED_ENTRIES, self._sizes)
+        image = has_image(tensordict)
+        before = "h" in self._sizes if self.episodes else image
+        if image != before:
+            found = "there, but not in" if image else "missing, but there in"
+            problems.append(
+                f"key {keys.IMAGE!r}: {found} the episodes before; record all episodes of a folder "
+                "with images or all without"
+            )
+        expected = expected_entries(RECORDED_ENTRIES, image=image and before)
+        entries = entry_problems(tensordict, expected, self._sizes)
         if len(tensordict) < 2:
             problems.append(f"{len(tensordict)} frames, expected 2 or more: order needs two")
         return problems + (entries or content_problems(tensordict))
 
-    def _remember_sizes(self, tensordict: TensorDictBase) -> None:
-        for key, _, trailing in RECORDED_ENTRIES:
+    def _remember_sizes(self, tensordict: TensorDictBase, entries: Iterable[Entry]) -> None:
+        for key, _, trailing in entries:
             for size, got in zip(trailing, tensordict[key].shape[1:], strict=True):
                 if isinstance(size, str):
                     self._sizes[size] = got

@@ -48,5 +48,13 @@ def root(tmp_path):
 
 
 @pytest.fixture
+def state_only(tmp_path):
+    """The demonstrations of ``root`` without images."""
+    return load_demonstrations(
+        write_synthetic_demonstrations(tmp_path / "states", episodes_per_task=3, image_size=None)
+    )
+
+
+@pytest.fixture
 def demonstrations(root):
     return load_demonstrations(root)

@@ -61,3 +61,26 @@ def test_bad_arguments(demonstrations):
     assert caught.value.args == (
         f"Key 'depth' is not in the demonstrations of {demonstrations.root}.",
     )
+
+
+def test_default_keys_leave_out_the_image_of_state_only_demonstrations(state_only, demonstrations):
+    with_image = action_windows(demonstrations, chunk_size=3)
+    windows = action_windows(state_only, chunk_size=3)
+    assert set(with_image.keys) - set(windows.keys) == {("observation", "image")}
+    batch = windows.batch(torch.tensor([31, 0, 5]))
+    assert set(batch["observation"].keys()) == {"state"}
+    assert torch.equal(
+        batch["observation", "state"],
+        state_only.frames[windows.frame[[31, 0, 5]]]["observation", "state"],
+    )
+    assert torch.equal(
+        windows.targets["vla_action", "chunk"], with_image.targets["vla_action", "chunk"]
+    )
+
+
+def test_an_image_that_is_asked_for_must_be_there(state_only):
+    with pytest.raises(KeyError) as caught:
+        action_windows(state_only, chunk_size=3, keys=[("observation", "image")])
+    assert caught.value.args == (
+        f"Key ('observation', 'image') is not in the demonstrations of {state_only.root}.",
+    )

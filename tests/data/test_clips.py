@@ -107,3 +107,18 @@ def test_unknown_key(demonstrations):
     assert caught.value.args == (
         f"Key 'depth' is not in the demonstrations of {demonstrations.root}.",
     )
+
+
+def test_default_keys_leave_out_the_image_of_state_only_demonstrations(state_only, demonstrations):
+    sample, with_image = clips(state_only), clips(demonstrations)
+    found, expected = (set(td.keys(True, True)) for td in (sample, with_image))
+    assert expected - found == {("observation", "image")}
+    assert all(torch.equal(sample[key], with_image[key]) for key in found)
+
+
+def test_an_image_that_is_asked_for_must_be_there(state_only):
+    with pytest.raises(KeyError) as caught:
+        clips(state_only, keys=[("observation", "image")])
+    assert caught.value.args == (
+        f"Key ('observation', 'image') is not in the demonstrations of {state_only.root}.",
+    )

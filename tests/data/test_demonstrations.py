@@ -50,7 +50,18 @@ BROKEN_INDEX = {
     ),
     "image size": (
         lambda content: content.update(image_size=[8]),
-        ["demonstrations.json: 'image_size' is [8], expected [height, width]"],
+        ["demonstrations.json: 'image_size' is [8], expected [height, width] or null"],
+    ),
+    "image size as a number": (
+        lambda content: content.update(image_size=8),
+        ["demonstrations.json: the file: 'image_size' is 8, expected list or null"],
+    ),
+    "no image size, but images": (
+        lambda content: content.update(image_size=None),
+        [
+            "frames: key ('observation', 'image'): there, but demonstrations.json says "
+            "'image_size' null"
+        ],
     ),
     "success as a number": (
         set_episode(1, success=1),
@@ -118,7 +129,15 @@ def drop_state(frames):
     (frames["observation"]).set("extra", torch.zeros(len(frames), 1))
 
 
+def drop_image(frames):
+    del frames["observation", "image"]
+
+
 BROKEN_FRAMES = {
+    "image size, but no images": (
+        drop_image,
+        ["frames: key ('observation', 'image'): missing"],
+    ),
     "missing key": (drop_state, ["frames: key ('observation', 'state'): missing"]),
     "dtype": (
         lambda frames: frames.set("action", frames["action"].double()),

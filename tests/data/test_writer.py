@@ -199,9 +199,9 @@ def poisoned(key, index, value):
 
 
 BROKEN = {
-    "missing image": (
-        without(("observation", "image")),
-        ["key ('observation', 'image'): missing"],
+    "missing state": (
+        without(("observation", "state")),
+        ["key ('observation', 'state'): missing"],
     ),
     "float image": (
         replaced(("observation", "image"), torch.Tensor.float),
@@ -276,6 +276,45 @@ def test_episodes_have_the_sizes_of_the_first_one(tmp_path, tasks, episode):
         "key ('observation', 'image'): shape (3, 8, 8) per frame, expected (3, 8, 6)",
         "key 'action': shape (3,) per frame, expected (2)",
     )
+
+
+def test_state_only_episodes_read_back(tmp_path, tasks, episode):
+    recorded = [episode(5, seed=1), episode(3, seed=2)]
+    for frames in recorded:
+        del frames["observation", "image"]
+    root = tmp_path / "demos"
+    write(root, tasks, *recorded)
+    assert json.loads((root / "demonstrations.json").read_text())["image_size"] is None
+    frames = load_demonstrations(root).frames
+    assert set(frames["observation"].keys()) == {"state"}
+    whole = torch.cat(recorded)
+    for key in whole.keys(True, True):
+        assert torch.equal(frames[key], whole[key]), key
+
+
+MIXED = {
+    "image after none": (False, "there, but not in"),
+    "none after image": (True, "missing, but there in"),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_episodes_with_and_without_images_do_not_mix(tmp_path, tasks, episode, name):
+    image_first, found = MIXED[name]
+    first, second = episode(5), episode(4)
+    del (second if image_first else first)["observation", "image"]
+    root = tmp_path / "demos"
+    with DemonstrationWriter(root, tasks=tasks, simulator="test") as writer:
+        writer.add_episode(first, task_id=0, success=True)
+        with pytest.raises(DemonstrationError) as caught:
+            writer.add_episode(second, task_id=0, success=True)
+        writer.add_episode(first, task_id=0, success=True)
+    assert str(caught.value) == (
+        f"Episode 1 for {root}: 1 problem found:\n"
+        f"  - key ('observation', 'image'): {found} the episodes before; record all episodes of a "
+        "folder with images or all without"
+    )
+    assert [len(e) for e in load_demonstrations(root).episodes] == [5, 5]
 
 
 def test_batched_episode_is_refused(tmp_path, tasks, episode):
