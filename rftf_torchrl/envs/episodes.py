@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
@@ -63,13 +64,31 @@ class _Slot:
         self.steps = []
         seed = TensorDict({"episode_seed": torch.tensor([episode.seed])})
         self.current = self.env.reset(seed).select(*self.observed)
+        started = self.current.get("episode_seed", seed["episode_seed"])
+        if started.item() != episode.seed:
+            raise RuntimeError(
+                f"the environment of task {episode.task!r} started episode {started.item()} "
+                f"instead of {episode.seed}: its reset ignored 'episode_seed'. Inside a "
+                "TransformedEnv, an entry reaches the reset only if it is in the state_spec."
+            )
         return True
 
     def step(self, decision: TensorDictBase) -> bool:
-        step = self.env.step(decision)
+        step = self.env.step(self.current.update(decision))
         self.steps.append(step)
         self.current = step["next"].select(*self.observed)
         return bool(step["next", "done"])
+
+
+def _policy_input(slots: list[_Slot], in_keys: Sequence[NestedKey]) -> TensorDictBase:
+    """What the policy reads of it: stacking the rest would cost more than the policy."""
+    observed = slots[0].observed
+    columns = {
+        key: torch.stack([slot.current.get(key) for slot in slots])
+        for key in in_keys
+        if key in observed
+    }
+    return TensorDict(columns, batch_size=[len(slots)])
 
 
 def run_episodes(
@@ -85,8 +104,9 @@ def run_episodes(
 
     Args:
         make_env: builds the environment of an episode's scene; its reset must take
-            ``"episode_seed"``.
+            ``"episode_seed"``, also inside a ``TransformedEnv`` (declare it in the state_spec).
         policy: TensorDict policy; called on [K] observations, K being the scenes still running.
+            Its ``in_keys`` are what it is given and its ``out_keys`` what is kept.
         episodes: (index, episode) pairs.
         deterministic: the policy's mean action instead of a sample.
         envs: environments by scene to reuse; new ones are added to it.
@@ -94,6 +114,9 @@ def run_episodes(
 
     Yields:
         Each episode as it finishes.
+
+    Raises:
+        RuntimeError: when an environment started another episode than the one asked for.
     """
     envs = {} if envs is None else envs
     queues: dict[tuple, deque] = {}
@@ -114,7 +137,7 @@ def run_episodes(
     mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
     while active:
         with torch.inference_mode(), set_exploration_type(mode):
-            decided = policy(torch.stack([slot.current for slot in active]))
+            decided = policy(_policy_input(active, policy.in_keys)).select(*policy.out_keys)
         for slot, decision in zip(list(active), decided.unbind(0), strict=True):
             if slot.step(decision):
                 yield EpisodeResult(slot.index, torch.stack(slot.steps))

@@ -137,6 +137,8 @@ class MetaWorldEnv(EnvBase):
                 "executed": Binary(shape=[self.chunk_size or 1], dtype=torch.bool),
             }
         )
+        # TransformedEnv hands nothing but state keys on to the reset of the environment inside.
+        self.state_spec = Composite(episode_seed=Unbounded([1], dtype=torch.int64))
         self.reward_spec = Unbounded([1])
         flag = Binary(shape=[1], dtype=torch.bool)
         self.done_spec = Composite(done=flag, terminated=flag.clone(), truncated=flag.clone())
