@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -32,13 +34,16 @@ class ScriptedExpert:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from metaworld.policies import ENV_POLICY_MAP
-        self._policy = ENV_POLICY_MAP[f"{task.name}-v3"]()
+        make_policy: Callable[[], Any] = ENV_POLICY_MAP[f"{task.name}-v3"]
+        self._policy = make_policy()
         self._noise = noise
         self._rng = np.random.default_rng(seed)
 
     def action(self, state: np.ndarray) -> np.ndarray:
         """The action in [-1, 1]^4 for Meta-World's 39-dimensional state."""
-        action = np.clip(self._policy.get_action(state), -1.0, 1.0)
+        with warnings.catch_warnings():  # it warns of actions beyond [-1, 1], clipped here
+            warnings.simplefilter("ignore", UserWarning)
+            action = np.clip(self._policy.get_action(state), -1.0, 1.0)
         if self._noise:
             action = np.clip(action + self._noise * self._rng.standard_normal(4), -1.0, 1.0)
         return action

@@ -6,6 +6,8 @@ sky, fog or haze, and display meshes decimated by vertex clustering while they a
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -76,6 +78,12 @@ def decimated_meshes(model, cell: float) -> Iterator[None]:
             getattr(model, name)[:] = value
 
 
+def _free(gl, context) -> None:
+    gl.make_current()
+    context.free()
+    gl.free()
+
+
 class FastRenderer:
     """Render square pictures of one MuJoCo model.
 
@@ -119,19 +127,25 @@ class FastRenderer:
             for flag in ("SHADOW", "REFLECTION", "SKYBOX", "FOG", "HAZE"):
                 self._scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = False
         self._gl = create_gl_context(size)
-        self._context = self._upload(0 if not effects else model.vis.quality.offsamples, cell)
+        self._context = self._upload(effects, cell)
         self._rectangle = mujoco.MjrRect(0, 0, size, size)
+        self._free = weakref.finalize(self, _free, self._gl, self._context)
+        self._free.atexit = False  # it would run after OpenGL has gone
+        atexit.register(self._free)
 
-    def _upload(self, samples: int, cell: float):
+    def _upload(self, effects: bool, cell: float):
         quality, screen = self._model.vis.quality, self._model.vis.global_
-        before = quality.offsamples, screen.offwidth, screen.offheight
-        quality.offsamples, screen.offwidth, screen.offheight = samples, self._size, self._size
+        before = quality.offsamples, quality.shadowsize, screen.offwidth, screen.offheight
+        screen.offwidth, screen.offheight = self._size, self._size
+        if not effects:
+            # The shadow map alone takes 64 MiB.
+            quality.offsamples = quality.shadowsize = 0
         try:
             with decimated_meshes(self._model, cell):
                 font = self._mujoco.mjtFontScale.mjFONTSCALE_150.value
                 context = self._mujoco.MjrContext(self._model, font)
         finally:
-            quality.offsamples, screen.offwidth, screen.offheight = before
+            quality.offsamples, quality.shadowsize, screen.offwidth, screen.offheight = before
         self._mujoco.mjr_setBuffer(self._mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
         return context
 
@@ -141,7 +155,7 @@ class FastRenderer:
         Raises:
             RuntimeError: after :meth:`close`.
         """
-        if self._context is None:
+        if not self._free.alive:
             raise RuntimeError("this renderer is closed")
         mujoco, model = self._mujoco, self._model
         self._gl.make_current()
@@ -159,9 +173,6 @@ class FastRenderer:
         return np.ascontiguousarray(picture.transpose(2, 0, 1))
 
     def close(self) -> None:
-        """Free the OpenGL context; without this Mesa prints errors when Python exits."""
-        if self._context is not None:
-            self._gl.make_current()
-            self._context.free()
-            self._gl.free()
-            self._context = None
+        """Free the OpenGL context now instead of with the object or when Python exits."""
+        self._free()
+        atexit.unregister(self._free)

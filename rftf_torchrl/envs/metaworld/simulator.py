@@ -9,6 +9,7 @@ import numpy as np
 
 from rftf_torchrl.envs.metaworld.gl import select_gl_backend
 from rftf_torchrl.envs.metaworld.goals import GoalSampler, Split
+from rftf_torchrl.envs.metaworld.rendering import FastRenderer
 from rftf_torchrl.envs.metaworld.tasks import Task
 
 __all__ = ["CAMERA", "MetaWorldSimulator", "SimulatorCrashedError"]
@@ -76,7 +77,7 @@ class MetaWorldSimulator:
         self._env._get_state_rand_vec = self._goals.draw
         self._show_goal = len(space.low) == _OBJECT_AND_GOAL if show_goal is None else show_goal
         self._cell = camera_cell
-        self._renderers: dict[int, object] = {}
+        self._renderers: dict[int, FastRenderer] = {}
         self.state = np.zeros(39)
 
     @property
@@ -130,8 +131,6 @@ class MetaWorldSimulator:
     def picture(self, size: int) -> np.ndarray:
         """What the camera sees now, uint8 [3, size, size]."""
         if size not in self._renderers:
-            from rftf_torchrl.envs.metaworld.rendering import FastRenderer
-
             markers = (self.model.site(index).name for index in range(self.model.nsite))
             hidden = () if self._show_goal else tuple(name for name in markers if "goal" in name)
             self._renderers[size] = FastRenderer(
