@@ -57,7 +57,7 @@ class SeededWalk(EnvBase):
         }
 
     def _reset(self, tensordict=None, **kwargs):
-        self.seed = int(tensordict["episode_seed"])
+        self.seed = 0 if tensordict is None else int(tensordict.get("episode_seed", 0))
         self.position, self.time = float(self.seed), 0
         return TensorDict(self._observe())
 

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from fakes import BAD_SEED, make_walk, walk_policy
+from torchrl.envs import StepCounter, TransformedEnv
 
 from rftf_torchrl.envs.collector import EpisodeCollector, TooManyCrashesError
 from rftf_torchrl.envs.episodes import Episode
@@ -180,7 +181,7 @@ def test_a_programming_error_is_raised_here_with_its_text(make_collector):
 @pytest.mark.parametrize("trouble", ["crash", "exit"])
 def test_nothing_collected_is_an_error(make_collector, trouble):
     collector = make_collector(workers=1)
-    with pytest.raises(RuntimeError, match="^all 2 episodes crashed: nothing was collected$"):
+    with pytest.raises(RuntimeError, match=r"^all 2 episodes crashed: nothing was collected$"):
         collector.collect(episodes([BAD_SEED] * 2, trouble))
     assert collector.crashed == 2
 
@@ -195,7 +196,7 @@ def test_closing_leaves_no_process_even_in_mid_episode(make_collector):
     with pytest.raises(KeyboardInterrupt):
         collector.collect(episodes([4, BAD_SEED], "sleep"), on_episode=interrupt)
     assert not any(process.is_alive() for process in processes)
-    with pytest.raises(RuntimeError, match="^this collector is closed; make a new one$"):
+    with pytest.raises(RuntimeError, match=r"^this collector is closed; make a new one$"):
         collector.collect(episodes([4]))
 
 
@@ -220,6 +221,19 @@ def test_closing_closes_the_environments_of_this_process():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         EpisodeCollector(make_walk, walk_policy(), **arguments)
+
+
+def test_an_environment_that_ignores_the_seed_is_an_error(make_collector):
+    collector = EpisodeCollector(
+        lambda episode: TransformedEnv(make_walk(episode), StepCounter()), walk_policy(), workers=0
+    )
+    message = (
+        "the environment of task 'walk' started episode 0 instead of 4: its reset ignored "
+        "'episode_seed'. Inside a TransformedEnv, an entry reaches the reset only if it is in the "
+        "state_spec."
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        collector.collect([Episode("walk", 4)])
 
 
 def test_an_empty_list(make_collector):
