@@ -104,6 +104,11 @@ def add_state_values(data: TensorDictBase, critic: nn.Module | None) -> None:
     data["next", keys.STATE_VALUE] = following
 
 
+def simulator_steps(config: RunConfig, data: TensorDictBase) -> int:
+    """Executed actions, each of which is held for ``action_repeat`` simulator steps."""
+    return int(data["next", "executed"].sum()) * config.env.action_repeat
+
+
 def success_rates(data: TensorDictBase, tasks: list[str]) -> dict[str, float]:
     ends = data[data["next", "done"].squeeze(-1)]
     success = ends["next", keys.SUCCESS].squeeze(-1).float()
@@ -185,7 +190,7 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
                     training_episodes(config, iteration),
                     seed=derive_seed(config.seed, "noise", iteration),
                 )
-            progress["env_steps"] += len(data) * config.env.chunk_size * config.env.action_repeat
+            progress["env_steps"] += simulator_steps(config, data)
             progress["crashed"] += collector.crashed
             collector.crashed = 0
             with clock(f"{name}: rewards and values"):

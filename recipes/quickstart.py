@@ -73,7 +73,6 @@ def peak_memory_gib() -> dict[str, float]:
 def quickstart(config: RunConfig) -> dict:
     folder = prepare_output(config.output)
     clock, started = PhaseClock(), time.perf_counter()
-    steps_per_decision = config.env.chunk_size * config.env.action_repeat
 
     with clock("demonstrations"):
         demo_steps = collect(config)
@@ -83,7 +82,7 @@ def quickstart(config: RunConfig) -> dict:
     with clock("evaluation"):
         before, _ = run_held_out(config, cloned, "cloned")
     with clock("value model"):
-        value_path, extra_decisions = train_value(config)
+        value_path, negative_steps = train_value(config)
     value_model = TemporalValueModel.load(value_path)
 
     runs = {"RFTF": config}
@@ -98,7 +97,7 @@ def quickstart(config: RunConfig) -> dict:
             reports[label], trajectories = run_held_out(run, tuned[label], label)
         if label == "RFTF":
             held_out = add_values(trajectories, value_model)
-    used["RFTF"] += extra_decisions * steps_per_decision
+    used["RFTF"] += negative_steps
 
     with clock("report"):
         language = check_language(config, tuned["RFTF"])

@@ -55,7 +55,7 @@ def value_file(config: RunConfig) -> Path:
 
 
 def failed_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
-    """Episodes [T] in which the cloned policy failed, and the environment steps they cost."""
+    """Episodes [T] in which the cloned policy failed, and the simulator steps they cost."""
     policy, _ = load_policy(policy_file(config))
     env = config.env
     factory = MetaWorldFactory(
@@ -76,7 +76,8 @@ def failed_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
         )
     failed = data[~data[keys.TRAJECTORY_SUCCESS].squeeze(-1)]
     ids = failed[keys.TRAJECTORY]
-    return [failed[ids == number] for number in ids.unique().tolist()], len(data)
+    steps = int(data["next", "executed"].sum()) * env.action_repeat
+    return [failed[ids == number] for number in ids.unique().tolist()], steps
 
 
 def failure_clips(
@@ -106,7 +107,7 @@ def held_out_report(
 
 
 def train_value(config: RunConfig) -> tuple[Path, int]:
-    """Train and save the model; returns its file and the environment steps of negatives."""
+    """Train and save the model; returns its file and the simulator steps of negatives."""
     seed_everything(derive_seed(config.seed, "value"))
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value", "batches"))
     device = resolve_device(config.device)
@@ -172,7 +173,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
 
     first, last = train.spans[:, 0], train.spans[:, 1] - 1
     model.calibrate(train.frames[first], train.frames[last], mode=settings.calibration)
-    report = {"environment_steps": extra_steps}
+    report = {"simulator_steps": extra_steps}
     if config.demos.held_out_per_task:
         held_out = demonstrations.select(split="test")
         report |= held_out_report(model, held_out, settings.frames, device)

@@ -1,5 +1,14 @@
-"""Simulators as TorchRL environments."""
+"""Simulators as TorchRL environments, and processes that run lists of episodes in them."""
 
+from rftf_torchrl.envs.collector import EpisodeCollector, TooManyCrashesError
+from rftf_torchrl.envs.episodes import Episode, EpisodeResult, run_episodes
 from rftf_torchrl.envs.metaworld import MetaWorldEnv
 
-__all__ = ["MetaWorldEnv"]
+__all__ = [
+    "Episode",
+    "EpisodeCollector",
+    "EpisodeResult",
+    "MetaWorldEnv",
+    "TooManyCrashesError",
+    "run_episodes",
+]

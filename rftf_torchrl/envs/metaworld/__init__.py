@@ -2,6 +2,7 @@
 
 from rftf_torchrl.envs.metaworld.env import MetaWorldEnv
 from rftf_torchrl.envs.metaworld.expert import ScriptedExpert
+from rftf_torchrl.envs.metaworld.factory import MetaWorldFactory
 from rftf_torchrl.envs.metaworld.gl import NoOpenGLBackendError, select_gl_backend
 from rftf_torchrl.envs.metaworld.goals import GoalSampler
 from rftf_torchrl.envs.metaworld.rendering import FastRenderer
@@ -13,6 +14,7 @@ __all__ = [
     "FastRenderer",
     "GoalSampler",
     "MetaWorldEnv",
+    "MetaWorldFactory",
     "NoOpenGLBackendError",
     "ScriptedExpert",
     "Task",

@@ -1,0 +1,73 @@
+"""Every YAML file composes, and a wrong setting is named before anything runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra.errors import ConfigCompositionException
+
+from rftf_torchrl.configs import ConfigError
+
+CONF = Path(__file__).parents[2] / "recipes" / "conf"
+GROUPS = sorted(p.relative_to(CONF).with_suffix("") for p in CONF.glob("*/*.yaml"))
+PRIMARY = sorted(p.stem for p in CONF.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("choice", GROUPS, ids=str)
+def test_every_choice_of_every_group_composes(configure, choice):
+    config = configure(f"{choice.parent}={choice.name}", "output=somewhere")
+    assert config.output == "somewhere"
+
+
+@pytest.mark.parametrize("name", PRIMARY)
+def test_every_primary_config_composes(configure, name):
+    assert configure(name=name).env.tasks
+
+
+def test_the_words_of_the_readme_mean_what_they_say(configure):
+    assert configure("reward=sparse").reward.dense_weight == 0
+    assert configure("reward=rftf").reward.dense_weight > 0
+    assert configure("balance=none").balance.kind == "none"
+    assert configure("value=ranking_failures").value.failures > 0
+    assert configure("value=shuffled").value.shuffle_time
+    assert configure("env=metaworld_state").env.image_size is None
+    assert configure("logger=wandb").logger.kind == "csv+wandb"
+
+
+def test_the_quick_start_has_two_same_scene_pairs(configure):
+    from rftf_torchrl.envs.metaworld import SAME_SCENE
+
+    tasks = set(configure(name="quickstart").env.tasks)
+    assert len(tasks) >= 5
+    assert sum(set(pair) <= tasks for pair in SAME_SCENE) >= 2
+
+
+def test_a_typo_is_refused(configure):
+    with pytest.raises(ConfigCompositionException, match=r"ppo\.iteratons"):
+        configure("ppo.iteratons=3")
+
+
+def test_a_wrong_type_is_refused(configure):
+    with pytest.raises(ConfigCompositionException, match=r"ppo\.epochs=many"):
+        configure("ppo.epochs=many")
+
+
+def test_all_bad_settings_are_listed_at_once(configure):
+    expected = (
+        "the configuration can't be run:\n"
+        "  - reward.terminal='half': choose from zero, keep\n"
+        "  - critic='none': choose from learned, temporal, residual\n"
+        "  - ppo.epochs=0: must be at least 1\n"
+        "  - value.frames=1: order needs at least 2 frames\n"
+        "  - env.tasks: unknown Meta-World task 'fly'"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}"):
+        configure(
+            "env.tasks=[fly]", "reward.terminal=half", "critic=none", "ppo.epochs=0",
+            "value.frames=1",
+        )  # fmt: skip
+
+
+def test_a_value_critic_needs_the_value_model(configure):
+    with pytest.raises(ConfigError, match="critic=temporal uses the value model"):
+        configure("critic=temporal", "reward=sparse")

@@ -1,0 +1,189 @@
+"""Every recipe end to end with tiny settings, and a resumed run equal to one that never stopped."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import RECIPES, TINY
+
+pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
+
+
+@pytest.fixture(scope="module")
+def cloned(configure, tmp_path_factory):
+    """The configuration of an output folder with demonstrations, policy and value model."""
+    from collect_demos import collect
+    from train_bc import clone
+    from train_value import train_value
+
+    config = configure(*TINY, f"output={tmp_path_factory.mktemp('run')}")
+    assert collect(config) > 0
+    assert collect(config) == 0, "existing demonstrations are kept"
+    assert clone(config).is_file()
+    file, extra_steps = train_value(config)
+    assert file.is_file()
+    assert extra_steps == 0
+    return config
+
+
+def weights(result):
+    return load_file(result["policy"])
+
+
+def test_value_report_of_held_out_demonstrations(cloned):
+    with open(f"{cloned.output}/value/report.json") as file:
+        report = json.load(file)
+    assert 0 <= report["pairwise_accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["reward=rftf"],
+        ["reward=sparse"],
+        ["critic=temporal"],
+        ["critic=residual"],
+        ["balance=none", "reward.terminal=keep", "ppo.kl_coeff=0"],
+    ],
+    ids=" ".join,
+)
+def test_finetune_changes_the_policy(cloned, configure, tmp_path, overrides):
+    from finetune import finetune
+
+    config = configure(
+        *TINY,
+        *overrides,
+        f"output={tmp_path}",
+        f"policy.path={cloned.output}/bc/policy.safetensors",
+        f"value.path={cloned.output}/value/value.safetensors",
+    )
+    result = finetune(config)
+    before = load_file(f"{cloned.output}/bc/policy.safetensors")
+    after = weights(result)
+    assert result["env_steps"] > 0
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.isfinite(tensor).all() for tensor in after.values())
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop):
+    import finetune as recipe
+
+    paths = {
+        "policy": replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
+        "value": replace(cloned.value, path=f"{cloned.output}/value/value.safetensors"),
+    }
+    whole = recipe.finetune(replace(cloned, **paths, output=str(tmp_path / "whole")))
+    update = recipe.update
+
+    def interrupted(config, loss_module, optimizer, data, iteration, **kwargs):
+        if iteration == stop + 1:
+            raise KeyboardInterrupt
+        return update(config, loss_module, optimizer, data, iteration, **kwargs)
+
+    monkeypatch.setattr(recipe, "update", interrupted)
+    broken = replace(cloned, **paths, output=str(tmp_path / "broken"))
+    if stop < 2:
+        with pytest.raises(KeyboardInterrupt):
+            recipe.finetune(broken)
+        monkeypatch.setattr(recipe, "update", update)
+        resumed = recipe.finetune(replace(broken, resume=True))
+    else:
+        resumed = recipe.finetune(broken)
+    expected, found = weights(whole), weights(resumed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert resumed["env_steps"] == whole["env_steps"]
+
+
+def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
+    import finetune as recipe
+
+    def poisoned(config, loss_module, optimizer, data, *args, **kwargs):
+        data["advantage"][0] = float("nan")
+        return update(config, loss_module, optimizer, data, *args, **kwargs)
+
+    update = recipe.update
+    monkeypatch.setattr(recipe, "update", poisoned)
+    config = replace(
+        cloned,
+        output=str(tmp_path),
+        policy=replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
+        value=replace(cloned.value, path=f"{cloned.output}/value/value.safetensors"),
+        ppo=replace(cloned.ppo, critic_warmup=0),
+    )
+    with pytest.raises(FloatingPointError, match="loss_objective"):
+        recipe.finetune(config)
+    assert not (tmp_path / "rftf" / "policy.safetensors").exists()
+
+
+def test_failures_as_negatives(cloned, configure, tmp_path):
+    from train_value import train_value
+
+    config = configure(
+        *TINY,
+        "value=ranking_failures",
+        f"output={tmp_path}",
+        f"demos.path={cloned.output}/demos",
+        f"policy.path={cloned.output}/bc/policy.safetensors",
+    )
+    file, extra_steps = train_value(config)
+    assert file.is_file()
+    assert extra_steps > 0
+
+
+def test_evaluate(cloned):
+    from evaluate import evaluate
+
+    results = evaluate(cloned)
+    assert results["success"]["pooled"]["trials"] == 4
+    assert results["language"]["tasks"].keys() == {"window-open", "window-close"}
+    with open(f"{cloned.output}/evaluation/results.json") as file:
+        written = json.load(file)["success"]
+    assert written["episodes"] == results["success"]["episodes"]
+
+
+def test_token_policy(configure, tmp_path):
+    from collect_demos import collect
+    from finetune import finetune
+    from train_bc import clone
+    from train_value import train_value
+
+    config = configure(*TINY, "policy=tokens", f"output={tmp_path}")
+    collect(config)
+    clone(config)
+    train_value(config)
+    assert finetune(config)["env_steps"] > 0
+
+
+def test_missing_policy_says_what_to_run(configure, tmp_path):
+    from finetune import finetune
+
+    with pytest.raises(FileNotFoundError, match=r"run train_bc\.py with the same output first"):
+        finetune(configure(*TINY, f"output={tmp_path}"))
+
+
+def test_quick_start_from_pixels_as_a_command(tmp_path):
+    overrides = [o for o in TINY if not o.startswith(("env.image_size", "collector.workers"))]
+    command = [
+        sys.executable,
+        str(RECIPES / "quickstart.py"),
+        *overrides,
+        "collector.workers=1",
+        "baseline=sparse",
+        "threads=1",
+        f"output={tmp_path}/out",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    out = tmp_path / "out"
+    results = json.loads((out / "results.json").read_text())
+    assert results["success"].keys() == {"cloned", "RFTF", "sparse PPO"}
+    for name in ("report.md", "learning_curve.png", "success.png", "value_over_time.png"):
+        assert (out / name).stat().st_size > 500
+    assert len(list((out / "videos").glob("*.mp4"))) == 1

@@ -1,0 +1,33 @@
+"""Where the recipes are, and settings under which each takes seconds."""
+
+from pathlib import Path
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+TINY = [
+    "env.image_size=null",
+    "env.tasks=[window-open,window-close]",
+    "env.horizon=6",
+    "env.chunk_size=2",
+    "env.action_repeat=8",
+    "demos.per_task=2",
+    "demos.held_out_per_task=1",
+    "cloning.steps=4",
+    "cloning.batch_size=8",
+    "value.steps=4",
+    "value.clips=4",
+    "value.frames=3",
+    "value.failure_episodes=2",
+    "ppo.iterations=2",
+    "ppo.episodes_per_task=2",
+    "ppo.epochs=2",
+    "ppo.minibatch=8",
+    "ppo.checkpoint_every=1",
+    "evaluation.episodes_per_task=2",
+    "evaluation.swapped_per_task=2",
+    "evaluation.video_episodes=1",
+    "evaluation.video_size=64",
+    "collector.workers=0",
+    "logger=csv",
+    "device=cpu",
+]
