@@ -1,0 +1,66 @@
+"""Sphinx configuration: sphinx-build docs docs/_build."""
+
+import logging
+import sys
+import warnings
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+# What TorchRL says while the tutorials run is not about them; its import sets the level.
+import torchrl  # noqa: E402, F401
+
+logging.getLogger("torchrl").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", category=DeprecationWarning)
+warnings.filterwarnings("ignore", message="The name target_actor_network_params")
+
+project = "rftf_torchrl"
+author = "The rftf_torchrl authors"
+copyright = "2026, The rftf_torchrl authors"
+release = version = installed_version("rftf-torchrl")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+    "settings_tables",
+    "shapes_as_code",
+]
+exclude_patterns = ["_build", "tutorials"]
+templates_path = ["_templates"]
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autosummary_ignore_module_all = False
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_class_signature = "mixed"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "tutorials",
+    "gallery_dirs": "auto_tutorials",
+    "filename_pattern": r"plot_",
+    "abort_on_example_error": True,
+    "capture_repr": (),
+    "download_all_examples": False,
+    "matplotlib_animations": False,
+    "min_reported_time": 0,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+}
+
+html_theme = "furo"
+html_title = "rftf_torchrl"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_theme_options = {"navigation_with_keys": True}

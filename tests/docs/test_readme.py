@@ -1,0 +1,60 @@
+"""The README's example runs as it is printed, and its commands name what exists."""
+
+import re
+from importlib.metadata import metadata
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The source of the ``ValueReward`` example."""
+    match = re.search(r"<!-- example:value-reward -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert match, "the README has lost the marker <!-- example:value-reward -->"
+    return match[1]
+
+
+def test_the_example_is_short(example):
+    assert len(example.splitlines()) <= 30
+
+
+def test_the_example_learns(example, capsys):
+    torch.manual_seed(0)
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    rewards = names["data"]["next"].select("reward", "dense_reward", "outcome_reward")
+    assert torch.isfinite(names["loss"])
+    assert all(torch.isfinite(entry).all() for entry in rewards.values())
+    assert rewards["dense_reward"].std() > 0
+    torch.testing.assert_close(
+        rewards["reward"], rewards["dense_reward"] + rewards["outcome_reward"]
+    )
+    success = [int(share) for share in re.findall(r"(\d+)% succeeded", capsys.readouterr().out)]
+    assert len(success) == 15
+    assert success[-1] >= success[0] + 20
+
+
+def test_install_commands_use_the_constraints_and_extras_that_exist():
+    extras = metadata("rftf-torchrl").get_all("Provides-Extra")
+    commands = re.findall(r"pip install -c (\S+) -e '\.\[([\w,]+)\]'", README)
+    assert len(commands) >= 2
+    for constraints, names in commands:
+        assert (ROOT / constraints).is_file()
+        assert set(names.split(",")) <= set(extras)
+
+
+def test_commands_name_recipes_that_exist():
+    recipes = set(re.findall(r"python (recipes/\w+\.py)", README))
+    assert "recipes/quickstart.py" in recipes
+    assert [name for name in recipes if not (ROOT / name).is_file()] == []
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
