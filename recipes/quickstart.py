@@ -12,8 +12,6 @@ the value over time, videos before and after, and the files that ``evaluate.py``
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +39,7 @@ from rftf_torchrl.evaluation import (
     run_report,
 )
 from rftf_torchrl.modules import TemporalValueModel, load_policy
-from rftf_torchrl.training import PhaseClock, prepare_output, write_json_atomic
+from rftf_torchrl.training import PeakMemory, PhaseClock, prepare_output, write_json_atomic
 
 logger = logging.getLogger("quickstart")
 
@@ -63,14 +61,7 @@ def success_table(reports: dict[str, SuccessReport]) -> str:
     return markdown_table(header, rows)
 
 
-def peak_memory_gib() -> dict[str, float]:
-    """Largest resident memory of this process and of its largest child."""
-    scale = 2**30 if sys.platform == "darwin" else 2**20
-    usage = {"main": resource.RUSAGE_SELF, "largest_worker": resource.RUSAGE_CHILDREN}
-    return {name: resource.getrusage(who).ru_maxrss / scale for name, who in usage.items()}
-
-
-def quickstart(config: RunConfig) -> dict:
+def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
     folder = prepare_output(config.output)
     clock, started = PhaseClock(), time.perf_counter()
 
@@ -131,11 +122,11 @@ def quickstart(config: RunConfig) -> dict:
         "value_auc": final_value_auc(held_out, task_names=names),
         "language": language,
         "seconds": {**clock.seconds, "total": time.perf_counter() - started},
-        "peak_memory_gib": peak_memory_gib(),
+        "peak_memory_gib": memory.gib,
     }
     write_json_atomic(folder / "results.json", results)
     steps_rows = [[name, f"{steps:,}"] for name, steps in results["simulator_steps"].items()]
-    memory_rows = [[name, f"{gib:.2f}"] for name, gib in results["peak_memory_gib"].items()]
+    processes = "all processes together" if memory.whole_tree else "the main process"
     report = run_report(
         f"Quick start, seed {config.seed}",
         {
@@ -147,7 +138,7 @@ def quickstart(config: RunConfig) -> dict:
             "Does the policy listen?": language_table(language) if language else "",
             "Simulator steps": markdown_table(["stage", "steps"], steps_rows),
             "Time": phase_table(clock.seconds),
-            "Peak memory": markdown_table(["process", "GiB"], memory_rows),
+            "Peak memory": f"{memory.gib:.2f} GiB in {processes}",
         },
     )
     Path(folder, "report.md").write_text(report)
@@ -164,7 +155,8 @@ def main(raw) -> None:
     config = check_config(raw)
     if config.threads:
         torch.set_num_threads(config.threads)
-    quickstart(config)
+    with PeakMemory() as memory:
+        quickstart(config, memory)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ class PPOConfig:
     entropy_coeff: float = 0.0
     critic_coeff: float = 0.5
     kl_coeff: float = 0.01
-    kl_target: float | None = 1.0
+    kl_target: float | None = 5.0
     max_update_kl: float | None = None
     max_grad_norm: float = 1.0
     checkpoint_every: int = 10
