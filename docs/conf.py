@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 # What TorchRL says while the tutorials run is not about them; its import sets the level.
-import torchrl  # noqa: E402, F401
+import torchrl  # noqa: F401
 
 logging.getLogger("torchrl").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -28,7 +28,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
     "settings_tables",
-    "shapes_as_code",
+    "readable_docstrings",
 ]
 exclude_patterns = ["_build", "tutorials"]
 templates_path = ["_templates"]
@@ -48,6 +48,7 @@ napoleon_use_ivar = True
 sphinx_gallery_conf = {
     "examples_dirs": "tutorials",
     "gallery_dirs": "auto_tutorials",
+    "within_subsection_order": "FileNameSortKey",
     "filename_pattern": r"plot_",
     "abort_on_example_error": True,
     "capture_repr": (),

@@ -194,6 +194,6 @@ ax.legend()
 # where a critic learns easily there is little to speed up.
 #
 # For your own pipeline that means: measure the value model on your policy's own rollouts
-# (:func:`~rftf_torchrl.evaluation.final_value_auc`), compare with ``ValueReward(None)`` over several
-# seeds, and watch whether failures gain as much value as successes
+# (:func:`~rftf_torchrl.evaluation.final_value_auc`), compare with ``ValueReward(None)`` over
+# several seeds, and watch whether failures gain as much value as successes
 # (:func:`~rftf_torchrl.evaluation.exploitation_watch`).

@@ -1,0 +1,70 @@
+"""The how-to pages: their snippets run, and their words and settings are those of the recipes."""
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rftf_torchrl.configs import schema
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def run_snippets(page):
+    """Execute a page's Python blocks one after another and return the names they left."""
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    names = {"__name__": page}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"{page}, block {number}", "exec"), names)
+    return names
+
+
+def test_one_piece():
+    names = run_snippets("how-to/one-piece.md")
+    rewards = names["data"]["next"]
+    torch.testing.assert_close(rewards["dense_reward"], torch.tensor([[0.495], [-0.5]]))
+    torch.testing.assert_close(rewards["reward"], torch.tensor([[0.495], [0.5]]))
+    calibrated = names["model"](names["clips"])["temporal_value"]
+    torch.testing.assert_close(calibrated[:, 0].mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(calibrated[:, -1].mean(), torch.tensor(1.0), atol=1e-5, rtol=0)
+    balance = [int(b["trajectory_success"].sum()) for b in names["buffer"]]
+    assert balance == [2, 2]
+    assert float(names["losses"]["mean_ratio"]) == 1.0
+
+
+def test_own_value_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_snippets("how-to/own-value-model.md")
+    assert (tmp_path / "value.safetensors").is_file()
+    assert isinstance(names["model"].network, names["Score"])
+
+
+def test_every_word_is_explained():
+    page = (DOCS / "how-to" / "configuration.rst").read_text()
+    readme = (ROOT / "README.md").read_text()
+    for file in (ROOT / "recipes" / "conf").glob("*/*.yaml"):
+        group, word = file.parent.name, file.stem
+        assert f"``{group}={word}``" in page
+        row = re.search(rf"\| `{group}=` \|(.*)\|\n", readme)
+        assert row, f"the README has no row for {group}="
+        assert f"`{word}`" in row[1]
+
+
+def test_every_setting_has_a_meaning():
+    sys.path.insert(0, str(DOCS / "_ext"))
+    try:
+        settings_tables = pytest.importorskip("settings_tables", exc_type=ImportError)
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))
+    for config in map(schema.__dict__.get, schema.__all__):
+        fields = {field.name for field in dataclasses.fields(config)}
+        groups = {
+            field.name
+            for field in dataclasses.fields(config)
+            if dataclasses.is_dataclass(field.default_factory)
+        }
+        assert set(settings_tables.described(config)) == fields - groups
