@@ -118,8 +118,23 @@ def success_rates(data: TensorDictBase, tasks: list[str]) -> dict[str, float]:
     return {"success": sum(by_task.values()) / len(by_task), **by_task}
 
 
+def refuse_used_folder(config: RunConfig) -> None:
+    """An earlier run's checkpoints are continued or left alone, never mixed with a new run's.
+
+    Raises:
+        FileExistsError: when there are some and the run is not told to resume.
+    """
+    folder = Path(config.output, run_name(config), "checkpoints")
+    if not config.resume and any(folder.glob("*")):
+        raise FileExistsError(
+            f"{folder} holds the checkpoints of an earlier run: continue it with resume=true, or "
+            "start afresh with another output=..."
+        )
+
+
 def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
     """Run the fine-tuning and return where it ended; progress lands in the output folder."""
+    refuse_used_folder(config)
     clock = clock or PhaseClock()
     device = resolve_device(config.device)
     seed_everything(derive_seed(config.seed, "finetune"))
@@ -167,9 +182,13 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
 
     progress = {"env_steps": 0, "crashed": 0}
     checkpoints = RunCheckpoints(
-        folder / "checkpoints", policy=policy, loss=loss_module, optimizer=optimizer, progress=progress
+        folder / "checkpoints",
+        policy=policy,
+        loss=loss_module,
+        optimizer=optimizer,
+        progress=progress,
     )
-    done = checkpoints.load() if config.resume else 0
+    done = checkpoints.load() if config.resume and checkpoints.files() else 0
     warmup = settings.critic_warmup if critic is not None else 0
     iterations = settings.iterations + warmup
     bar = progress_bar(range(done, iterations), name)
@@ -211,7 +230,12 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
                     warn_if_blind(separation["final_auc"])
             with clock(f"{name}: update"):
                 metrics |= update(
-                    config, loss_module, optimizer, data, iteration, train_policy=iteration >= warmup
+                    config,
+                    loss_module,
+                    optimizer,
+                    data,
+                    iteration,
+                    train_policy=iteration >= warmup,
                 )
             log.log(metrics, iteration)
             bar.set_postfix(success=f"{metrics['success']:.2f}", kl=f"{metrics['kl']:.3f}")
@@ -260,9 +284,7 @@ def update(
                 break
             optimizer.zero_grad()
             sum(losses[key] for key in names).backward()
-            norm = clip_and_check_gradients(
-                loss_module.named_parameters(), settings.max_grad_norm
-            )
+            norm = clip_and_check_gradients(loss_module.named_parameters(), settings.max_grad_norm)
             optimizer.step()
             measured = {k: float(v) for k, v in losses.detach().items() if v.numel() == 1}
             for key, value in {**measured, "gradient_norm": float(norm)}.items():

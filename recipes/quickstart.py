@@ -2,6 +2,7 @@
 
     python recipes/quickstart.py
     python recipes/quickstart.py seed=1
+    python recipes/quickstart.py resume=true         # after a kill
     python recipes/quickstart.py baseline=sparse     # a plain PPO run beside it (longer)
 
 Everything lands in ``outputs/quickstart/seed<seed>``: ``report.md``, ``results.json``, the curves,
@@ -11,6 +12,7 @@ the value over time, videos before and after, and the files that ``evaluate.py``
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from dataclasses import replace
@@ -20,9 +22,9 @@ import hydra
 import torch
 from collect_demos import collect
 from evaluate import add_values, check_language, film, run_held_out, task_names
-from finetune import finetune, read_metrics
-from train_bc import clone
-from train_value import train_value
+from finetune import finetune, read_metrics, refuse_used_folder, run_name
+from train_bc import clone, policy_file
+from train_value import train_value, value_file
 
 from rftf_torchrl.configs import RewardConfig, RunConfig, check_config, register
 from rftf_torchrl.evaluation import (
@@ -62,19 +64,23 @@ def success_table(reports: dict[str, SuccessReport]) -> str:
 
 
 def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
+    refuse_used_folder(config)
     folder = prepare_output(config.output)
     clock, started = PhaseClock(), time.perf_counter()
 
     with clock("demonstrations"):
         demo_steps = collect(config)
     with clock("behaviour cloning"):
-        cloned_file = clone(config)
-    cloned, _ = load_policy(cloned_file)
+        if not (config.resume and policy_file(config).is_file()):
+            clone(config)
+    cloned, _ = load_policy(policy_file(config))
     with clock("evaluation"):
         before, _ = run_held_out(config, cloned, "cloned")
     with clock("value model"):
-        value_path, negative_steps = train_value(config)
-    value_model = TemporalValueModel.load(value_path)
+        if not (config.resume and value_file(config).is_file()):
+            train_value(config)
+    value_model = TemporalValueModel.load(value_file(config))
+    value_report = json.loads(Path(config.output, "value", "report.json").read_text())
 
     runs = {"RFTF": config}
     if config.baseline == "sparse":
@@ -88,7 +94,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
             reports[label], trajectories = run_held_out(run, tuned[label], label)
         if label == "RFTF":
             held_out = add_values(trajectories, value_model)
-    used["RFTF"] += negative_steps
+    used["RFTF"] += value_report["simulator_steps"]
 
     with clock("report"):
         language = check_language(config, tuned["RFTF"])
@@ -99,7 +105,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
             comparisons["RFTF - sparse PPO"] = compare_success(
                 reports["sparse PPO"], reports["RFTF"]
             )
-        curves = {label: read_metrics(folder / name) for label, name in run_folders(runs).items()}
+        curves = {label: read_metrics(folder / run_name(run)) for label, run in runs.items()}
         plot_learning_curve(
             curves["RFTF"],
             folder / "learning_curve.png",
@@ -119,6 +125,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
         "success": {label: report.to_dict() for label, report in reports.items()},
         "comparisons": comparisons,
         "simulator_steps": {"demonstrations": demo_steps, **used},
+        "value_model": value_report,
         "value_auc": final_value_auc(held_out, task_names=names),
         "language": language,
         "seconds": {**clock.seconds, "total": time.perf_counter() - started},
@@ -144,10 +151,6 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
     Path(folder, "report.md").write_text(report)
     logger.info("\n%s\nreport, plots and videos: %s", report, folder)
     return results
-
-
-def run_folders(runs: dict[str, RunConfig]) -> dict[str, str]:
-    return {label: "rftf" if run.reward.dense_weight else "sparse" for label, run in runs.items()}
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="quickstart")

@@ -173,13 +173,13 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
 
     first, last = train.spans[:, 0], train.spans[:, 1] - 1
     model.calibrate(train.frames[first], train.frames[last], mode=settings.calibration)
+    file = folder / "value.safetensors"
     report = {"simulator_steps": extra_steps}
     if config.demos.held_out_per_task:
         held_out = demonstrations.select(split="test")
         report |= held_out_report(model, held_out, settings.frames, device)
     write_json_atomic(folder / "report.json", report)
     logger.info("held-out demonstrations: %s", report)
-    file = folder / "value.safetensors"
     model.save(file)
     return file, extra_steps
 

@@ -1,4 +1,4 @@
-"""One thread per test process: on shared cores, two threads per process make tests many times slower."""
+"""One thread per test process: on shared cores more of them make tests many times slower."""
 
 import torch
 

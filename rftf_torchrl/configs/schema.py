@@ -187,8 +187,6 @@ class PPOConfig:
             this from the policy that collected it, in nats per decision; null never ends it.
         max_grad_norm: largest norm of the gradient.
         checkpoint_every: iterations between checkpoints.
-        eval_every: iterations between quick evaluations on held-out states; 0 for none.
-        eval_episodes_per_task: episodes a task of such an evaluation.
     """
 
     iterations: int = 40
@@ -209,8 +207,6 @@ class PPOConfig:
     max_update_kl: float | None = None
     max_grad_norm: float = 1.0
     checkpoint_every: int = 10
-    eval_every: int = 0
-    eval_episodes_per_task: int = 10
 
 
 @dataclass
@@ -271,7 +267,8 @@ class RunConfig:
         precision: ``"auto"`` (bf16 on a GPU that has it), ``"fp32"`` or ``"bf16"``.
         threads: PyTorch threads of the main process; null leaves PyTorch's choice.
         output: folder of everything the run writes.
-        resume: continue fine-tuning from the newest checkpoint in the output folder.
+        resume: continue in the output folder of a run that was stopped: fine-tuning from its
+            newest checkpoint, and the quick start after its last finished stage.
         baseline: ``"sparse"`` lets the quick start fine-tune a second policy by plain PPO.
     """
 

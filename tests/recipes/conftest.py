@@ -4,7 +4,6 @@ import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
-
 from tiny import RECIPES
 
 from rftf_torchrl.configs import check_config, register

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -100,6 +101,19 @@ def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop):
     assert resumed["env_steps"] == whole["env_steps"]
 
 
+def test_an_earlier_runs_checkpoints_are_not_mixed_with_a_new_runs(cloned, tmp_path):
+    from finetune import finetune
+
+    (tmp_path / "rftf" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "rftf" / "checkpoints" / "checkpoint-000000000001.torchrl").touch()
+    expected = (
+        f"{tmp_path}/rftf/checkpoints holds the checkpoints of an earlier run: continue it with "
+        "resume=true, or start afresh with another output=..."
+    )
+    with pytest.raises(FileExistsError, match=f"^{re.escape(expected)}$"):
+        finetune(replace(cloned, output=str(tmp_path)))
+
+
 def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
     import finetune as recipe
 
@@ -187,3 +201,13 @@ def test_quick_start_from_pixels_as_a_command(tmp_path):
     for name in ("report.md", "learning_curve.png", "success.png", "value_over_time.png"):
         assert (out / name).stat().st_size > 500
     assert len(list((out / "videos").glob("*.mp4"))) == 1
+
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert again.returncode != 0
+    assert "continue it with resume=true" in again.stderr
+    resumed = subprocess.run(
+        [*command, "resume=true"], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    second = json.loads((out / "results.json").read_text())
+    assert second["success"]["RFTF"]["episodes"] == results["success"]["RFTF"]["episodes"]

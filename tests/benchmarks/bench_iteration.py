@@ -1,0 +1,54 @@
+"""An RFTF iteration against a sparse one: what the value model adds.
+
+    python tests/benchmarks/bench_iteration.py outputs/quickstart/seed0
+
+Needs the folder of a finished quick start. Target: at most 1.10. The two kinds of run take turns.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+sys.path.insert(0, str(RECIPES))
+
+PARTS = ("collect", "rewards and values", "update")
+
+
+def seconds_per_iteration(source: Path, reward: str, iterations: int = 6) -> float:
+    from finetune import finetune
+    from hydra import compose, initialize_config_dir
+
+    from rftf_torchrl.configs import check_config, register
+    from rftf_torchrl.training import PhaseClock
+
+    register()
+    clock = PhaseClock()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"),
+    ):
+        overrides = [
+            f"reward={reward}",
+            f"output={folder}",
+            f"policy.path={source / 'bc' / 'policy.safetensors'}",
+            f"value.path={source / 'value' / 'value.safetensors'}",
+            f"ppo.iterations={iterations}",
+            "logger=none",
+        ]
+        finetune(check_config(compose("quickstart", overrides=overrides)), clock)
+    name = "rftf" if reward == "rftf" else "sparse"
+    return sum(clock.seconds[f"{name}: {part}"] for part in PARTS) / (iterations + 1)
+
+
+if __name__ == "__main__":
+    source = Path(sys.argv[1]).absolute()
+    ratios = []
+    for _ in range(3):
+        sparse, rftf = (seconds_per_iteration(source, kind) for kind in ("sparse", "rftf"))
+        ratios.append(rftf / sparse)
+        print(f"sparse {sparse:.2f} s, RFTF {rftf:.2f} s, ratio {ratios[-1]:.2f}", flush=True)
+    print(f"median ratio {median(ratios):.2f}")
