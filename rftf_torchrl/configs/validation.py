@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from omegaconf import DictConfig, OmegaConf
 
 from rftf_torchrl.configs.schema import RunConfig
@@ -90,4 +92,4 @@ def check_config(config: DictConfig) -> RunConfig:
         )
     if problems:
         raise ConfigError("the configuration can't be run:\n  - " + "\n  - ".join(problems))
-    return OmegaConf.to_object(config)
+    return cast(RunConfig, OmegaConf.to_object(config))
