@@ -110,8 +110,13 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
             curves["RFTF"],
             folder / "learning_curve.png",
             sparse=curves.get("sparse PPO"),
+            baseline={
+                "success": before.mean_rate,
+                **{f"success/{task}": rate.rate for task, rate in before.tasks.items()},
+            },
             labels=("RFTF", "sparse PPO"),
-            title="success on training states, sampled actions",
+            window=8,
+            title="success while training: fresh training states, sampled actions",
         )
         plot_success_bars(
             before, reports["RFTF"], folder / "success.png", labels=("cloned", "RFTF")

@@ -108,7 +108,7 @@ class EpisodeCollector:
     running are dropped and counted, never taken for failures; every task gets its share.
 
     Args:
-        make_env: picklable function from an :class:`Episode` to the environment for its scene.
+        make_env: picklable function from an :class:`Episode` to the environment of its task.
         policy: TensorDict policy on any device. Workers hold a CPU copy in shared memory, which
             :meth:`update_policy_weights_` refreshes.
         workers: number of processes; 0 runs in this process (no protection against crashes).
@@ -224,11 +224,11 @@ class EpisodeCollector:
             )
 
     def _in_workers(self, jobs, deterministic, seed):
-        scenes: dict[Any, int] = {}
+        counts: dict[str, int] = {}
         shares: list[dict[int, Episode]] = [{} for _ in self._workers]
         for index, episode in jobs.items():
-            turn = scenes.get(episode.scene, len(scenes))
-            scenes[episode.scene] = turn + 1
+            turn = counts.get(episode.task, len(counts))
+            counts[episode.task] = turn + 1
             shares[turn % len(shares)][index] = episode
         for worker, share in zip(self._workers, shares, strict=True):
             worker.submit(share, deterministic, seed)

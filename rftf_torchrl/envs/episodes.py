@@ -22,17 +22,13 @@ class Episode:
     Attributes:
         task: the task's name, which chooses the scene.
         seed: the initial state within the task.
-        instruction: the sentence to give to the policy, ``None`` for the task's own.
+        instruction: the sentence to give to the policy, ``None`` for the task's own. Another one
+            needs an environment with ``set_instruction(text)``.
     """
 
     task: str
     seed: int
     instruction: str | None = None
-
-    @property
-    def scene(self) -> tuple[str, str | None]:
-        """What decides which environment can run the episode."""
-        return self.task, self.instruction
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,7 @@ class _Slot:
             return False
         self.index, episode = self.queue.popleft()
         self.steps = []
+        self._give_instruction(episode)
         seed = TensorDict({"episode_seed": torch.tensor([episode.seed])})
         self.current = self.env.reset(seed).select(*self.observed)
         started = self.current.get("episode_seed", seed["episode_seed"])
@@ -72,6 +69,16 @@ class _Slot:
                 "TransformedEnv, an entry reaches the reset only if it is in the state_spec."
             )
         return True
+
+    def _give_instruction(self, episode: Episode) -> None:
+        give = getattr(self.env, "set_instruction", None)
+        if give is not None:
+            give(episode.instruction)
+        elif episode.instruction is not None:
+            raise TypeError(
+                f"the environment of task {episode.task!r} has no set_instruction(text), so it "
+                f"can't be given the sentence {episode.instruction!r}"
+            )
 
     def step(self, decision: TensorDictBase) -> bool:
         step = self.env.step(self.current.update(decision))
@@ -100,16 +107,16 @@ def run_episodes(
     envs: dict | None = None,
     on_start: Callable[[int], None] | None = None,
 ) -> Iterator[EpisodeResult]:
-    """Run the episodes, one environment per scene, with one policy call for all environments.
+    """Run the episodes, one environment per task, with one policy call for all environments.
 
     Args:
-        make_env: builds the environment of an episode's scene; its reset must take
+        make_env: builds the environment of an episode's task; its reset must take
             ``"episode_seed"``, also inside a ``TransformedEnv`` (declare it in the state_spec).
-        policy: TensorDict policy; called on [K] observations, K being the scenes still running.
+        policy: TensorDict policy; called on [K] observations, K being the tasks still running.
             Its ``in_keys`` are what it is given and its ``out_keys`` what is kept.
         episodes: (index, episode) pairs.
         deterministic: the policy's mean action instead of a sample.
-        envs: environments by scene to reuse; new ones are added to it.
+        envs: environments by task to reuse; new ones are added to it.
         on_start: called with the index of an episode before it starts.
 
     Yields:
@@ -119,14 +126,14 @@ def run_episodes(
         RuntimeError: when an environment started another episode than the one asked for.
     """
     envs = {} if envs is None else envs
-    queues: dict[tuple, deque] = {}
+    queues: dict[str, deque] = {}
     for index, episode in episodes:
-        queues.setdefault(episode.scene, deque()).append((index, episode))
+        queues.setdefault(episode.task, deque()).append((index, episode))
     slots = []
-    for scene, queue in queues.items():
-        if scene not in envs:
-            envs[scene] = make_env(queue[0][1])
-        slots.append(_Slot(envs[scene], queue))
+    for task, queue in queues.items():
+        if task not in envs:
+            envs[task] = make_env(queue[0][1])
+        slots.append(_Slot(envs[task], queue))
 
     def start(slot: _Slot) -> bool:
         if on_start is not None and slot.queue:

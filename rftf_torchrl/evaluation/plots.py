@@ -30,6 +30,7 @@ def plot_learning_curve(
     labels: tuple[str, str] = ("dense reward", "sparse reward"),
     x_key: str = "env_steps",
     success_key: str = "success",
+    window: int = 1,
     title: str | None = None,
 ) -> Path:
     """Plot success over training, over all tasks and for each task.
@@ -44,6 +45,8 @@ def plot_learning_curve(
         labels: names of the two runs.
         x_key: the horizontal axis, ``"env_steps"`` or ``"iteration"``.
         success_key: the overall success rate.
+        window: rows over which to average: above 1 the line is the mean of a row and of the
+            ``window - 1`` before it, and the rows themselves are faint points.
         title: above the plot.
 
     Returns:
@@ -80,7 +83,11 @@ def plot_learning_curve(
                     f"no row of the run {label!r} holds {success_key!r}; the columns are "
                     f"{sorted({column for row in run for column in row})}. Pass success_key."
                 )
-            ax.plot(x, y, color=colour, marker=mark, markersize=4, linewidth=2, label=label)
+            if window > 1:
+                ax.plot(x, y, mark, color=colour, markersize=3, alpha=0.3)
+                ax.plot(x, _running_mean(y, window), color=colour, linewidth=2.2, label=label)
+            else:
+                ax.plot(x, y, color=colour, marker=mark, markersize=4, linewidth=2, label=label)
             x_low, low = _series(run, x_key, f"{name}_low")
             x_high, high = _series(run, x_key, f"{name}_high")
             if x_low and x_low == x_high:
@@ -237,6 +244,10 @@ def _series(rows: Rows, x_key: str, key: str) -> tuple[list[float], list[float]]
         x.append(float(row[x_key]))
         y.append(float(cell))
     return x, y
+
+
+def _running_mean(values: list[float], window: int) -> list[float]:
+    return [float(np.mean(values[max(0, end - window) : end])) for end in range(1, len(values) + 1)]
 
 
 def _mean_curve(curves: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from rftf_torchrl.evaluation import (
     plot_success_bars,
     plot_value_over_time,
 )
+from rftf_torchrl.evaluation.plots import _running_mean
 
 ROWS = [
     {"step": "0", "env_steps": "0", "success": "0.25", "success/reach": "0.5", "success/push": "0"},
@@ -180,3 +181,7 @@ BROKEN = [
 def test_broken_inputs(tmp_path, error, call, message):
     with pytest.raises(error, match=re.escape(message)):
         call(tmp_path / "plot.png")
+
+
+def test_running_mean_looks_back_only():
+    assert _running_mean([1.0, 0.0, 0.0, 1.0], 2) == [1.0, 0.5, 0.0, 0.5]

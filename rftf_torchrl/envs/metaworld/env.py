@@ -97,7 +97,6 @@ class MetaWorldEnv(EnvBase):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         super().__init__(device=device, batch_size=[])
         self.task = get_task(task)
-        self.instruction = instruction if instruction is not None else self.task.instruction
         self.image_size = image_size
         self.chunk_size = chunk_size
         self.action_repeat = action_repeat
@@ -105,8 +104,8 @@ class MetaWorldEnv(EnvBase):
         self._simulator = MetaWorldSimulator(
             self.task, split, camera_cell=camera_cell, render=image_size is not None
         )
-        tokens, mask = (tokenizer or HashTokenizer())(self.instruction)
-        self._tokens, self._mask = tokens[0], mask[0]
+        self._tokenizer = tokenizer or HashTokenizer()
+        self.set_instruction(instruction)
         self._decisions = 0
         self._episode_seed = 0
         self._make_specs()
@@ -116,6 +115,12 @@ class MetaWorldEnv(EnvBase):
     def simulator(self) -> MetaWorldSimulator:
         """The simulator underneath, for experts and videos."""
         return self._simulator
+
+    def set_instruction(self, instruction: str | None) -> None:
+        """Give another sentence from the next reset on; ``None`` gives the task's own."""
+        self.instruction = self.task.instruction if instruction is None else instruction
+        tokens, mask = self._tokenizer(self.instruction)
+        self._tokens, self._mask = tokens[0], mask[0]
 
     def _make_specs(self) -> None:
         observation = {"state": Unbounded([_HAND_DIM if self.image_size else _STATE_DIM])}

@@ -30,7 +30,7 @@ class MetaWorldFactory:
     horizon: int = 100
 
     def __call__(self, episode: Episode) -> MetaWorldEnv:
-        """The environment of the episode's scene and sentence."""
+        """The environment of the episode's task, with the episode's sentence."""
         return MetaWorldEnv(
             episode.task,
             split=self.split,
