@@ -23,6 +23,7 @@ import torch
 from collect_demos import collect
 from evaluate import add_values, check_language, film, run_held_out, task_names
 from finetune import finetune, read_metrics, refuse_used_folder, run_name
+from tensordict import TensorDictBase
 from train_bc import clone, policy_file
 from train_value import train_value, value_file
 
@@ -63,6 +64,28 @@ def success_table(reports: dict[str, SuccessReport]) -> str:
     return markdown_table(header, rows)
 
 
+def separation_table(separation: dict[str, dict]) -> str:
+    """Area under the ROC curve of the final value, per policy, over tasks with both outcomes."""
+    rows = [
+        [label, f"{found['final_auc']:.2f}", f"{found['final_margin']:+.2f}"]
+        for label, found in separation.items()
+    ]
+    header = ["held-out episodes of", "ROC-AUC of the final value", "margin of successes"]
+    return markdown_table(header, rows)
+
+
+def judge_values(
+    config: RunConfig, value_model: TemporalValueModel, trajectories: TensorDictBase, label: str
+) -> dict:
+    """Do the values tell this policy's held-out successes from its failures? Draw and measure."""
+    values = add_values(trajectories, value_model)
+    names = task_names(config)
+    file = f"value_over_time_{label.replace(' ', '_')}.png"
+    title = f"value over time, {label} policy on held-out states"
+    plot_value_over_time(values, Path(config.output, file), title, task_names=names)
+    return final_value_auc(values, task_names=names)
+
+
 def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
     refuse_used_folder(config)
     folder = prepare_output(config.output)
@@ -74,13 +97,15 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
         if not (config.resume and policy_file(config).is_file()):
             clone(config)
     cloned, _ = load_policy(policy_file(config))
-    with clock("evaluation"):
-        before, _ = run_held_out(config, cloned, "cloned")
     with clock("value model"):
         if not (config.resume and value_file(config).is_file()):
             train_value(config)
     value_model = TemporalValueModel.load(value_file(config))
     value_report = json.loads(Path(config.output, "value", "report.json").read_text())
+    with clock("evaluation"):
+        before, trajectories = run_held_out(config, cloned, "cloned")
+        separation = {"cloned": judge_values(config, value_model, trajectories, "cloned")}
+        del trajectories
 
     runs = {"RFTF": config}
     if config.baseline == "sparse":
@@ -92,8 +117,8 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
         tuned[label], _ = load_policy(ended["policy"])
         with clock("evaluation"):
             reports[label], trajectories = run_held_out(run, tuned[label], label)
-        if label == "RFTF":
-            held_out = add_values(trajectories, value_model)
+            separation[label] = judge_values(config, value_model, trajectories, label)
+            del trajectories
     used["RFTF"] += value_report["simulator_steps"]
 
     with clock("report"):
@@ -121,8 +146,6 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
         plot_success_bars(
             before, reports["RFTF"], folder / "success.png", labels=("cloned", "RFTF")
         )
-        names = task_names(config)
-        plot_value_over_time(held_out, folder / "value_over_time.png", task_names=names)
         film(config, tuned["RFTF"], value_model, folder / "videos", before=cloned)
 
     results = {
@@ -131,7 +154,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
         "comparisons": comparisons,
         "simulator_steps": {"demonstrations": demo_steps, **used},
         "value_model": value_report,
-        "value_auc": final_value_auc(held_out, task_names=names),
+        "value_separation": separation,
         "language": language,
         "seconds": {**clock.seconds, "total": time.perf_counter() - started},
         "peak_memory_gib": memory.gib,
@@ -147,6 +170,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
                 f"{name}\n\n{comparison_table(comparison)}"
                 for name, comparison in comparisons.items()
             ),
+            "Do the values tell success from failure?": separation_table(separation),
             "Does the policy listen?": language_table(language) if language else "",
             "Simulator steps": markdown_table(["stage", "steps"], steps_rows),
             "Time": phase_table(clock.seconds),

@@ -198,7 +198,8 @@ def test_quick_start_from_pixels_as_a_command(tmp_path):
     out = tmp_path / "out"
     results = json.loads((out / "results.json").read_text())
     assert results["success"].keys() == {"cloned", "RFTF", "sparse PPO"}
-    for name in ("report.md", "learning_curve.png", "success.png", "value_over_time.png"):
+    pictures = ("learning_curve.png", "success.png", "value_over_time_cloned.png")
+    for name in ("report.md", *pictures, "value_over_time_RFTF.png"):
         assert (out / name).stat().st_size > 500
     assert len(list((out / "videos").glob("*.mp4"))) == 1
 
