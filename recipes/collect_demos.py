@@ -16,11 +16,11 @@ import hydra
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from rftf_torchrl.configs import RunConfig, check_config, register
+from rftf_torchrl.configs import RunConfig, register, start_run
 from rftf_torchrl.data import DemonstrationWriter, load_demonstrations
 from rftf_torchrl.envs import MetaWorldEnv
 from rftf_torchrl.envs.metaworld import ScriptedExpert, get_task
-from rftf_torchrl.training import derive_seed, prepare_output, progress_bar
+from rftf_torchrl.training import derive_seed, progress_bar
 
 logger = logging.getLogger("collect_demos")
 
@@ -95,8 +95,7 @@ def collect(config: RunConfig) -> int:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(raw) -> None:
-    config = check_config(raw)
-    prepare_output(config.output)
+    config = start_run(raw, "collect_demos")
     steps = collect(config)
     logger.info("%d simulator steps; demonstrations in %s", steps, demos_folder(config))
 

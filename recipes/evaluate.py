@@ -19,7 +19,7 @@ from train_bc import policy_file
 from train_value import value_file
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs import RunConfig, check_config, register
+from rftf_torchrl.configs import RunConfig, register, start_run
 from rftf_torchrl.envs import EpisodeCollector
 from rftf_torchrl.envs.metaworld import SAME_SCENE, get_task
 from rftf_torchrl.evaluation import (
@@ -132,7 +132,7 @@ def evaluate(config: RunConfig) -> dict:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(raw) -> None:
-    evaluate(check_config(raw))
+    evaluate(start_run(raw, "evaluate"))
 
 
 if __name__ == "__main__":

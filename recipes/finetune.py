@@ -25,7 +25,7 @@ from train_bc import policy_file
 from train_value import value_file
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs import RunConfig, check_config, register
+from rftf_torchrl.configs import RunConfig, register, start_run
 from rftf_torchrl.envs import Episode, EpisodeCollector
 from rftf_torchrl.envs.metaworld import MetaWorldFactory, get_task
 from rftf_torchrl.evaluation import (
@@ -144,6 +144,8 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
     critic = build_critic(config, policy)
     reference = deepcopy(policy).to(device)
     policy.to(device)
+    if critic is not None:
+        critic.to(device)
     value_model = None
     if config.reward.dense_weight:
         value_model = TemporalValueModel.load(value_file(config)).to(device)
@@ -213,10 +215,10 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
             progress["crashed"] += collector.crashed
             collector.crashed = 0
             with clock(f"{name}: rewards and values"):
-                data = label_outcomes(data).to(device)
-                data = reward(mark_executed(data, policy))
+                data = reward(label_outcomes(data).to(device))
                 add_state_values(data, critic)
-                data = loss_module.add_reference(gae(data))
+                with autocast(device, config.precision):
+                    data = loss_module.add_reference(mark_executed(gae(data), policy))
                 check_finite(
                     data,
                     [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE],
@@ -306,7 +308,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(raw) -> None:
-    config = check_config(raw)
+    config = start_run(raw, "finetune")
     logger.info("%s", finetune(config))
 
 

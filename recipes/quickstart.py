@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import hydra
-import torch
 from collect_demos import collect
 from evaluate import add_values, check_language, film, run_held_out, task_names
 from finetune import finetune, read_metrics, refuse_used_folder, run_name
@@ -27,7 +26,7 @@ from tensordict import TensorDictBase
 from train_bc import clone, policy_file
 from train_value import train_value, value_file
 
-from rftf_torchrl.configs import RewardConfig, RunConfig, check_config, register
+from rftf_torchrl.configs import RewardConfig, RunConfig, register, start_run
 from rftf_torchrl.evaluation import (
     SuccessReport,
     compare_success,
@@ -42,7 +41,7 @@ from rftf_torchrl.evaluation import (
     run_report,
 )
 from rftf_torchrl.modules import TemporalValueModel, load_policy
-from rftf_torchrl.training import PeakMemory, PhaseClock, prepare_output, write_json_atomic
+from rftf_torchrl.training import PeakMemory, PhaseClock, write_json_atomic
 
 logger = logging.getLogger("quickstart")
 
@@ -88,7 +87,7 @@ def judge_values(
 
 def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
     refuse_used_folder(config)
-    folder = prepare_output(config.output)
+    folder = Path(config.output)
     clock, started = PhaseClock(), time.perf_counter()
 
     with clock("demonstrations"):
@@ -184,9 +183,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="quickstart")
 def main(raw) -> None:
-    config = check_config(raw)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    config = start_run(raw, "quickstart")
     with PeakMemory() as memory:
         quickstart(config, memory)
 

@@ -8,6 +8,7 @@ Reads ``<output>/demos``, writes ``<output>/bc/policy.safetensors`` and the curv
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import hydra
@@ -17,7 +18,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs import RunConfig, check_config, register
+from rftf_torchrl.configs import RunConfig, register, start_run
 from rftf_torchrl.data import action_windows, load_demonstrations
 from rftf_torchrl.modules import (
     EncoderConfig,
@@ -79,7 +80,9 @@ def clone(config: RunConfig) -> Path:
     policy.to(device)
 
     gaussian = spec.head == "gaussian"
-    loss_module = BCLoss(policy, loss_function="l1") if gaussian else BCLoss(policy)
+    with warnings.catch_warnings():  # about an annotation that TorchRL's own class lacks
+        warnings.filterwarnings("ignore", "The name target_actor_network_params")
+        loss_module = BCLoss(policy, loss_function="l1") if gaussian else BCLoss(policy)
     loss_module.set_keys(action=keys.CHUNK)
     if gaussian:
         loss_module.set_keys(pad_mask=keys.CHUNK_IS_PAD)
@@ -119,7 +122,7 @@ def clone(config: RunConfig) -> Path:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(raw) -> None:
-    config = check_config(raw)
+    config = start_run(raw, "train_bc")
     logger.info("policy in %s", clone(config))
 
 

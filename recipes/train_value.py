@@ -20,7 +20,7 @@ from tensordict import TensorDictBase
 from train_bc import policy_file
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs import RunConfig, check_config, register
+from rftf_torchrl.configs import RunConfig, register, start_run
 from rftf_torchrl.data import Demonstrations, load_demonstrations, sample_clips
 from rftf_torchrl.envs import Episode, EpisodeCollector
 from rftf_torchrl.envs.metaworld import MetaWorldFactory
@@ -186,7 +186,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(raw) -> None:
-    config = check_config(raw)
+    config = start_run(raw, "train_value")
     file, _ = train_value(config)
     logger.info("value model in %s", file)
 

@@ -2,6 +2,7 @@
 
 from hydra.core.config_store import ConfigStore
 
+from rftf_torchrl.configs.run import start_run
 from rftf_torchrl.configs.schema import (
     BalanceConfig,
     CloningConfig,
@@ -34,6 +35,7 @@ __all__ = [
     "ValueConfig",
     "check_config",
     "register",
+    "start_run",
 ]
 
 
