@@ -182,6 +182,11 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
         groups.append({"params": list(critic.parameters()), "lr": settings.critic_learning_rate})
     optimizer = torch.optim.Adam(groups, eps=1e-5)
 
+    most_decisions = len(training_episodes(config, 0)) * config.env.horizon
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(most_decisions, device=device), batch_size=settings.minibatch
+    )
+
     progress = {"env_steps": 0, "crashed": 0}
     checkpoints = RunCheckpoints(
         folder / "checkpoints",
@@ -235,6 +240,7 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
                     config,
                     loss_module,
                     optimizer,
+                    buffer,
                     data,
                     iteration,
                     train_policy=iteration >= warmup,
@@ -254,6 +260,7 @@ def update(
     config: RunConfig,
     loss_module: RFTFPPOLoss,
     optimizer: torch.optim.Optimizer,
+    buffer: TensorDictReplayBuffer,
     data: TensorDictBase,
     iteration: int,
     *,
@@ -264,10 +271,9 @@ def update(
     seed = derive_seed(config.seed, "minibatches", iteration)
     balanced = config.balance.kind == "outcome" and train_policy
     torch.manual_seed(seed)
-    buffer = TensorDictReplayBuffer(
-        storage=LazyTensorStorage(len(data), device=data.device),
-        sampler=BalancedTrajectorySampler(seed=seed) if balanced else SamplerWithoutReplacement(),
-        batch_size=settings.minibatch,
+    buffer.empty()
+    buffer.set_sampler(
+        BalancedTrajectorySampler(seed=seed) if balanced else SamplerWithoutReplacement()
     )
     buffer.extend(data.exclude("next"))
     totals: dict[str, list[float]] = {}

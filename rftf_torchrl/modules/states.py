@@ -31,7 +31,7 @@ def evaluate_states(
     states: TensorDictBase,
     *,
     out_key: NestedKey = TEMPORAL_VALUE,
-    chunk_size: int = 1024,
+    chunk_size: int = 256,
     device: torch.device | str | None = None,
 ) -> Tensor:
     """Run a state-value module over a flat batch of states, frozen and in bounded memory.
@@ -75,7 +75,7 @@ def values_of_states(
     *,
     in_keys: Sequence[NestedKey] | None = None,
     out_key: NestedKey = TEMPORAL_VALUE,
-    chunk_size: int = 1024,
+    chunk_size: int = 256,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return V(s_t) and V(s_{t+1}) of transitions with one forward per distinct state.

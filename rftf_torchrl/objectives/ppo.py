@@ -138,7 +138,7 @@ class RFTFPPOLoss(ClipPPOLoss):
         self._out_keys = values
 
     @torch.no_grad()
-    def add_reference(self, tensordict: TensorDictBase, *, minibatch: int = 512) -> TensorDictBase:
+    def add_reference(self, tensordict: TensorDictBase, *, minibatch: int = 256) -> TensorDictBase:
         """Writes the reference's distribution parameters under ``"reference"``.
 
         Call it once per batch of data, before the update epochs.

@@ -94,4 +94,4 @@ def clip_and_check_gradients(
 
 
 def _first_bad(value: Tensor) -> float:
-    return float(value[~torch.isfinite(value)].flatten()[0])
+    return float(value.detach()[~torch.isfinite(value)].flatten()[0])

@@ -19,6 +19,7 @@ def mark_executed(
     executed_key: NestedKey = EXECUTED,
     chunk_key: NestedKey = CHUNK,
     log_prob_key: NestedKey = LOG_PROB,
+    minibatch: int = 256,
 ) -> TensorDictBase:
     """Move the environment's record of executed actions to where the losses read it.
 
@@ -36,6 +37,7 @@ def mark_executed(
         executed_key: bool [*B, H], written here.
         chunk_key: [*B, H, A], the chunk of actions.
         log_prob_key: float [*B], overwritten.
+        minibatch: decisions per forward pass of the actor, which bounds the memory.
 
     Returns:
         ``tensordict``.
@@ -62,14 +64,17 @@ def mark_executed(
     tensordict.set(executed_key, executed)
     if actor is None or bool(executed.all()):
         return tensordict
+    inputs = tensordict.select(*actor.in_keys, executed_key, chunk_key, strict=False).reshape(-1)
+    log_probs = []
     with torch.no_grad(), eval_mode(actor):
-        distribution = actor.get_dist(tensordict.copy())
-        if getattr(distribution, "executed", None) is None:
-            raise ValueError(
-                f"{int((~executed).sum())} actions were not executed, but the actor's "
-                f"{type(distribution).__name__} does not read {executed_key!r}, so its "
-                "log-probabilities would count them. Use ChunkNormal or ChunkCategorical, or an "
-                "actor built by gaussian_actor."
-            )
-        log_prob = distribution.log_prob(tensordict.get(chunk_key))
-    return tensordict.set(log_prob_key, log_prob)
+        for piece in inputs.split(minibatch):
+            distribution = actor.get_dist(piece.copy())
+            if getattr(distribution, "executed", None) is None:
+                raise ValueError(
+                    f"{int((~executed).sum())} actions were not executed, but the actor's "
+                    f"{type(distribution).__name__} does not read {executed_key!r}, so its "
+                    "log-probabilities would count them. Use ChunkNormal or ChunkCategorical, or "
+                    "an actor built by gaussian_actor."
+                )
+            log_probs.append(distribution.log_prob(piece.get(chunk_key)))
+    return tensordict.set(log_prob_key, torch.cat(log_probs).reshape(tensordict.batch_size))

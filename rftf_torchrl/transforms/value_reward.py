@@ -92,7 +92,7 @@ class ValueReward(Transform):
         outcome_key: NestedKey = OUTCOME_REWARD,
         dense_key: NestedKey = DENSE_REWARD,
         value_key: NestedKey = TEMPORAL_VALUE,
-        chunk_size: int = 1024,
+        chunk_size: int = 256,
     ) -> None:
         if not 0.0 <= gamma <= 1.0:
             raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
