@@ -24,6 +24,8 @@ __all__ = ["EpisodeCollector", "TooManyCrashesError"]
 
 logger = logging.getLogger(__name__)
 
+_START_UP_SECONDS = 120.0
+
 
 class TooManyCrashesError(RuntimeError):
     """Worker processes died or hung more often than ``max_restarts`` allows."""
@@ -44,6 +46,7 @@ def _serve(connection: Connection, make_env, policy) -> None:
     torch.set_num_threads(1)
     envs: dict[Any, EnvBase] = {}
     try:
+        connection.send(("ready", -1, None))
         while (job := connection.recv()) is not None:
             episodes, deterministic, seed = job
             torch.manual_seed(seed)
@@ -76,7 +79,12 @@ class _Worker:
         theirs.close()
         self.remaining: dict[int, Episode] = {}
         self.running: set[int] = set()
+        self.ready = False
         self.last_message = time.monotonic()
+
+    def patience(self, timeout: float) -> float:
+        """Seconds of silence to bear; loading the libraries counts for more than a step."""
+        return timeout if self.ready else max(timeout, _START_UP_SECONDS)
 
     def submit(self, episodes: dict[int, Episode], deterministic: bool, seed: int) -> None:
         self.remaining = dict(episodes)
@@ -112,7 +120,8 @@ class EpisodeCollector:
         policy: TensorDict policy on any device. Workers hold a CPU copy in shared memory, which
             :meth:`update_policy_weights_` refreshes.
         workers: number of processes; 0 runs in this process (no protection against crashes).
-        timeout: seconds without any sign of life from a worker before it counts as hung.
+        timeout: seconds without any sign of life from a worker before it counts as hung; a worker
+            that is still starting has two minutes at least.
         max_restarts: how many dead or hung workers to replace before giving up.
 
     Attributes:
@@ -240,8 +249,9 @@ class EpisodeCollector:
                 if result is not None:
                     yield result
             for worker in busy.values():
-                if time.monotonic() - worker.last_message > self._timeout:
-                    self._replace(worker, f"hung for {self._timeout:g} s", deterministic, seed)
+                patience = worker.patience(self._timeout)
+                if time.monotonic() - worker.last_message > patience:
+                    self._replace(worker, f"hung for {patience:g} s", deterministic, seed)
 
     def _receive(self, worker: _Worker, deterministic: bool, seed: int) -> EpisodeResult | None:
         try:
@@ -252,6 +262,9 @@ class EpisodeCollector:
             self._replace(worker, why, deterministic, seed)
             return None
         worker.last_message = time.monotonic()
+        if kind == "ready":
+            worker.ready = True
+            return None
         if kind == "error":
             raise RuntimeError(f"a collector worker failed: {payload}")
         if kind == "start":

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rftf_torchrl.envs.metaworld.goals import CELLS, GoalSampler
@@ -28,6 +28,7 @@ def drawn(split: str, *seeds: int) -> np.ndarray:
 seeds = st.integers(0, 2**63 - 1)
 
 
+@settings(deadline=None)
 @given(seeds, seeds)
 def test_training_draws_even_cells_and_testing_odd_ones(task, seed):
     for split, parity in (("train", 0), ("test", 1)):
