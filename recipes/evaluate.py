@@ -12,15 +12,13 @@ import logging
 from pathlib import Path
 
 import hydra
-from finetune import environment_factory
 from tensordict import TensorDictBase
 from torch import nn
 from train_bc import policy_file
-from train_value import value_file
+from train_value import environment_factory, episode_collector, value_file
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.envs import EpisodeCollector
 from rftf_torchrl.envs.metaworld import SAME_SCENE, get_task
 from rftf_torchrl.evaluation import (
     SuccessReport,
@@ -47,9 +45,7 @@ def run_held_out(
     """Success on held-out states, and the trajectories."""
     episodes = held_out_episodes(config.env.tasks, config.evaluation.episodes_per_task)
     with (
-        EpisodeCollector(
-            environment_factory(config, "test"), policy, workers=config.collector.workers
-        ) as collector,
+        episode_collector(config, "test", policy) as collector,
         progress_bar(len(episodes), f"evaluate {label}") as bar,
     ):
         trajectories = collector.collect(
@@ -69,9 +65,7 @@ def check_language(config: RunConfig, policy: nn.Module) -> dict | None:
         return None
     episodes = held_out_episodes(tasks, config.evaluation.swapped_per_task)
     with (
-        EpisodeCollector(
-            environment_factory(config, "test"), policy, workers=config.collector.workers
-        ) as collector,
+        episode_collector(config, "test", policy) as collector,
         progress_bar(2 * config.evaluation.swapped_per_task * 2 * len(pairs), "language") as bar,
     ):
         return instruction_sensitivity(

@@ -22,12 +22,12 @@ from tensordict import TensorDictBase
 from torch import nn
 from torchrl.data import LazyTensorStorage, SamplerWithoutReplacement, TensorDictReplayBuffer
 from train_bc import policy_file
-from train_value import value_file
+from train_value import episode_collector, value_file
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.envs import Episode, EpisodeCollector
-from rftf_torchrl.envs.metaworld import MetaWorldFactory, get_task
+from rftf_torchrl.envs import Episode
+from rftf_torchrl.envs.metaworld import get_task
 from rftf_torchrl.evaluation import (
     exploitation_watch,
     final_value_auc,
@@ -65,11 +65,6 @@ logger = logging.getLogger("finetune")
 
 def run_name(config: RunConfig) -> str:
     return "rftf" if config.reward.dense_weight else "sparse"
-
-
-def environment_factory(config: RunConfig, split: str) -> MetaWorldFactory:
-    env = config.env
-    return MetaWorldFactory(split, env.image_size, env.chunk_size, env.action_repeat, env.horizon)
 
 
 def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
@@ -200,13 +195,7 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
     iterations = settings.iterations + warmup
     bar = progress_bar(range(done, iterations), name)
     with (
-        EpisodeCollector(
-            environment_factory(config, "train"),
-            policy,
-            workers=config.collector.workers,
-            timeout=config.collector.timeout,
-            max_restarts=config.collector.max_restarts,
-        ) as collector,
+        episode_collector(config, "train", policy) as collector,
         make_logger(config.logger.kind, folder, {"seed": config.seed}) as log,
     ):
         for iteration in bar:

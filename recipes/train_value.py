@@ -17,6 +17,7 @@ import hydra
 import torch
 from collect_demos import demos_folder
 from tensordict import TensorDictBase
+from torch import nn
 from train_bc import policy_file
 
 from rftf_torchrl import keys
@@ -24,6 +25,7 @@ from rftf_torchrl.configs import RunConfig, register, start_run
 from rftf_torchrl.data import Demonstrations, load_demonstrations, sample_clips
 from rftf_torchrl.envs import Episode, EpisodeCollector
 from rftf_torchrl.envs.metaworld import MetaWorldFactory
+from rftf_torchrl.envs.metaworld.goals import Split
 from rftf_torchrl.functional import pairwise_accuracy, value_order_correlation
 from rftf_torchrl.modules import (
     EncoderConfig,
@@ -54,21 +56,32 @@ def value_file(config: RunConfig) -> Path:
     return Path(config.value.path or Path(config.output, "value", "value.safetensors"))
 
 
+def environment_factory(config: RunConfig, split: Split) -> MetaWorldFactory:
+    env = config.env
+    return MetaWorldFactory(split, env.image_size, env.chunk_size, env.action_repeat, env.horizon)
+
+
+def episode_collector(config: RunConfig, split: Split, policy: nn.Module) -> EpisodeCollector:
+    return EpisodeCollector(
+        environment_factory(config, split),
+        policy,
+        workers=config.collector.workers,
+        timeout=config.collector.timeout,
+        max_restarts=config.collector.max_restarts,
+    )
+
+
 def failed_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
     """Episodes [T] in which the cloned policy failed, and the simulator steps they cost."""
     policy, _ = load_policy(policy_file(config))
-    env = config.env
-    factory = MetaWorldFactory(
-        "train", env.image_size, env.chunk_size, env.action_repeat, env.horizon
-    )
     seed = derive_seed(config.seed, "failures")
     episodes = [
         Episode(task, derive_seed(seed, task, number) % 2**31)
-        for task in env.tasks
+        for task in config.env.tasks
         for number in range(config.value.failure_episodes)
     ]
     with (
-        EpisodeCollector(factory, policy, workers=config.collector.workers) as collector,
+        episode_collector(config, "train", policy) as collector,
         progress_bar(len(episodes), "failures") as bar,
     ):
         data = label_outcomes(
@@ -76,7 +89,7 @@ def failed_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
         )
     failed = data[~data[keys.TRAJECTORY_SUCCESS].squeeze(-1)]
     ids = failed[keys.TRAJECTORY]
-    steps = int(data["next", "executed"].sum()) * env.action_repeat
+    steps = int(data["next", "executed"].sum()) * config.env.action_repeat
     return [failed[ids == number] for number in ids.unique().tolist()], steps
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from torchrl.data.vla import ACTION_CHUNK_KEY, ACTION_IS_PAD_KEY, IMAGE_KEY, STATE_KEY
 
 IMAGE = IMAGE_KEY
-WRIST_IMAGE = ("observation", "wrist_image")
 STATE = STATE_KEY
 TOKENS = ("instruction", "tokens")
 TOKEN_MASK = ("instruction", "mask")
@@ -21,7 +20,6 @@ SCALE = "scale"
 LOGITS = "logits"
 CHUNK = ACTION_CHUNK_KEY
 CHUNK_IS_PAD = ACTION_IS_PAD_KEY
-ACTION_TOKENS = ("vla_action", "tokens")
 LOG_PROB = ("vla_action", "log_probs")
 EXECUTED = ("vla_action", "executed")
 REFERENCE = "reference"
