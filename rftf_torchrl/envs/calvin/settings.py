@@ -1,0 +1,54 @@
+"""calvin_env's own settings of a scene, read from the files of the user's clone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from omegaconf import DictConfig, OmegaConf
+
+__all__ = ["SCENES", "Scene", "camera_settings", "env_settings", "task_settings"]
+
+Scene = Literal["A", "B", "C", "D"]
+SCENES: tuple[Scene, ...] = get_args(Scene)
+
+
+def check_scene(scene: str) -> None:
+    """Refuse an unknown scene."""
+    if scene not in SCENES:
+        raise ValueError(f"scene must be 'A', 'B', 'C' or 'D', got {scene!r}")
+
+
+def env_settings(root: Path, scene: Scene) -> dict[str, Any]:
+    """Arguments of calvin_env's environment: without its cameras, display and virtual reality.
+
+    The files are merged here rather than composed by hydra, which can be initialised only once a
+    process: a recipe already did.
+    """
+    conf = root / "conf"
+    robot = OmegaConf.load(conf / "robot" / "panda_longer_finger.yaml")
+    del robot["defaults"]
+    settings = OmegaConf.create(
+        {
+            "data_path": "data",
+            "use_vr": False,
+            "cameras": {},
+            "scene": OmegaConf.load(conf / "scene" / f"calvin_scene_{scene}.yaml"),
+            "robot": OmegaConf.merge(OmegaConf.load(conf / "robot" / "panda.yaml"), robot),
+            "env": OmegaConf.load(conf / "env" / "play_table_env.yaml"),
+        }
+    )
+    OmegaConf.resolve(settings)
+    own = {"use_egl": False, "use_scene_info": True}
+    return {k: v for k, v in settings.env.items() if not k.startswith("_")} | own
+
+
+def camera_settings(root: Path, name: str, size: int) -> DictConfig:
+    """The camera ``"static"`` or ``"gripper"`` with pictures of size x size."""
+    camera = OmegaConf.load(root / "conf" / "cameras" / "cameras" / f"{name}.yaml")
+    return OmegaConf.merge(camera, {"width": size, "height": size})
+
+
+def task_settings(root: Path) -> DictConfig:
+    """The definitions of the tasks, which calvin_env's oracle takes."""
+    return OmegaConf.load(root / "conf" / "tasks" / "new_playtable_tasks.yaml")
