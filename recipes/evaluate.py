@@ -12,14 +12,20 @@ import logging
 from pathlib import Path
 
 import hydra
+from simulators import (
+    environment_factory,
+    episode_collector,
+    instruction_of,
+    same_scene_pairs,
+    task_names,
+)
 from tensordict import TensorDictBase
 from torch import nn
 from train_bc import policy_file
-from train_value import environment_factory, episode_collector, value_file
+from train_value import value_file
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.envs.metaworld import SAME_SCENE, get_task
 from rftf_torchrl.evaluation import (
     SuccessReport,
     final_value_auc,
@@ -33,10 +39,6 @@ from rftf_torchrl.modules import TemporalValueModel, load_policy, values_of_stat
 from rftf_torchrl.training import prepare_output, progress_bar, write_json_atomic
 
 logger = logging.getLogger("evaluate")
-
-
-def task_names(config: RunConfig) -> dict[int, str]:
-    return {get_task(name).id: name for name in config.env.tasks}
 
 
 def run_held_out(
@@ -60,7 +62,7 @@ def run_held_out(
 def check_language(config: RunConfig, policy: nn.Module) -> dict | None:
     """What the policy does under the partner's sentence; None without a same-scene pair."""
     tasks = config.env.tasks
-    pairs = [pair for pair in SAME_SCENE if set(pair) <= set(tasks)]
+    pairs = same_scene_pairs(config)
     if not pairs or not config.evaluation.swapped_per_task:
         return None
     episodes = held_out_episodes(tasks, config.evaluation.swapped_per_task)
@@ -97,7 +99,7 @@ def film(
         folder,
         before=before,
         value_model=value_model,
-        instruction_of=lambda name: get_task(name).instruction,
+        instruction_of=lambda name: instruction_of(config, name),
         labels=("cloned", "fine-tuned"),
         size=config.evaluation.video_size,
         fps=6,

@@ -18,16 +18,16 @@ from pathlib import Path
 
 import hydra
 import torch
+from simulators import episode_collector, task_names
 from tensordict import TensorDictBase
 from torch import nn
 from torchrl.data import LazyTensorStorage, SamplerWithoutReplacement, TensorDictReplayBuffer
 from train_bc import policy_file
-from train_value import episode_collector, value_file
+from train_value import value_file
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
 from rftf_torchrl.envs import Episode
-from rftf_torchrl.envs.metaworld import get_task
 from rftf_torchrl.evaluation import (
     exploitation_watch,
     final_value_auc,
@@ -104,11 +104,13 @@ def simulator_steps(config: RunConfig, data: TensorDictBase) -> int:
     return int(data["next", "executed"].sum()) * config.env.action_repeat
 
 
-def success_rates(data: TensorDictBase, tasks: list[str]) -> dict[str, float]:
+def success_rates(data: TensorDictBase, names: dict[int, str]) -> dict[str, float]:
     ends = data[data["next", "done"].squeeze(-1)]
     success = ends["next", keys.SUCCESS].squeeze(-1).float()
     task_ids = ends[keys.TASK_ID].squeeze(-1)
-    rates = {f"success/{name}": success[task_ids == get_task(name).id].mean() for name in tasks}
+    rates = {
+        f"success/{name}": success[task_ids == number].mean() for number, name in names.items()
+    }
     by_task = {key: float(rate) for key, rate in rates.items()}
     return {"success": sum(by_task.values()) / len(by_task), **by_task}
 
@@ -217,7 +219,7 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
                     data,
                     [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE],
                 )
-            metrics = {**success_rates(data, config.env.tasks), **progress}
+            metrics = {**success_rates(data, task_names(config)), **progress}
             if value_model is not None:
                 metrics |= exploitation_watch(data)
                 if iteration == 0:

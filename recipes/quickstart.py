@@ -20,8 +20,9 @@ from pathlib import Path
 
 import hydra
 from collect_demos import collect
-from evaluate import add_values, check_language, film, run_held_out, task_names
+from evaluate import add_values, check_language, film, run_held_out
 from finetune import finetune, read_metrics, refuse_used_folder, run_name
+from simulators import task_names
 from tensordict import TensorDictBase
 from train_bc import clone, policy_file
 from train_value import train_value, value_file

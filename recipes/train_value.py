@@ -16,16 +16,14 @@ from pathlib import Path
 import hydra
 import torch
 from collect_demos import demos_folder
+from simulators import episode_collector
 from tensordict import TensorDictBase
-from torch import nn
 from train_bc import policy_file
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
 from rftf_torchrl.data import Demonstrations, load_demonstrations, sample_clips
-from rftf_torchrl.envs import Episode, EpisodeCollector
-from rftf_torchrl.envs.metaworld import MetaWorldFactory
-from rftf_torchrl.envs.metaworld.goals import Split
+from rftf_torchrl.envs import Episode
 from rftf_torchrl.functional import pairwise_accuracy, value_order_correlation
 from rftf_torchrl.modules import (
     EncoderConfig,
@@ -54,21 +52,6 @@ logger = logging.getLogger("train_value")
 
 def value_file(config: RunConfig) -> Path:
     return Path(config.value.path or Path(config.output, "value", "value.safetensors"))
-
-
-def environment_factory(config: RunConfig, split: Split) -> MetaWorldFactory:
-    env = config.env
-    return MetaWorldFactory(split, env.image_size, env.chunk_size, env.action_repeat, env.horizon)
-
-
-def episode_collector(config: RunConfig, split: Split, policy: nn.Module) -> EpisodeCollector:
-    return EpisodeCollector(
-        environment_factory(config, split),
-        policy,
-        workers=config.collector.workers,
-        timeout=config.collector.timeout,
-        max_restarts=config.collector.max_restarts,
-    )
 
 
 def failed_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
