@@ -9,6 +9,7 @@ from __future__ import annotations
 from torchrl.data.vla import ACTION_CHUNK_KEY, ACTION_IS_PAD_KEY, IMAGE_KEY, STATE_KEY
 
 IMAGE = IMAGE_KEY
+WRIST_IMAGE = ("observation", "wrist_image")
 STATE = STATE_KEY
 TOKENS = ("instruction", "tokens")
 TOKEN_MASK = ("instruction", "mask")
