@@ -39,9 +39,7 @@ def outcomes(state: Mapping[str, Any], task: str) -> list[State]:
         []
     """
     get_task(task)
-    return [
-        {**state, **effect} for condition, effect in _RULES[task] if _holds(state, condition)
-    ]
+    return [{**state, **effect} for condition, effect in _RULES[task] if _holds(state, condition)]
 
 
 def _holds(state: Mapping[str, Any], condition: State) -> bool:

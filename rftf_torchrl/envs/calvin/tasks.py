@@ -59,12 +59,12 @@ def _tasks() -> Iterator[tuple[str, str, str]]:
             yield name, f"lift from {place}", f"pick up the {block} block {where}"
     yield "place_in_slider", "place", "put the block that you hold into the sliding cabinet"
     yield "place_in_drawer", "place", "put the block that you hold into the drawer"
+    yield "stack_block", "stack", "put the block that you hold on top of another block"
+    yield "unstack_block", "unstack", "take the upper block off the stack"
     for lamp, words in (("lightbulb", "yellow lamp"), ("led", "green lamp")):
         for state in ("on", "off"):
             yield f"turn_{state}_{lamp}", "lamp", f"switch the {words} {state}"
     yield "push_into_drawer", "push into drawer", "sweep the block into the open drawer"
-    yield "stack_block", "stack", "put the block that you hold on top of another block"
-    yield "unstack_block", "unstack", "take the upper block off the stack"
 
 
 TASKS: dict[str, CalvinTask] = {
