@@ -28,10 +28,13 @@ class CalvinNotInstalledError(ImportError):
 @contextlib.contextmanager
 def quiet():
     """Hold back what calvin_env and old gym print and warn of."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def require_calvin_env() -> Path:
