@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from multiprocessing.connection import Connection, wait
@@ -18,7 +18,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
-from rftf_torchrl.envs.episodes import Episode, EpisodeResult, run_episodes
+from rftf_torchrl.envs.episodes import Episode, EpisodeResult, environment_of, run_episodes
 
 __all__ = ["EpisodeCollector", "TooManyCrashesError"]
 
@@ -116,7 +116,9 @@ class EpisodeCollector:
     running are dropped and counted, never taken for failures; every task gets its share.
 
     Args:
-        make_env: picklable function from an :class:`Episode` to the environment of its task.
+        make_env: picklable function from an :class:`Episode` to the environment of its task; with
+            a method ``environment_of(episode)`` where one environment plays several tasks, see
+            :func:`run_episodes`.
         policy: TensorDict policy on any device. Workers hold a CPU copy in shared memory, which
             :meth:`update_policy_weights_` refreshes.
         workers: number of processes; 0 runs in this process (no protection against crashes).
@@ -233,11 +235,12 @@ class EpisodeCollector:
             )
 
     def _in_workers(self, jobs, deterministic, seed):
-        counts: dict[str, int] = {}
+        counts: dict[Hashable, int] = {}
         shares: list[dict[int, Episode]] = [{} for _ in self._workers]
         for index, episode in jobs.items():
-            turn = counts.get(episode.task, len(counts))
-            counts[episode.task] = turn + 1
+            name = environment_of(self._make_env, episode)
+            turn = counts.get(name, len(counts))
+            counts[name] = turn + 1
             shares[turn % len(shares)][index] = episode
         for worker, share in zip(self._workers, shares, strict=True):
             worker.submit(share, deterministic, seed)

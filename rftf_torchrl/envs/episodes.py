@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-__all__ = ["Episode", "EpisodeResult", "run_episodes"]
+__all__ = ["Episode", "EpisodeResult", "environment_of", "run_episodes"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Episode:
     """One episode to run: nothing but its task and its seed decides where it starts.
 
     Attributes:
-        task: the task's name, which chooses the scene.
+        task: the task's name.
         seed: the initial state within the task.
         instruction: the sentence to give to the policy, ``None`` for the task's own. Another one
             needs an environment with ``set_instruction(text)``.
@@ -44,10 +44,17 @@ class EpisodeResult:
     trajectory: TensorDictBase
 
 
+def environment_of(make_env: Callable[[Episode], EnvBase], episode: Episode) -> Hashable:
+    """What names the environment of an episode: its task, unless ``make_env`` says otherwise."""
+    name = getattr(make_env, "environment_of", None)
+    return episode.task if name is None else name(episode)
+
+
 class _Slot:
     def __init__(self, env: EnvBase, queue: deque[tuple[int, Episode]]) -> None:
         self.env = env
         self.queue = queue
+        self.task = queue[0][1].task
         self.observed = [*env.observation_spec.keys(True, True), *env.done_keys]
         self.index = -1
         self.steps: list[TensorDictBase] = []
@@ -58,6 +65,7 @@ class _Slot:
             return False
         self.index, episode = self.queue.popleft()
         self.steps = []
+        self._give_task(episode)
         self._give_instruction(episode)
         seed = TensorDict({"episode_seed": torch.tensor([episode.seed])})
         self.current = self.env.reset(seed).select(*self.observed)
@@ -69,6 +77,16 @@ class _Slot:
                 "TransformedEnv, an entry reaches the reset only if it is in the state_spec."
             )
         return True
+
+    def _give_task(self, episode: Episode) -> None:
+        give = getattr(self.env, "set_task", None)
+        if give is not None:
+            give(episode.task)
+        elif episode.task != self.task:
+            raise TypeError(
+                f"one environment was given the tasks {self.task!r} and {episode.task!r}, but it "
+                "has no set_task(name)"
+            )
 
     def _give_instruction(self, episode: Episode) -> None:
         give = getattr(self.env, "set_instruction", None)
@@ -107,16 +125,20 @@ def run_episodes(
     envs: dict | None = None,
     on_start: Callable[[int], None] | None = None,
 ) -> Iterator[EpisodeResult]:
-    """Run the episodes, one environment per task, with one policy call for all environments.
+    """Run the episodes in as few environments as they need, with one policy call for all of them.
+
+    There is one environment per task. Where one can play several tasks, ``make_env`` has a method
+    ``environment_of(episode)``: episodes for which it gives the same value share an environment,
+    which has a method ``set_task(name)``.
 
     Args:
         make_env: builds the environment of an episode's task; its reset must take
             ``"episode_seed"``, also inside a ``TransformedEnv`` (declare it in the state_spec).
-        policy: TensorDict policy; called on [K] observations, K being the tasks still running.
-            Its ``in_keys`` are what it is given and its ``out_keys`` what is kept.
+        policy: TensorDict policy; called on [K] observations, K being the environments still
+            running. Its ``in_keys`` are what it is given and its ``out_keys`` what is kept.
         episodes: (index, episode) pairs.
         deterministic: the policy's mean action instead of a sample.
-        envs: environments by task to reuse; new ones are added to it.
+        envs: environments to reuse, by task or ``environment_of``; new ones are added to it.
         on_start: called with the index of an episode before it starts.
 
     Yields:
@@ -124,16 +146,19 @@ def run_episodes(
 
     Raises:
         RuntimeError: when an environment started another episode than the one asked for.
+        TypeError: when an environment lacks the ``set_task`` or ``set_instruction`` that its
+            episodes need.
     """
     envs = {} if envs is None else envs
-    queues: dict[str, deque] = {}
+    queues: dict[Hashable, deque] = {}
     for index, episode in episodes:
-        queues.setdefault(episode.task, deque()).append((index, episode))
+        name = environment_of(make_env, episode)
+        queues.setdefault(name, deque()).append((index, episode))
     slots = []
-    for task, queue in queues.items():
-        if task not in envs:
-            envs[task] = make_env(queue[0][1])
-        slots.append(_Slot(envs[task], queue))
+    for name, queue in queues.items():
+        if name not in envs:
+            envs[name] = make_env(queue[0][1])
+        slots.append(_Slot(envs[name], queue))
 
     def start(slot: _Slot) -> bool:
         if on_start is not None and slot.queue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDict
@@ -91,6 +92,36 @@ class SeededWalk(EnvBase):
 def make_walk(episode: Episode) -> SeededWalk:
     """The task's name is the trouble that its environment makes."""
     return SeededWalk(episode.task)
+
+
+class ManyTasksWalk(SeededWalk):
+    """Plays any task: a task's number is how many decisions are added to its episodes."""
+
+    def __init__(self) -> None:
+        super().__init__("none")
+        self.heard: list[tuple[str, str | None]] = []
+
+    def set_task(self, name: str) -> None:
+        self.task = name
+
+    def set_instruction(self, instruction: str | None) -> None:
+        self.heard.append((self.task, instruction))
+
+    def _step(self, tensordict):
+        out = super()._step(tensordict)
+        done = torch.tensor([self.time == 2 + self.seed % 3 + int(self.task)])
+        return out.update({"done": done, "truncated": done, "success": done & False})
+
+
+@dataclass(frozen=True)
+class ManyTasksFactory:
+    """One environment for all tasks with the same last digit."""
+
+    def __call__(self, episode: Episode) -> ManyTasksWalk:
+        return ManyTasksWalk()
+
+    def environment_of(self, episode: Episode) -> int:
+        return int(episode.task) % 10
 
 
 class Drift(nn.Module):

@@ -6,11 +6,11 @@ import re
 
 import pytest
 import torch
-from fakes import BAD_SEED, make_walk, walk_policy
+from fakes import BAD_SEED, ManyTasksFactory, make_walk, walk_policy
 from torchrl.envs import StepCounter, TransformedEnv
 
 from rftf_torchrl.envs.collector import EpisodeCollector, TooManyCrashesError
-from rftf_torchrl.envs.episodes import Episode
+from rftf_torchrl.envs.episodes import Episode, run_episodes
 
 SEEDS = [4, 7, 5, 9, 6]
 LENGTHS = [3, 3, 4, 2, 2]
@@ -240,3 +240,62 @@ def test_an_empty_list(make_collector):
     message = "the list of episodes is empty: there is nothing to collect"
     with pytest.raises(ValueError, match=f"^{message}$"):
         make_collector(workers=0).collect([])
+
+
+MANY = [
+    Episode("1", 4),
+    Episode("11", 4),
+    Episode("2", 5, "go"),
+    Episode("1", 6),
+    Episode("11", 7, "run"),
+]
+MANY_LENGTHS = [4, 14, 6, 3, 14]
+
+
+def test_one_environment_plays_the_tasks_that_share_it(workers):
+    with EpisodeCollector(ManyTasksFactory(), walk_policy(), workers=workers) as collector:
+        batch = collector.collect(MANY, deterministic=True)
+        again = collector.collect(MANY, deterministic=True)
+    ids = torch.repeat_interleave(torch.arange(5), torch.tensor(MANY_LENGTHS))
+    assert batch["collector", "traj_ids"].tolist() == ids.tolist()
+    assert same(batch, again)
+    assert batch["episode_seed"].flatten().tolist() == [MANY[i].seed for i in ids]
+
+
+def test_an_environment_is_told_task_and_sentence_before_each_episode():
+    envs = {}
+    for _ in run_episodes(
+        ManyTasksFactory(), walk_policy(), list(enumerate(MANY)), deterministic=True, envs=envs
+    ):
+        pass
+    assert {name: env.heard for name, env in envs.items()} == {
+        1: [("1", None), ("11", None), ("1", None), ("11", "run")],
+        2: [("2", "go")],
+    }
+
+
+def test_an_environment_that_can_not_change_its_task():
+    class Factory:
+        def __call__(self, episode):
+            return make_walk(episode)
+
+        def environment_of(self, episode):
+            return "the same"
+
+    episodes = [(0, Episode("left", 1)), (1, Episode("right", 1))]
+    message = "one environment was given the tasks 'left' and 'right', but it has no set_task(name)"
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        list(run_episodes(Factory(), walk_policy(), episodes, deterministic=True))
+
+
+def test_episodes_that_share_an_environment_go_to_all_workers():
+    with EpisodeCollector(ManyTasksFactory(), walk_policy(), workers=2) as collector:
+        shares = []
+        for worker in collector._workers:
+            submit = worker.submit
+            worker.submit = lambda jobs, *rest, submit=submit: (
+                shares.append(sorted(jobs)),
+                submit(jobs, *rest),
+            )
+        collector.collect([Episode("1", seed) for seed in range(5)])
+    assert shares == [[0, 2, 4], [1, 3]]
