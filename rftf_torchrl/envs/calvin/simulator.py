@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -249,7 +250,7 @@ class CalvinSimulator:
     def close(self) -> None:
         """Free the physics engine."""
         if not self._closed:
-            with quiet():
+            with quiet(), suppress(self._engine_error):
                 self._env.close()
             self._closed = True
 
