@@ -1,0 +1,8 @@
+"""A privileged scripted expert for CALVIN: demonstrations without a download."""
+
+from rftf_torchrl.envs.calvin.expert.expert import CalvinExpert
+from rftf_torchrl.envs.calvin.expert.feasible import feasible
+from rftf_torchrl.envs.calvin.expert.geometry import SceneGeometry, scene_geometry
+from rftf_torchrl.envs.calvin.expert.walk import walk_chain
+
+__all__ = ["CalvinExpert", "SceneGeometry", "feasible", "scene_geometry", "walk_chain"]

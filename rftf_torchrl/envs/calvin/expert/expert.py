@@ -1,0 +1,82 @@
+"""A scripted expert for CALVIN's thirty-four tasks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rftf_torchrl.envs.calvin.expert.motions import Skill
+from rftf_torchrl.envs.calvin.expert.servo import Servo, Target
+from rftf_torchrl.envs.calvin.expert.skills import skill
+from rftf_torchrl.envs.calvin.expert.view import View
+from rftf_torchrl.envs.calvin.simulator import CalvinSimulator
+
+__all__ = ["CalvinExpert"]
+
+
+class CalvinExpert:
+    """Does a task by way of waypoints that it takes from the simulator's true state.
+
+    It acts through the relative actions that a policy has, and tries again until it is told to
+    stop: it does not know the oracle.
+
+    Args:
+        noise: standard deviation of Gaussian noise added to the six arm dimensions of an action,
+            so that demonstrations visit states around the expert's path.
+        seed: seed of that noise.
+
+    Example:
+        >>> from rftf_torchrl.envs.calvin import CalvinNotInstalledError, CalvinSimulator
+        >>> expert = CalvinExpert()
+        >>> try:
+        ...     simulator = CalvinSimulator("D")
+        ...     expert.start("open_drawer", simulator)
+        ...     shape = expert.action(simulator).shape
+        ...     simulator.close()
+        ... except CalvinNotInstalledError:
+        ...     shape = (7,)
+        >>> shape
+        (7,)
+    """
+
+    def __init__(self, *, noise: float = 0.0, seed: int = 0) -> None:
+        if noise < 0:
+            raise ValueError(f"noise must not be negative, got {noise}")
+        self._noise = noise
+        self._rng = np.random.default_rng(seed)
+        self._servo = Servo()
+        self._task: str | None = None
+
+    def start(self, task: str, simulator: CalvinSimulator) -> None:
+        """Take up a task where the simulator is now.
+
+        Raises:
+            ValueError: for an unknown task.
+        """
+        self._view = View(simulator)
+        self._task = task
+        self._servo.reset()
+        self._skill: Skill = skill(task, self._view)
+
+    def action(self, simulator: CalvinSimulator) -> np.ndarray:
+        """The next action, float64 [7] in [-1, 1], the gripper exactly 1 or -1.
+
+        Raises:
+            RuntimeError: before :meth:`start`.
+        """
+        if self._task is None:
+            raise RuntimeError("call start(task, simulator) before action(simulator)")
+        self._view.update(simulator)
+        action = self._servo.action(self._next(), self._view.hand, self._view.euler)
+        if self._noise:
+            noisy = action[:6] + self._noise * self._rng.standard_normal(6)
+            action[:6] = np.clip(noisy, -1.0, 1.0)
+        return action
+
+    def _next(self) -> Target:
+        for _ in range(2):
+            target = next(self._skill, None)
+            if target is not None:
+                return target
+            assert self._task is not None
+            self._skill = skill(self._task, self._view)
+        return Target(self._view.hand, self._view.euler, self._view.gripper)

@@ -1,0 +1,55 @@
+"""Which skill does which task."""
+
+from __future__ import annotations
+
+from rftf_torchrl.envs.calvin.expert import furniture, handling
+from rftf_torchrl.envs.calvin.expert.motions import OPEN, Skill, rise
+from rftf_torchrl.envs.calvin.expert.view import View
+from rftf_torchrl.envs.calvin.tasks import get_task
+
+__all__ = ["skill"]
+
+_HOLDING = ("place_in_slider", "place_in_drawer", "stack_block")
+
+
+def skill(task: str, view: View) -> Skill:
+    """One attempt at a task from the present state.
+
+    Raises:
+        ValueError: for an unknown task.
+    """
+    get_task(task)
+    words = task.split("_")
+    lifts_held = words[0] == "lift" and view.held is not None and view.held.name == words[1]
+    if view.held is not None and task not in _HOLDING and not lifts_held:
+        yield from handling.let_go(view)
+    match words:
+        case ["rotate", name, "block", side]:
+            yield from handling.rotate(view, name, side == "left")
+        case ["push", name, "block", side]:
+            yield from handling.push(view, name, side == "left")
+        case ["lift", name, "block", place]:
+            yield from handling.lift(view, name, place)
+        case ["move", "slider", side]:
+            limit = view.geometry.slider_limit if side == "left" else 0.0
+            yield from furniture.move_slider(view, limit)
+            yield from rise(view, OPEN)
+        case ["open", "drawer"]:
+            yield from furniture.open_drawer(view)
+        case ["close", "drawer"]:
+            yield from furniture.close_drawer(view)
+            yield from rise(view, OPEN)
+        case ["turn", state, "lightbulb"]:
+            yield from furniture.set_switch(view, state == "on")
+        case ["turn", _, "led"]:
+            yield from furniture.press_button(view)
+        case ["place", "in", "slider"]:
+            yield from handling.place_in_slider(view)
+        case ["place", "in", "drawer"]:
+            yield from handling.place_in_drawer(view)
+        case ["push", "into", "drawer"]:
+            yield from handling.push_into_drawer(view)
+        case ["stack", "block"]:
+            yield from handling.stack(view)
+        case ["unstack", "block"]:
+            yield from handling.unstack(view)
