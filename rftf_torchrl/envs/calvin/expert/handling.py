@@ -83,14 +83,21 @@ def lift(view: View, name: str, place: str) -> Skill:
 
 
 def let_go(view: View) -> Skill:
-    """Put down what is held, here if something is below, or on the table."""
+    """Put down what is held and leave the block between the fingers, if any, before they close."""
     block = view.held
-    if block is not None and block.place is None:
+    if block is not None and block.place is None and not block.touched_blocks:
         x, y = float(view.hand[0]), float(np.clip(view.hand[1], -0.13, -0.08))
         down = np.array([x, y, 0.442 + _holding(view)])
         yield from travel(view, down, view.euler.copy(), CLOSED, height=0.53)
-    yield from grip(view, OPEN, 3)
-    yield from rise(view, OPEN, float(view.hand[2]) + 0.07)
+    between = [b for b in view.blocks.values() if _between_fingers(view, b)]
+    if between:
+        yield from grip(view, OPEN, 3)
+        yield from rise(view, OPEN, max(b.top for b in between) + 0.055)
+
+
+def _between_fingers(view: View, block: BlockView) -> bool:
+    near = float(np.linalg.norm(block.position[:2] - view.hand[:2])) < 0.05
+    return near and abs(float(view.hand[2] - block.position[2])) < 0.055
 
 
 def uncover(view: View, x: float) -> Skill:

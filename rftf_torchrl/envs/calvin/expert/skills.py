@@ -9,7 +9,8 @@ from rftf_torchrl.envs.calvin.tasks import get_task
 
 __all__ = ["skill"]
 
-_HOLDING = ("place_in_slider", "place_in_drawer", "stack_block")
+_KEEPING = ("place_in_slider", "place_in_drawer", "stack_block", "unstack_block")
+"""Tasks that begin with what is between the fingers."""
 
 
 def skill(task: str, view: View) -> Skill:
@@ -20,8 +21,8 @@ def skill(task: str, view: View) -> Skill:
     """
     get_task(task)
     words = task.split("_")
-    lifts_held = words[0] == "lift" and view.held is not None and view.held.name == words[1]
-    if view.held is not None and task not in _HOLDING and not lifts_held:
+    held = view.held
+    if task not in _KEEPING and not (held is not None and words[:2] == ["lift", held.name]):
         yield from handling.let_go(view)
     match words:
         case ["rotate", name, "block", side]:
