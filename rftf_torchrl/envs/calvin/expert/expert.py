@@ -54,8 +54,9 @@ class CalvinExpert:
         """
         self._view = View(simulator)
         self._task = task
-        self._servo.reset()
-        self._skill: Skill = skill(task, self._view)
+        held = self._view.held
+        self._held = None if held is None else held.name
+        self._skill: Skill = skill(task, self._view, self._held)
 
     def action(self, simulator: CalvinSimulator) -> np.ndarray:
         """The next action, float64 [7] in [-1, 1], the gripper exactly 1 or -1.
@@ -78,5 +79,5 @@ class CalvinExpert:
             if target is not None:
                 return target
             assert self._task is not None
-            self._skill = skill(self._task, self._view)
+            self._skill = skill(self._task, self._view, self._held)
         return Target(self._view.hand, self._view.euler, self._view.gripper)

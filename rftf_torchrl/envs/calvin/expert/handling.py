@@ -27,6 +27,7 @@ __all__ = [
     "grasp",
     "let_go",
     "lift",
+    "pick_up",
     "place_in_drawer",
     "place_in_slider",
     "push",
@@ -36,7 +37,7 @@ __all__ = [
     "unstack",
 ]
 
-_SHELF_TILT = 0.35
+_SHELF_TILT = 0.5
 _TURN = np.deg2rad(60) + 0.22
 
 
@@ -76,8 +77,13 @@ def lift(view: View, name: str, place: str) -> Skill:
     elif place == "drawer" and block.position[1] > -0.215:
         yield from rise(view, OPEN)
         yield from open_drawer(view)
+    yield from pick_up(view, name)
+
+
+def pick_up(view: View, name: str) -> Skill:
+    """Grasp a block where it is and raise it."""
+    back = 0.03 if view.blocks[name].place == "slider" else 0.0
     yield from grasp(view, name)
-    back = 0.03 if place == "slider" else 0.0
     up = np.array([view.hand[0], view.hand[1] - back, max(LANE_Z, view.hand[2] + 0.1)])
     yield from move(view, up, view.euler.copy(), CLOSED)
 

@@ -11,6 +11,8 @@ __all__ = ["Servo", "Target", "tool", "wrap"]
 STEP = np.array([0.02, 0.02, 0.02, 0.05, 0.05, 0.05])
 """What one unit of an action moves the stored target: metres and radians."""
 
+_JUMP = 5.0
+
 
 def wrap(angle: np.ndarray) -> np.ndarray:
     """The same angles between -pi and pi."""
@@ -43,34 +45,38 @@ class Servo:
 
     a = clip(gain (target - hand) / step). The simulator adds actions to a stored target; the
     sum of the actions is kept within ``slack`` of the measured hand, so that a blocked hand
-    presses with a bounded force and comes back at once.
+    presses with a bounded force and comes back at once. A hand that jumped was reset: the sum
+    begins anew.
 
     Args:
         gain: share of the remaining way that is commanded at each step.
         slack: how far the stored target may get away from the hand, in steps of an action.
+        leak: share of that distance that is forgotten at each step, so that a stored target that
+            was elsewhere from the start, behind an obstacle say, is overcome in the end.
     """
 
     gain: float = 0.5
     slack: float = 2.5
+    leak: float = 0.04
     _ahead: np.ndarray | None = field(default=None, repr=False)
     _before: np.ndarray | None = field(default=None, repr=False)
 
-    def reset(self) -> None:
-        """Forget what was commanded before."""
-        self._ahead = self._before = None
+    @staticmethod
+    def _steps(wanted: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        error = wanted - pose
+        error[3:] = wrap(error[3:])
+        return error / STEP
 
     def action(self, target: Target, hand: np.ndarray, euler: np.ndarray) -> np.ndarray:
         """The action [7] towards ``target`` from the measured pose of the hand."""
         pose = np.concatenate([hand, euler])
         wanted = np.concatenate([target.position, target.euler])
-        error = (wanted - pose) / STEP
-        error[3:] = wrap(wanted[3:] - pose[3:]) / STEP[3:]
-        if self._ahead is None or self._before is None:
+        error = self._steps(wanted, pose)
+        moved = np.zeros(6) if self._before is None else self._steps(pose, self._before)
+        if self._ahead is None or np.abs(moved).max() > _JUMP:
             self._ahead = np.zeros(6)
         else:
-            moved = (pose - self._before) / STEP
-            moved[3:] = wrap(pose[3:] - self._before[3:]) / STEP[3:]
-            self._ahead = self._ahead - moved
+            self._ahead = (1.0 - self.leak) * (self._ahead - moved)
         move = self.gain * error
         move[:3] /= max(1.0, np.abs(move[:3]).max() / target.speed)
         move[3:] /= max(1.0, np.abs(move[3:]).max())

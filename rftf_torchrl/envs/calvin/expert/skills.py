@@ -13,16 +13,23 @@ _KEEPING = ("place_in_slider", "place_in_drawer", "stack_block", "unstack_block"
 """Tasks that begin with what is between the fingers."""
 
 
-def skill(task: str, view: View) -> Skill:
+def skill(task: str, view: View, held: str | None = None) -> Skill:
     """One attempt at a task from the present state.
+
+    Args:
+        task: CALVIN's name.
+        view: refreshed by the caller between two targets.
+        held: the block that was in the hand when the task began.
 
     Raises:
         ValueError: for an unknown task.
     """
     get_task(task)
     words = task.split("_")
-    held = view.held
-    if task not in _KEEPING and not (held is not None and words[:2] == ["lift", held.name]):
+    if task in _KEEPING:
+        if held is not None and view.held is None and task != "unstack_block":
+            yield from handling.pick_up(view, held)
+    elif view.held is None or words[:2] != ["lift", view.held.name]:
         yield from handling.let_go(view)
     match words:
         case ["rotate", name, "block", side]:
