@@ -15,7 +15,14 @@ from rftf_torchrl.data.demonstrations import Demonstrations
 from rftf_torchrl.data.format import ACTION
 from rftf_torchrl.data.images import default_keys
 
-INPUT_KEYS: tuple[NestedKey, ...] = (k.IMAGE, k.STATE, k.TOKENS, k.TOKEN_MASK, k.TASK_ID)
+INPUT_KEYS: tuple[NestedKey, ...] = (
+    k.IMAGE,
+    k.WRIST_IMAGE,
+    k.STATE,
+    k.TOKENS,
+    k.TOKEN_MASK,
+    k.TASK_ID,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +80,7 @@ def action_windows(
         demonstrations: where to read from.
         chunk_size: actions per chunk, H.
         keys: the entries of a frame that :meth:`ActionWindows.batch` reads. By default the
-            observation, the instruction and the task, without the image where there is none.
+            observation, the instruction and the task, without the images where there are none.
 
     Returns:
         ``M = num_frames - number of episodes`` examples, in the order of the episodes.

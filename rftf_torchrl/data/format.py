@@ -24,6 +24,7 @@ Entry = tuple[NestedKey, torch.dtype, tuple[int | str, ...]]
 
 RECORDED_ENTRIES: tuple[Entry, ...] = (
     (keys.IMAGE, torch.uint8, (3, "h", "w")),
+    (keys.WRIST_IMAGE, torch.uint8, (3, "wrist_h", "wrist_w")),
     (keys.STATE, torch.float32, ("S",)),
     (keys.TOKENS, torch.int64, ("L",)),
     (keys.TOKEN_MASK, torch.bool, ("L",)),
@@ -31,7 +32,7 @@ RECORDED_ENTRIES: tuple[Entry, ...] = (
 )
 """What a collector records per frame: key, dtype, and shape after the frame dimension.
 
-The image is optional: a folder has it in every episode or in none.
+The images are optional: a folder has each of them in every episode or in none.
 """
 
 STORED_ENTRIES: tuple[Entry, ...] = (

@@ -1,53 +1,59 @@
-"""The one optional entry, the image: a folder has it in every episode or in none."""
+"""The optional entries, the images: a folder has each of them in every episode or in none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from tensordict import NestedKey, TensorDictBase
 
 from rftf_torchrl import keys as k
 from rftf_torchrl.data.format import Entry
 
+IMAGE_SIZES: dict[NestedKey, tuple[str, tuple[str, str]]] = {
+    k.IMAGE: ("image_size", ("h", "w")),
+    k.WRIST_IMAGE: ("wrist_image_size", ("wrist_h", "wrist_w")),
+}
+"""Each image's field in the index, and the letters of its height and width in the entries."""
 
-def has_image(frames: TensorDictBase) -> bool:
-    """Tell frames with ``("observation", "image")`` from state-only ones.
+
+def images_of(frames: TensorDictBase) -> tuple[NestedKey, ...]:
+    """The images that frames have; none for state-only ones.
 
     Args:
         frames: tensordict [T].
 
     Returns:
-        Whether the entry is there.
+        The keys of the images, in the format's order.
 
     Example:
         >>> import torch
         >>> from tensordict import TensorDict
-        >>> has_image(TensorDict({("observation", "state"): torch.zeros(5, 39)}, [5]))
-        False
+        >>> images_of(TensorDict({("observation", "image"): torch.zeros(5, 3, 8, 8)}, [5]))
+        (('observation', 'image'),)
     """
-    return frames.get(k.IMAGE, None) is not None
+    return tuple(key for key in IMAGE_SIZES if frames.get(key, None) is not None)
 
 
-def expected_entries(entries: Iterable[Entry], *, image: bool) -> tuple[Entry, ...]:
-    """Leave the image out of the format's entries where there is none.
+def expected_entries(entries: Iterable[Entry], images: Collection[NestedKey]) -> tuple[Entry, ...]:
+    """Leave the images that are not there out of the format's entries.
 
     Args:
         entries: key, dtype and trailing shape of each entry.
-        image: whether the frames have images.
+        images: the keys of the images that the frames have.
 
     Returns:
         The entries to expect, in their order.
 
     Example:
         >>> from rftf_torchrl.data.format import RECORDED_ENTRIES
-        >>> [entry[0] for entry in expected_entries(RECORDED_ENTRIES, image=False)][:2]
+        >>> [entry[0] for entry in expected_entries(RECORDED_ENTRIES, [])][:2]
         [('observation', 'state'), ('instruction', 'tokens')]
     """
-    return tuple(entry for entry in entries if image or entry[0] != k.IMAGE)
+    return tuple(entry for entry in entries if entry[0] in images or entry[0] not in IMAGE_SIZES)
 
 
 def default_keys(frames: TensorDictBase, keys: Iterable[NestedKey]) -> tuple[NestedKey, ...]:
-    """Leave the image out of the keys that are read by default where there is none.
+    """Leave the images that are not there out of the keys that are read by default.
 
     Args:
         frames: tensordict [N] to read from.
@@ -63,5 +69,5 @@ def default_keys(frames: TensorDictBase, keys: Iterable[NestedKey]) -> tuple[Nes
         >>> default_keys(frames, [("observation", "image"), ("observation", "state")])
         (('observation', 'state'),)
     """
-    image = has_image(frames)
-    return tuple(key for key in keys if image or key != k.IMAGE)
+    images = images_of(frames)
+    return tuple(key for key in keys if key in images or key not in IMAGE_SIZES)

@@ -35,6 +35,7 @@ class Index:
         num_frames: the number of frames in the folder.
         tasks: the tasks.
         episodes: the episodes.
+        wrist_image_size: height and width of the wrist image, None where there is none.
 
     Example:
         >>> Index(True, "metaworld", (64, 64), 39, 4, 1, 0, (), ()).action_dim
@@ -50,6 +51,7 @@ class Index:
     num_frames: int
     tasks: tuple[Task, ...]
     episodes: tuple[Episode, ...]
+    wrist_image_size: tuple[int, int] | None = None
 
 
 INDEX_FIELDS: dict[str, tuple[type, ...]] = {
@@ -63,6 +65,7 @@ INDEX_FIELDS: dict[str, tuple[type, ...]] = {
     "tasks": (list,),
     "episodes": (list,),
 }
+IMAGE_FIELDS = ("image_size", "wrist_image_size")
 
 
 def write_index(root: Path, index: Index) -> None:
@@ -80,6 +83,8 @@ def write_index(root: Path, index: Index) -> None:
         1
     """
     content = {"format_version": FORMAT_VERSION, **asdict(index)}
+    if index.wrist_image_size is None:
+        del content["wrist_image_size"]
     index_file(root).write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -116,11 +121,10 @@ def read_index(root: Path) -> tuple[Index | None, list[str]]:
     malformed = [f"{INDEX_FILE}: {line}" for line in _malformed(content)]
     if malformed:
         return None, malformed
-    size = content["image_size"]
     index = Index(
         **{
             **{name: content[name] for name in INDEX_FIELDS},
-            "image_size": None if size is None else tuple(size),
+            **{name: content.get(name) and tuple(content[name]) for name in IMAGE_FIELDS},
             "tasks": tuple(Task(**_fields(task, TASK_FIELDS)) for task in content["tasks"]),
             "episodes": tuple(
                 Episode(**_fields(episode, EPISODE_FIELDS)) for episode in content["episodes"]
@@ -178,9 +182,12 @@ def _malformed(content: dict[str, Any]) -> list[str]:
     problems = field_problems(content, INDEX_FIELDS, "the file")
     if problems:
         return problems
-    size = content["image_size"]
-    if size is not None and [type(number) for number in size] != [int, int]:
-        problems.append(f"'image_size' is {size}, expected [height, width] or null")
+    for name in IMAGE_FIELDS:
+        size = content.get(name)
+        if size is not None and not (
+            isinstance(size, list) and [type(number) for number in size] == [int, int]
+        ):
+            problems.append(f"{name!r} is {size}, expected [height, width] or null")
     for name, fields in (("task", TASK_FIELDS), ("episode", EPISODE_FIELDS)):
         for position, record in enumerate(content[f"{name}s"]):
             problems += field_problems(record, fields, f"{name} at position {position}")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from tensordict import TensorDictBase
 
-from rftf_torchrl import keys
 from rftf_torchrl.data.checks import content_problems, entry_problems, label_problems
 from rftf_torchrl.data.format import FRAMES_FOLDER, INDEX_FILE, STORED_ENTRIES
-from rftf_torchrl.data.images import expected_entries, has_image
+from rftf_torchrl.data.images import IMAGE_SIZES, expected_entries, images_of
 from rftf_torchrl.data.index import Index
 
 
@@ -27,15 +26,19 @@ def frame_problems(frames: TensorDictBase, index: Index) -> list[str]:
         >>> frame_problems(TensorDict({}, [8]), index)[0]
         'frames: 8 frames, demonstrations.json says 9'
     """
-    entries = expected_entries(STORED_ENTRIES, image=index.image_size is not None)
+    images = {key: getattr(index, field) for key, (field, _) in IMAGE_SIZES.items()}
+    entries = expected_entries(STORED_ENTRIES, [key for key, size in images.items() if size])
     sizes = {"S": index.state_dim, "A": index.action_dim}
-    if index.image_size is not None:
-        sizes["h"], sizes["w"] = index.image_size
+    for key, size in images.items():
+        sizes.update(zip(IMAGE_SIZES[key][1], size or (), strict=False))
     problems = []
     if len(frames) != index.num_frames:
         problems.append(f"{len(frames)} frames, {INDEX_FILE} says {index.num_frames}")
-    if index.image_size is None and has_image(frames):
-        problems.append(f"key {keys.IMAGE!r}: there, but {INDEX_FILE} says 'image_size' null")
+    for key in images_of(frames):
+        if images[key] is None:
+            problems.append(
+                f"key {key!r}: there, but {INDEX_FILE} says {IMAGE_SIZES[key][0]!r} null"
+            )
     problems += entry_problems(frames, entries, sizes)
     sound = frames.select(
         *(entry[0] for entry in entries if not entry_problems(frames, [entry], sizes))

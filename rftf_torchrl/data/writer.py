@@ -26,7 +26,7 @@ from rftf_torchrl.data.format import (
     as_tasks,
     frames_folder,
 )
-from rftf_torchrl.data.images import expected_entries, has_image
+from rftf_torchrl.data.images import IMAGE_SIZES, expected_entries, images_of
 from rftf_torchrl.data.index import Index, write_index
 
 
@@ -122,7 +122,7 @@ class DemonstrationWriter:
         Args:
             tensordict: [T] frames with image, state, instruction and action, ``T >= 2``. The last
                 frame is the observation after the last action, and its action is zero. The image
-                may be absent, from all episodes of the folder or from none.
+                may be absent, and a wrist image be there, in all episodes of the folder or in none.
             task_id: the id of one of the tasks.
             success: whether the episode reached its goal.
             goal_seed: the seed that the goal was drawn with.
@@ -142,7 +142,7 @@ class DemonstrationWriter:
         if problems:
             raise DemonstrationError(f"Episode {index} for {self.root}", problems)
         length = len(tensordict)
-        entries = expected_entries(RECORDED_ENTRIES, image=has_image(tensordict))
+        entries = expected_entries(RECORDED_ENTRIES, images_of(tensordict))
         frames = tensordict.select(*(key for key, _, _ in entries)).detach().cpu()
         frames[keys.TASK_ID] = torch.full((length, 1), task_id, dtype=torch.int64)
         frames[EPISODE] = torch.full((length, 1), index, dtype=torch.int64)
@@ -186,16 +186,20 @@ class DemonstrationWriter:
         for episode in self.episodes:
             part = TensorDict.load_memmap(self._part(episode.index))
             joined[episode.start : episode.stop] = part
+        images = images_of(first)
         index = Index(
             complete=complete,
             simulator=self.simulator,
-            image_size=(self._sizes["h"], self._sizes["w"]) if has_image(first) else None,
             state_dim=self._sizes["S"],
             action_dim=self._sizes["A"],
             action_repeat=self.action_repeat,
             num_frames=total,
             tasks=self.tasks,
             episodes=tuple(self.episodes),
+            **{
+                field: (self._sizes[height], self._sizes[width]) if key in images else None
+                for key, (field, (height, width)) in IMAGE_SIZES.items()
+            },
         )
         write_index(whole, index)
         if self.root.exists():
@@ -236,15 +240,17 @@ class DemonstrationWriter:
             return [f"batch size {tuple(tensordict.batch_size)}, expected one dimension, [T]"]
         known = [task.id for task in self.tasks]
         problems = [] if task_id in known else [f"unknown task_id {task_id}, the tasks are {known}"]
-        image = has_image(tensordict)
-        before = "h" in self._sizes if self.episodes else image
-        if image != before:
-            found = "there, but not in" if image else "missing, but there in"
-            problems.append(
-                f"key {keys.IMAGE!r}: {found} the episodes before; record all episodes of a folder "
-                "with images or all without"
-            )
-        expected = expected_entries(RECORDED_ENTRIES, image=image and before)
+        images = images_of(tensordict)
+        known_images = [key for key, (_, (h, _)) in IMAGE_SIZES.items() if h in self._sizes]
+        before = known_images if self.episodes else images
+        for key in IMAGE_SIZES:
+            if (key in images) != (key in before):
+                found = "there, but not in" if key in images else "missing, but there in"
+                problems.append(
+                    f"key {key!r}: {found} the episodes before; record all episodes of a folder "
+                    "with images or all without"
+                )
+        expected = expected_entries(RECORDED_ENTRIES, set(images) & set(before))
         entries = entry_problems(tensordict, expected, self._sizes)
         if len(tensordict) < 2:
             problems.append(f"{len(tensordict)} frames, expected 2 or more: order needs two")

@@ -340,3 +340,48 @@ def test_tasks_are_checked_at_once(tmp_path):
     )
     with pytest.raises(DemonstrationError, match="the list of tasks is empty"):
         DemonstrationWriter(tmp_path / "demos", tasks=[], simulator="test")
+
+
+def with_wrist(frames, size=(4, 6)):
+    frames["observation", "wrist_image"] = torch.full((len(frames), 3, *size), 7).to(torch.uint8)
+    return frames
+
+
+def test_a_wrist_image_is_optional(tmp_path, tasks, episode):
+    root = tmp_path / "demos"
+    write(root, tasks, with_wrist(episode(5)), with_wrist(episode(3)))
+    index = json.loads((root / "demonstrations.json").read_text())
+    assert (index["image_size"], index["wrist_image_size"]) == ([8, 6], [4, 6])
+    frames = load_demonstrations(root).frames
+    assert frames["observation", "wrist_image"].shape == (8, 3, 4, 6)
+    assert (frames["observation", "wrist_image"] == 7).all()
+
+
+def test_a_wrist_image_without_the_other_is_fine(tmp_path, tasks, episode):
+    frames = with_wrist(episode(5))
+    del frames["observation", "image"]
+    write(tmp_path / "demos", tasks, frames)
+    assert load_demonstrations(tmp_path / "demos").frames["observation", "wrist_image"].any()
+
+
+def test_a_wrist_image_is_there_in_all_episodes_or_in_none(tmp_path, tasks, episode):
+    message = (
+        "key ('observation', 'wrist_image'): missing, but there in the episodes before; record all "
+        "episodes of a folder with images or all without"
+    )
+    with pytest.raises(DemonstrationError, match=re.escape(message)):
+        write(tmp_path / "demos", tasks, with_wrist(episode(5)), episode(3))
+    index = tmp_path / "demos" / "demonstrations.json"
+    content = json.loads(index.read_text())
+    del content["wrist_image_size"]
+    index.write_text(json.dumps(content))
+    message = (
+        "frames: key ('observation', 'wrist_image'): there, but demonstrations.json says "
+        "'wrist_image_size' null"
+    )
+    with pytest.raises(DemonstrationError, match=re.escape(message)):
+        load_demonstrations(tmp_path / "demos")
+    index.write_text(json.dumps({**content, "wrist_image_size": [4, "6"]}))
+    message = "'wrist_image_size' is [4, '6'], expected [height, width] or null"
+    with pytest.raises(DemonstrationError, match=re.escape(message)):
+        load_demonstrations(tmp_path / "demos")
