@@ -21,10 +21,12 @@ key                        shape          dtype     meaning
 "action_is_pad"            [N, 1]         bool      True at an episode's last frame: no action
 ========================== ============== ========= ===============================================
 
-State-only demonstrations have no image: every episode of a folder has it, or none has.
+State-only demonstrations have no image: every episode of a folder has it, or none has. A second
+image, ``("observation", "wrist_image")``, is optional in the same way.
 
 ``demonstrations.json`` holds ``format_version`` (1), ``complete`` (False where the collection was
 interrupted), ``simulator``, ``image_size`` ([h, w], or null where there is no image),
+``wrist_image_size`` (the same for the wrist image; left out where there is none),
 ``state_dim``, ``action_dim``, ``action_repeat``, ``num_frames``, ``tasks`` (a list of ``{id, name,
 instruction}``) and ``episodes`` (a list of ``{index, task_id, start, stop, success, goal_seed,
 split}``: the frames of an episode are ``start`` to ``stop``, exclusive).
@@ -32,6 +34,7 @@ split}``: the frames of an episode are ``start`` to ``stop``, exclusive).
 
 from __future__ import annotations
 
+from rftf_torchrl.data.calvin import CalvinDataset, CalvinWriter, to_demonstrations
 from rftf_torchrl.data.chunks import ActionWindows, action_windows
 from rftf_torchrl.data.clips import sample_clips
 from rftf_torchrl.data.demonstrations import Demonstrations, load_demonstrations
@@ -42,6 +45,8 @@ from rftf_torchrl.data.writer import DemonstrationWriter
 __all__ = [
     "FORMAT_VERSION",
     "ActionWindows",
+    "CalvinDataset",
+    "CalvinWriter",
     "DemonstrationError",
     "DemonstrationWriter",
     "Demonstrations",
@@ -50,5 +55,6 @@ __all__ = [
     "action_windows",
     "load_demonstrations",
     "sample_clips",
+    "to_demonstrations",
     "write_synthetic_demonstrations",
 ]

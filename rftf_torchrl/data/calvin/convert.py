@@ -1,0 +1,135 @@
+"""Annotated spans of CALVIN's data turned into demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from tensordict import TensorDict
+from torch import Tensor
+from tqdm import tqdm
+
+from rftf_torchrl.data.calvin.format import ANNOTATIONS_FILE, SPLITS
+from rftf_torchrl.data.calvin.reader import CalvinDataset
+from rftf_torchrl.data.calvin.spans import CalvinSpan
+from rftf_torchrl.data.format import ACTION, DemonstrationError, Task
+from rftf_torchrl.data.writer import DemonstrationWriter
+from rftf_torchrl.envs.calvin.settings import Scene
+from rftf_torchrl.envs.calvin.tasks import TASKS, get_task
+
+SPLIT_NAMES = dict(zip(SPLITS, ("train", "test"), strict=True))
+
+
+def to_demonstrations(
+    root: str | Path,
+    out: str | Path,
+    *,
+    split: str = "training",
+    image_size: int | None = None,
+    wrist_size: int | None = None,
+    tasks: Collection[str] | None = None,
+    limit: int | None = None,
+    scene: Scene | None = None,
+    tokenizer: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None,
+    show_progress: bool | None = None,
+) -> Path:
+    """Turn the annotated spans of CALVIN's data into a folder of demonstrations.
+
+    A span becomes one successful episode. Its action is CALVIN's relative action; its last frame
+    is the observation after its last action, so that frame's own action, which belongs to what
+    comes next, is left out. Each episode has the tokens of its own sentence; a task's
+    ``instruction`` in the index is this library's. One span is in memory at a time.
+
+    An interruption keeps the spans that were read, with ``complete: false``, as
+    :class:`~rftf_torchrl.data.DemonstrationWriter` does. An existing ``out`` is refused.
+
+    Args:
+        root: the folder of the dataset.
+        out: the folder to make.
+        split: ``"training"`` or ``"validation"``; the episodes are marked ``"train"`` or
+            ``"test"``.
+        image_size: height and width of the image. None leaves images out, and the state holds the
+            scene as well.
+        wrist_size: height and width of the wrist image, None for none.
+        tasks: the names of the tasks to keep, all by default.
+        limit: at most this many spans of each task, the first ones.
+        scene: the scene, for a split without ``scene_info.npy``.
+        tokenizer: n strings -> ``(tokens [n, L], mask [n, L])``;
+            :class:`~rftf_torchrl.transforms.HashTokenizer` by default.
+        show_progress: False shows no progress bar. None shows it where stderr is a terminal.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        FileNotFoundError: where there is no such split.
+        FileExistsError: where ``out`` exists.
+        DemonstrationError: at data that cannot be used, with file, episode and key.
+        ValueError: at an unknown split, task or scene, a limit below 1, or where no span is left.
+
+    Example:
+        >>> import tempfile
+        >>> from rftf_torchrl.data import load_demonstrations
+        >>> from rftf_torchrl.data.calvin import write_synthetic_calvin
+        >>> folder = tempfile.mkdtemp()
+        >>> root = write_synthetic_calvin(folder + "/data")
+        >>> demos = load_demonstrations(to_demonstrations(root, folder + "/demos", image_size=8))
+        >>> [(task.id, task.name) for task in demos.tasks]
+        [(14, 'open_drawer'), (31, 'turn_on_led')]
+        >>> demos.frames["action"].shape
+        torch.Size([36, 7])
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}, expected 1 or more, or None.")
+    names = None if tasks is None else {get_task(name).name for name in tasks}
+    dataset = CalvinDataset(
+        root,
+        split,
+        image_size=image_size,
+        wrist_size=wrist_size,
+        scene=scene,
+        tokenizer=tokenizer,
+    )
+    spans = _chosen(dataset.spans, names, limit)
+    if not spans:
+        raise ValueError(
+            f"No span of {dataset.folder / ANNOTATIONS_FILE} has tasks={tasks}: there is nothing "
+            "to write."
+        )
+    present = {span.task for span in spans}
+    records = [Task(t.id, t.name, t.instruction) for t in TASKS.values() if t.name in present]
+    disable = None if show_progress is None else not show_progress
+    with DemonstrationWriter(out, tasks=records, simulator="calvin") as writer:
+        for span in tqdm(spans, desc="convert", disable=disable, dynamic_ncols=True):
+            writer.add_episode(
+                _episode(dataset, span),
+                task_id=span.task_id,
+                success=True,
+                split=SPLIT_NAMES[split],
+            )
+    return Path(out)
+
+
+def _chosen(
+    spans: Sequence[CalvinSpan], names: Collection[str] | None, limit: int | None
+) -> list[CalvinSpan]:
+    counts: dict[str, int] = {}
+    chosen = []
+    for span in spans:
+        if names is not None and span.task not in names:
+            continue
+        counts[span.task] = counts.get(span.task, 0) + 1
+        if limit is None or counts[span.task] <= limit:
+            chosen.append(span)
+    return chosen
+
+
+def _episode(dataset: CalvinDataset, span: CalvinSpan) -> TensorDict:
+    try:
+        frames = dataset.read_span(span)
+    except DemonstrationError as error:
+        raise DemonstrationError(
+            f"CALVIN data in {dataset.folder}, annotation {span.index}", error.problems
+        ) from error
+    frames[ACTION][-1] = 0
+    return frames

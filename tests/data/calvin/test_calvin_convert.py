@@ -1,0 +1,79 @@
+import re
+
+import pytest
+import torch
+
+from rftf_torchrl.data import action_windows, load_demonstrations
+from rftf_torchrl.data.calvin import CalvinDataset, to_demonstrations, write_synthetic_calvin
+from rftf_torchrl.data.calvin import convert as convert_module
+
+
+def test_spans_become_episodes(pristine, tmp_path):
+    out = to_demonstrations(pristine, tmp_path / "out", image_size=10, wrist_size=6)
+    demos = load_demonstrations(out)
+    dataset = CalvinDataset(pristine, image_size=10, wrist_size=6)
+    assert (demos.simulator, demos.complete, demos.action_repeat) == ("calvin", True, 1)
+    assert [(e.task_id, len(e), e.success, e.split) for e in demos.episodes] == [
+        (14, 18, True, "train"),
+        (31, 18, True, "train"),
+    ] * 2
+    for episode, span in zip(demos.episodes, dataset.spans, strict=True):
+        there, frames = dataset.read_span(span), demos.frames[episode.start : episode.stop]
+        assert torch.equal(frames["action"][:-1], there["action"][:-1])
+        assert not frames["action"][-1].any()
+        for key in ("image", "wrist_image", "state"):
+            assert torch.equal(frames["observation", key], there["observation", key])
+        for key in ("tokens", "mask"):
+            assert torch.equal(frames["instruction", key], there["instruction", key])
+    windows = action_windows(demos, chunk_size=8)
+    batch = windows.batch(torch.arange(4))
+    assert batch["observation", "wrist_image"].shape == (4, 3, 6, 6)
+
+
+def test_data_without_pictures(tmp_path):
+    root = write_synthetic_calvin(tmp_path / "data", "validation", image_size=None, scene="C")
+    out = to_demonstrations(root, tmp_path / "out", split="validation")
+    demos = load_demonstrations(out)
+    assert sorted(demos.frames["observation"].keys()) == ["state"]
+    expected = CalvinDataset(root, "validation").read_frames(64, 100)["observation", "state"]
+    assert torch.equal(demos.frames["observation", "state"], expected)
+    assert {episode.split for episode in demos.episodes} == {"test"}
+
+
+def test_tasks_and_limit_choose_spans(pristine, tmp_path):
+    out = to_demonstrations(pristine, tmp_path / "a", tasks=["turn_on_led"], limit=1)
+    demos = load_demonstrations(out)
+    assert [task.name for task in demos.tasks] == ["turn_on_led"]
+    assert len(demos.episodes) == 1
+    limited = load_demonstrations(to_demonstrations(pristine, tmp_path / "b", limit=1))
+    assert [episode.task_id for episode in limited.episodes] == [14, 31]
+
+
+def test_an_interruption_keeps_what_was_read(pristine, tmp_path, monkeypatch):
+    original = convert_module._episode
+
+    def interrupted(dataset, span):
+        if span.index == 2:
+            raise KeyboardInterrupt
+        return original(dataset, span)
+
+    monkeypatch.setattr(convert_module, "_episode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        to_demonstrations(pristine, tmp_path / "out")
+    demos = load_demonstrations(tmp_path / "out")
+    assert (len(demos.episodes), demos.complete) == (2, False)
+    with pytest.raises(FileExistsError, match="demonstrations are never overwritten"):
+        to_demonstrations(pristine, tmp_path / "out")
+
+
+def test_wrong_arguments_are_refused(pristine, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"^limit is 0, expected 1 or more, or None\.$"):
+        to_demonstrations(pristine, out, limit=0)
+    with pytest.raises(ValueError, match="unknown CALVIN task 'open_door'"):
+        to_demonstrations(pristine, out, tasks=["open_door"])
+    file = pristine / "training" / "lang_annotations" / "auto_lang_ann.npy"
+    message = f"No span of {file} has tasks=['stack_block']: there is nothing to write."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        to_demonstrations(pristine, out, tasks=["stack_block"])
+    assert not out.exists()
