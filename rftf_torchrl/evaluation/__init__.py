@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from rftf_torchrl.evaluation.chain_comparison import chain_comparison_table, compare_chains
+from rftf_torchrl.evaluation.chain_report import ChainReport
+from rftf_torchrl.evaluation.chain_results import ChainResult
+from rftf_torchrl.evaluation.chains import evaluate_chains
 from rftf_torchrl.evaluation.comparison import compare_success, comparison_table
 from rftf_torchrl.evaluation.episodes import held_out_episodes, swapped_instructions
 from rftf_torchrl.evaluation.language import instruction_sensitivity, language_table
@@ -29,11 +33,16 @@ from rftf_torchrl.evaluation.value_curves import (
 from rftf_torchrl.evaluation.video import side_by_side, write_video
 
 __all__ = [
+    "ChainReport",
+    "ChainResult",
     "EpisodeOutcome",
     "SuccessRate",
     "SuccessReport",
+    "chain_comparison_table",
+    "compare_chains",
     "compare_success",
     "comparison_table",
+    "evaluate_chains",
     "evaluate_success",
     "exploitation_watch",
     "final_value_auc",

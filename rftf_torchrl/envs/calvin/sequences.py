@@ -91,11 +91,15 @@ def initial_states() -> tuple[InitialState, ...]:
         192
     """
     places = ("table", "slider_right", "slider_left")
-    values = product((0, 1), (0, 1), ("right", "left"), ("closed", "open"), *[places] * 3)
+    blocks = [
+        lie
+        for lie in product(places, repeat=3)
+        if lie.count("table") in (1, 2) and max(map(lie.count, places[1:])) < 2
+    ]
+    values = product((0, 1), (0, 1), ("right", "left"), ("closed", "open"), blocks)
     return tuple(
-        InitialState(*state)
-        for state in values
-        if state.count("table") in (1, 2) and max(map(state.count, places[1:])) < 2
+        InitialState(led, bulb, slider, drawer, red, blue, pink)
+        for led, bulb, slider, drawer, (red, blue, pink) in values
     )
 
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -155,7 +155,7 @@ class StateBank:
         try:
             with np.load(path, allow_pickle=False) as file:
                 columns = {name: file[name] for name in _COLUMNS}
-                return cls(**columns, scene=str(file["scene"]))
+                return cls(**columns, scene=cast(Scene, str(file["scene"])))
         except _DAMAGED as error:
             raise ValueError(f"{path} is not a usable bank of states: {error}") from error
 
