@@ -37,7 +37,8 @@ def test_specs_with_all_cameras(make_env):
 def test_observations_and_rewards_are_those_of_calvin_env(make_env, tmp_path):
     """Chunks of 8 that close the drawer, the last one cut short, beside calvin_env's own steps."""
     actions = TRACE["actions"].astype(np.float32)
-    direct = run_directly(tmp_path, "D", trace_start("close_drawer", 0), actions)
+    doubles = actions.astype(np.float64)
+    direct = run_directly(tmp_path, "D", trace_start("close_drawer", 0), doubles)
     solved = [step for step, tasks in enumerate(direct["done"]) if "close_drawer" in tasks.split()]
     env = make_env(states=trace_start, chunk_size=8, image_size=16)
     chunks = torch.from_numpy(np.pad(actions, ((0, 6), (0, 0)), mode="edge")).reshape(5, 8, 7)
