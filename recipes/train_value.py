@@ -18,6 +18,7 @@ import torch
 from collect_demos import demos_folder
 from simulators import episode_collector
 from tensordict import TensorDictBase
+from torch import nn
 from train_bc import policy_file
 
 from rftf_torchrl import keys
@@ -54,37 +55,42 @@ def value_file(config: RunConfig) -> Path:
     return Path(config.value.path or Path(config.output, "value", "value.safetensors"))
 
 
-def failed_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
-    """Episodes [T] in which the cloned policy failed, and the simulator steps they cost."""
+def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
+    """Episodes [T] of the cloned policy on training states, and the simulator steps they cost."""
     policy, _ = load_policy(policy_file(config))
-    seed = derive_seed(config.seed, "failures")
+    seed = derive_seed(config.seed, "rollouts")
     episodes = [
         Episode(task, derive_seed(seed, task, number) % 2**31)
         for task in config.env.tasks
-        for number in range(config.value.failure_episodes)
+        for number in range(config.value.rollout_episodes)
     ]
     with (
         episode_collector(config, "train", policy) as collector,
-        progress_bar(len(episodes), "failures") as bar,
+        progress_bar(len(episodes), "rollouts") as bar,
     ):
         data = label_outcomes(
             collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())
         )
-    failed = data[~data[keys.TRAJECTORY_SUCCESS].squeeze(-1)]
-    ids = failed[keys.TRAJECTORY]
+    ids = data[keys.TRAJECTORY]
     steps = int(data["next", "executed"].sum()) * config.env.action_repeat
-    return [failed[ids == number] for number in ids.unique().tolist()], steps
+    return [data[ids == number] for number in ids.unique().tolist()], steps
 
 
-def failure_clips(
-    failed: list[TensorDictBase], count: int, frames: int, generator: torch.Generator
-) -> TensorDictBase:
+def rollout_clips(
+    rollouts: list[TensorDictBase], count: int, frames: int, generator: torch.Generator
+) -> list[TensorDictBase]:
+    """Clips [frames] of rollouts drawn at random; a short one repeats its last frame, masked."""
     clips = []
-    for row in torch.randint(len(failed), (count,), generator=generator).tolist():
-        states = failed[row]["next"]
-        when = torch.randint(len(states), (frames,), generator=generator).sort().values
-        clips.append(states[when].select("observation", "instruction", keys.TASK_ID))
-    return torch.stack(clips)
+    for row in torch.randint(len(rollouts), (count,), generator=generator).tolist():
+        states = rollouts[row]["next"]
+        when = torch.randperm(len(states), generator=generator)[:frames].sort().values
+        mask = torch.arange(frames) < len(when)
+        clip = states[nn.functional.pad(when, (0, frames - len(when)), value=len(states) - 1)]
+        clip = clip.select("observation", "instruction", keys.TASK_ID)
+        clip["frame_mask"] = mask
+        clip[keys.TRAJECTORY_SUCCESS] = rollouts[row][keys.TRAJECTORY_SUCCESS][:1].expand(frames, 1)
+        clips.append(clip)
+    return clips
 
 
 def held_out_report(
@@ -121,7 +127,13 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     ).to(device)
     if not pixels:
         model.network.encoder.set_state_statistics(state.mean(0), state.std(0))
-    failed, extra_steps = failed_rollouts(config) if settings.failures else ([], 0)
+    rollouts, extra_steps = [], 0
+    if settings.failures or settings.successes:
+        rollouts, extra_steps = cloned_rollouts(config)
+    outcomes = {
+        True: [r for r in rollouts if settings.successes and r[keys.TRAJECTORY_SUCCESS].any()],
+        False: [r for r in rollouts if settings.failures and not r[keys.TRAJECTORY_SUCCESS].any()],
+    }
 
     loss_module = TemporalRankingLoss(
         model, wrong_instruction=settings.wrong_instruction, failures=settings.failures
@@ -139,19 +151,19 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
                 generator=generator,
                 shuffle_time=settings.shuffle_time,
             )
-            if failed:
-                negatives = failure_clips(failed, settings.clips // 2, settings.frames, generator)
-                labelled = [(clips, True), (negatives, False)]
-                for part, success in labelled:
-                    shape = (*part.batch_size, 1)
-                    part[keys.TRAJECTORY_SUCCESS] = torch.full(shape, success)
-                    part["frame_mask"] = part.get(
-                        "frame_mask", torch.ones(part.batch_size, dtype=torch.bool)
-                    )
+            clips[keys.TRAJECTORY_SUCCESS] = torch.ones(*clips.batch_size, 1, dtype=torch.bool)
+            own = [
+                clip
+                for found in outcomes.values()
+                if found
+                for clip in rollout_clips(found, settings.clips // 2, settings.frames, generator)
+            ]
+            if own:
                 shared = [
                     *model.in_keys, keys.TASK_ID, keys.TRAJECTORY_SUCCESS, "frame_mask"
                 ]  # fmt: skip
-                clips = torch.cat([part.select(*shared) for part, _ in labelled])
+                parts = [clips, torch.stack(own)]
+                clips = torch.cat([part.select(*shared) for part in parts])
             if pixels and settings.random_shift:
                 image = random_shift(clips[keys.IMAGE], settings.random_shift, generator)
                 clips[keys.IMAGE] = image
