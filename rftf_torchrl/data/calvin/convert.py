@@ -24,7 +24,7 @@ def to_demonstrations(
     root: str | Path,
     out: str | Path,
     *,
-    split: str = "training",
+    split: str | Sequence[str] = "training",
     image_size: int | None = None,
     wrist_size: int | None = None,
     tasks: Collection[str] | None = None,
@@ -46,13 +46,13 @@ def to_demonstrations(
     Args:
         root: the folder of the dataset.
         out: the folder to make.
-        split: ``"training"`` or ``"validation"``; the episodes are marked ``"train"`` or
+        split: ``"training"`` or ``"validation"``, or both; the episodes are marked ``"train"`` or
             ``"test"``.
         image_size: height and width of the image. None leaves images out, and the state holds the
             scene as well.
         wrist_size: height and width of the wrist image, None for none.
         tasks: the names of the tasks to keep, all by default.
-        limit: at most this many spans of each task, the first ones.
+        limit: at most this many spans of each task and split, the first ones.
         scene: the scene, for a split without ``scene_info.npy``.
         tokenizer: n strings -> ``(tokens [n, L], mask [n, L])``;
             :class:`~rftf_torchrl.transforms.HashTokenizer` by default.
@@ -82,30 +82,33 @@ def to_demonstrations(
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}, expected 1 or more, or None.")
     names = None if tasks is None else {get_task(name).name for name in tasks}
-    dataset = CalvinDataset(
-        root,
-        split,
-        image_size=image_size,
-        wrist_size=wrist_size,
-        scene=scene,
-        tokenizer=tokenizer,
-    )
-    spans = _chosen(dataset.spans, names, limit)
-    if not spans:
-        raise ValueError(
-            f"No span of {dataset.folder / ANNOTATIONS_FILE} has tasks={tasks}: there is nothing "
-            "to write."
+    splits = [split] if isinstance(split, str) else list(split)
+    found: list[tuple[str, CalvinDataset, CalvinSpan]] = []
+    for name in splits:
+        dataset = CalvinDataset(
+            root,
+            name,
+            image_size=image_size,
+            wrist_size=wrist_size,
+            scene=scene,
+            tokenizer=tokenizer,
         )
-    present = {span.task for span in spans}
+        found += [(name, dataset, span) for span in _chosen(dataset.spans, names, limit)]
+    if not found:
+        raise ValueError(
+            f"No span of {ANNOTATIONS_FILE} in {', '.join(splits)} of {root} has tasks={tasks}: "
+            "there is nothing to write."
+        )
+    present = {span.task for _, _, span in found}
     records = [Task(t.id, t.name, t.instruction) for t in TASKS.values() if t.name in present]
     disable = None if show_progress is None else not show_progress
     with DemonstrationWriter(out, tasks=records, simulator="calvin") as writer:
-        for span in tqdm(spans, desc="convert", disable=disable, dynamic_ncols=True):
+        for name, dataset, span in tqdm(found, desc="convert", disable=disable, dynamic_ncols=True):
             writer.add_episode(
                 _episode(dataset, span),
                 task_id=span.task_id,
                 success=True,
-                split=SPLIT_NAMES[split],
+                split=SPLIT_NAMES[name],
             )
     return Path(out)
 

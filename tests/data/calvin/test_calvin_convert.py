@@ -72,8 +72,20 @@ def test_wrong_arguments_are_refused(pristine, tmp_path):
         to_demonstrations(pristine, out, limit=0)
     with pytest.raises(ValueError, match="unknown CALVIN task 'open_door'"):
         to_demonstrations(pristine, out, tasks=["open_door"])
-    file = pristine / "training" / "lang_annotations" / "auto_lang_ann.npy"
-    message = f"No span of {file} has tasks=['stack_block']: there is nothing to write."
+    message = (
+        f"No span of lang_annotations/auto_lang_ann.npy in training of {pristine} has "
+        "tasks=['stack_block']: there is nothing to write."
+    )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         to_demonstrations(pristine, out, tasks=["stack_block"])
     assert not out.exists()
+
+
+def test_both_splits_go_to_one_folder(tmp_path):
+    root = write_synthetic_calvin(tmp_path / "data", "training", seed=0)
+    write_synthetic_calvin(tmp_path / "data", "validation", seed=1)
+    out = to_demonstrations(root, tmp_path / "out", split=("training", "validation"))
+    demonstrations = load_demonstrations(out)
+    train, held_out = demonstrations.select(split="train"), demonstrations.select(split="test")
+    assert len(train.episodes) + len(held_out.episodes) == len(demonstrations.episodes)
+    assert len(held_out.episodes) == len(CalvinDataset(root, "validation").spans)
