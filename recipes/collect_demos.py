@@ -1,4 +1,4 @@
-"""Record demonstrations of Meta-World's scripted experts.
+"""Record demonstrations of the scripted experts, in Meta-World or in CALVIN.
 
     python recipes/collect_demos.py output=outputs/run demos.per_task=5
 
@@ -14,6 +14,8 @@ from pathlib import Path
 
 import hydra
 import torch
+from collect_calvin import collect_calvin
+from simulators import is_calvin
 from tensordict import TensorDict, TensorDictBase
 
 from rftf_torchrl.configs import RunConfig, register, start_run
@@ -51,6 +53,8 @@ def collect(config: RunConfig) -> int:
         found = load_demonstrations(root)
         logger.info("%s has %d episodes already", root, len(found.episodes))
         return 0
+    if is_calvin(config):
+        return collect_calvin(config, root)
     steps = 0
     tasks = [get_task(name) for name in config.env.tasks]
     wanted = {"train": config.demos.per_task, "test": config.demos.held_out_per_task}

@@ -1,6 +1,7 @@
 """Evaluate a policy on initial states that training never draws.
 
     python recipes/evaluate.py output=outputs/run policy.path=outputs/run/rftf/policy.safetensors
+    python recipes/evaluate.py env=calvin_state output=outputs/run    # chains of five tasks
 
 Writes ``<output>/evaluation``: ``results.json`` with every episode's outcome, the table with 95%
 Wilson intervals, the value over time in successes and failures, and rollout videos.
@@ -15,9 +16,10 @@ import hydra
 from simulators import (
     environment_factory,
     episode_collector,
-    instruction_of,
+    is_calvin,
     same_scene_pairs,
     task_names,
+    task_of,
 )
 from tensordict import TensorDictBase
 from torch import nn
@@ -26,8 +28,11 @@ from train_value import value_file
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
+from rftf_torchrl.envs.calvin import load_sentences
 from rftf_torchrl.evaluation import (
+    ChainReport,
     SuccessReport,
+    evaluate_chains,
     final_value_auc,
     held_out_episodes,
     instruction_sensitivity,
@@ -57,6 +62,30 @@ def run_held_out(
             on_episode=lambda _: bar.update(),
         )
     return success_report(trajectories, episodes), trajectories
+
+
+def run_chains(config: RunConfig, policy: nn.Module, label: str, folder: Path) -> ChainReport:
+    """CALVIN's benchmark; chains that were finished before an interruption are not played again."""
+    env = config.env
+    with progress_bar(config.evaluation.chains, f"chains {label}") as bar:
+        report = evaluate_chains(
+            policy,
+            chains=config.evaluation.chains,
+            steps_per_subtask=config.evaluation.steps_per_subtask,
+            scene=env.scene,
+            image_size=env.image_size,
+            chunk_size=env.chunk_size,
+            sentences=load_sentences(env.checkout, "validation") if env.checkout else None,
+            deterministic=config.evaluation.deterministic,
+            seed=config.seed,
+            workers=config.collector.workers,
+            timeout=config.collector.timeout,
+            max_restarts=config.collector.max_restarts,
+            resume_path=folder / f"chains_{label}.jsonl",
+            on_chain=lambda _: bar.update(),
+        )
+    report.save(folder / f"chains_{label}.json")
+    return report
 
 
 def check_language(config: RunConfig, policy: nn.Module) -> dict | None:
@@ -99,7 +128,7 @@ def film(
         folder,
         before=before,
         value_model=value_model,
-        instruction_of=lambda name: instruction_of(config, name),
+        instruction_of=lambda name: task_of(config, name).instruction,
         labels=("cloned", "fine-tuned"),
         size=config.evaluation.video_size,
         fps=6,
@@ -109,6 +138,10 @@ def film(
 def evaluate(config: RunConfig) -> dict:
     folder = prepare_output(Path(config.output, "evaluation"))
     policy, _ = load_policy(policy_file(config))
+    if is_calvin(config):
+        chains = run_chains(config, policy, "policy", folder)
+        logger.info("\n%s", chains.markdown())
+        return chains.to_dict()
     report, trajectories = run_held_out(config, policy, "policy")
     results = {"policy": str(policy_file(config)), "success": report.to_dict()}
     value_model = None

@@ -31,12 +31,15 @@ class EnvConfig:
     """The simulator and the tasks.
 
     Attributes:
-        name: ``"metaworld"``.
+        name: ``"metaworld"`` or ``"calvin"``.
         tasks: names of the tasks.
         image_size: edge of the picture in pixels; null for state only.
         chunk_size: actions per decision.
-        action_repeat: simulator steps for which an action is held.
+        action_repeat: simulator steps for which an action is held; 1 in CALVIN.
         horizon: decisions after which an episode is truncated.
+        scene: CALVIN's scene in which the policy is fine-tuned and evaluated.
+        checkout: folder of a clone of CALVIN's main repository, for its sentences; null gives
+            this library's own.
     """
 
     name: str = "metaworld"
@@ -45,6 +48,8 @@ class EnvConfig:
     chunk_size: int = 2
     action_repeat: int = 3
     horizon: int = 25
+    scene: str = "D"
+    checkout: str | None = None
 
 
 @dataclass
@@ -56,12 +61,20 @@ class DemosConfig:
         held_out_per_task: further episodes a task, to judge the value model.
         noise: standard deviation of the noise added to the expert's actions.
         path: where they are or go; null for ``demos`` in the output folder.
+        chains: CALVIN: chains that the expert walks, from which the demonstrations are taken and
+            whose tasks' first states are where fine-tuning starts its episodes.
+        held_out_chains: CALVIN: further chains, to judge the value model.
+        scenes: CALVIN: letters of the scenes they are recorded in, e.g. ``"ABC"``; null for the
+            scene of fine-tuning.
     """
 
     per_task: int = 5
     held_out_per_task: int = 3
     noise: float = 0.0
     path: str | None = None
+    chains: int = 300
+    held_out_chains: int = 40
+    scenes: str | None = None
 
 
 @dataclass
@@ -117,7 +130,8 @@ class ValueConfig:
         random_shift: pixels by which pictures are shifted at random.
         wrong_instruction: weight of the wrong-instruction term.
         failures: weight of the failure term; above 0 rolls out the cloned policy for negatives.
-        failure_episodes: rollouts a task for that, counted in the run's environment steps.
+        successes: order the frames of the rollouts that succeeded too, as of demonstrations.
+        rollout_episodes: rollouts a task for the two, counted in the run's environment steps.
         calibration: ``"instruction"``, ``"global"``, ``"standardise"`` or ``"none"``.
         shuffle_time: negative control: frames in random order.
         path: a value model to load; null for the one this run has trained.
@@ -131,7 +145,8 @@ class ValueConfig:
     random_shift: int = 3
     wrong_instruction: float = 0.0
     failures: float = 0.0
-    failure_episodes: int = 10
+    successes: bool = False
+    rollout_episodes: int = 10
     calibration: str = "instruction"
     shuffle_time: bool = False
     path: str | None = None
@@ -234,6 +249,8 @@ class EvaluationConfig:
         swapped_per_task: episodes a task of the same-scene pairs with the partner's sentence.
         video_episodes: tasks of which a video is made; 0 for none.
         video_size: edge of the video's pictures in pixels.
+        chains: CALVIN: chains of the benchmark, of 1000.
+        steps_per_subtask: CALVIN: control steps for a subtask; 360 is the official protocol.
     """
 
     episodes_per_task: int = 40
@@ -241,6 +258,8 @@ class EvaluationConfig:
     swapped_per_task: int = 10
     video_episodes: int = 3
     video_size: int = 192
+    chains: int = 1000
+    steps_per_subtask: int = 360
 
 
 @dataclass

@@ -7,12 +7,15 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from rftf_torchrl.configs.schema import RunConfig
-from rftf_torchrl.envs.metaworld.tasks import TASKS
+from rftf_torchrl.envs.calvin.settings import SCENES
+from rftf_torchrl.envs.calvin.tasks import TASKS as CALVIN_TASKS
+from rftf_torchrl.envs.metaworld.tasks import TASKS as METAWORLD_TASKS
 
 __all__ = ["ConfigError", "check_config"]
 
 _CHOICES = {
-    "env.name": ("metaworld",),
+    "env.name": ("metaworld", "calvin"),
+    "env.scene": SCENES,
     "policy.head": ("gaussian", "tokens"),
     "value.calibration": ("instruction", "global", "standardise", "none"),
     "reward.terminal": ("zero", "keep"),
@@ -36,6 +39,9 @@ _AT_LEAST_ONE = (
     "ppo.minibatch",
     "ppo.checkpoint_every",
     "evaluation.episodes_per_task",
+    "evaluation.chains",
+    "evaluation.steps_per_subtask",
+    "demos.chains",
 )
 _NOT_NEGATIVE = (
     "collector.workers",
@@ -82,9 +88,16 @@ def check_config(config: DictConfig) -> RunConfig:
         problems.append(f"value.frames={value('value.frames')}: order needs at least 2 frames")
     if not OmegaConf.is_missing(config.env, "tasks"):
         tasks = list(config.env.tasks)
-        problems += [f"env.tasks: unknown Meta-World task {t!r}" for t in tasks if t not in TASKS]
+        calvin = value("env.name") == "calvin"
+        known, simulator = (CALVIN_TASKS, "CALVIN") if calvin else (METAWORLD_TASKS, "Meta-World")
+        problems += [f"env.tasks: unknown {simulator} task {t!r}" for t in tasks if t not in known]
         if len(set(tasks)) != len(tasks) or not tasks:
             problems.append(f"env.tasks={tasks}: expected at least one task, each of them once")
+    if value("env.name") == "calvin" and value("env.action_repeat") != 1:
+        problems.append(f"env.action_repeat={value('env.action_repeat')}: CALVIN holds no action")
+    scenes = value("demos.scenes") or ""
+    if not set(scenes) <= set(SCENES):
+        problems.append(f"demos.scenes={scenes!r}: expected letters among {''.join(SCENES)}")
     if value("critic") != "learned" and value("reward.dense_weight") == 0:
         problems.append(
             f"critic={value('critic')} uses the value model, and reward.dense_weight=0 asks for a "

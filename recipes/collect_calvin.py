@@ -1,0 +1,129 @@
+"""Record CALVIN demonstrations: a scripted expert walks training chains.
+
+    python recipes/collect_demos.py env=calvin_state output=outputs/calvin
+
+Writes ``<output>/calvin/{training,validation}`` in CALVIN's own format, ``<output>/demos`` as the
+other recipes read it, and ``<output>/states.npz``: where every task of the training chains began,
+for fine-tuning to start its episodes there. None of it is a scene of the benchmark.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from simulators import states_file
+
+from rftf_torchrl.configs import RunConfig
+from rftf_torchrl.data.calvin import CalvinWriter, absolute_action, to_demonstrations
+from rftf_torchrl.envs.calvin import StateBank, get_task, load_sentences, training_sequences
+from rftf_torchrl.envs.calvin.expert import ChainToRecord, RecordedTask, record_chains
+from rftf_torchrl.training import derive_seed, progress_bar
+
+logger = logging.getLogger("collect_calvin")
+
+
+def chains_to_record(config: RunConfig, split: str) -> list[ChainToRecord]:
+    training = split == "training"
+    count = config.demos.chains if training else config.demos.held_out_chains
+    scenes = sorted(config.demos.scenes or config.env.scene)
+    seed = derive_seed(config.seed, "chains", split) % 2**31
+    return [
+        ChainToRecord(
+            chain,
+            seed + number,
+            scene=scenes[number * len(scenes) // count],
+            noise=config.demos.noise,
+            image_size=config.env.image_size,
+        )
+        for number, chain in enumerate(training_sequences(seed, count))
+    ]
+
+
+def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str | None) -> None:
+    """Write a task's frames, annotated where there is a sentence."""
+    frames = []
+    for step in range(len(task.robot_obs)):
+        last = step == len(task.actions)
+        frames.append(
+            writer.add_frame(
+                task.robot_obs[step],
+                task.scene_obs[step],
+                None if last else task.actions[step],
+                None if last else absolute_action(task.robot_obs[step + 1]),
+                rgb_static=None if task.pictures is None else task.pictures[step],
+            )
+        )
+    if sentence is not None:
+        writer.annotate(frames[0], frames[-1] + 1, task.task, sentence)
+    writer.end_episode()
+
+
+def save_states(tasks: list[RecordedTask], path: Path) -> None:
+    StateBank(
+        np.stack([task.robot_obs[0] for task in tasks]),
+        np.stack([task.scene_obs[0] for task in tasks]),
+        np.array([get_task(task.task).id for task in tasks]),
+        np.array([task.depth for task in tasks]),
+        tasks[0].scene,
+    ).save(path)
+
+
+def record_split(config: RunConfig, split: str, root: Path) -> tuple[list[RecordedTask], int]:
+    """Walk the split's chains, write the first ``per_task`` recordings of each task."""
+    training = split == "training"
+    per_task = config.demos.per_task if training else config.demos.held_out_per_task
+    sentences = load_sentences(config.env.checkout, split) if config.env.checkout else {}
+    jobs = chains_to_record(config, split)
+    rng = np.random.default_rng(derive_seed(config.seed, "sentences", split))
+    kept: Counter[str] = Counter()
+    starts: list[RecordedTask] = []
+    steps, whole = 0, 0
+    with (
+        CalvinWriter(root, split, scene=jobs[0].scene) as writer,
+        progress_bar(len(jobs), f"{split} chains") as bar,
+    ):
+        recorded = record_chains(jobs, workers=config.collector.workers)
+        for job, tasks in zip(jobs, recorded, strict=True):
+            writer.set_scene(job.scene)
+            whole += len(tasks) == len(job.chain.tasks)
+            for task in tasks:
+                steps += len(task.actions)
+                if task.task not in config.env.tasks:
+                    continue
+                starts.append(task)
+                if kept[task.task] < per_task:
+                    kept[task.task] += 1
+                    choices = sentences.get(task.task, [get_task(task.task).instruction])
+                    write_task(writer, task, str(rng.choice(choices)))
+            bar.update()
+    lacking = {name: kept[name] for name in config.env.tasks if kept[name] < per_task}
+    logger.info("%s: %d of %d chains done to the end", split, whole, len(jobs))
+    missing = [name for name, count in lacking.items() if not count]
+    if training and missing:
+        raise ValueError(
+            f"the {len(jobs)} training chains have no {', '.join(missing)}: raise demos.chains "
+            f"(and remove {root / split} first), or leave these tasks out of env.tasks"
+        )
+    if lacking:
+        logger.warning("fewer than %d %s demonstrations: %s", per_task, split, lacking)
+    return starts, steps
+
+
+def collect_calvin(config: RunConfig, out: Path) -> int:
+    """Record what is missing, and return the control steps used."""
+    root = Path(config.output, "calvin")
+    steps = 0
+    splits = ["training"] + ["validation"] * (config.demos.held_out_per_task > 0)
+    for split in splits:
+        if not (root / split).exists():
+            starts, used = record_split(config, split, root)
+            steps += used
+            if split == "training" and config.env.scene in {task.scene for task in starts}:
+                save_states([t for t in starts if t.scene == config.env.scene], states_file(config))
+    to_demonstrations(
+        root, out, split=splits, image_size=config.env.image_size, tasks=config.env.tasks
+    )
+    return steps
