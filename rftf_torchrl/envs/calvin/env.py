@@ -18,6 +18,7 @@ from rftf_torchrl.envs.calvin.scenes import refuse_test_state
 from rftf_torchrl.envs.calvin.settings import Scene
 from rftf_torchrl.envs.calvin.simulator import ACTION_DIM, CalvinSimulator, SimulatorCrashedError
 from rftf_torchrl.envs.calvin.starts import Split, States, default_states
+from rftf_torchrl.envs.calvin.states import StateBank
 from rftf_torchrl.envs.calvin.tasks import TASKS, get_task
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
@@ -101,7 +102,7 @@ class CalvinEnv(EnvBase):
         task: str | None = None,
         *,
         scene: Scene = "D",
-        states: States | None = None,
+        states: States | StateBank | None = None,
         split: Split = "train",
         image_size: int | None = 64,
         wrist_size: int | None = None,
@@ -174,7 +175,7 @@ class CalvinEnv(EnvBase):
         elif self.task.name in self._sentences:
             choices = self._sentences[self.task.name]
             rng = np.random.default_rng([self._episode_seed, self.task.id])
-            self.instruction = choices[rng.integers(len(choices))]
+            self.instruction = choices[int(rng.integers(len(choices)))]
         else:
             self.instruction = self.task.instruction
         tokens, mask = self._tokenizer(self.instruction)
@@ -253,10 +254,8 @@ class CalvinEnv(EnvBase):
             int(self._seeds.integers(2**31)) if wanted is None else int(wanted.item())
         )
         if self._draws_task:
-            names = list(TASKS)
-            self.task = get_task(
-                names[np.random.default_rng(self._episode_seed).integers(len(names))]
-            )
+            number = np.random.default_rng(self._episode_seed).integers(len(TASKS))
+            self.task = get_task(list(TASKS)[number])
         robot_obs, scene_obs = self._draw_state(self.task.name, self._episode_seed)
         if self.split == "train":
             refuse_test_state(scene_obs)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from rftf_torchrl.envs.calvin.env import CalvinEnv
 from rftf_torchrl.envs.calvin.settings import Scene
 from rftf_torchrl.envs.calvin.starts import Split, States
+from rftf_torchrl.envs.calvin.states import StateBank
 from rftf_torchrl.envs.episodes import Episode
 
 __all__ = ["CalvinFactory"]
@@ -34,7 +35,7 @@ class CalvinFactory:
 
     split: Split
     scene: Scene = "D"
-    states: States | None = field(default=None, compare=False)
+    states: States | StateBank | None = field(default=None, compare=False)
     image_size: int | None = 64
     wrist_size: int | None = None
     depth: bool = False

@@ -19,6 +19,13 @@ def check_scene(scene: str) -> None:
         raise ValueError(f"scene must be 'A', 'B', 'C' or 'D', got {scene!r}")
 
 
+def _load(path: Path) -> DictConfig:
+    settings = OmegaConf.load(path)
+    if not isinstance(settings, DictConfig):
+        raise ValueError(f"{path} holds no mapping: is this a clone of calvin_env?")
+    return settings
+
+
 def env_settings(root: Path, scene: Scene) -> dict[str, Any]:
     """Arguments of calvin_env's environment: without its cameras, display and virtual reality.
 
@@ -26,16 +33,16 @@ def env_settings(root: Path, scene: Scene) -> dict[str, Any]:
     process: a recipe already did.
     """
     conf = root / "conf"
-    robot = OmegaConf.load(conf / "robot" / "panda_longer_finger.yaml")
+    robot = _load(conf / "robot" / "panda_longer_finger.yaml")
     del robot["defaults"]
     settings = OmegaConf.create(
         {
             "data_path": "data",
             "use_vr": False,
             "cameras": {},
-            "scene": OmegaConf.load(conf / "scene" / f"calvin_scene_{scene}.yaml"),
-            "robot": OmegaConf.merge(OmegaConf.load(conf / "robot" / "panda.yaml"), robot),
-            "env": OmegaConf.load(conf / "env" / "play_table_env.yaml"),
+            "scene": _load(conf / "scene" / f"calvin_scene_{scene}.yaml"),
+            "robot": OmegaConf.merge(_load(conf / "robot" / "panda.yaml"), robot),
+            "env": _load(conf / "env" / "play_table_env.yaml"),
         }
     )
     OmegaConf.resolve(settings)
@@ -45,10 +52,11 @@ def env_settings(root: Path, scene: Scene) -> dict[str, Any]:
 
 def camera_settings(root: Path, name: str, size: int) -> DictConfig:
     """The camera ``"static"`` or ``"gripper"`` with pictures of size x size."""
-    camera = OmegaConf.load(root / "conf" / "cameras" / "cameras" / f"{name}.yaml")
-    return OmegaConf.merge(camera, {"width": size, "height": size})
+    camera = _load(root / "conf" / "cameras" / "cameras" / f"{name}.yaml")
+    camera.update(width=size, height=size)
+    return camera
 
 
 def task_settings(root: Path) -> DictConfig:
     """The definitions of the tasks, which calvin_env's oracle takes."""
-    return OmegaConf.load(root / "conf" / "tasks" / "new_playtable_tasks.yaml")
+    return _load(root / "conf" / "tasks" / "new_playtable_tasks.yaml")
