@@ -67,17 +67,16 @@ class CalvinExpert:
         if self._task is None:
             raise RuntimeError("call start(task, simulator) before action(simulator)")
         self._view.update(simulator)
-        action = self._servo.action(self._next(), self._view.hand, self._view.euler)
+        action = self._servo.action(self._next(self._task), self._view.hand, self._view.euler)
         if self._noise:
             noisy = action[:6] + self._noise * self._rng.standard_normal(6)
             action[:6] = np.clip(noisy, -1.0, 1.0)
         return action
 
-    def _next(self) -> Target:
+    def _next(self, task: str) -> Target:
         for _ in range(2):
             target = next(self._skill, None)
             if target is not None:
                 return target
-            assert self._task is not None
-            self._skill = skill(self._task, self._view, self._held)
+            self._skill = skill(task, self._view, self._held)
         return Target(self._view.hand, self._view.euler, self._view.gripper)

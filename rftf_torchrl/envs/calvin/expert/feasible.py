@@ -35,10 +35,10 @@ def feasible(task: str, info: dict[str, Any], scene: Scene = "D") -> bool:
     drawer = state["doors"]["base__drawer"]["current_state"]
     blocks = block_views(info, geometry)
     match task.split("_"):
-        case ["rotate", name, *_]:
-            return blocks[name].place is not None
+        case ["rotate", *_]:
+            return True
         case ["push", name, "block", _]:
-            return blocks[name].place is not None
+            return bool(blocks[name].touched_links or blocks[name].touched_blocks)
         case ["lift", name, "block", place]:
             return blocks[name].place == place
         case ["move", "slider", "left"]:
@@ -57,7 +57,7 @@ def feasible(task: str, info: dict[str, Any], scene: Scene = "D") -> bool:
             alone = [b for b in blocks.values() if not (b.touched_by_robot or b.touched_blocks)]
             return drawer > _DRAWER_ROOM and any(b.place == "table" for b in alone)
         case ["stack", "block"]:
-            return _one_held(blocks, info)
+            return any(not block.touched_blocks for block in blocks.values())
         case _:
             return any(_on_top(block) for block in blocks.values())
 

@@ -37,7 +37,9 @@ __all__ = [
     "unstack",
 ]
 
-_SHELF_TILT = 0.5
+_SHELF_TILT = 0.65
+_BUTTON_ROOM = 0.1
+_BEHIND_BUTTON = -0.055
 _TURN = np.deg2rad(60) + 0.22
 
 
@@ -56,12 +58,24 @@ def grasp_yaw(block: BlockView, turn: float = 0.0) -> float:
     return near_yaw(block.heading, period, REST_YAW - turn / 2)
 
 
+def shelf_yaw(block: BlockView) -> float:
+    """As :func:`grasp_yaw`, but straight into the cabinet as far as the block fits so.
+
+    The closing fingers turn the block; a hand that is turned there touches the walls.
+    """
+    yaw = grasp_yaw(block)
+    play = 0.4 if block.half_size[0] > 0.03 else 0.6
+    return yaw + float(np.clip(np.pi / 2 - yaw, -play, play))
+
+
 def grasp(view: View, name: str, turn: float = 0.0) -> Skill:
     """Close the gripper around a block."""
     if view.held is not None and view.held.name == name:
         return
     block = view.blocks[name]
-    euler = tool(grasp_yaw(block, turn), _SHELF_TILT if block.place == "slider" else 0.0)
+    euler = tool(grasp_yaw(block, turn))
+    if block.place == "slider":
+        euler = tool(shelf_yaw(block), _SHELF_TILT)
     place = np.array([*block.position[:2], grasp_height(block)])
     hover = place + by(0, 0, 0.05 if block.place == "table" else 0.08)
     yield from travel(view, hover, euler, OPEN, within=0.012)
@@ -127,10 +141,13 @@ def rotate(view: View, name: str, left: bool) -> Skill:
 
 def push(view: View, name: str, left: bool) -> Skill:
     """Move a block sideways on what it lies on, between the fingers."""
-    start = view.blocks[name].position.copy()
+    block = view.blocks[name]
+    start = block.position
     yield from grasp(view, name)
     end = view.hand.copy()
     end[0] = start[0] + (-0.125 if left else 0.125)
+    if abs(end[0] - view.geometry.button_x) < _BUTTON_ROOM and block.place == "table":
+        end[1] = max(end[1], _BEHIND_BUTTON)
     yield from move(view, end, tool(float(view.euler[2])), CLOSED)
     yield from grip(view, OPEN)
     yield from rise(view, OPEN)
@@ -142,6 +159,14 @@ def _holding(view: View) -> float:
     return 0.02 if block is None else float(view.hand[2] - block.position[2] + block.extent[2])
 
 
+def _arm(view: View, euler: np.ndarray) -> np.ndarray:
+    """From the held block's middle to the hand [3], once the hand has turned to ``euler``."""
+    if view.held is None:
+        return np.zeros(3)
+    turn = Rotation.from_euler("xyz", euler) * Rotation.from_euler("xyz", view.euler).inv()
+    return turn.apply(view.hand - view.held.position)
+
+
 def place_in_slider(view: View) -> Skill:
     """Put the held block on the open part of the shelf."""
     if view.held is None:
@@ -150,8 +175,8 @@ def place_in_slider(view: View) -> Skill:
     value, x = shelf_spot(view.geometry, view.slider, view.blocks, view.held.name)
     if value is not None:
         yield from move_slider(view, value)
-    place = np.array([x, 0.07, 0.445 + _holding(view)])
-    euler = tool(np.pi / 2)
+    euler = levelling(view, view.held, np.pi / 2)
+    place = np.array([x, 0.07, 0.467]) + _arm(view, euler)
     yield from travel(view, place + by(0, 0, 0.1), euler, CLOSED, height=0.6, within=0.02)
     yield from move(view, place, euler, CLOSED, limit=30)
     yield from grip(view, OPEN)
@@ -164,8 +189,8 @@ def place_in_drawer(view: View) -> Skill:
         yield from rise(view, CLOSED)
         return
     x, y = drawer_spot(view.geometry, view.drawer, view.blocks, view.held.name)
-    place = np.array([x, y, 0.35 + _holding(view)])
-    euler = tool(np.pi / 2)
+    euler = levelling(view, view.held, np.pi / 2)
+    place = np.array([x, y, 0.37]) + _arm(view, euler)
     yield from travel(view, place + by(0, 0, 0.1), euler, CLOSED, height=0.58, within=0.02)
     yield from move(view, place, euler, CLOSED, limit=30)
     yield from grip(view, OPEN)
@@ -194,37 +219,53 @@ def push_into_drawer(view: View) -> Skill:
 
 def stack(view: View) -> Skill:
     """Put the held block on another one."""
+    if view.held is None:
+        free = [b for b in view.blocks.values() if not b.touched_blocks]
+        easy = min(free or view.blocks.values(), key=lambda b: _distance(view, b))
+        yield from pick_up(view, easy.name)
     top = view.held
     if top is None:
-        yield from rise(view, CLOSED)
         return
     base = _best_base(view, top.name)
     euler = levelling(view, top)
     height = base.top + 0.022
-    above = np.array([*base.position[:2], height + 0.04])
+    down = np.array([*base.position[:2], height])
+    above = down + _arm(view, euler) + by(0, 0, 0.04)
     yield from travel(view, above, euler, CLOSED, height=0.6, within=0.008)
-    offset = view.hand - view.blocks[top.name].position
-    down = np.array([*base.position[:2], height]) + offset
+    down = down + view.hand - view.blocks[top.name].position
     yield from move(view, down, euler, CLOSED, within=0.004)
     yield from grip(view, OPEN)
     yield from rise(view, OPEN, float(view.hand[2]) + 0.08)
 
 
-def levelling(view: View, block: BlockView) -> np.ndarray:
-    """Euler angles [3] of the hand for which the block that it holds lies level."""
-    hand = Rotation.from_euler("xyz", view.euler).as_matrix()
+def levelling(view: View, block: BlockView, yaw: float | None = None) -> np.ndarray:
+    """Euler angles [3] of the hand for which the block that it holds lies level.
+
+    Args:
+        view: the state now.
+        block: what the hand holds.
+        yaw: that of the hand then; ``None`` for about what it is.
+    """
+    hand = Rotation.from_euler("xyz", view.euler)
     axis = int(np.abs(block.rotation[2]).argmax())
     up = block.rotation[:, axis] * np.sign(block.rotation[2, axis])
     correction, _ = Rotation.align_vectors([[0.0, 0.0, 1.0]], [up])
-    return (correction * Rotation.from_matrix(hand)).as_euler("xyz")
+    euler = (correction * hand).as_euler("xyz")
+    if yaw is not None:
+        euler[2] = yaw
+    return euler
 
 
 def _best_base(view: View, held: str) -> BlockView:
-    def cost(block: BlockView) -> float:
-        away = float(np.linalg.norm(block.position - view.hand))
-        return away + {"table": 0.0, "drawer": 1.0, "slider": 2.0}.get(block.place or "", 3.0)
+    return min(
+        (b for b in view.blocks.values() if b.name != held), key=lambda b: _distance(view, b)
+    )
 
-    return min((b for b in view.blocks.values() if b.name != held), key=cost)
+
+def _distance(view: View, block: BlockView) -> float:
+    """How far a block is from the hand, metres; more where it is harder to get at."""
+    away = float(np.linalg.norm(block.position - view.hand))
+    return away + {"table": 0.0, "drawer": 1.0, "slider": 2.0}.get(block.place or "", 3.0)
 
 
 def unstack(view: View) -> Skill:

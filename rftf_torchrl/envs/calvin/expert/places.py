@@ -41,7 +41,7 @@ def shelf_spot(
         crowd = sum(max(0.0, 0.09 - abs(x - other)) for other in others)
         left, right = geometry.door_span(slider)
         room = min(abs(x - left), abs(x - right), 0.14) if not left < x < right else 0.0
-        return 1.0 * door + 60.0 * crowd - room - 0.2 * min(x - low, high - x, 0.12)
+        return 3.0 * door + 60.0 * crowd - room - min(x - low, high - x, 0.11)
 
     best = float(min(places, key=cost))
     return uncovering(geometry, slider, best), best
