@@ -19,18 +19,23 @@ from rftf_torchrl.envs.calvin.expert.view import View
 __all__ = ["close_drawer", "move_slider", "open_drawer", "press_button", "set_switch"]
 
 _DOWN = tool(np.pi / 2)
+_FORWARD = tool(np.pi / 2, 0.85)
+_SWITCH_SIDE = 0.02
+_SWITCH_ON, _SWITCH_OFF = 0.1, -0.012
+_UNDER, _FRONT = by(0.0, -0.02, -0.03), by(0.0, -0.06, 0.045)
+_OVER, _ABOVE = by(0.0, -0.006, 0.034), by(0.0, 0.0, 0.03)
 
 
-def move_slider(view: View, value: float, gripper: float = CLOSED) -> Skill:
+def move_slider(view: View, value: float) -> Skill:
     """Push the door's handle from the side until ``scene_obs[0]`` is about ``value``."""
     side = 1.0 if value > view.slider else -1.0
     offset = np.array([0.04 * side, -0.016, -0.012])
     start = view.geometry.slider_handle(view.slider) + offset
     before = start + by(0.025 * side, -0.03, 0.03)
-    yield from travel(view, before, _DOWN, gripper, height=0.57, within=0.02)
-    yield from move(view, start + by(0.012 * side, 0, 0), _DOWN, gripper, within=0.012)
+    yield from travel(view, before, _DOWN, CLOSED, height=0.57, within=0.02)
+    yield from move(view, start + by(0.012 * side, 0, 0), _DOWN, CLOSED, within=0.012)
     end = view.geometry.slider_handle(value) + offset - by(0.01 * side, 0, 0)
-    yield from move(view, end, _DOWN, gripper)
+    yield from move(view, end, _DOWN, CLOSED)
 
 
 def open_drawer(view: View, value: float = 0.22) -> Skill:
@@ -62,16 +67,9 @@ def press_button(view: View) -> Skill:
 def set_switch(view: View, on: bool) -> Skill:
     """Push the bar up from below, or down from above, with the fingers pointing forward."""
     bar = view.geometry.switch(view.switch) - by(_SWITCH_SIDE, 0, 0)
-    end = view.geometry.switch(_SWITCH_END if on else -0.012) - by(_SWITCH_SIDE, 0, 0)
+    end = view.geometry.switch(_SWITCH_ON if on else _SWITCH_OFF) - by(_SWITCH_SIDE, 0, 0)
     touch, before = (_UNDER, _FRONT) if on else (_OVER, _ABOVE)
     yield from travel(view, bar + touch + before, _FORWARD, CLOSED, within=0.02)
     yield from move(view, bar + touch, _FORWARD, CLOSED, within=0.012, limit=25)
     yield from move(view, end + touch, _FORWARD, CLOSED, limit=30)
     yield from move(view, view.hand + before, _FORWARD, CLOSED, within=0.02)
-
-
-_FORWARD = tool(np.pi / 2, 0.85)
-_SWITCH_SIDE = 0.02
-_SWITCH_END = 0.1
-_UNDER, _FRONT = by(0.0, -0.02, -0.03), by(0.0, -0.06, 0.045)
-_OVER, _ABOVE = by(0.0, -0.006, 0.034), by(0.0, 0.0, 0.03)

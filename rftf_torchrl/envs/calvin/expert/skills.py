@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rftf_torchrl.envs.calvin.expert import furniture, handling
+from rftf_torchrl.envs.calvin.expert import furniture, grasping, handling, placing
 from rftf_torchrl.envs.calvin.expert.motions import OPEN, Skill, rise
 from rftf_torchrl.envs.calvin.expert.view import View
 from rftf_torchrl.envs.calvin.tasks import get_task
@@ -28,9 +28,9 @@ def skill(task: str, view: View, held: str | None = None) -> Skill:
     words = task.split("_")
     if task in _KEEPING:
         if held is not None and view.held is None and task != "unstack_block":
-            yield from handling.pick_up(view, held)
+            yield from grasping.pick_up(view, held)
     elif view.held is None or words[:2] != ["lift", view.held.name]:
-        yield from handling.let_go(view)
+        yield from grasping.let_go(view)
     match words:
         case ["rotate", name, "block", side]:
             yield from handling.rotate(view, name, side == "left")
@@ -52,12 +52,12 @@ def skill(task: str, view: View, held: str | None = None) -> Skill:
         case ["turn", _, "led"]:
             yield from furniture.press_button(view)
         case ["place", "in", "slider"]:
-            yield from handling.place_in_slider(view)
+            yield from placing.place_in_slider(view)
         case ["place", "in", "drawer"]:
-            yield from handling.place_in_drawer(view)
+            yield from placing.place_in_drawer(view)
         case ["push", "into", "drawer"]:
             yield from handling.push_into_drawer(view)
         case ["stack", "block"]:
-            yield from handling.stack(view)
+            yield from placing.stack(view)
         case ["unstack", "block"]:
             yield from handling.unstack(view)
