@@ -9,6 +9,7 @@ from rftf_torchrl.envs.calvin.expert.servo import Servo, Target
 from rftf_torchrl.envs.calvin.expert.skills import skill
 from rftf_torchrl.envs.calvin.expert.view import View
 from rftf_torchrl.envs.calvin.simulator import CalvinSimulator
+from rftf_torchrl.envs.calvin.tasks import get_task
 
 __all__ = ["CalvinExpert"]
 
@@ -52,6 +53,7 @@ class CalvinExpert:
         Raises:
             ValueError: for an unknown task.
         """
+        get_task(task)
         self._view = View(simulator)
         self._task = task
         held = self._view.held

@@ -5,7 +5,6 @@ from __future__ import annotations
 from rftf_torchrl.envs.calvin.expert import furniture, grasping, handling, placing
 from rftf_torchrl.envs.calvin.expert.motions import OPEN, Skill, rise
 from rftf_torchrl.envs.calvin.expert.view import View
-from rftf_torchrl.envs.calvin.tasks import get_task
 
 __all__ = ["skill"]
 
@@ -20,11 +19,7 @@ def skill(task: str, view: View, held: str | None = None) -> Skill:
         task: CALVIN's name.
         view: refreshed by the caller between two targets.
         held: the block that was in the hand when the task began.
-
-    Raises:
-        ValueError: for an unknown task.
     """
-    get_task(task)
     words = task.split("_")
     if task in _KEEPING:
         if held is not None and view.held is None and task != "unstack_block":
