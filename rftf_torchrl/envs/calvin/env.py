@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -140,8 +140,8 @@ class CalvinEnv(EnvBase):
         self.chunk_size = chunk_size
         self.horizon = horizon or -(-SUBTASK_STEPS // (chunk_size or 1))
         self.gripper = gripper
-        states = default_states(split, scene) if states is None else states
-        self._draw_state: States = getattr(states, "draw", states)
+        source: Any = default_states(split, scene) if states is None else states
+        self._draw_state: States = getattr(source, "draw", source)
         self._sentences = sentences or {}
         self._tokenizer = tokenizer or HashTokenizer()
         self._decisions = 0
