@@ -18,18 +18,29 @@ from rftf_torchrl.functional.metrics import (
     value_order_correlation,
 )
 from rftf_torchrl.functional.paired import paired_difference_interval
+from rftf_torchrl.functional.progress import (
+    calibration_curve,
+    calibration_error,
+    negative_step_share,
+)
 from rftf_torchrl.functional.ranking import temporal_ranking_loss
+from rftf_torchrl.functional.resampling import bootstrap_counts, percentile_interval
 from rftf_torchrl.functional.shaping import potential_shaping
 
 __all__ = [
     "OutcomePools",
+    "bootstrap_counts",
+    "calibration_curve",
+    "calibration_error",
     "find_mixed_trajectory",
     "kendall_tau",
+    "negative_step_share",
     "newcombe_interval",
     "outcome_pools",
     "paired_difference_interval",
     "pairs_per_task",
     "pairwise_accuracy",
+    "percentile_interval",
     "potential_shaping",
     "roc_auc",
     "spread_evenly",
