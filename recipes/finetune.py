@@ -3,6 +3,7 @@
     python recipes/finetune.py output=outputs/run
     python recipes/finetune.py output=outputs/run reward=sparse      # plain PPO, all else equal
     python recipes/finetune.py output=outputs/run critic=temporal    # no critic network
+    python recipes/finetune.py output=outputs/run reward=sparse critic=none    # nor anything else
     python recipes/finetune.py output=outputs/run resume=true        # after a kill
 
 Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`` is ``rftf`` or
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import hydra
 import torch
 from simulators import episode_collector, task_names
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import nn
 from torchrl.data import LazyTensorStorage, SamplerWithoutReplacement, TensorDictReplayBuffer
 from train_bc import policy_file
@@ -43,7 +46,7 @@ from rftf_torchrl.modules import (
     small_critic,
     values_of_states,
 )
-from rftf_torchrl.objectives import RFTFPPOLoss, make_gae
+from rftf_torchrl.objectives import RFTFPPOLoss, group_advantage, make_gae
 from rftf_torchrl.samplers import BalancedTrajectorySampler
 from rftf_torchrl.training import (
     PhaseClock,
@@ -68,17 +71,29 @@ def run_name(config: RunConfig) -> str:
 
 
 def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
-    """Fresh training states: the same for every method with this seed."""
+    """Fresh training states: the same for every method with this seed and ``ppo.group_size``."""
+    group = config.ppo.group_size
     return [
-        Episode(task, derive_seed(config.seed, "episodes", iteration, task, number) % 2**31)
+        Episode(
+            task, derive_seed(config.seed, "episodes", iteration, task, number // group) % 2**31
+        )
         for task in config.env.tasks
         for number in range(config.ppo.episodes_per_task)
     ]
 
 
+def potential(config: RunConfig, device: torch.device) -> TensorDictModuleBase | None:
+    """What the dense reward is the difference of."""
+    if not config.reward.dense_weight:
+        return None
+    if config.reward.potential == "environment":
+        return TensorDictModule(nn.Identity(), [keys.ENV_POTENTIAL], [keys.TEMPORAL_VALUE])
+    return TemporalValueModel.load(value_file(config)).to(device)
+
+
 def build_critic(config: RunConfig, policy: nn.Module) -> nn.Module | None:
-    """The critic, starting from the policy's encoder; None where the value model takes its part."""
-    if config.critic == "temporal":
+    """The critic, starting from the policy's encoder; None where none is learned."""
+    if config.critic in ("temporal", "none", "group"):
         return None
     encoder = next(m for m in policy.modules() if isinstance(m, VisionLanguageEncoder))
     build = residual_critic if config.critic == "residual" else small_critic
@@ -89,10 +104,12 @@ def build_critic(config: RunConfig, policy: nn.Module) -> nn.Module | None:
     return critic
 
 
-def add_state_values(data: TensorDictBase, critic: nn.Module | None) -> None:
+def add_state_values(config: RunConfig, data: TensorDictBase, critic: nn.Module | None) -> None:
     """Write the value function that GAE reads, at the root and under ``"next"``."""
-    if critic is None:
+    if config.critic == "temporal":
         value, following = data[keys.TEMPORAL_VALUE], data["next", keys.TEMPORAL_VALUE]
+    elif critic is None:
+        value = following = torch.zeros_like(data["next", keys.REWARD])
     else:
         value, following = values_of_states(critic, data, out_key=keys.STATE_VALUE)
     data[keys.STATE_VALUE] = value
@@ -129,8 +146,15 @@ def refuse_used_folder(config: RunConfig) -> None:
         )
 
 
-def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
-    """Run the fine-tuning and return where it ended; progress lands in the output folder."""
+def finetune(
+    config: RunConfig,
+    clock: PhaseClock | None = None,
+    on_iteration: Callable[[int, nn.Module, dict[str, int]], None] | None = None,
+) -> dict:
+    """Run the fine-tuning and return where it ended; progress lands in the output folder.
+
+    ``on_iteration(iterations, policy, progress)`` is called after each iteration.
+    """
     refuse_used_folder(config)
     clock = clock or PhaseClock()
     device = resolve_device(config.device)
@@ -143,14 +167,13 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
     policy.to(device)
     if critic is not None:
         critic.to(device)
-    value_model = None
-    if config.reward.dense_weight:
-        value_model = TemporalValueModel.load(value_file(config)).to(device)
+    value_model = potential(config, device)
 
-    shaped = config.critic == "learned"
+    shaped = config.critic in ("learned", "none")
+    gamma = config.reward.shaping_gamma
     reward = ValueReward(
         value_model,
-        gamma=settings.gamma,
+        gamma=settings.gamma if gamma is None else gamma,
         dense_weight=config.reward.dense_weight,
         outcome_weight=config.reward.outcome_weight,
         terminal=config.reward.terminal,
@@ -201,6 +224,8 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
         make_logger(config.logger.kind, folder, {"seed": config.seed}) as log,
     ):
         for iteration in bar:
+            if settings.env_steps and progress["env_steps"] >= settings.env_steps:
+                break
             with clock(f"{name}: collect"):
                 collector.update_policy_weights_()
                 data = collector.collect(
@@ -212,9 +237,13 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
             collector.crashed = 0
             with clock(f"{name}: rewards and values"):
                 data = reward(label_outcomes(data).to(device))
-                add_state_values(data, critic)
+                add_state_values(config, data, critic)
+                if config.critic == "group":
+                    data = group_advantage(data, settings.group_size)
+                else:
+                    data = gae(data)
                 with autocast(device, config.precision):
-                    data = loss_module.add_reference(mark_executed(gae(data), policy))
+                    data = loss_module.add_reference(mark_executed(data, policy))
                 check_finite(
                     data,
                     [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE],
@@ -238,7 +267,11 @@ def finetune(config: RunConfig, clock: PhaseClock | None = None) -> dict:
                 )
             log.log(metrics, iteration)
             bar.set_postfix(success=f"{metrics['success']:.2f}", kl=f"{metrics['kl']:.3f}")
-            last = iteration + 1 == iterations
+            if on_iteration is not None:
+                on_iteration(iteration + 1, policy, dict(progress))
+            last = iteration + 1 == iterations or (
+                settings.env_steps is not None and progress["env_steps"] >= settings.env_steps
+            )
             if last or (iteration + 1) % settings.checkpoint_every == 0:
                 with clock(f"{name}: checkpoints"):
                     checkpoints.save(iteration + 1)

@@ -41,7 +41,12 @@ def environment_factory(config: RunConfig, split: Split) -> MetaWorldFactory | C
     env = config.env
     if not is_calvin(config):
         return MetaWorldFactory(
-            split, env.image_size, env.chunk_size, env.action_repeat, env.horizon
+            split,
+            env.image_size,
+            env.chunk_size,
+            env.action_repeat,
+            env.horizon,
+            potential=config.reward.potential == "environment",
         )
     return CalvinFactory(
         split,

@@ -160,11 +160,17 @@ class RewardConfig:
         dense_weight: weight of the value difference; 0 is plain PPO on success.
         outcome_weight: weight of success.
         terminal: ``"zero"`` or ``"keep"``: the potential at true terminations.
+        shaping_gamma: discount of the value difference; null for ``ppo.gamma``, with which
+            shaping leaves the optimal policy unchanged.
+        potential: ``"value"``: the value model. ``"environment"``: Meta-World's own dense reward,
+            as an upper reference.
     """
 
     dense_weight: float = 1.0
     outcome_weight: float = 1.0
     terminal: str = "zero"
+    shaping_gamma: float | None = None
+    potential: str = "value"
 
 
 @dataclass
@@ -184,7 +190,9 @@ class PPOConfig:
 
     Attributes:
         iterations: rounds of collection and update.
+        env_steps: simulator steps after which fine-tuning ends; null leaves it to ``iterations``.
         episodes_per_task: episodes a task and iteration.
+        group_size: episodes that share an initial state, whose outcomes ``critic=group`` compares.
         epochs: passes over an iteration's decisions.
         minibatch: decisions an optimizer step.
         learning_rate: of the policy.
@@ -205,7 +213,9 @@ class PPOConfig:
     """
 
     iterations: int = 40
+    env_steps: int | None = None
     episodes_per_task: int = 8
+    group_size: int = 1
     epochs: int = 4
     minibatch: int = 256
     learning_rate: float = 1e-4
@@ -280,7 +290,8 @@ class RunConfig:
 
     Attributes:
         critic: ``"learned"``; ``"temporal"``: the value model is the value function and no critic
-            is learned; ``"residual"``: value model plus a learned remainder.
+            is learned; ``"residual"``: value model plus a learned remainder; ``"none"``: returns
+            alone; ``"group"``: outcomes, normalised within ``ppo.group_size`` episodes (GRPO).
         seed: from which every random number of the run derives.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: ``"auto"`` (bf16 on a GPU that has it), ``"fp32"`` or ``"bf16"``.

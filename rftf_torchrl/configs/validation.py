@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,8 +20,9 @@ _CHOICES = {
     "policy.head": ("gaussian", "tokens"),
     "value.calibration": ("instruction", "global", "standardise", "none"),
     "reward.terminal": ("zero", "keep"),
+    "reward.potential": ("value", "environment"),
     "balance.kind": ("outcome", "none"),
-    "critic": ("learned", "temporal", "residual"),
+    "critic": ("learned", "temporal", "residual", "none", "group"),
     "precision": ("auto", "fp32", "bf16"),
     "baseline": (None, "sparse"),
 }
@@ -35,6 +37,7 @@ _AT_LEAST_ONE = (
     "value.clips",
     "ppo.iterations",
     "ppo.episodes_per_task",
+    "ppo.group_size",
     "ppo.epochs",
     "ppo.minibatch",
     "ppo.checkpoint_every",
@@ -98,11 +101,43 @@ def check_config(config: DictConfig) -> RunConfig:
     scenes = value("demos.scenes") or ""
     if not set(scenes) <= set(SCENES):
         problems.append(f"demos.scenes={scenes!r}: expected letters among {''.join(SCENES)}")
-    if value("critic") != "learned" and value("reward.dense_weight") == 0:
-        problems.append(
-            f"critic={value('critic')} uses the value model, and reward.dense_weight=0 asks for a "
-            "run without it: choose critic=learned, or reward=rftf"
-        )
+    problems += _advantage_problems(value)
     if problems:
         raise ConfigError("the configuration can't be run:\n  - " + "\n  - ".join(problems))
     return cast(RunConfig, OmegaConf.to_object(config))
+
+
+def _advantage_problems(value: Callable[[str], Any]) -> list[str]:
+    """Settings of critic and reward that contradict each other or would have no effect."""
+    problems = []
+    critic, group, episodes = (
+        value("critic"),
+        value("ppo.group_size"),
+        value("ppo.episodes_per_task"),
+    )
+    if critic in ("temporal", "residual"):
+        if value("reward.dense_weight") == 0:
+            problems.append(
+                f"critic={critic} uses the value model, and reward.dense_weight=0 asks for a run "
+                "without it: choose critic=learned, or reward=rftf"
+            )
+        if value("reward.shaping_gamma") is not None:
+            problems.append(
+                f"reward.shaping_gamma has no effect with critic={critic}, which is not trained on "
+                "the shaped reward"
+            )
+    if critic == "group" and value("reward.dense_weight") > 0:
+        problems.append("critic=group compares outcomes alone: choose reward=sparse")
+    if (critic == "group") != (group > 1) or group < 1 or episodes % group:
+        problems.append(
+            f"ppo.group_size={group}: critic=group needs at least 2, every other critic 1, and it "
+            f"must divide ppo.episodes_per_task={episodes}"
+        )
+    gamma, steps = value("reward.shaping_gamma"), value("ppo.env_steps")
+    if gamma is not None and not 0 <= gamma <= 1:
+        problems.append(f"reward.shaping_gamma={gamma}: must be in [0, 1]")
+    if steps is not None and steps < 1:
+        problems.append(f"ppo.env_steps={steps}: must be at least 1")
+    if value("reward.potential") == "environment" and value("env.name") == "calvin":
+        problems.append("reward.potential=environment: CALVIN has no dense reward of its own")
+    return problems

@@ -56,14 +56,14 @@ def test_all_bad_settings_are_listed_at_once(configure):
     expected = (
         "the configuration can't be run:\n"
         "  - reward.terminal='half': choose from zero, keep\n"
-        "  - critic='none': choose from learned, temporal, residual\n"
+        "  - critic='zero': choose from learned, temporal, residual, none, group\n"
         "  - ppo.epochs=0: must be at least 1\n"
         "  - value.frames=1: order needs at least 2 frames\n"
         "  - env.tasks: unknown Meta-World task 'fly'"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}"):
         configure(
-            "env.tasks=[fly]", "reward.terminal=half", "critic=none", "ppo.epochs=0",
+            "env.tasks=[fly]", "reward.terminal=half", "critic=zero", "ppo.epochs=0",
             "value.frames=1",
         )  # fmt: skip
 
@@ -71,3 +71,40 @@ def test_all_bad_settings_are_listed_at_once(configure):
 def test_a_value_critic_needs_the_value_model(configure):
     with pytest.raises(ConfigError, match="critic=temporal uses the value model"):
         configure("critic=temporal", "reward=sparse")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["critic=residual", "reward.shaping_gamma=1.0"],
+            "reward.shaping_gamma has no effect with critic=residual, which is not trained on the "
+            "shaped reward",
+        ),
+        (
+            ["critic=group", "ppo.group_size=4"],
+            "critic=group compares outcomes alone: choose reward=sparse",
+        ),
+        (
+            ["critic=group", "reward=sparse"],
+            "ppo.group_size=1: critic=group needs at least 2, every other critic 1, and it must "
+            "divide ppo.episodes_per_task=8",
+        ),
+        (
+            ["critic=group", "reward=sparse", "ppo.group_size=3"],
+            "ppo.group_size=3: critic=group needs at least 2, every other critic 1, and it must "
+            "divide ppo.episodes_per_task=8",
+        ),
+        (["reward.shaping_gamma=1.5"], "reward.shaping_gamma=1.5: must be in [0, 1]"),
+        (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
+        (
+            ["env=calvin_state", "reward=environment"],
+            "reward.potential=environment: CALVIN has no dense reward of its own",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_settings_that_contradict_each_other_are_refused(configure, overrides, message):
+    expected = f"the configuration can't be run:\n  - {message}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
+        configure(*overrides)

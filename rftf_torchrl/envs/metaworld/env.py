@@ -37,7 +37,9 @@ class MetaWorldEnv(EnvBase):
     - ``("instruction", "tokens")``, ``("instruction", "mask")``: int64 and bool [L];
     - ``"task_id"``, ``"episode_seed"``: int64 [1];
     - ``"success"``, ``"crashed"``: bool [1]; ``"executed"``: bool [chunk_size or 1];
-    - ``"reward"``: float32 [1], 1 at success and 0 otherwise.
+    - ``"reward"``: float32 [1], 1 at success and 0 otherwise;
+    - with ``potential``, ``"env_potential"``: float32 [1], Meta-World's own dense reward of the
+      state and of the action that led there, divided by 10 so that it is 1 at success.
 
     Args:
         task: Meta-World's name without version, e.g. ``"drawer-open"``.
@@ -52,6 +54,7 @@ class MetaWorldEnv(EnvBase):
             which the scene and the goal belong to ``task`` and the words to something else.
         tokenizer: maps a sentence to (tokens [1, L], mask [1, L]).
         seed: start of the sequence of episodes that successive resets go through.
+        potential: whether to write ``"env_potential"``.
         camera_cell: size in metres of the clusters to which display meshes are reduced.
 
     Raises:
@@ -84,6 +87,7 @@ class MetaWorldEnv(EnvBase):
         instruction: str | None = None,
         tokenizer=None,
         seed: int = 0,
+        potential: bool = False,
         camera_cell: float = 0.01,
         device=None,
     ) -> None:
@@ -101,6 +105,7 @@ class MetaWorldEnv(EnvBase):
         self.chunk_size = chunk_size
         self.action_repeat = action_repeat
         self.horizon = horizon
+        self.potential = potential
         self._simulator = MetaWorldSimulator(
             self.task, split, camera_cell=camera_cell, render=image_size is not None
         )
@@ -127,6 +132,7 @@ class MetaWorldEnv(EnvBase):
         if self.image_size:
             shape = [3, self.image_size, self.image_size]
             observation["image"] = Bounded(0, 255, shape=shape, dtype=torch.uint8)
+        extra = {keys.ENV_POTENTIAL: Unbounded([1])} if self.potential else {}
         length = self._tokens.shape
         self.observation_spec = Composite(
             {
@@ -140,6 +146,7 @@ class MetaWorldEnv(EnvBase):
                 keys.SUCCESS: Binary(shape=[1], dtype=torch.bool),
                 keys.CRASHED: Binary(shape=[1], dtype=torch.bool),
                 "executed": Binary(shape=[self.chunk_size or 1], dtype=torch.bool),
+                **extra,
             }
         )
         # TransformedEnv hands nothing but state keys on to the reset of the environment inside.
@@ -162,7 +169,11 @@ class MetaWorldEnv(EnvBase):
         observation = {"state": torch.as_tensor(state, dtype=torch.float32)}
         if self.image_size:
             observation["image"] = torch.from_numpy(simulator.picture(self.image_size))
+        extra = {}
+        if self.potential:
+            extra[keys.ENV_POTENTIAL] = torch.tensor([simulator.dense_reward / 10])
         return {
+            **extra,
             "observation": observation,
             "instruction": {"tokens": self._tokens.clone(), "mask": self._mask.clone()},
             keys.TASK_ID: torch.tensor([self.task.id]),

@@ -21,6 +21,7 @@ class MetaWorldFactory:
         chunk_size: see :class:`MetaWorldEnv`.
         action_repeat: see :class:`MetaWorldEnv`.
         horizon: see :class:`MetaWorldEnv`.
+        potential: see :class:`MetaWorldEnv`.
     """
 
     split: Split
@@ -28,6 +29,7 @@ class MetaWorldFactory:
     chunk_size: int | None = None
     action_repeat: int = 1
     horizon: int = 100
+    potential: bool = False
 
     def __call__(self, episode: Episode) -> MetaWorldEnv:
         """The environment of the episode's task, with the episode's sentence."""
@@ -39,4 +41,5 @@ class MetaWorldFactory:
             action_repeat=self.action_repeat,
             horizon=self.horizon,
             instruction=episode.instruction,
+            potential=self.potential,
         )

@@ -79,6 +79,7 @@ class MetaWorldSimulator:
         self._cell = camera_cell
         self._renderers: dict[int, FastRenderer] = {}
         self.state = np.zeros(39)
+        self._reward: float | None = None
 
     @property
     def model(self):
@@ -112,6 +113,23 @@ class MetaWorldSimulator:
         self._env.curr_path_length = 0
         self._env._prev_obs = self._env._get_curr_obs_combined_no_goal()
         self.state = self._env._get_obs()
+        self._reward = None
+
+    def start_vectors(self, episode_seed: int, count: int = 16) -> np.ndarray:
+        """The first vectors that a reset to this seed draws, float64 [count, D].
+
+        The episode starts from one of them: the first, unless the task finds object and goal too
+        close to each other and draws again.
+        """
+        self._goals.reseed(self.task.id, episode_seed)
+        return np.stack([self._goals.draw() for _ in range(count)])
+
+    @property
+    def dense_reward(self) -> float:
+        """Meta-World's own reward of the present state and the last action, 0 to 10."""
+        if self._reward is None:
+            self._reward = float(self._env.evaluate_state(self.state, np.zeros(4))[0])
+        return self._reward
 
     def step(self, action: np.ndarray) -> bool:
         """Apply one action [4] for one simulator step and tell whether the task is solved.
@@ -122,10 +140,11 @@ class MetaWorldSimulator:
         Raises:
             SimulatorCrashedError: when the physics became unstable.
         """
-        state, _, _, _, info = self._env.step(np.clip(action, -1.0, 1.0))
+        state, reward, _, _, info = self._env.step(np.clip(action, -1.0, 1.0))
         if any(self.data.warning[kind].number for kind in self._unstable):
             raise SimulatorCrashedError(f"Meta-World task {self.task.name!r}: unstable physics")
         self.state = state
+        self._reward = float(reward)
         return bool(info["success"])
 
     def picture(self, size: int) -> np.ndarray:
