@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from rftf_torchrl.functional.aggregates import (
+    interquartile_mean,
+    probability_of_improvement,
+    steps_to_level,
+)
 from rftf_torchrl.functional.balance import (
     OutcomePools,
     find_mixed_trajectory,
@@ -33,6 +38,7 @@ __all__ = [
     "calibration_curve",
     "calibration_error",
     "find_mixed_trajectory",
+    "interquartile_mean",
     "kendall_tau",
     "negative_step_share",
     "newcombe_interval",
@@ -42,8 +48,10 @@ __all__ = [
     "pairwise_accuracy",
     "percentile_interval",
     "potential_shaping",
+    "probability_of_improvement",
     "roc_auc",
     "spread_evenly",
+    "steps_to_level",
     "temporal_ranking_loss",
     "value_order_correlation",
     "walk_pool",
