@@ -1,0 +1,87 @@
+"""Statistics of episodes with the bootstrap's draws beside them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rftf_torchrl.functional import percentile_interval, wilson_interval
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number with its interval.
+
+    Attributes:
+        value: the measure, NaN where the data do not tell.
+        low: lower end of the interval, NaN where there is none.
+        high: upper end.
+        count: the episodes that it rests on, or for a mean over tasks the tasks.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A statistic [...], and the same in each resample [R, ...].
+
+    Attributes:
+        point: the statistic.
+        draws: in each resample.
+        count: episodes.
+        alone: whether it rests on a single episode of each kind, which tells nothing about noise.
+        successes: of a proportion of independent episodes, how many; Wilson's interval is for it.
+    """
+
+    point: Tensor
+    draws: Tensor
+    count: int
+    alone: bool
+    successes: int | None = None
+
+    @classmethod
+    def mean(cls, rows: Tensor, counts: Tensor, *, total: bool = False) -> Sampled:
+        """Mean (or sum) over episodes of rows [E, ...] with the resamples' counts [R, E]."""
+        n = len(rows)
+        scale = 1 if total else n
+        flat = rows.reshape(n, -1)
+        draws = (counts @ flat / scale).reshape(len(counts), *rows.shape[1:])
+        return cls(rows.sum(0) / scale, draws, n, bool((counts == 1).all()))
+
+    def split(self, names: list[str]) -> dict[str, Sampled]:
+        """One for each entry of the first dimension, by name."""
+        return {
+            name: Sampled(self.point[i], self.draws[:, i], self.count, self.alone)
+            for i, name in enumerate(names)
+        }
+
+    def interval(self, confidence: float) -> tuple[Tensor, Tensor]:
+        """The bootstrap's interval, NaN for a single episode."""
+        if self.alone:
+            return self.point * math.nan, self.point * math.nan
+        return percentile_interval(self.draws, confidence)
+
+    def measure(self, confidence: float) -> Measure:
+        """A scalar statistic with its interval."""
+        if self.successes is not None:
+            low, high = wilson_interval(self.successes, self.count, confidence)
+            return Measure(self.point.item(), low, high, self.count)
+        low, high = (bound.item() for bound in self.interval(confidence))
+        return Measure(self.point.item(), low, high, self.count)
+
+
+def mean_of(items: list[Sampled]) -> Sampled:
+    """The mean over tasks; it has no interval where no task has one."""
+    return Sampled(
+        torch.stack([item.point for item in items]).mean(0),
+        torch.stack([item.draws for item in items]).mean(0),
+        sum(item.count for item in items),
+        all(item.alone for item in items),
+    )
