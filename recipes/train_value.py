@@ -55,15 +55,25 @@ def value_file(config: RunConfig) -> Path:
     return Path(config.value.path or Path(config.output, "value", "value.safetensors"))
 
 
-def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
-    """Episodes [T] of the cloned policy on training states, and the simulator steps they cost."""
-    policy, _ = load_policy(policy_file(config))
+def rollout_episodes(config: RunConfig) -> list[Episode]:
+    """Where the rollouts that the value model learns from start; none if it needs none."""
+    if not (config.value.failures or config.value.successes):
+        return []
     seed = derive_seed(config.seed, "rollouts")
-    episodes = [
+    return [
         Episode(task, derive_seed(seed, task, number) % 2**31)
         for task in config.env.tasks
         for number in range(config.value.rollout_episodes)
     ]
+
+
+def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
+    """Episodes [T] of the cloned policy on training states, and the simulator steps they cost."""
+    episodes = rollout_episodes(config)
+    if not episodes:
+        return [], 0
+    policy, _ = load_policy(policy_file(config))
+    seed = derive_seed(config.seed, "rollouts")
     with (
         episode_collector(config, "train", policy) as collector,
         progress_bar(len(episodes), "rollouts") as bar,
@@ -127,9 +137,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     ).to(device)
     if not pixels:
         model.network.encoder.set_state_statistics(state.mean(0), state.std(0))
-    rollouts, extra_steps = [], 0
-    if settings.failures or settings.successes:
-        rollouts, extra_steps = cloned_rollouts(config)
+    rollouts, extra_steps = cloned_rollouts(config)
     outcomes = {
         True: [r for r in rollouts if settings.successes and r[keys.TRAJECTORY_SUCCESS].any()],
         False: [r for r in rollouts if settings.failures and not r[keys.TRAJECTORY_SUCCESS].any()],

@@ -17,6 +17,7 @@ from rftf_torchrl.configs.schema import (
     RunConfig,
     ValueConfig,
 )
+from rftf_torchrl.configs.study import MethodConfig, StudyConfig, check_study
 from rftf_torchrl.configs.validation import ConfigError, check_config
 
 __all__ = [
@@ -28,17 +29,21 @@ __all__ = [
     "EnvConfig",
     "EvaluationConfig",
     "LoggerConfig",
+    "MethodConfig",
     "PPOConfig",
     "PolicyConfig",
     "RewardConfig",
     "RunConfig",
+    "StudyConfig",
     "ValueConfig",
     "check_config",
+    "check_study",
     "register",
     "start_run",
 ]
 
 
 def register() -> None:
-    """Make the schema known to Hydra under the name ``run_schema``."""
+    """Make the schemas known to Hydra under the names ``run_schema`` and ``study_schema``."""
     ConfigStore.instance().store(name="run_schema", node=RunConfig)
+    ConfigStore.instance().store(name="study_schema", node=StudyConfig)

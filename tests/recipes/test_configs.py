@@ -9,8 +9,10 @@ from hydra.errors import ConfigCompositionException
 from rftf_torchrl.configs import ConfigError
 
 CONF = Path(__file__).parents[2] / "recipes" / "conf"
-GROUPS = sorted(p.relative_to(CONF).with_suffix("") for p in CONF.glob("*/*.yaml"))
-PRIMARY = sorted(p.stem for p in CONF.glob("*.yaml"))
+GROUPS = sorted(
+    p.relative_to(CONF).with_suffix("") for p in CONF.glob("*/*.yaml") if p.parent.name != "study"
+)
+PRIMARY = sorted({p.stem for p in CONF.glob("*.yaml")} - {"compare"})
 
 
 @pytest.mark.parametrize("choice", GROUPS, ids=str)

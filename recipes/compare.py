@@ -1,0 +1,217 @@
+"""Compare methods over task sets and seeds: one resumable study, then its report.
+
+    python recipes/compare.py study=quick
+    python recipes/compare.py study=state methods=[bc,sparse,rftf] seeds=[0,1,2]
+    python recipes/compare.py study=state report=docs/results/state
+
+A cell is a method on a task set with a seed. Finished cells are files in ``<output>/cells``, and
+the same command continues where it was stopped; nothing is run twice. When all cells are there,
+the report is written from them alone. Methods and studies: ``conf/compare.yaml``, ``conf/study``.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from simulators import is_calvin
+from study_cells import Job, load_start, make_start, make_value, run_cell
+from train_value import value_file
+
+from rftf_torchrl.configs import (
+    ConfigError,
+    RunConfig,
+    StudyConfig,
+    check_config,
+    check_study,
+    register,
+)
+from rftf_torchrl.evaluation.study import cell_file, load_cells, write_study_report
+from rftf_torchrl.training import prepare_output, progress_bar
+from rftf_torchrl.training.outputs import replace_text_atomic
+
+logger = logging.getLogger("compare")
+
+CONF = Path(__file__).parent / "conf"
+
+
+def last_of_each(settings: list[str]) -> list[str]:
+    """The settings without those that a later one overrides."""
+    return list({setting.lstrip("+").split("=")[0]: setting for setting in settings}.values())
+
+
+def run_config(study: StudyConfig, task_set: str, method: str) -> RunConfig:
+    """The configuration of a cell but for its seed, composed as ``finetune.py`` composes it."""
+    settings = [
+        *study.settings,
+        *study.task_sets[task_set],
+        *study.catalogue[method].settings,
+        f"output={study.output}",
+    ]
+    with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
+        config = check_config(compose("config", overrides=last_of_each(settings)))
+    if is_calvin(config):
+        raise ConfigError("compare.py evaluates on Meta-World; for CALVIN there is calvin.py")
+    return config
+
+
+def code_commit() -> str:
+    """The checkout's commit, with ``-dirty`` where files differ from it; empty outside of one."""
+    command = ["git", "-C", str(CONF), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
+
+
+def list_jobs(study: StudyConfig, command: str) -> list[Job]:
+    """Every cell of the study, all of them checked before the first one runs."""
+    commit = code_commit()
+    configs = {
+        (task_set, method): run_config(study, task_set, method)
+        for task_set in study.task_sets
+        for method in study.methods
+    }
+    return [
+        Job(
+            Path(study.output),
+            task_set,
+            method,
+            replace(configs[task_set, method], seed=seed),
+            study.catalogue[method].finetune,
+            study.curve_every,
+            study.curve_episodes,
+            command,
+            commit,
+        )
+        for seed in study.seeds
+        for task_set in study.task_sets
+        for method in study.methods
+    ]
+
+
+def start_worker(log: Path) -> None:
+    """One thread, and bars and warnings into a file: many processes share the terminal."""
+    torch.set_num_threads(1)
+    sys.stderr = log.open("a", buffering=1)
+
+
+class Schedule:
+    """What to run next: a start before its value models, these before the cells that read them."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self.waiting = [job for job in jobs if not cell_file(job.folder, *job.key).is_file()]
+        self.running: dict[Future, tuple[str, str]] = {}
+        self.failed: dict[str, BaseException] = {}
+
+    def step(self, job: Job) -> tuple[Callable[[Job], object], str]:
+        """The next step of a job, and what it writes."""
+        if load_start(job) is None:
+            return make_start, job.shared.output
+        value = job.with_value
+        if value is not None and not value_file(value).is_file():
+            return make_value, value.output
+        return run_cell, str(cell_file(job.folder, *job.key))
+
+    def submit(self, pool: ProcessPoolExecutor, workers: int) -> None:
+        """Keep the workers busy, in the order of the jobs."""
+        for job in list(self.waiting):
+            if len(self.running) >= workers:
+                return
+            step, target = self.step(job)
+            if target in self.failed:
+                self.waiting.remove(job)
+                continue
+            if any(target == busy for busy, _ in self.running.values()):
+                continue
+            if step is run_cell:
+                self.waiting.remove(job)
+            name = f"{step.__name__} of {job.method}, {job.task_set}, seed {job.config.seed}"
+            self.running[pool.submit(step, job)] = (target, name)
+
+    def collect(self) -> int:
+        """Wait for something to finish and return how many cells did."""
+        done, _ = wait(self.running, return_when=FIRST_COMPLETED)
+        cells = 0
+        for future in done:
+            target, name = self.running.pop(future)
+            error = future.exception()
+            if error is not None:
+                logger.error("%s failed: %s", name, error)
+                self.failed[target] = error
+            cells += name.startswith("run_cell")
+        return cells
+
+
+def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
+    """Run what is not there yet, side by side; without workers, one after another in this process.
+
+    Raises:
+        RuntimeError: when all others have ended, if one failed.
+    """
+    schedule = Schedule(jobs)
+    if not workers:
+        for job in schedule.waiting:
+            while not cell_file(job.folder, *job.key).is_file():
+                schedule.step(job)[0](job)
+        return
+    if not schedule.waiting:
+        return
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(workers, context, start_worker, (log,)) as pool,
+        progress_bar(len(schedule.waiting), "cells") as bar,
+    ):
+        while schedule.waiting or schedule.running:
+            schedule.submit(pool, workers)
+            if schedule.running:
+                bar.update(schedule.collect())
+    if schedule.failed:
+        listed = "".join(f"\n  - {where}: {why}" for where, why in schedule.failed.items())
+        raise RuntimeError(f"the study is not complete; run it again after a look at:{listed}")
+
+
+def compare(study: StudyConfig, command: str = "") -> Path:
+    """Run the study's missing cells and write its report."""
+    jobs = list_jobs(study, command)
+    folder = prepare_output(study.output)
+    workers = len(os.sched_getaffinity(0)) if study.workers is None else study.workers
+    run_cells(jobs, workers, folder / "workers.log")
+    return write_study_report(
+        load_cells(folder, {job.key: job.digest for job in jobs}),
+        study.report or folder / "report",
+        baseline=study.baseline,
+        levels=tuple(study.levels),
+        labels={name: study.catalogue[name].label for name in study.methods},
+        title=study.title,
+        resamples=study.resamples,
+    )
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="compare")
+def main(raw) -> None:
+    study = check_study(raw)
+    folder = prepare_output(study.output)
+    replace_text_atomic(folder / "compare.yaml", OmegaConf.to_yaml(raw, resolve=True))
+    typed = HydraConfig.get().overrides.task
+    typed = [text for text in typed if not text.startswith(("output=", "report=", "workers="))]
+    report = compare(study, " ".join(["python recipes/compare.py", *typed]))
+    logger.info("report: %s", report)
+
+
+if __name__ == "__main__":
+    register()
+    main()

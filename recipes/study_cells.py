@@ -1,0 +1,268 @@
+"""One cell of a study: what all methods share, fine-tuning, the held-out curve, the final test."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from collect_demos import collect, demos_folder
+from finetune import finetune, training_episodes
+from simulators import episode_collector
+from torch import nn
+from train_bc import clone, policy_file
+from train_value import rollout_episodes, train_value, value_file
+
+from rftf_torchrl.configs import RunConfig
+from rftf_torchrl.data import load_demonstrations
+from rftf_torchrl.envs import Episode, EpisodeCollector
+from rftf_torchrl.envs.metaworld import get_task
+from rftf_torchrl.envs.metaworld.simulator import MetaWorldSimulator
+from rftf_torchrl.evaluation import evaluate_success, held_out_episodes
+from rftf_torchrl.evaluation.study import Cell, CurvePoint, save_cell
+from rftf_torchrl.modules import load_policy
+from rftf_torchrl.training import prepare_output, write_json_atomic
+
+Outcomes = dict[str, tuple[bool | None, ...]]
+
+PACKAGES = ("rftf-torchrl", "torch", "torchrl", "tensordict", "numpy", "metaworld", "mujoco")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to run.
+
+    Attributes:
+        folder: the folder of the study.
+        task_set: name of the task set.
+        method: name of the method.
+        config: the configuration of its recipes.
+        tuned: whether it is fine-tuned.
+        curve_every: iterations between the points of its curve.
+        curve_episodes: held-out episodes a task for such a point.
+        command: what was typed.
+        commit: the code's commit.
+    """
+
+    folder: Path
+    task_set: str
+    method: str
+    config: RunConfig
+    tuned: bool
+    curve_every: int
+    curve_episodes: int
+    command: str
+    commit: str
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.task_set, self.method, self.config.seed
+
+    @property
+    def shared(self) -> RunConfig:
+        """The run in whose folder demonstrations, cloned policy and its evaluation lie."""
+        config = self.config
+        parts = (config.env, config.demos, config.policy, config.cloning, config.evaluation)
+        settings = [*map(asdict, parts), config.precision, config.device, self.curve_episodes]
+        settings.append(config.ppo.max_grad_norm)
+        name = f"seed{config.seed}-{digest(settings)[:8]}"
+        return replace(config, output=str(self.folder / "starts" / self.task_set / name))
+
+    @property
+    def with_value(self) -> RunConfig | None:
+        """The run in whose folder the value model lies; None if the cell needs none."""
+        reward = self.config.reward
+        if not (self.tuned and reward.dense_weight and reward.potential == "value"):
+            return None
+        start = self.shared
+        settings = [asdict(self.config.value), self.config.ppo.max_grad_norm]
+        return replace(
+            start,
+            output=str(Path(start.output, "values", digest(settings)[:8])),
+            demos=replace(start.demos, path=str(demos_folder(start))),
+            policy=replace(start.policy, path=str(policy_file(start))),
+        )
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that decides the cell's result."""
+        settings = asdict(self.config)
+        for name in ("output", "resume", "collector", "logger", "threads", "baseline"):
+            del settings[name]
+        return digest([settings, self.tuned, self.curve_every, self.curve_episodes])
+
+
+def digest(settings: object) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {**found, "python": platform.python_version()}
+
+
+def evaluate(config: RunConfig, collector: EpisodeCollector, per_task: int) -> Outcomes:
+    """Success of held-out episodes by task; None where the simulator died."""
+    episodes = held_out_episodes(config.env.tasks, per_task)
+    report = evaluate_success(
+        collector, episodes, seed=config.seed, deterministic=config.evaluation.deterministic
+    )
+    won = {(outcome.task, outcome.seed): outcome.success for outcome in report.outcomes}
+    return {
+        task: tuple(won.get((task, e.seed)) for e in episodes if e.task == task)
+        for task in config.env.tasks
+    }
+
+
+def rates(config: RunConfig, outcomes: Outcomes) -> tuple[float, ...]:
+    """Success rate of each task; crashed episodes are no trials."""
+    ended = {task: [w for w in outcomes[task] if w is not None] for task in config.env.tasks}
+    lost = [task for task, won in ended.items() if not won]
+    if lost:
+        raise RuntimeError(f"every held-out episode of {', '.join(lost)} crashed")
+    return tuple(sum(won) / len(won) for won in ended.values())
+
+
+def load_start(job: Job) -> dict | None:
+    """The cloned policy's evaluation, once all that methods share is there."""
+    file = Path(job.shared.output, "start.json")
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def make_start(job: Job) -> None:
+    """Demonstrations, the cloned policy and its evaluation; what a kill left is done again."""
+    started, config = time.perf_counter(), job.shared
+    shutil.rmtree(config.output, ignore_errors=True)
+    prepare_output(config.output)
+    collect(config)
+    clone(config)
+    policy, _ = load_policy(policy_file(config))
+    with episode_collector(config, "test", policy) as collector:
+        curve = evaluate(config, collector, job.curve_episodes)
+        final = evaluate(config, collector, config.evaluation.episodes_per_task)
+    found = {"curve": rates(config, curve), "outcomes": final}
+    found["seconds"] = time.perf_counter() - started
+    write_json_atomic(Path(config.output, "start.json"), found)
+
+
+def make_value(job: Job) -> None:
+    """The value model; what a kill left is done again."""
+    config = job.with_value
+    shutil.rmtree(config.output, ignore_errors=True)
+    train_value(config)
+
+
+def initial_states(config: RunConfig, iterations: int, charged: bool) -> dict[str, int]:
+    """Count the initial states of training and evaluation, and refuse any that is in both.
+
+    Raises:
+        RuntimeError: if one is.
+    """
+    trained = [e for number in range(iterations) for e in training_episodes(config, number)]
+    trained += rollout_episodes(config) if charged else []
+    demonstrations = load_demonstrations(demos_folder(config)).select(split="train")
+    names = {task.id: task.name for task in demonstrations.tasks}
+    trained += [Episode(names[e.task_id], e.goal_seed) for e in demonstrations.episodes]
+    held_out = held_out_episodes(config.env.tasks, config.evaluation.episodes_per_task)
+    counts = {"training": 0, "evaluation": 0, "shared": 0}
+    for task in config.env.tasks:
+        found = {}
+        for split, episodes in (("train", trained), ("test", held_out)):
+            seeds = {episode.seed for episode in episodes if episode.task == task}
+            simulator = MetaWorldSimulator(get_task(task), split, render=False)
+            vectors = [simulator.start_vectors(seed) for seed in sorted(seeds)]
+            simulator.close()
+            found[split] = {row.tobytes() for row in np.concatenate(vectors)}
+            counts["training" if split == "train" else "evaluation"] += len(seeds)
+        counts["shared"] += len(found["train"] & found["test"])
+    if counts["shared"]:
+        raise RuntimeError(f"training and evaluation share initial states: {counts}")
+    return counts
+
+
+def run_cell(job: Job) -> Path:
+    """Fine-tune and evaluate; a cell that a kill interrupted starts afresh."""
+    started, cpu = time.perf_counter(), time.process_time()
+    start, shared, value = load_start(job), job.shared, job.with_value
+    charged = 0
+    if value is not None:
+        charged = json.loads(Path(value.output, "value", "report.json").read_text())
+        charged = charged["simulator_steps"]
+    budget = job.config.ppo.env_steps
+    config = replace(
+        job.config,
+        output=str(job.folder / "work" / job.task_set / job.method / f"seed{job.config.seed}"),
+        demos=replace(job.config.demos, path=str(demos_folder(shared))),
+        policy=replace(job.config.policy, path=str(policy_file(shared))),
+        value=replace(job.config.value, path=None if value is None else str(value_file(value))),
+        ppo=replace(job.config.ppo, env_steps=None if budget is None else budget - charged),
+    )
+    curve = [CurvePoint(0, tuple(start["curve"]))]
+    outcomes: Outcomes = {task: tuple(won) for task, won in start["outcomes"].items()}
+    iterations = 0
+    if job.tuned:
+        if budget is not None and budget <= charged:
+            raise ValueError(
+                f"method {job.method!r} used {charged} simulator steps before fine-tuning, and the "
+                f"budget is {budget}: raise ppo.env_steps"
+            )
+        if charged:
+            curve.append(CurvePoint(charged, curve[0].success))
+        iterations, outcomes = tune(config, job, charged, curve)
+    else:
+        curve = [CurvePoint(0, rates(config, outcomes))]
+    cell = Cell(
+        *job.key,
+        tasks=tuple(config.env.tasks),
+        digest=job.digest,
+        versions=versions(),
+        curve=tuple(curve),
+        outcomes=outcomes,
+        charged_steps=charged,
+        states=initial_states(config, iterations, bool(charged)),
+        seconds=time.perf_counter() - started,
+        cpu_seconds=time.process_time() - cpu,
+        start_seconds=start["seconds"],
+        command=job.command,
+        commit=job.commit,
+    )
+    return save_cell(job.folder, cell)
+
+
+def tune(
+    config: RunConfig, job: Job, charged: int, curve: list[CurvePoint]
+) -> tuple[int, Outcomes]:
+    """Fine-tune, add points to the curve, and return the iterations and the final outcomes."""
+    shutil.rmtree(config.output, ignore_errors=True)
+    held_out: list[EpisodeCollector] = []
+    last = {"iteration": 0, "env_steps": 0}
+
+    def measure(iteration: int, policy: nn.Module, progress: dict[str, int]) -> None:
+        last.update(iteration=iteration, env_steps=progress["env_steps"])
+        if not held_out:
+            held_out.append(episode_collector(config, "test", policy))
+        if iteration % job.curve_every == 0:
+            held_out[0].update_policy_weights_()
+            found = evaluate(config, held_out[0], job.curve_episodes)
+            curve.append(CurvePoint(charged + progress["env_steps"], rates(config, found)))
+
+    try:
+        finetune(config, on_iteration=measure)
+        held_out[0].update_policy_weights_()
+        outcomes = evaluate(config, held_out[0], config.evaluation.episodes_per_task)
+    finally:
+        for collector in held_out:
+            collector.close()
+    end = CurvePoint(charged + last["env_steps"], rates(config, outcomes))
+    if curve[-1].env_steps == end.env_steps:
+        curve.pop()
+    curve.append(end)
+    for checkpoints in Path(config.output).glob("*/checkpoints"):
+        shutil.rmtree(checkpoints)
+    return last["iteration"], outcomes

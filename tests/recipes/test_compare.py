@@ -1,0 +1,197 @@
+"""Studies: every one composes, a killed one continues, and the same cells give the same report."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from tiny import RECIPES, TINY
+
+from rftf_torchrl.configs import ConfigError, check_study
+from rftf_torchrl.evaluation.study import load_cell
+
+STUDIES = sorted(path.stem for path in (RECIPES / "conf" / "study").glob("*.yaml"))
+
+
+def configured(*overrides):
+    with initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
+        return check_study(compose("compare", overrides=list(overrides)))
+
+
+def tiny_study(output, *overrides):
+    settings = [o for o in TINY if not o.startswith(("value.", "evaluation.", "logger"))]
+    settings += ["value.steps=4", "value.clips=4", "value.frames=3", "value.rollout_episodes=1"]
+    settings += ["evaluation.episodes_per_task=2", "logger=none", "threads=1"]
+    quoted = ",".join(f"'{setting}'" for setting in settings)
+    return [
+        f"settings=[{quoted}]",
+        "+task_sets.tiny=['ppo.env_steps=1500']",
+        "only_task_sets=[tiny]",
+        "methods=[sparse,rftf_failures]",
+        "seeds=[0,1]",
+        "curve_every=1",
+        "curve_episodes=1",
+        "resamples=100",
+        f"output={output}",
+        *overrides,
+    ]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_method_of_every_study_can_be_run(name):
+    from compare import list_jobs
+
+    study = configured(f"study={name}")
+    study = replace(study, methods=list(study.catalogue))
+    jobs = list_jobs(replace(study, seeds=[0]), "")
+    assert len(jobs) == len(study.catalogue) * len(study.task_sets)
+    assert all(job.config.ppo.env_steps for job in jobs)
+    shared = {(job.task_set, job.shared.output) for job in jobs}
+    assert len(shared) == len(study.task_sets), "equal start for all methods"
+    assert len({job.digest for job in jobs}) == len(jobs), "no two methods are the same"
+
+
+def test_a_method_of_the_command_line():
+    method = "+catalogue.short_trace={label: RFTF with lambda 0.5, settings: [ppo.lmbda=0.5]}"
+    study = configured("study=quick", method, "methods=[sparse,rftf,short_trace]")
+    assert study.catalogue["short_trace"].settings == ["ppo.lmbda=0.5"]
+
+
+def test_a_later_setting_wins():
+    from compare import last_of_each
+
+    assert last_of_each(["env=a", "ppo.epochs=1", "env=b"]) == ["env=b", "ppo.epochs=1"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problems"),
+    [
+        (
+            [
+                "methods=[sparse,rtff]",
+                "workers=-1",
+                "levels=[2.0]",
+                "seeds=[0,0]",
+                "only_task_sets=[hard]",
+            ],
+            [
+                "methods: unknown method 'rtff', choose from bc, sparse, ",
+                "only_task_sets: unknown task set 'hard', choose from state_quick",
+                "seeds=[0, 0]: expected at least one, each of them once",
+                "workers=-1: must not be negative",
+                "levels: 2.0 is not in [0, 1]",
+            ],
+        ),
+        (["baseline=keep"], ["baseline='keep': expected one of the methods of the study"]),
+    ],
+)
+def test_a_wrong_study_is_refused(overrides, problems):
+    with pytest.raises(ConfigError, match=r"^the study can't be run:") as caught:
+        configured("study=quick", *overrides)
+    for problem in problems:
+        assert f"\n  - {problem}" in str(caught.value)
+
+
+def test_calvin_has_its_own_recipe(tmp_path):
+    from compare import list_jobs
+
+    study = configured("study=quick", "settings=['env=calvin_state']", f"output={tmp_path}")
+    message = "compare.py evaluates on Meta-World; for CALVIN there is calvin.py"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        list_jobs(replace(study, task_sets={"one": []}), "")
+
+
+@pytest.mark.recipe
+@pytest.mark.metaworld
+def test_a_killed_study_continues_and_two_runs_are_identical(tmp_path, monkeypatch):
+    import compare as recipe
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    report = recipe.compare(configured(*tiny_study(whole, "workers=0")), "compare.py")
+    run_cell, finished = recipe.run_cell, []
+
+    def interrupted(job):
+        if len(finished) == 2:
+            raise KeyboardInterrupt
+        finished.append(run_cell(job))
+
+    monkeypatch.setattr(recipe, "run_cell", interrupted)
+    study = configured(*tiny_study(broken, "workers=0"))
+    with pytest.raises(KeyboardInterrupt):
+        recipe.compare(study, "compare.py")
+    assert not (broken / "report").exists(), "no result is invented"
+    stamps = [path.stat().st_mtime_ns for path in finished]
+    monkeypatch.setattr(recipe, "run_cell", run_cell)
+    recipe.compare(study, "compare.py")
+    assert [path.stat().st_mtime_ns for path in finished] == stamps, "nothing is run twice"
+
+    files = sorted(path.relative_to(whole) for path in whole.glob("cells/*/*/*.json"))
+    assert len(files) == 4
+    for file in files:
+        assert load_cell(whole / file) == load_cell(broken / file)
+    tables = ("cells.csv", "curves.csv", "methods.csv", "curves_tiny.png")
+    for name in tables:
+        assert (report.parent / name).read_bytes() == (broken / "report" / name).read_bytes()
+    before = report.read_bytes()
+    recipe.compare(configured(*tiny_study(whole, "workers=0")), "compare.py")
+    assert report.read_bytes() == before
+
+    charged = load_cell(whole / "cells" / "tiny" / "rftf_failures" / "seed0.json")
+    sparse = load_cell(whole / "cells" / "tiny" / "sparse" / "seed0.json")
+    assert charged.charged_steps > 0 == sparse.charged_steps
+    assert charged.curve[1].env_steps == charged.charged_steps
+    assert charged.curve[0] == sparse.curve[0], "equal start"
+    assert charged.states["shared"] == 0 < charged.states["training"]
+
+    (broken / "cells" / "tiny" / "sparse" / "seed0.json").write_text("{")
+    with pytest.raises(ValueError, match=r"seed0\.json is truncated or no JSON"):
+        recipe.compare(study, "compare.py")
+
+
+@pytest.mark.recipe
+@pytest.mark.metaworld
+def test_as_a_command_with_processes(tmp_path):
+    options = ["seeds=[0]", "methods=[bc,sparse]", "workers=2", f"report={tmp_path}/docs"]
+    command = [
+        sys.executable,
+        str(RECIPES / "compare.py"),
+        "study=quick",
+        *(o for o in tiny_study(tmp_path / "out") if not o.startswith(("seeds", "methods"))),
+        *options,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = Path(tmp_path, "docs", "report.md").read_text()
+    assert "cloned policy" in text
+    assert "python recipes/compare.py study=quick" in text
+    assert str(tmp_path) not in text
+    cells = sorted(Path(tmp_path, "out", "cells", "tiny").glob("*/seed0.json"))
+    assert [json.loads(cell.read_text())["method"] for cell in cells] == ["bc", "sparse"]
+
+
+@pytest.mark.metaworld
+def test_shared_initial_states_are_refused(configure, tmp_path, monkeypatch):
+    import study_cells
+    from collect_demos import collect
+
+    config = configure(*TINY, f"output={tmp_path}", "env.tasks=[drawer-open]")
+    collect(config)
+    counts = study_cells.initial_states(config, 2, False)
+    assert counts == {"training": 2 * 2 + 2, "evaluation": 2, "shared": 0}
+    monkeypatch.setattr(
+        study_cells,
+        "MetaWorldSimulator",
+        lambda task, split, **kwargs: simulator(task, "train", **kwargs),
+    )
+    from rftf_torchrl.envs.metaworld.simulator import MetaWorldSimulator as simulator
+
+    trained = study_cells.training_episodes(config, 0)[0]
+    monkeypatch.setattr(study_cells, "held_out_episodes", lambda *_: [trained])
+    with pytest.raises(RuntimeError, match="training and evaluation share initial states"):
+        study_cells.initial_states(config, 2, False)
