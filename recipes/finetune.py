@@ -36,6 +36,7 @@ from rftf_torchrl.evaluation import (
     final_value_auc,
     plot_learning_curve,
     warn_if_blind,
+    warn_if_exploited,
 )
 from rftf_torchrl.modules import (
     TemporalValueModel,
@@ -218,6 +219,7 @@ def finetune(
     done = checkpoints.load() if config.resume and checkpoints.files() else 0
     warmup = settings.critic_warmup if critic is not None else 0
     iterations = settings.iterations + warmup
+    exploited = False
     bar = progress_bar(range(done, iterations), name)
     with (
         episode_collector(config, "train", policy) as collector,
@@ -266,6 +268,8 @@ def finetune(
                     train_policy=iteration >= warmup,
                 )
             log.log(metrics, iteration)
+            if value_model is not None and not exploited:
+                exploited = warn_if_exploited(read_metrics(folder))
             bar.set_postfix(success=f"{metrics['success']:.2f}", kl=f"{metrics['kl']:.3f}")
             if on_iteration is not None:
                 on_iteration(iteration + 1, policy, dict(progress))

@@ -1,0 +1,183 @@
+"""Report how good a value model is, before anyone trains on it.
+
+    python recipes/value_report.py output=outputs/run
+    python recipes/value_report.py output=outputs/run value.path=other/value.safetensors
+
+Shows the value model the held-out demonstrations of ``<output>/demos`` (in order, reversed,
+shuffled, and under another task's instruction) and fresh rollouts of the cloned policy, on states
+as fine-tuning draws them, none of which the model was trained on: ``evaluation.episodes_per_task``
+a task. Evaluation's own states are left alone, so that they can still judge the policy. In CALVIN
+the rollouts start where tasks of the training chains began.
+
+Writes ``<output>/value_report``: ``report.md`` and ``report.json``, the value over progress, the
+calibration curve, the instructions' confusion matrix, films with the value drawn below them, and
+the value of every demonstration's frame in LeRobot's columns as ``progress.parquet``.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import reduce
+from importlib.util import find_spec
+from pathlib import Path
+
+import hydra
+import torch
+from collect_demos import demos_folder
+from simulators import episode_collector, task_names, task_of
+from tensordict import TensorDictBase
+from train_bc import policy_file
+from train_value import value_file
+
+from rftf_torchrl import keys
+from rftf_torchrl.configs import RunConfig, register, start_run
+from rftf_torchrl.data import Demonstrations, load_demonstrations
+from rftf_torchrl.envs import Episode
+from rftf_torchrl.evaluation import (
+    ScoredEpisode,
+    overlay_value,
+    plot_calibration,
+    plot_confusion,
+    plot_value_over_progress,
+    run_report,
+    score_demonstrations,
+    score_rollouts,
+    side_by_side,
+    split_trajectories,
+    task_instructions,
+    value_report,
+    value_report_tables,
+    warn_if_blind,
+    write_progress_table,
+    write_video,
+)
+from rftf_torchrl.modules import TemporalValueModel, load_policy
+from rftf_torchrl.training import (
+    derive_seed,
+    prepare_output,
+    progress_bar,
+    resolve_device,
+    write_json_atomic,
+)
+
+logger = logging.getLogger("value_report")
+
+
+def held_out(demonstrations: Demonstrations, folder: Path) -> Demonstrations:
+    """The demonstrations that no value model was trained on.
+
+    Raises:
+        ValueError: when there are none.
+    """
+    if not any(episode.split == "test" for episode in demonstrations.episodes):
+        raise ValueError(
+            f"{folder} has no held-out demonstrations: record them with demos.held_out_per_task=3 "
+            "in another folder"
+        )
+    return demonstrations.select(split="test")
+
+
+def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
+    """The cloned policy's sampled episodes, and the simulator steps that they cost."""
+    policy, _ = load_policy(policy_file(config))
+    seed = derive_seed(config.seed, "value_report")
+    episodes = [
+        Episode(task, derive_seed(seed, task, number) % 2**31)
+        for task in config.env.tasks
+        for number in range(config.evaluation.episodes_per_task)
+    ]
+    with (
+        episode_collector(config, "train", policy) as collector,
+        progress_bar(len(episodes), "rollouts") as bar,
+    ):
+        data = collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())
+    return data, int(data["next", "executed"].sum()) * config.env.action_repeat
+
+
+def pictures(states: TensorDictBase, size: int) -> torch.Tensor:
+    """The frames that the model saw, each pixel as a square."""
+    frames = states[keys.IMAGE]
+    factor = max(1, size // frames.shape[-1])
+    return frames.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+
+
+def write_films(
+    config: RunConfig,
+    test: Demonstrations,
+    rollouts: TensorDictBase,
+    scored: list[ScoredEpisode],
+    folder: Path,
+) -> None:
+    """For the first tasks, a demonstration, a success and a failure side by side."""
+    states = [test.frames[episode.start : episode.stop] for episode in test.episodes]
+    for part in split_trajectories(rollouts).values():
+        states.append(torch.cat([part.select(keys.IMAGE), part[-1:]["next"].select(keys.IMAGE)]))
+    played = [s for s in scored if s.source in ("demonstration", "success", "failure")]
+    for name in config.env.tasks[: config.evaluation.video_episodes]:
+        films: dict[str, torch.Tensor] = {}
+        for episode, seen in zip(played, states, strict=True):
+            if episode.task == name and episode.source not in films:
+                films[episode.source] = overlay_value(
+                    pictures(seen, config.evaluation.video_size),
+                    episode.values,
+                    success=episode.source != "failure",
+                    title=task_of(config, name).instruction,
+                    label="demonstration" if episode.source == "demonstration" else "policy",
+                )
+        if films:
+            film = reduce(side_by_side, films.values())
+            write_video(film, prepare_output(folder) / f"{name}.mp4", fps=6)
+
+
+def report_value(config: RunConfig) -> dict:
+    folder = prepare_output(Path(config.output, "value_report"))
+    demonstrations = load_demonstrations(demos_folder(config))
+    test = held_out(demonstrations, demos_folder(config))
+    value_model = TemporalValueModel.load(value_file(config)).to(resolve_device(config.device))
+    rollouts, steps = fresh_rollouts(config)
+
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, "value_report", "shuffle"))
+    instructions = task_instructions(demonstrations)
+    shown = score_demonstrations(value_model, test, instructions, generator=generator)
+    played = score_rollouts(value_model, rollouts, instructions, task_names=task_names(config))
+    report = value_report([*shown, *played], seed=config.seed)
+    if "outcome" in report.overall:
+        warn_if_blind(report.overall["outcome"]["final_auc"].value)
+
+    table = "progress.parquet" if find_spec("pyarrow") else "progress.csv"
+    if table.endswith(".csv"):
+        logger.warning("pyarrow is not installed, so the values go to %s instead of Parquet", table)
+    write_progress_table(value_model, demonstrations, folder / table)
+    plot_value_over_progress(report, folder / "value_over_progress.png")
+    plot_calibration(report, folder / "calibration.png")
+    if report.confusion["rows"]:
+        plot_confusion(report, folder / "confusion.png")
+    if config.env.image_size is not None:
+        write_films(config, test, rollouts, [*shown, *played], folder / "videos")
+
+    used = {
+        "value_model": str(value_file(config)),
+        "policy": str(policy_file(config)),
+        "simulator_steps": steps,
+    }
+    text = run_report(
+        "Value model",
+        {
+            **value_report_tables(report),
+            "What was used": "\n".join(f"- {name}: {what}" for name, what in used.items()),
+        },
+    )
+    write_json_atomic(folder / "report.json", {**used, **report.to_dict()})
+    Path(folder, "report.md").write_text(text)
+    logger.info("\n%s\nreport, plots and films: %s", text, folder)
+    return report.to_dict()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(raw) -> None:
+    report_value(start_run(raw, "value_report"))
+
+
+if __name__ == "__main__":
+    register()
+    main()

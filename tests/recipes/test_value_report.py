@@ -1,0 +1,70 @@
+"""The report on a value model end to end, from the state and from pictures."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tiny import TINY
+
+from rftf_torchrl.data import load_demonstrations
+
+pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
+
+
+def prepared(config):
+    from collect_demos import collect
+    from train_bc import clone
+    from train_value import train_value
+
+    collect(config)
+    clone(config)
+    train_value(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def cloned(configure, tmp_path_factory):
+    """The configuration of an output folder with demonstrations, policy and value model."""
+    return prepared(configure(*TINY, f"output={tmp_path_factory.mktemp('run')}"))
+
+
+def test_value_report(cloned):
+    from value_report import report_value
+
+    report = report_value(cloned)
+    folder = Path(cloned.output, "value_report")
+    written = json.loads((folder / "report.json").read_text())
+    assert written["simulator_steps"] > 0
+    assert written["overall"]["demonstration"]["kendall_tau"]["count"] == 2
+    assert sum(report["settings"]["episodes"]["window-open"].values()) == 4 + 2
+    assert report["confusion"]["tasks"] == ["window-close", "window-open"]
+    assert "## How to read this" in (folder / "report.md").read_text()
+    for name in ("value_over_progress.png", "calibration.png", "confusion.png"):
+        assert (folder / name).stat().st_size > 500
+    (table,) = folder.glob("progress.*")
+    assert table.stat().st_size > 500
+    again = report_value(cloned)
+    assert json.dumps(again) == json.dumps(report)
+
+
+def test_value_report_from_pixels(configure, tmp_path):
+    from value_report import report_value
+
+    overrides = ["env.image_size=16", "value.calibration=none", f"output={tmp_path}"]
+    report_value(prepared(configure(*TINY, *overrides)))
+    (film,) = (tmp_path / "value_report" / "videos").iterdir()
+    assert film.name == "window-open.mp4"
+    assert film.stat().st_size > 500
+
+
+def test_value_report_needs_held_out_demonstrations(cloned, tmp_path):
+    from value_report import held_out
+
+    demonstrations = load_demonstrations(f"{cloned.output}/demos")
+    expected = (
+        f"{tmp_path} has no held-out demonstrations: record them with demos.held_out_per_task=3 "
+        "in another folder"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        held_out(demonstrations.select(split="train"), tmp_path)
