@@ -32,6 +32,8 @@ def test_the_words_of_the_readme_mean_what_they_say(configure):
     assert configure("balance=none").balance.kind == "none"
     assert configure("value=ranking_failures").value.failures > 0
     assert configure("value=shuffled").value.shuffle_time
+    assert configure("value=ranking_rollouts").value.successes
+    assert configure("value=ranking_rollouts").value.failures > 0
     assert configure("env=metaworld_state").env.image_size is None
     assert configure("logger=wandb").logger.kind == "csv+wandb"
 
@@ -42,6 +44,33 @@ def test_the_quick_start_has_two_same_scene_pairs(configure):
     tasks = set(configure(name="quickstart").env.tasks)
     assert len(tasks) >= 5
     assert sum(set(pair) <= tasks for pair in SAME_SCENE) >= 2
+
+
+def test_calvin_has_all_tasks_and_no_more_time_than_the_benchmark(configure):
+    from rftf_torchrl.envs.calvin import SUBTASK_STEPS, TASKS
+
+    pixels, state, whole = (
+        configure("env=calvin"), configure("env=calvin_state"), configure(name="calvin")
+    )  # fmt: skip
+    assert pixels.env.image_size == 64
+    assert state.env.image_size is None
+    assert whole.env == state.env
+    for config in (pixels, state, whole):
+        assert config.env.name == "calvin"
+        assert config.env.tasks == list(TASKS)
+        assert config.env.chunk_size * config.env.horizon <= SUBTASK_STEPS
+        assert config.evaluation.steps_per_subtask == SUBTASK_STEPS
+
+
+def test_settings_that_calvin_does_not_have_are_refused(configure):
+    expected = (
+        "the configuration can't be run:\n"
+        "  - env.tasks: unknown CALVIN task 'drawer-open'\n"
+        "  - env.action_repeat=3: CALVIN holds no action\n"
+        "  - demos.scenes='AE': expected letters among ABCD"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
+        configure("env=calvin", "env.tasks=[drawer-open]", "env.action_repeat=3", "demos.scenes=AE")
 
 
 def test_a_typo_is_refused(configure):

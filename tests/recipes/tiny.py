@@ -31,3 +31,15 @@ TINY = [
     "logger=csv",
     "device=cpu",
 ]
+
+CALVIN = [
+    *(setting for setting in TINY if not setting.startswith(("env.", "demos."))),
+    # The first task of the first training chain, and the last of it and first of the second.
+    "env.tasks=[open_drawer,turn_off_lightbulb]",
+    "env.horizon=3",
+    "demos.per_task=1",
+    "demos.held_out_per_task=0",
+    "demos.chains=2",
+    "evaluation.chains=2",
+    "evaluation.steps_per_subtask=8",
+]

@@ -1,0 +1,77 @@
+"""The whole path on CALVIN from one command, with tiny settings."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import CALVIN
+
+from rftf_torchrl.envs.calvin import CalvinNotInstalledError, StateBank, require_calvin_env
+from rftf_torchrl.evaluation import ChainReport
+from rftf_torchrl.training import PeakMemory
+
+pytestmark = [pytest.mark.recipe, pytest.mark.calvin]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def simulator():
+    try:
+        require_calvin_env()
+    except CalvinNotInstalledError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def run(configure, tmp_path_factory):
+    """The configuration of a finished run, and what it returned."""
+    from calvin import calvin
+
+    config = configure(
+        *CALVIN, "baseline=sparse", f"output={tmp_path_factory.mktemp('calvin')}", name="calvin"
+    )
+    with PeakMemory() as memory:
+        return config, calvin(config, memory)
+
+
+def test_every_policy_plays_the_same_chains(run):
+    config, results = run
+    assert results["chains"].keys() == {"cloned", "RFTF", "sparse"}
+    assert results["comparisons"].keys() == {"RFTF - cloned", "sparse - cloned", "RFTF - sparse"}
+    for label in results["chains"]:
+        report = ChainReport.load(Path(config.output, f"chains_{label}.json"))
+        assert [result.index for result in report.results] == [0, 1]
+        assert report.protocol.startswith("NOT the official protocol: 8 steps a subtask; 2 of the")
+    assert json.loads(Path(config.output, "results.json").read_text()) == json.loads(
+        json.dumps(results)
+    )
+    assert "## RFTF against sparse, the same chains" in Path(config.output, "report.md").read_text()
+
+
+def test_simulator_steps_are_counted(run):
+    _, results = run
+    steps = results["simulator_steps"]
+    assert steps.keys() == {"demonstrations", "RFTF", "sparse"}
+    assert all(count > 0 for count in steps.values())
+    rollouts = results["value_model"]["simulator_steps"]
+    assert 0 < rollouts < steps["RFTF"]
+
+
+def test_fine_tuning_starts_where_the_experts_tasks_began(run):
+    config, _ = run
+    bank = StateBank.load(Path(config.output, "states.npz"))
+    assert bank.scene == "D"
+    assert all(bank.count(task) for task in config.env.tasks)
+    assert len(bank) == sum(map(bank.count, config.env.tasks))
+
+
+def test_a_finished_run_is_read_and_not_repeated(run):
+    from calvin import calvin
+
+    config, results = run
+    with PeakMemory() as memory:
+        with pytest.raises(FileExistsError, match="resume=true"):
+            calvin(config, memory)
+        again = calvin(replace(config, resume=True), memory)
+    assert again["chains"] == results["chains"]
+    assert again["simulator_steps"]["demonstrations"] == 0
