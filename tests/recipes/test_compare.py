@@ -27,6 +27,7 @@ def tiny_study(output, *overrides):
     settings = [o for o in TINY if not o.startswith(("value.", "evaluation.", "logger"))]
     settings += ["value.steps=4", "value.clips=4", "value.frames=3", "value.rollout_episodes=1"]
     settings += ["evaluation.episodes_per_task=2", "logger=none", "threads=1"]
+    settings += ["env.tasks=[drawer-open]"]
     quoted = ",".join(f"'{setting}'" for setting in settings)
     return [
         f"settings=[{quoted}]",
@@ -34,7 +35,7 @@ def tiny_study(output, *overrides):
         "only_task_sets=[tiny]",
         "methods=[sparse,rftf_failures]",
         "seeds=[0,1]",
-        "curve_every=1",
+        "curve_every=2",
         "curve_episodes=1",
         "resamples=100",
         f"output={output}",
@@ -54,12 +55,6 @@ def test_every_method_of_every_study_can_be_run(name):
     shared = {(job.task_set, job.shared.output) for job in jobs}
     assert len(shared) == len(study.task_sets), "equal start for all methods"
     assert len({job.digest for job in jobs}) == len(jobs), "no two methods are the same"
-
-
-def test_a_method_of_the_command_line():
-    method = "+catalogue.short_trace={label: RFTF with lambda 0.5, settings: [ppo.lmbda=0.5]}"
-    study = configured("study=quick", method, "methods=[sparse,rftf,short_trace]")
-    assert study.catalogue["short_trace"].settings == ["ppo.lmbda=0.5"]
 
 
 def test_a_later_setting_wins():
@@ -156,7 +151,7 @@ def test_a_killed_study_continues_and_two_runs_are_identical(tmp_path, monkeypat
 @pytest.mark.recipe
 @pytest.mark.metaworld
 def test_as_a_command_with_processes(tmp_path):
-    options = ["seeds=[0]", "methods=[bc,sparse]", "workers=2", f"report={tmp_path}/docs"]
+    options = ["seeds=[0]", "methods=[bc,sparse]", "workers=1", f"report={tmp_path}/docs"]
     command = [
         sys.executable,
         str(RECIPES / "compare.py"),

@@ -39,7 +39,7 @@ class MetaWorldEnv(EnvBase):
     - ``"success"``, ``"crashed"``: bool [1]; ``"executed"``: bool [chunk_size or 1];
     - ``"reward"``: float32 [1], 1 at success and 0 otherwise;
     - with ``potential``, ``"env_potential"``: float32 [1], Meta-World's own dense reward of the
-      state and of the action that led there, divided by 10 so that it is 1 at success.
+      state and of the action that led there, divided by 10, its highest value.
 
     Args:
         task: Meta-World's name without version, e.g. ``"drawer-open"``.
