@@ -4,7 +4,9 @@
 
 Writes ``<output>/calvin/{training,validation}`` in CALVIN's own format, ``<output>/demos`` as the
 other recipes read it, and ``<output>/states.npz``: where every task of the training chains began,
-for fine-tuning to start its episodes there. None of it is a scene of the benchmark.
+for fine-tuning to start its episodes there. Where fine-tuning has another scene than the
+demonstrations (ABC->D), further chains are walked in it for that. None of it is a scene of the
+benchmark.
 """
 
 from __future__ import annotations
@@ -61,6 +63,21 @@ def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str | None) -
     writer.end_episode()
 
 
+def states_elsewhere(config: RunConfig) -> tuple[list[RecordedTask], int]:
+    """Walk chains in the scene of fine-tuning, of which only the tasks' first states are kept."""
+    seed = derive_seed(config.seed, "chains", "states") % 2**31
+    jobs = [
+        ChainToRecord(chain, seed + number, scene=config.env.scene)
+        for number, chain in enumerate(training_sequences(seed, config.demos.chains))
+    ]
+    starts: list[RecordedTask] = []
+    with progress_bar(len(jobs), f"states in {config.env.scene}") as bar:
+        for tasks in record_chains(jobs, workers=config.collector.workers):
+            starts += [task for task in tasks if task.task in config.env.tasks]
+            bar.update()
+    return starts, sum(len(task.actions) for task in starts)
+
+
 def save_states(tasks: list[RecordedTask], path: Path) -> None:
     StateBank(
         np.stack([task.robot_obs[0] for task in tasks]),
@@ -72,13 +89,14 @@ def save_states(tasks: list[RecordedTask], path: Path) -> None:
 
 
 def record_split(config: RunConfig, split: str, root: Path) -> tuple[list[RecordedTask], int]:
-    """Walk the split's chains, write the first ``per_task`` recordings of each task."""
+    """Walk the split's chains; of each task, write ``per_task`` recordings, as many a scene."""
     training = split == "training"
     per_task = config.demos.per_task if training else config.demos.held_out_per_task
     sentences = load_sentences(config.env.checkout, split) if config.env.checkout else {}
     jobs = chains_to_record(config, split)
     rng = np.random.default_rng(derive_seed(config.seed, "sentences", split))
-    kept: Counter[str] = Counter()
+    kept: Counter[tuple[str, str]] = Counter()
+    share = -(-per_task // len({job.scene for job in jobs}))
     starts: list[RecordedTask] = []
     steps, whole = 0, 0
     with (
@@ -94,12 +112,15 @@ def record_split(config: RunConfig, split: str, root: Path) -> tuple[list[Record
                 if task.task not in config.env.tasks:
                     continue
                 starts.append(task)
-                if kept[task.task] < per_task:
-                    kept[task.task] += 1
+                if kept[job.scene, task.task] < share:
+                    kept[job.scene, task.task] += 1
                     choices = sentences.get(task.task, [get_task(task.task).instruction])
                     write_task(writer, task, str(rng.choice(choices)))
             bar.update()
-    lacking = {name: kept[name] for name in config.env.tasks if kept[name] < per_task}
+    total = {
+        name: sum(n for (_, task), n in kept.items() if task == name) for name in config.env.tasks
+    }
+    lacking = {name: count for name, count in total.items() if count < per_task}
     logger.info("%s: %d of %d chains done to the end", split, whole, len(jobs))
     missing = [name for name, count in lacking.items() if not count]
     if training and missing:
@@ -121,8 +142,13 @@ def collect_calvin(config: RunConfig, out: Path) -> int:
         if not (root / split).exists():
             starts, used = record_split(config, split, root)
             steps += used
-            if split == "training" and config.env.scene in {task.scene for task in starts}:
-                save_states([t for t in starts if t.scene == config.env.scene], states_file(config))
+            here = [task for task in starts if task.scene == config.env.scene]
+            if split == "training" and here:
+                save_states(here, states_file(config))
+    if not states_file(config).exists():
+        starts, used = states_elsewhere(config)
+        steps += used
+        save_states(starts, states_file(config))
     to_demonstrations(
         root, out, split=splits, image_size=config.env.image_size, tasks=config.env.tasks
     )
