@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensordict import TensorDict
 from tiny import RECIPES, TINY
 
 pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
@@ -148,6 +149,93 @@ def test_failures_as_negatives(cloned, configure, tmp_path):
     file, extra_steps = train_value(config)
     assert file.is_file()
     assert extra_steps > 0
+
+
+def test_rollouts_of_the_cloned_policy(cloned, configure, tmp_path):
+    from train_value import train_value
+
+    config = configure(
+        *TINY,
+        "value=ranking_rollouts",
+        f"output={tmp_path}",
+        f"demos.path={cloned.output}/demos",
+        f"policy.path={cloned.output}/bc/policy.safetensors",
+    )
+    file, extra_steps = train_value(config)
+    assert file.is_file()
+    assert extra_steps > 0
+    assert json.loads((tmp_path / "value" / "report.json").read_text()).keys() >= {
+        "pairwise_accuracy",
+        "simulator_steps",
+    }
+
+
+def a_rollout(demonstrations, number, *, success):
+    """An episode of the demonstrations in the shape of a rollout."""
+    start, stop = demonstrations.spans[number].tolist()
+    frames = demonstrations.frames[start:stop]
+    rollout = TensorDict({"next": frames.select("observation", "instruction", "task_id")})
+    rollout["trajectory_success"] = torch.full((stop - start, 1), success)
+    return rollout.auto_batch_size_(1)
+
+
+def test_successful_rollouts_are_ordered_only_where_they_are_asked_for(
+    cloned, configure, tmp_path, monkeypatch
+):
+    import train_value as recipe
+
+    from rftf_torchrl.data import load_demonstrations
+
+    demonstrations = load_demonstrations(f"{cloned.output}/demos")
+
+    def trained(value, successes):
+        rollouts = [a_rollout(demonstrations, k, success=s) for k, s in enumerate(successes)]
+        monkeypatch.setattr(recipe, "cloned_rollouts", lambda config: (rollouts, 17))
+        output = tmp_path / f"{value}{sum(successes)}"
+        config = configure(
+            *TINY, f"value={value}", f"output={output}", f"demos.path={cloned.output}/demos"
+        )
+        file, steps = recipe.train_value(config)
+        assert steps == 17
+        return load_file(file)
+
+    def equal(first, second):
+        return all(torch.equal(first[name], second[name]) for name in first)
+
+    mixed, failed = [True, False], [False, False]
+    assert not equal(trained("ranking_rollouts", mixed), trained("ranking_failures", mixed))
+    assert equal(trained("ranking_rollouts", failed), trained("ranking_failures", failed))
+
+
+def test_clips_of_rollouts_are_in_time_order_and_masked_where_the_rollout_is_short():
+    from train_value import rollout_clips
+
+    def rollout(length, success):
+        time = torch.arange(length).unsqueeze(-1)
+        states = TensorDict(
+            {
+                "observation": {"state": time.float()},
+                "instruction": {"tokens": time * 0},
+                "task_id": time * 0 + length,
+            }
+        )
+        flag = torch.full((length, 1), success)
+        data = TensorDict({"next": states, "trajectory_success": flag})
+        return data.auto_batch_size_(1)
+
+    clips = rollout_clips(
+        [rollout(3, True), rollout(9, False)], 20, 5, torch.Generator().manual_seed(0)
+    )
+    assert {int(clip["task_id"][0]) for clip in clips} == {3, 9}
+    for clip in clips:
+        length = int(clip["task_id"][0])
+        when = clip["observation", "state"].squeeze(-1)
+        assert clip["trajectory_success"].tolist() == [[length == 3]] * 5
+        assert clip["frame_mask"].sum() == min(length, 5)
+        shown = when[clip["frame_mask"]]
+        assert (shown.diff() > 0).all()
+        if length == 3:
+            assert when.tolist() == [0, 1, 2, 2, 2]
 
 
 def test_evaluate(cloned):
