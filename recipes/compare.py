@@ -24,6 +24,7 @@ from pathlib import Path
 import hydra
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from simulators import is_calvin
@@ -208,6 +209,7 @@ def main(raw) -> None:
     replace_text_atomic(folder / "compare.yaml", OmegaConf.to_yaml(raw, resolve=True))
     typed = HydraConfig.get().overrides.task
     typed = [text for text in typed if not text.startswith(("output=", "report=", "workers="))]
+    GlobalHydra.instance().clear()  # compare composes the configurations of the cells
     report = compare(study, " ".join(["python recipes/compare.py", *typed]))
     logger.info("report: %s", report)
 
