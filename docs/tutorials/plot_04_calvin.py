@@ -229,7 +229,8 @@ for place, (name, report) in enumerate(reports.items()):
     axes[1].errorbar(range(1, len(rates) + 1), middle, errors, marker="o", capsize=3, label=name)
 axes[0].set(xlabel="chain", ylabel="tasks in a row", yticks=range(4))
 axes[1].set(xlabel="tasks in a row", ylabel="share of chains", xticks=(1, 2, 3), ylim=(0, 1.05))
-axes[0].legend()
+labelled = axes[0].get_legend_handles_labels()
+figure.legend(*labelled, loc="outside upper center", ncols=3)
 
 # %%
 # From here, RFTF takes a value model, trained on the same demonstrations without their actions, and
