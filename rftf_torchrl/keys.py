@@ -24,6 +24,12 @@ CHUNK_IS_PAD = ACTION_IS_PAD_KEY
 LOG_PROB = ("vla_action", "log_probs")
 EXECUTED = ("vla_action", "executed")
 REFERENCE = "reference"
+FEATURES = "features"
+FLOW_PATH = ("vla_action", "flow_path")
+FLOW_LOC = ("flow", "loc")
+FLOW_SCALE = ("flow", "scale")
+FLOW_MODE = ("flow", "mode")
+CACHE = "cache"
 
 SUCCESS = "success"
 CRASHED = "crashed"

@@ -15,6 +15,7 @@ from rftf_torchrl.functional.balance import (
     spread_evenly,
     walk_pool,
 )
+from rftf_torchrl.functional.flow import flow_matching_error, flow_sde_transition
 from rftf_torchrl.functional.intervals import newcombe_interval, wilson_interval
 from rftf_torchrl.functional.metrics import (
     kendall_tau,
@@ -38,6 +39,8 @@ __all__ = [
     "calibration_curve",
     "calibration_error",
     "find_mixed_trajectory",
+    "flow_matching_error",
+    "flow_sde_transition",
     "interquartile_mean",
     "kendall_tau",
     "negative_step_share",

@@ -7,6 +7,9 @@ from rftf_torchrl.modules.calibration import ValueCalibration
 from rftf_torchrl.modules.critics import ResidualCritic, residual_critic, small_critic
 from rftf_torchrl.modules.distributions import ChunkCategorical, ChunkNormal
 from rftf_torchrl.modules.encoders import ImageEncoder, TokenEncoder, random_shift
+from rftf_torchrl.modules.flow import FlowActor, FlowHead, flow_actor
+from rftf_torchrl.modules.flow_distribution import ChunkFlow
+from rftf_torchrl.modules.flow_networks import ChunkVelocity, FlowNoise
 from rftf_torchrl.modules.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
 from rftf_torchrl.modules.policy_file import PolicySpec, load_policy, save_policy
 from rftf_torchrl.modules.small_vla import small_vla
@@ -16,8 +19,13 @@ from rftf_torchrl.modules.temporal_value import TemporalValueModel, temporal_val
 __all__ = [
     "BoundedScale",
     "ChunkCategorical",
+    "ChunkFlow",
     "ChunkNormal",
+    "ChunkVelocity",
     "EncoderConfig",
+    "FlowActor",
+    "FlowHead",
+    "FlowNoise",
     "HeadNetwork",
     "ImageEncoder",
     "PolicySpec",
@@ -26,6 +34,7 @@ __all__ = [
     "TokenEncoder",
     "ValueCalibration",
     "VisionLanguageEncoder",
+    "flow_actor",
     "gaussian_actor",
     "load_policy",
     "random_shift",

@@ -256,7 +256,8 @@ class RFTFPPOLoss(ClipPPOLoss):
 
 def _predicted_params(actor: ProbabilisticTensorDictSequential) -> list[NestedKey]:
     """The distribution's parameters that the network writes, without those that the data hold."""
-    written = [unravel_key(key) for key in actor.det_part.out_keys]
+    held = {unravel_key(key) for key in actor.det_part.in_keys}
+    written = {unravel_key(key) for key in actor.det_part.out_keys} - held
     return [key for key in map(unravel_key, actor.dist_params_keys) if key in written]
 
 

@@ -1,0 +1,118 @@
+"""Behaviour cloning of a flow policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import dispatch
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.objectives.common import LossModule
+
+from rftf_torchrl import keys
+from rftf_torchrl.functional import flow_matching_error
+from rftf_torchrl.modules.flow import FlowActor
+
+__all__ = ["FlowMatchingLoss"]
+
+
+class FlowMatchingLoss(LossModule):
+    r"""Clones demonstrations into the velocity network of a flow policy.
+
+    .. math::
+        L = E_{\tau, \epsilon} \big\| v(\tau a + (1 - \tau) \epsilon, \tau, f(s))
+            - (a - \epsilon) \big\|^2
+
+    One time and one noise are drawn per decision and call. Used like
+    :class:`torchrl.objectives.BCLoss`, whose key of the loss it has.
+
+    Source: Lipman et al. 2023, arXiv 2210.02747; Black et al. 2024, "pi_0", arXiv 2410.24164,
+    appendix B (the beta distribution of times, which favours noisy chunks).
+
+    Args:
+        actor_network: a policy from :func:`~rftf_torchrl.modules.flow_actor`.
+        times: ``"uniform"``, or ``"beta"``: :math:`\tau = 0.999 (1 - u)` with
+            :math:`u \sim \mathrm{Beta}(1.5, 1)`.
+
+    Raises:
+        ValueError: if the policy is no flow policy or the word is unknown.
+
+    Examples:
+        >>> from tensordict.nn import TensorDictModule
+        >>> from rftf_torchrl.modules import ChunkVelocity, flow_actor
+        >>> network = TensorDictModule(torch.nn.Linear(3, 8), ["state"], ["features"])
+        >>> actor = flow_actor(network, ChunkVelocity(8, (4, 2)), chunk_size=4, action_dim=2)
+        >>> data = TensorDict({"state": torch.zeros(5, 3)}, [5])
+        >>> data["vla_action", "chunk"] = torch.zeros(5, 4, 2)
+        >>> bool(FlowMatchingLoss(actor)(data)["loss_bc"] > 0)
+        True
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys of the data.
+
+        Attributes:
+            action: the demonstrated chunk, float [*B, H, A].
+            pad_mask: bool [*B, H], True at padding; absent = none.
+        """
+
+        action: NestedKey = keys.CHUNK
+        pad_mask: NestedKey = keys.CHUNK_IS_PAD
+
+    tensor_keys: _AcceptedKeys
+    default_keys = _AcceptedKeys
+
+    def __init__(
+        self, actor_network: FlowActor, *, times: Literal["uniform", "beta"] = "uniform"
+    ) -> None:
+        super().__init__()
+        if not isinstance(actor_network, FlowActor):
+            raise ValueError(
+                f"FlowMatchingLoss needs a policy from flow_actor, got "
+                f"{type(actor_network).__name__}: clone other policies with BCLoss."
+            )
+        if times not in ("uniform", "beta"):
+            raise ValueError(f"times must be 'uniform' or 'beta', got {times!r}.")
+        self.actor_network = actor_network
+        self.times = times
+        network = actor_network.det_part.module[0]
+        self.in_keys = [*network.in_keys, self.tensor_keys.action]
+        self.out_keys = ["loss_bc"]
+
+    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
+        """There is no value estimator to tell."""
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Computes the loss.
+
+        Args:
+            tensordict: demonstrations with the network's inputs and the chunk, any batch size.
+
+        Returns:
+            ``"loss_bc"``, a float32 scalar.
+        """
+        network, head = self.actor_network.module[0], self.actor_network.head
+        features = network(tensordict.select(*network.in_keys, strict=False))
+        action = tensordict.get(self.tensor_keys.action).float()
+        padding = tensordict.get(self.tensor_keys.pad_mask, None)
+        tau = self._draw_times(action)
+        noise = torch.randn_like(action)
+        weight = tau[..., None, None]
+        velocity = head.velocity(
+            weight * action + (1 - weight) * noise,
+            tau,
+            *(features.get(key) for key in head.feature_keys),
+        )
+        mask = None if padding is None else ~padding
+        return TensorDict({"loss_bc": flow_matching_error(velocity, action, noise, mask)})
+
+    def _draw_times(self, action: Tensor) -> Tensor:
+        uniform = torch.rand(action.shape[:-2], device=action.device)
+        if self.times == "uniform":
+            return uniform
+        return 0.999 * (1 - uniform ** (1 / 1.5))  # inverse distribution function of Beta(1.5, 1)
