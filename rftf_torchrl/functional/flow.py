@@ -22,7 +22,7 @@ def flow_sde_transition(
         \sigma_\tau^2 = a^2 \frac{1 - \tau}{\max(\tau, \Delta\tau)}
 
     has the marginals of the ordinary equation :math:`dx = v\, d\tau` at any noise level a; its
-    discretisation has them up to an error of order :math:`\Delta\tau`. Level 0 is the ordinary
+    discretisation has them up to an error that vanishes with the step. Level 0 is the ordinary
     Euler step. The bound at :math:`\Delta\tau` keeps the first step finite.
 
     Source: Liu et al. 2025, "Flow-GRPO", arXiv 2505.05470, eqs. 8-9, and Chen et al. 2025,
