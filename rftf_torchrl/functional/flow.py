@@ -25,8 +25,8 @@ def flow_sde_transition(
     discretisation has them up to an error that vanishes with the step. Level 0 is the ordinary
     Euler step. The bound at :math:`\Delta\tau` keeps the first step finite.
 
-    Source: Liu et al. 2025, "Flow-GRPO", arXiv 2505.05470, eqs. 8-9, and Chen et al. 2025,
-    "pi_RL", arXiv 2510.25889 (Flow-SDE), with time reversed: their t is :math:`1 - \tau`.
+    Source: Liu et al. 2025, "Flow-GRPO", arXiv 2505.05470 (from ODE to SDE), with time reversed:
+    its t is :math:`1 - \tau`; Chen et al. 2025, "pi_RL", arXiv 2510.25889 (Flow-SDE).
 
     Args:
         x: states at time tau, floating [...].

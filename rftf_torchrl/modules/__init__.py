@@ -11,6 +11,14 @@ from rftf_torchrl.modules.flow import FlowActor, FlowHead, flow_actor
 from rftf_torchrl.modules.flow_distribution import ChunkFlow
 from rftf_torchrl.modules.flow_networks import ChunkVelocity, FlowNoise
 from rftf_torchrl.modules.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
+from rftf_torchrl.modules.lora import (
+    LoraReference,
+    adapter_state_dict,
+    adapters_off,
+    add_lora,
+    load_adapter_state_dict,
+    merge_lora,
+)
 from rftf_torchrl.modules.policy_file import PolicySpec, load_policy, save_policy
 from rftf_torchrl.modules.small_vla import small_vla
 from rftf_torchrl.modules.states import values_of_states
@@ -28,15 +36,21 @@ __all__ = [
     "FlowNoise",
     "HeadNetwork",
     "ImageEncoder",
+    "LoraReference",
     "PolicySpec",
     "ResidualCritic",
     "TemporalValueModel",
     "TokenEncoder",
     "ValueCalibration",
     "VisionLanguageEncoder",
+    "adapter_state_dict",
+    "adapters_off",
+    "add_lora",
     "flow_actor",
     "gaussian_actor",
+    "load_adapter_state_dict",
     "load_policy",
+    "merge_lora",
     "random_shift",
     "residual_critic",
     "save_policy",

@@ -71,7 +71,7 @@ class FlowNoise(nn.Module):
 
     W starts at zero, so every state starts with ``init``.
 
-    Source: Zhang et al. 2025, "ReinFlow", arXiv 2505.22094, section 4 (bounded noise network).
+    Source: Zhang et al. 2025, "ReinFlow", arXiv 2505.22094 (bounded noise network).
 
     Args:
         features: size F of the features.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -17,6 +18,7 @@ from torch.distributions import Distribution, kl_divergence
 from torchrl.objectives import ClipPPOLoss
 
 from rftf_torchrl import keys
+from rftf_torchrl.modules.lora import LoraReference
 
 __all__ = ["RFTFPPOLoss"]
 
@@ -41,7 +43,11 @@ class RFTFPPOLoss(ClipPPOLoss):
         actor_network: the policy.
         critic_network: the critic; None trains the policy alone.
         reference_actor: the policy to stay near. It is copied, frozen and kept out of
-            ``parameters()`` and ``state_dict()``. None if the data already hold its distribution.
+            ``parameters()`` and ``state_dict()``. ``"adapters_off"`` is the policy itself as it is
+            now and without its low-rank adapters: no copy but of the other parameters that train
+            (:class:`~rftf_torchrl.modules.LoraReference`). A function that returns a context
+            manager is called in its place; inside the context, the policy has to be the reference.
+            None if the data already hold its distribution.
         kl_coeff: initial coefficient c; 0 switches the penalty off.
         kl_target: divergence that :meth:`adapt_kl` aims at, in nats per decision; None keeps the
             coefficient.
@@ -85,7 +91,10 @@ class RFTFPPOLoss(ClipPPOLoss):
         actor_network: ProbabilisticTensorDictSequential,
         critic_network: TensorDictModule | None = None,
         *,
-        reference_actor: ProbabilisticTensorDictSequential | None = None,
+        reference_actor: ProbabilisticTensorDictSequential
+        | Literal["adapters_off"]
+        | Callable[[], AbstractContextManager[Any]]
+        | None = None,
         kl_coeff: float = 0.1,
         kl_target: float | None = 0.02,
         kl_bounds: tuple[float, float] = (1e-4, 10.0),
@@ -102,7 +111,18 @@ class RFTFPPOLoss(ClipPPOLoss):
             raise ValueError(
                 f"kl_target must be above 0, or None to keep kl_coeff: got {kl_target}."
             )
-        reference = None if reference_actor is None else _frozen_copy(reference_actor)
+        as_reference: Callable[[], AbstractContextManager[Any]] = nullcontext
+        if isinstance(reference_actor, str):
+            if reference_actor != "adapters_off":
+                raise ValueError(
+                    "reference_actor must be a policy, 'adapters_off', a function that returns a "
+                    f"context manager, or None: got {reference_actor!r}."
+                )
+            reference_actor = LoraReference(actor_network)
+        if reference_actor is None or isinstance(reference_actor, nn.Module):
+            reference = None if reference_actor is None else _frozen_copy(reference_actor)
+        else:
+            reference, as_reference = actor_network, reference_actor
         if critic_network is None:
             kwargs.setdefault("critic_coeff", None)
         super().__init__(actor_network, critic_network, **kwargs)
@@ -111,6 +131,7 @@ class RFTFPPOLoss(ClipPPOLoss):
         self.register_coeff_buffer("kl_coeff", float(kl_coeff), device=self.entropy_coeff.device)
         # Outside the registered modules: an optimizer over parameters() must not see it.
         self.__dict__["reference_actor"] = reference
+        self.__dict__["_as_reference"] = as_reference
         self.__dict__["_distribution"] = None
         self._set_in_keys()
 
@@ -158,10 +179,11 @@ class RFTFPPOLoss(ClipPPOLoss):
             raise ValueError("this loss has no reference: pass reference_actor when you build it.")
         params = _predicted_params(reference)
         flat = tensordict.select(*reference.in_keys, strict=False).reshape(-1)
-        pieces = [
-            reference.get_dist_params(piece.copy()).select(*params)
-            for piece in flat.split(minibatch)
-        ]
+        with self._as_reference():
+            pieces = [
+                reference.get_dist_params(piece.copy()).select(*params)
+                for piece in flat.split(minibatch)
+            ]
         found = torch.cat(pieces).reshape(tensordict.batch_size)
         tensordict.set(self.tensor_keys.reference, found)
         return tensordict
@@ -249,7 +271,7 @@ class RFTFPPOLoss(ClipPPOLoss):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> RFTFPPOLoss:
         super()._apply(fn, *args, **kwargs)
-        if self.reference_actor is not None:
+        if self.reference_actor is not None and self._as_reference is nullcontext:
             self.reference_actor._apply(fn, *args, **kwargs)
         return self
 
