@@ -7,6 +7,7 @@ from rftf_torchrl.modules.calibration import ValueCalibration
 from rftf_torchrl.modules.critics import ResidualCritic, residual_critic, small_critic
 from rftf_torchrl.modules.distributions import ChunkCategorical, ChunkNormal
 from rftf_torchrl.modules.encoders import ImageEncoder, TokenEncoder, random_shift
+from rftf_torchrl.modules.feature_cache import FrozenFeatures, cache_features
 from rftf_torchrl.modules.flow import FlowActor, FlowHead, flow_actor
 from rftf_torchrl.modules.flow_distribution import ChunkFlow
 from rftf_torchrl.modules.flow_networks import ChunkVelocity, FlowNoise
@@ -34,6 +35,7 @@ __all__ = [
     "FlowActor",
     "FlowHead",
     "FlowNoise",
+    "FrozenFeatures",
     "HeadNetwork",
     "ImageEncoder",
     "LoraReference",
@@ -46,6 +48,7 @@ __all__ = [
     "adapter_state_dict",
     "adapters_off",
     "add_lora",
+    "cache_features",
     "flow_actor",
     "gaussian_actor",
     "load_adapter_state_dict",

@@ -1,0 +1,140 @@
+"""The gradient of a batch in pieces that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torchrl.objectives.common import LossModule
+
+from rftf_torchrl.training.guards import LOSS_PREFIX
+
+
+def accumulate_gradients(
+    loss_module: nn.Module,
+    batch: TensorDictBase,
+    micro_batch: int,
+    *,
+    terms: Collection[str] | None = None,
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    count: Callable[[TensorDictBase], Tensor | float] | None = None,
+) -> TensorDictBase:
+    r"""Runs the loss on pieces of a batch, and adds up the gradient of the whole.
+
+    .. math::
+        \nabla L = \sum_i \frac{n_i}{\sum_j n_j} \nabla L_i
+
+    where :math:`L_i` is the mean over the :math:`n_i` rows of piece i, so that a smaller last piece
+    counts for less. A PPO loss with ``normalize_advantage`` gets its advantages normalised over
+    the whole batch. Call it between ``optimizer.zero_grad()`` and ``optimizer.step()``. Under
+    DistributedDataParallel, processes exchange gradients once, after the last piece.
+
+    Args:
+        loss_module: a :class:`torchrl.objectives.LossModule` with ``reduction="mean"``, or
+            DistributedDataParallel around one (build the loss with ``functional=False``).
+        batch: the batch, split along its first dimension.
+        micro_batch: most rows per piece.
+        terms: names of the entries that are summed to the loss; None takes every ``"loss_"``.
+        context: called around each forward pass, such as ``lambda: autocast(device)``.
+        count: how many elements the loss's mean runs over in a piece. None counts the rows, or
+            the True entries of the masks that the loss honours (``("collector", "mask")``).
+
+    Returns:
+        The loss terms and diagnostics of the whole batch, detached. Terms and means are exact,
+        ``"max_ratio"`` is the maximum; ``"ESS"`` and ``"explained_variance"`` are averages over
+        pieces.
+
+    Raises:
+        ValueError: if ``micro_batch`` is no positive number, the batch is empty, or the loss does
+            not reduce by the mean.
+
+    Example:
+        >>> from rftf_torchrl.objectives import TemporalRankingLoss
+        >>> from tensordict.nn import TensorDictModule
+        >>> model = TensorDictModule(nn.Linear(2, 1), ["state"], ["temporal_value"])
+        >>> clips = TensorDict({"state": torch.randn(5, 3, 2)}, [5, 3])
+        >>> losses = accumulate_gradients(TemporalRankingLoss(model), clips, micro_batch=2)
+        >>> model.module.weight.grad.shape, losses["loss_ranking"].requires_grad
+        (torch.Size([1, 2]), False)
+    """
+    if micro_batch < 1:
+        raise ValueError(f"micro_batch is {micro_batch}, expected at least 1 row.")
+    if not batch.batch_dims or not batch.shape[0]:
+        raise ValueError(f"the batch has shape {tuple(batch.shape)}, expected at least one row.")
+    inner: Any = loss_module
+    if isinstance(loss_module, DistributedDataParallel):
+        inner = loss_module.module
+    reduction = getattr(inner, "reduction", "mean") or "mean"
+    if reduction != "mean":
+        raise ValueError(
+            f"the loss reduces by {reduction!r}, expected 'mean': pieces are weighted by their "
+            "number of rows."
+        )
+    normalize = getattr(inner, "normalize_advantage", False) and inner.advantage_norm is None
+    if normalize and len(batch) > micro_batch:
+        batch = _with_normalized_advantage(inner, batch)
+        inner.normalize_advantage = False
+    try:
+        pieces = batch.split(micro_batch)
+        counted = count or partial(_rows, mask_keys=_mask_keys(inner))
+        counts = torch.stack([torch.as_tensor(counted(piece)).float() for piece in pieces])
+        shares = (counts / counts.sum().clamp_min(1)).tolist()
+        results = []
+        for number, (piece, share) in enumerate(zip(pieces, shares, strict=True)):
+            last = number == len(pieces) - 1
+            with nullcontext() if last else _without_exchange(loss_module):
+                with context():
+                    losses = loss_module(piece)
+                names = terms if terms is not None else _loss_names(losses)
+                loss = sum(losses[name].float() for name in names)
+                (loss * share).backward()
+            results.append(losses.detach())
+    finally:
+        if normalize:
+            inner.normalize_advantage = True
+    return _combined(results, shares)
+
+
+def _without_exchange(loss_module: nn.Module) -> AbstractContextManager[Any]:
+    if isinstance(loss_module, DistributedDataParallel):
+        return loss_module.no_sync()
+    return nullcontext()
+
+
+def _mask_keys(loss: Any) -> Sequence[NestedKey]:
+    """The masks that a TorchRL loss honours in its mean."""
+    return loss._loss_mask_keys() if isinstance(loss, LossModule) else ()
+
+
+def _rows(piece: TensorDictBase, mask_keys: Sequence[NestedKey]) -> Tensor | int:
+    masks = [piece.get(key).reshape(-1) for key in mask_keys if piece.get(key, None) is not None]
+    return torch.stack(masks).all(0).sum() if masks else piece.numel()
+
+
+def _loss_names(losses: TensorDictBase) -> list[str]:
+    return [name for name in losses.keys() if name.startswith(LOSS_PREFIX)]  # noqa: SIM118
+
+
+def _with_normalized_advantage(loss: Any, batch: TensorDictBase) -> TensorDictBase:
+    """The batch with the advantages that the loss would compute from all of it."""
+    key = loss.tensor_keys.advantage
+    advantage = loss._maybe_normalize_advantage(batch.get(key), batch, update_norm=False)
+    return batch.copy().set(key, advantage)
+
+
+def _combined(results: list[TensorDictBase], shares: list[float]) -> TensorDictBase:
+    combined = TensorDict()
+    for name in results[0].keys():  # noqa: SIM118
+        values = [result[name] for result in results]
+        if name == "max_ratio":
+            combined[name] = torch.stack(values).max()
+        else:
+            combined[name] = sum(v * share for v, share in zip(values, shares, strict=True))
+    return combined
