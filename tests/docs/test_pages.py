@@ -43,6 +43,20 @@ def test_own_value_model(tmp_path, monkeypatch):
     assert isinstance(names["model"].network, names["Score"])
 
 
+def test_large_policies(capsys):
+    pytest.importorskip("peft")
+    torch.manual_seed(0)
+    names = run_snippets("how-to/large-policies.md")
+    assert float(names["first"]["kl_reference"]) < 1e-4, "pieces of the batch round differently"
+    assert abs(float(names["first"]["max_ratio"]) - 1) < 0.01
+    assert float(names["losses"]["kl_reference"]) > 0
+    trained = {part.part: part.trained for part in names["table"].parts}
+    assert trained["tower"] == 0
+    assert 0 < trained["backbone"] < names["table"].parts[1].parameters
+    assert trained["head"] == names["table"].parts[2].parameters
+    assert capsys.readouterr().out.startswith("| part | parameters |")
+
+
 def test_every_word_is_explained():
     page = (DOCS / "how-to" / "configuration.rst").read_text()
     readme = (ROOT / "README.md").read_text()
