@@ -27,7 +27,8 @@ class FlowMatchingLoss(LossModule):
             - (a - \epsilon) \big\|^2
 
     One time and one noise are drawn per decision and call. Used like
-    :class:`torchrl.objectives.BCLoss`, whose key of the loss it has.
+    :class:`torchrl.objectives.BCLoss`, whose key of the loss it has. A learned noise
+    (:class:`~rftf_torchrl.modules.FlowNoise`) gets no gradient: PPO trains it.
 
     Source: Lipman et al. 2023, arXiv 2210.02747; Black et al. 2024, "pi_0", arXiv 2410.24164,
     appendix B (the beta distribution of times, which favours noisy chunks).
