@@ -240,3 +240,18 @@ def test_expert_noise_is_seeded_and_stays_in_bounds(make_env):
     assert not np.array_equal(noisy, actions(noise=0.5, seed=2))
     assert np.abs(noisy).max() <= 1.0
     assert np.ptp(actions(), axis=0).max() == 0.0
+
+
+def test_touch_is_what_metaworld_finds_contact_by_contact(make_env):
+    env = make_env("pick-place")
+    simulator, expert = env.simulator, ScriptedExpert(env.task)
+    metaworld = simulator._env
+    geom = metaworld._get_id_main_object()
+    start(env, 3)
+    found = []
+    for _ in range(60):
+        simulator.step(expert.action(simulator.state))
+        found.append(metaworld.touching_object(geom))
+        assert found[-1] == type(metaworld).touching_object(metaworld, geom)
+    assert True in found
+    assert False in found
