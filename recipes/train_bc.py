@@ -52,6 +52,8 @@ def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpe
         state_dim=state_dim,
         channels=tuple(config.policy.channels),
         features=config.policy.features,
+        state_features=config.policy.state_features,
+        film=config.policy.film,
     )
     return PolicySpec(
         encoder,

@@ -85,6 +85,8 @@ class PolicyConfig:
         head: ``"gaussian"`` or ``"tokens"``.
         channels: output channels of the image encoder's convolutions.
         features: width of the trunk.
+        state_features: features of the state.
+        film: whether the instruction modulates the trunk (FiLM) besides being one of its inputs.
         init_scale: initial standard deviation of the Gaussian head.
         learn_scale: whether fine-tuning changes it.
         bins: bins per action dimension of the token head.
@@ -94,6 +96,8 @@ class PolicyConfig:
     head: str = "gaussian"
     channels: list[int] = field(default_factory=lambda: [16, 32, 32])
     features: int = 256
+    state_features: int = 64
+    film: bool = False
     init_scale: float = 0.3
     learn_scale: bool = True
     bins: int = 11

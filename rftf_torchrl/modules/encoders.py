@@ -44,8 +44,8 @@ class ImageEncoder(nn.Module):
         self.conv1 = nn.Conv2d(3, first, 5, stride=2, padding=2)
         self.conv2 = nn.Conv2d(first, second, 3, stride=2, padding=1)
         self.conv3 = nn.Conv2d(second, third, 3, stride=2, padding=1)
-        self.film2 = _identity_film(text_dim, second)
-        self.film3 = _identity_film(text_dim, third)
+        self.film2 = identity_film(text_dim, second)
+        self.film3 = identity_film(text_dim, third)
         side = (image_size + 7) // 8
         self.head = nn.Sequential(nn.Linear(third * side * side, out_dim), nn.LayerNorm(out_dim))
 
@@ -185,7 +185,7 @@ def random_shift(image: Tensor, pad: int = 4, generator: torch.Generator | None 
     return shifted.movedim(-1, 1).reshape(image.shape)
 
 
-def _identity_film(text_dim: int, channels: int) -> nn.Linear:
+def identity_film(text_dim: int, channels: int) -> nn.Linear:
     film = nn.Linear(text_dim, 2 * channels)
     nn.init.normal_(film.weight, std=0.02)
     nn.init.zeros_(film.bias)

@@ -10,7 +10,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
-from rftf_torchrl.modules.encoders import ImageEncoder, TokenEncoder
+from rftf_torchrl.modules.encoders import ImageEncoder, TokenEncoder, identity_film
 
 __all__ = ["EncoderConfig", "HeadNetwork", "VisionLanguageEncoder"]
 
@@ -29,6 +29,7 @@ class EncoderConfig:
         image_dim: features of the image.
         state_features: features of the state.
         features: features of the result.
+        film: whether the instruction modulates the last two layers (FiLM).
 
     Raises:
         ValueError: if there is neither an image nor a state.
@@ -50,6 +51,7 @@ class EncoderConfig:
     image_dim: int = 256
     state_features: int = 64
     features: int = 256
+    film: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size is None and self.state_dim is None:
@@ -138,6 +140,10 @@ class VisionLanguageEncoder(nn.Module):
             nn.Linear(config.features, config.features),
             nn.ReLU(),
         )
+        if config.film:
+            self.films = nn.ModuleList(
+                identity_film(config.text_dim, config.features) for _ in range(2)
+            )
 
     def set_state_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Sets the mean and standard deviation that standardise the state.
@@ -189,7 +195,15 @@ class VisionLanguageEncoder(nn.Module):
                 )
             standardised = (state.to(text.dtype) - self.state_mean) / self.state_std
             parts.append(torch.relu(self.state(standardised)))
-        return self.fuse(torch.cat(parts, -1))
+        return self._fuse(torch.cat(parts, -1), text)
+
+    def _fuse(self, x: Tensor, text: Tensor) -> Tensor:
+        if not self.config.film:
+            return self.fuse(x)
+        for layer, film in zip((self.fuse[0], self.fuse[2]), self.films, strict=True):
+            gamma, beta = film(text).chunk(2, dim=-1)
+            x = torch.relu(layer(x) * (1 + gamma) + beta)
+        return x
 
     def _present(self, name: str, value: Tensor | None) -> Tensor:
         if value is None:

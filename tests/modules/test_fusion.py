@@ -44,6 +44,20 @@ def test_every_input_reaches_the_features(name):
     assert not torch.equal(encoder(**data), encoder(**{**data, name: other[name]}))
 
 
+def test_film_lets_the_instruction_choose_among_the_features_of_the_state():
+    config = EncoderConfig(image_size=None, state_dim=5, film=True, **SMALL)
+    encoder = VisionLanguageEncoder(config)
+    data = inputs(config, 3)
+    plain = VisionLanguageEncoder(EncoderConfig.from_dict({**config.to_dict(), "film": False}))
+    plain.load_state_dict(encoder.state_dict(), strict=False)
+    for film in encoder.films:
+        torch.nn.init.zeros_(film.weight)
+    assert torch.equal(encoder(**data), plain(**data))
+    for film in encoder.films:
+        torch.nn.init.constant_(film.bias, -1)  # gamma of -1 shuts every feature off
+    torch.testing.assert_close(encoder(**data), torch.zeros(3, 16))
+
+
 def test_train_and_eval_mode_agree():
     config = EncoderConfig(image_size=16, state_dim=5, **SMALL)
     encoder = VisionLanguageEncoder(config)
