@@ -15,6 +15,7 @@ TOKENS = ("instruction", "tokens")
 TOKEN_MASK = ("instruction", "mask")
 INSTRUCTION_TEXT = "language_instruction"
 TASK_ID = "task_id"
+IMAGE_FEATURES = ("features", "image")
 
 LOC = "loc"
 SCALE = "scale"

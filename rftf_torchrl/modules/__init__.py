@@ -21,9 +21,13 @@ from rftf_torchrl.modules.lora import (
     merge_lora,
 )
 from rftf_torchrl.modules.policy_file import PolicySpec, load_policy, save_policy
+from rftf_torchrl.modules.pretrained_config import PretrainedEncoderConfig
+from rftf_torchrl.modules.pretrained_network import PretrainedNetwork, VisionLanguageFusion
 from rftf_torchrl.modules.small_vla import small_vla
 from rftf_torchrl.modules.states import values_of_states
 from rftf_torchrl.modules.temporal_value import TemporalValueModel, temporal_value_model
+from rftf_torchrl.modules.towers import ImageTower, TextTower
+from rftf_torchrl.modules.value_features import cache_image_features, on_cached_features
 
 __all__ = [
     "BoundedScale",
@@ -38,22 +42,29 @@ __all__ = [
     "FrozenFeatures",
     "HeadNetwork",
     "ImageEncoder",
+    "ImageTower",
     "LoraReference",
     "PolicySpec",
+    "PretrainedEncoderConfig",
+    "PretrainedNetwork",
     "ResidualCritic",
     "TemporalValueModel",
+    "TextTower",
     "TokenEncoder",
     "ValueCalibration",
     "VisionLanguageEncoder",
+    "VisionLanguageFusion",
     "adapter_state_dict",
     "adapters_off",
     "add_lora",
     "cache_features",
+    "cache_image_features",
     "flow_actor",
     "gaussian_actor",
     "load_adapter_state_dict",
     "load_policy",
     "merge_lora",
+    "on_cached_features",
     "random_shift",
     "residual_critic",
     "save_policy",

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from rftf_torchrl import keys
 from rftf_torchrl.modules.calibration import CalibrationMode, ValueCalibration
 from rftf_torchrl.modules.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
+from rftf_torchrl.modules.pretrained_config import PretrainedEncoderConfig
+from rftf_torchrl.modules.pretrained_network import PretrainedNetwork
 from rftf_torchrl.modules.states import eval_mode
 
 __all__ = ["TemporalValueModel", "temporal_value_model"]
@@ -64,7 +67,7 @@ class TemporalValueModel(TensorDictModuleBase):
         in_keys: Sequence[NestedKey],
         tokens_key: NestedKey = keys.TOKENS,
         out_key: NestedKey = keys.TEMPORAL_VALUE,
-        config: EncoderConfig | None = None,
+        config: EncoderConfig | PretrainedEncoderConfig | None = None,
     ) -> None:
         super().__init__()
         self.in_keys = [unravel_key(key) for key in in_keys]
@@ -155,6 +158,7 @@ class TemporalValueModel(TensorDictModuleBase):
             "tokens_key": self.tokens_key,
             "out_key": self.out_keys[0],
             "config": None if self.config is None else self.config.to_dict(),
+            "kind": "pretrained" if isinstance(self.config, PretrainedEncoderConfig) else "small",
         }
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -193,11 +197,11 @@ class TemporalValueModel(TensorDictModuleBase):
                 f"{metadata.get('format')!r}."
             )
         header = json.loads(metadata["model"])
-        config = None if header["config"] is None else EncoderConfig.from_dict(header["config"])
+        config = _config(header)
         if network is None:
             if config is None:
                 raise ValueError(f"{path} holds no config: pass the network it was saved from.")
-            network = _network(config)
+            network = _network(config, weights=False)
         model = cls(
             network,
             in_keys=[_key(key) for key in header["in_keys"]],
@@ -211,15 +215,16 @@ class TemporalValueModel(TensorDictModuleBase):
 
 
 def temporal_value_model(
-    config: EncoderConfig,
+    config: EncoderConfig | PretrainedEncoderConfig,
     *,
     in_keys: Sequence[NestedKey] | None = None,
     out_key: NestedKey = keys.TEMPORAL_VALUE,
 ) -> TemporalValueModel:
-    """Builds a value model on a small encoder.
+    """Builds a value model on a small encoder, or on pretrained towers.
 
     Args:
-        config: sizes of the encoder.
+        config: sizes of the encoder; of a :class:`PretrainedEncoderConfig` the towers' weights are
+            loaded from its sources.
         in_keys: keys of the inputs that the config names, in its order; default
             ``config.in_keys``.
         out_key: where the value goes, float32 [*B, 1].
@@ -238,8 +243,17 @@ def temporal_value_model(
     )
 
 
-def _network(config: EncoderConfig) -> HeadNetwork:
+def _network(config: EncoderConfig | PretrainedEncoderConfig, *, weights: bool = True) -> nn.Module:
+    if isinstance(config, PretrainedEncoderConfig):
+        return PretrainedNetwork(config, weights=weights)
     return HeadNetwork(VisionLanguageEncoder(config), (1,))
+
+
+def _config(header: dict[str, Any]) -> EncoderConfig | PretrainedEncoderConfig | None:
+    if header["config"] is None:
+        return None
+    pretrained = header.get("kind") == "pretrained"
+    return (PretrainedEncoderConfig if pretrained else EncoderConfig).from_dict(header["config"])
 
 
 def _key(key: str | list[str]) -> NestedKey:
