@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+pytest.importorskip("transformers")
+
 from transformers import (
     BertConfig,
     BertModel,

@@ -12,6 +12,9 @@ from rftf_torchrl.modules.flow import FlowActor, FlowHead, flow_actor
 from rftf_torchrl.modules.flow_distribution import ChunkFlow
 from rftf_torchrl.modules.flow_networks import ChunkVelocity, FlowNoise
 from rftf_torchrl.modules.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
+from rftf_torchrl.modules.lerobot_actor import lerobot_actor
+from rftf_torchrl.modules.lerobot_observation import LeRobotObservation
+from rftf_torchrl.modules.lerobot_spec import LeRobotSpec
 from rftf_torchrl.modules.lora import (
     LoraReference,
     adapter_state_dict,
@@ -23,6 +26,7 @@ from rftf_torchrl.modules.lora import (
 from rftf_torchrl.modules.policy_file import PolicySpec, load_policy, save_policy
 from rftf_torchrl.modules.pretrained_config import PretrainedEncoderConfig
 from rftf_torchrl.modules.pretrained_network import PretrainedNetwork, VisionLanguageFusion
+from rftf_torchrl.modules.score_module import score_module
 from rftf_torchrl.modules.small_vla import small_vla
 from rftf_torchrl.modules.states import values_of_states
 from rftf_torchrl.modules.temporal_value import TemporalValueModel, temporal_value_model
@@ -43,6 +47,8 @@ __all__ = [
     "HeadNetwork",
     "ImageEncoder",
     "ImageTower",
+    "LeRobotObservation",
+    "LeRobotSpec",
     "LoraReference",
     "PolicySpec",
     "PretrainedEncoderConfig",
@@ -61,6 +67,7 @@ __all__ = [
     "cache_image_features",
     "flow_actor",
     "gaussian_actor",
+    "lerobot_actor",
     "load_adapter_state_dict",
     "load_policy",
     "merge_lora",
@@ -68,6 +75,7 @@ __all__ = [
     "random_shift",
     "residual_critic",
     "save_policy",
+    "score_module",
     "small_critic",
     "small_vla",
     "temporal_value_model",

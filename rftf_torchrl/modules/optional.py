@@ -12,14 +12,16 @@ def optional_module(name: str, extra: str) -> ModuleType:
     Raises:
         ImportError: if it is not installed; names the extra that installs it.
     """
+    package = name.split(".")[0]
     try:
-        return importlib.import_module(name)
+        importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name != name.split(".")[0]:
+        if error.name != package:
             raise
         raise ImportError(
-            f"{error.name} is not installed: pip install 'rftf-torchrl[{extra}]'."
+            f"{package} is not installed: pip install 'rftf-torchrl[{extra}]'."
         ) from error
+    return importlib.import_module(name)
 
 
 def transformers_module() -> ModuleType:
