@@ -2,6 +2,7 @@
 
     python recipes/train_value.py output=outputs/run
     python recipes/train_value.py output=outputs/run value=ranking_failures   # failed rollouts too
+    python recipes/train_value.py output=outputs/run value.image_tower=facebook/dinov2-base
 
 Reads ``<output>/demos`` (and, for failures, the cloned policy), writes
 ``<output>/value/value.safetensors``, the curve of the loss, and how well the model orders held-out
@@ -11,6 +12,7 @@ demonstrations.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -28,8 +30,11 @@ from rftf_torchrl.envs import Episode
 from rftf_torchrl.functional import pairwise_accuracy, value_order_correlation
 from rftf_torchrl.modules import (
     EncoderConfig,
+    PretrainedEncoderConfig,
     TemporalValueModel,
+    cache_image_features,
     load_policy,
+    on_cached_features,
     random_shift,
     temporal_value_model,
 )
@@ -96,11 +101,32 @@ def rollout_clips(
         when = torch.randperm(len(states), generator=generator)[:frames].sort().values
         mask = torch.arange(frames) < len(when)
         clip = states[nn.functional.pad(when, (0, frames - len(when)), value=len(states) - 1)]
-        clip = clip.select("observation", "instruction", keys.TASK_ID)
+        clip = clip.select("observation", "instruction", "features", keys.TASK_ID, strict=False)
         clip["frame_mask"] = mask
         clip[keys.TRAJECTORY_SUCCESS] = rollouts[row][keys.TRAJECTORY_SUCCESS][:1].expand(frames, 1)
         clips.append(clip)
     return clips
+
+
+def build_model(config: RunConfig, state_dim: int) -> TemporalValueModel:
+    """The untrained model: on a pretrained image tower, on pixels, or on the state alone."""
+    settings, pixels = config.value, config.env.image_size is not None
+    if settings.image_tower is not None:
+        return temporal_value_model(
+            PretrainedEncoderConfig.from_pretrained(
+                settings.image_tower,
+                image_training=settings.tower_training,
+                fusion=settings.fusion,
+                grid=settings.grid,
+            )
+        )
+    return temporal_value_model(
+        EncoderConfig(
+            image_size=config.env.image_size,
+            state_dim=None if pixels else state_dim,
+            channels=tuple(settings.channels),
+        )
+    )
 
 
 def held_out_report(
@@ -128,25 +154,27 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     train = demonstrations.select(split="train")
     state = train.frames[keys.STATE]
     pixels = config.env.image_size is not None
-    model = temporal_value_model(
-        EncoderConfig(
-            image_size=config.env.image_size,
-            state_dim=None if pixels else state.shape[-1],
-            channels=tuple(settings.channels),
-        )
-    ).to(device)
+    model = build_model(config, state.shape[-1]).to(device)
     if not pixels:
         model.network.encoder.set_state_statistics(state.mean(0), state.std(0))
     rollouts, extra_steps = cloned_rollouts(config)
+    ranked, clip_keys = model, None
+    if settings.image_tower is not None and settings.tower_training == "frozen":
+        ranked = on_cached_features(model)
+        clip_keys = [*ranked.in_keys, keys.TASK_ID]
+        frames = cache_image_features(model, train.frames.copy())
+        train = replace(train, frames=frames)
+        rollouts = [cache_image_features(model, rollout) for rollout in rollouts]
     outcomes = {
         True: [r for r in rollouts if settings.successes and r[keys.TRAJECTORY_SUCCESS].any()],
         False: [r for r in rollouts if settings.failures and not r[keys.TRAJECTORY_SUCCESS].any()],
     }
 
     loss_module = TemporalRankingLoss(
-        model, wrong_instruction=settings.wrong_instruction, failures=settings.failures
+        ranked, wrong_instruction=settings.wrong_instruction, failures=settings.failures
     )
-    optimizer = torch.optim.Adam(loss_module.parameters(), lr=settings.learning_rate)
+    trained = [p for p in loss_module.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     folder = prepare_output(Path(config.output, "value"))
     steps = progress_bar(range(1, settings.steps + 1), "value model")
@@ -157,6 +185,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
                 batch_size=settings.clips,
                 frames=settings.frames,
                 generator=generator,
+                keys=clip_keys,
                 shuffle_time=settings.shuffle_time,
             )
             clips[keys.TRAJECTORY_SUCCESS] = torch.ones(*clips.batch_size, 1, dtype=torch.bool)
@@ -168,11 +197,11 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
             ]
             if own:
                 shared = [
-                    *model.in_keys, keys.TASK_ID, keys.TRAJECTORY_SUCCESS, "frame_mask"
+                    *ranked.in_keys, keys.TASK_ID, keys.TRAJECTORY_SUCCESS, "frame_mask"
                 ]  # fmt: skip
                 parts = [clips, torch.stack(own)]
                 clips = torch.cat([part.select(*shared) for part in parts])
-            if pixels and settings.random_shift:
+            if keys.IMAGE in ranked.in_keys and settings.random_shift:
                 image = random_shift(clips[keys.IMAGE], settings.random_shift, generator)
                 clips[keys.IMAGE] = image
             with autocast(device, config.precision):

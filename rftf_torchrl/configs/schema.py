@@ -139,6 +139,13 @@ class ValueConfig:
         calibration: ``"instruction"``, ``"global"``, ``"standardise"`` or ``"none"``.
         shuffle_time: negative control: frames in random order.
         path: a value model to load; null for the one this run has trained.
+        image_tower: folder or hub id of a pretrained image tower (SigLIP, CLIP, DINOv2, ViT-MAE);
+            null for the small encoder.
+        tower_training: ``"frozen"``, ``"lora"`` or ``"full"``; a frozen tower runs once per frame,
+            and pictures are not shifted.
+        fusion: how the language meets the tower's patches: ``"cross_attention"``,
+            ``"concatenation"`` or ``"film"``.
+        grid: edge of the grid to which the tower's patches are averaged; null keeps all.
     """
 
     steps: int = 400
@@ -154,6 +161,10 @@ class ValueConfig:
     calibration: str = "instruction"
     shuffle_time: bool = False
     path: str | None = None
+    image_tower: str | None = None
+    tower_training: str = "frozen"
+    fusion: str = "cross_attention"
+    grid: int | None = 4
 
 
 @dataclass

@@ -19,6 +19,8 @@ _CHOICES = {
     "env.scene": SCENES,
     "policy.head": ("gaussian", "tokens"),
     "value.calibration": ("instruction", "global", "standardise", "none"),
+    "value.tower_training": ("frozen", "lora", "full"),
+    "value.fusion": ("cross_attention", "concatenation", "film"),
     "reward.terminal": ("zero", "keep"),
     "reward.potential": ("value", "environment"),
     "balance.kind": ("outcome", "none"),
@@ -98,6 +100,8 @@ def check_config(config: DictConfig) -> RunConfig:
             problems.append(f"env.tasks={tasks}: expected at least one task, each of them once")
     if value("env.name") == "calvin" and value("env.action_repeat") != 1:
         problems.append(f"env.action_repeat={value('env.action_repeat')}: CALVIN holds no action")
+    if value("value.image_tower") is not None and value("env.image_size") is None:
+        problems.append("value.image_tower needs pictures: set env.image_size")
     scenes = value("demos.scenes") or ""
     if not set(scenes) <= set(SCENES):
         problems.append(f"demos.scenes={scenes!r}: expected letters among {''.join(SCENES)}")

@@ -1,0 +1,81 @@
+"""A value model on a pretrained tower, trained from demonstrations and used as a reward."""
+
+import pytest
+import torch
+from tiny import TINY
+
+pytest.importorskip("transformers")
+
+from _towers import saved
+
+from rftf_torchrl.configs import ConfigError
+from rftf_torchrl.data import load_demonstrations
+from rftf_torchrl.modules import TemporalValueModel
+from rftf_torchrl.modules.towers import ImageTower
+
+pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
+
+PIXELS = [setting for setting in TINY if not setting.startswith("env.image_size")]
+
+
+@pytest.fixture(scope="module")
+def cloned(configure, tmp_path_factory):
+    """The configuration of a run from pixels with demonstrations and a cloned policy."""
+    from collect_demos import collect
+    from train_bc import clone
+
+    config = configure(*PIXELS, "env.image_size=32", f"output={tmp_path_factory.mktemp('run')}")
+    collect(config)
+    clone(config)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("siglip", []),
+        ("clip", ["value=ranking_rollouts"]),
+        ("dinov2", ["value.tower_training=lora", "value.fusion=film"]),
+    ],
+)
+def test_from_a_folder_to_the_reward(cloned, configure, tmp_path, monkeypatch, name, overrides):
+    from finetune import finetune
+    from train_value import train_value
+
+    model, folder = saved(name, tmp_path / "tower")
+    config = configure(
+        *PIXELS,
+        *overrides,
+        "env.image_size=32",
+        "value.grid=2",
+        "value.calibration=standardise",
+        "ppo.iterations=1",
+        f"value.image_tower={folder}",
+        f"output={tmp_path / 'run'}",
+        f"demos.path={cloned.output}/demos",
+        f"policy.path={cloned.output}/bc/policy.safetensors",
+    )
+    seen = []
+    forward = ImageTower.forward
+    monkeypatch.setattr(
+        ImageTower, "forward", lambda self, image: seen.append(len(image)) or forward(self, image)
+    )
+    file, _ = train_value(config)
+    if name == "siglip":  # once per frame, then the calibration and the report
+        demonstrations = load_demonstrations(f"{cloned.output}/demos")
+        ends = 2 * len(demonstrations.select(split="train").episodes)
+        assert sum(seen) == len(demonstrations.frames) + ends + 64 * config.value.frames
+
+    value_model = TemporalValueModel.load(file)
+    assert value_model.config.image_source == folder
+    original = (model if name == "dinov2" else model.vision_model).state_dict()
+    for key, weight in value_model.network.image.tower.state_dict().items():
+        if "lora_" not in key:
+            assert torch.equal(weight, original[key.replace(".base_layer", "")])
+    result = finetune(config)
+    assert result["env_steps"] > 0
+
+
+def test_a_tower_needs_pictures(configure):
+    with pytest.raises(ConfigError, match=r"value\.image_tower needs pictures: set env.image_size"):
+        configure(*TINY, "value.image_tower=somewhere", "output=somewhere")
