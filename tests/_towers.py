@@ -29,7 +29,7 @@ VISION = {**SIZES, "image_size": 32, "patch_size": 8}
 TEXT = {
     **SIZES,
     "vocab_size": 64,
-    "max_position_embeddings": 12,
+    "max_position_embeddings": 16,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
@@ -57,3 +57,16 @@ def saved(name, folder, **pictures):
     if pictures:
         (folder / "preprocessor_config.json").write_text(json.dumps(pictures))
     return model, str(folder)
+
+
+def tokenizer():
+    """Words of the tests and documents as tokens of the tiny text towers."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[END]", "open", "close", "the", "window"]
+    core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    core.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]")

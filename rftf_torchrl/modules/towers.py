@@ -52,7 +52,8 @@ class ImageTower(nn.Module):
 
     Raises:
         ImportError: if ``transformers`` (or ``peft``, for ``"lora"``) is missing.
-        ValueError: if the checkpoint lacks weights of the tower; all are listed.
+        ValueError: if the checkpoint lacks weights of the tower (all are listed), or the grid is
+            finer than its patches.
     """
 
     mean: Tensor
@@ -69,6 +70,11 @@ class ImageTower(nn.Module):
         settings = self.tower.config
         self.features = int(settings.hidden_size)
         self.side = self.size // int(settings.patch_size)
+        if self.grid is not None and not 1 <= self.grid <= self.side:
+            raise ValueError(
+                f"grid must be 1 to {self.side}, the edge of this tower's patches, got "
+                f"{self.grid}: the patches are averaged, not made more."
+            )
         self._options: dict[str, Any] = {}
         accepted = inspect.signature(self.tower.forward).parameters
         if self.size != settings.image_size and "interpolate_pos_encoding" in accepted:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensordict import TensorDict
 
 from rftf_torchrl.configs import schema
 
@@ -14,9 +15,16 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 
-def run_snippets(page):
-    """Execute a page's Python blocks one after another and return the names they left."""
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+def run_snippets(page, checkpoints=()):
+    """Execute a page's Python blocks one after another and return the names they left.
+
+    ``checkpoints`` are pairs of a hub id in the page and a folder to read instead.
+    """
+    text = (DOCS / page).read_text()
+    for hub_id, folder in checkpoints:
+        assert hub_id in text
+        text = text.replace(hub_id, str(folder))
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names = {"__name__": page}
     for number, block in enumerate(blocks):
         exec(compile(block, f"{page}, block {number}", "exec"), names)
@@ -37,10 +45,40 @@ def test_one_piece():
 
 
 def test_own_value_model(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    from _towers import saved, tokenizer
+
+    tower = tmp_path / "siglip"
+    saved("siglip", tower)
+    tokenizer().save_pretrained(tower)
     monkeypatch.chdir(tmp_path)
-    names = run_snippets("how-to/own-value-model.md")
+    names = run_snippets("how-to/own-value-model.md", [("google/siglip-base-patch16-224", tower)])
     assert (tmp_path / "value.safetensors").is_file()
-    assert isinstance(names["model"].network, names["Score"])
+    assert names["clips"]["features", "image"].shape == (4, 5, 16, 32)
+    assert names["clips"]["siglip", "mask"].sum(-1).unique().tolist() == [3]
+    assert names["model"].network.image.training_mode == "lora"
+    image = TensorDict({"observation": {"image": names["image"]}}, [4, 5])
+    values = names["progress"](image)["temporal_value"]
+    torch.testing.assert_close(values.mean(), names["image"].float().mean() / 255)
+
+
+def test_lerobot(tmp_path):
+    pytest.importorskip("lerobot")
+    from _lerobot import INPUTS, random_stats, smolvla_config
+    from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+    from rftf_torchrl.modules import LeRobotSpec
+
+    checkpoint = tmp_path / "checkpoint"
+    config = smolvla_config(tmp_path / "smolvlm")
+    SmolVLAPolicy(config).save_pretrained(checkpoint)
+    spec = LeRobotSpec.from_config(config, INPUTS, stats=random_stats())
+    for processor in spec.processors():
+        processor.save_pretrained(checkpoint)
+    names = run_snippets("how-to/lerobot.md", [("lerobot/smolvla_base", checkpoint)])
+    assert names["decisions"]["vla_action", "chunk"].shape == (2, 3, 4)
+    assert float(names["losses"]["mean_ratio"]) == 1.0
 
 
 def test_large_policies(capsys):

@@ -12,7 +12,7 @@ from torch import nn
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from _towers import saved, tiny
+from _towers import saved, tiny, tokenizer
 
 from rftf_torchrl.modules import (
     EncoderConfig,
@@ -335,18 +335,9 @@ def test_a_frozen_random_tower_learns_order_and_nothing_from_shuffled_time(
     assert low < accuracy <= high
 
 
-def test_own_tokenizer_through_instruction_tokens(config, tmp_path):
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from transformers import PreTrainedTokenizerFast
-
-    words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "open", "close", "window"])}
-    core = Tokenizer(WordLevel(words, unk_token="[UNK]"))
-    core.pre_tokenizer = Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]")
+def test_own_tokenizer_through_instruction_tokens(config):
     keys = {"tokens_key": ("bert", "tokens"), "mask_key": ("bert", "mask")}
-    transform = InstructionTokens(tokenizer, max_length=12, **keys)
+    transform = InstructionTokens(tokenizer(), max_length=12, **keys)
     data = frames(2).exclude("instruction")
     data["language_instruction"] = ["open window", "close window"]
     model = temporal_value_model(
@@ -358,13 +349,13 @@ def test_own_tokenizer_through_instruction_tokens(config, tmp_path):
 
 def errors(config):
     model = temporal_value_model(config(text="bert"))
-    long, foreign, floats = frames(2, length=13), frames(2), frames(2)
+    long, foreign, floats = frames(2, length=17), frames(2), frames(2)
     foreign["instruction", "tokens"][0, 0] = 900
     floats["observation", "image"] = torch.rand(2, 3, 32, 32)
     return {
         "long": (
             lambda: model(long),
-            "tokens must have at most 12 positions for this text tower, got shape (2, 13): give "
+            "tokens must have at most 16 positions for this text tower, got shape (2, 17): give "
             "InstructionTokens a smaller max_length.",
         ),
         "foreign": (
@@ -387,6 +378,11 @@ def errors(config):
             "only a value model on a pretrained image tower has features to cache, got the network "
             "Linear: build it by temporal_value_model(PretrainedEncoderConfig).",
         ),
+        "grid": (
+            lambda: temporal_value_model(config(grid=5)),
+            "grid must be 1 to 4, the edge of this tower's patches, got 5: the patches are "
+            "averaged, not made more.",
+        ),
         "fusion": (
             lambda: config(fusion="addition"),
             "fusion must be one of ('cross_attention', 'concatenation', 'film'), got 'addition'.",
@@ -404,7 +400,7 @@ def errors(config):
 
 
 @pytest.mark.parametrize(
-    "case", ["long", "foreign", "floats", "stale", "no tower", "fusion", "heads", "no type"]
+    "case", ["long", "foreign", "floats", "stale", "no tower", "grid", "fusion", "heads", "no type"]
 )
 def test_bad_input(config, case):
     call, message = errors(config)[case]
