@@ -1,5 +1,8 @@
 """Tiny policies of LeRobot's own classes, observations for them, and a toy environment."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -10,14 +13,15 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 from torchrl.data import Bounded, Categorical, Composite, NonTensor, Unbounded
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, TransformedEnv
 
 from rftf_torchrl import keys
+from rftf_torchrl.modules import LeRobotSpec
 
-INPUTS = {"observation.images.top": keys.IMAGE, "observation.state": keys.STATE}
+INPUTS = {"observation.images.camera1": keys.IMAGE, "observation.state": keys.STATE}
 FEATURES = {
     "input_features": {
-        "observation.images.top": PolicyFeature(FeatureType.VISUAL, (3, 32, 32)),
+        "observation.images.camera1": PolicyFeature(FeatureType.VISUAL, (3, 32, 32)),
         "observation.state": PolicyFeature(FeatureType.STATE, (5,)),
     },
     "output_features": {"action": PolicyFeature(FeatureType.ACTION, (4,))},
@@ -26,9 +30,12 @@ FEATURES = {
 WORDS = ["open", "close", "the", "window", "drawer", "\n"]
 
 
-def act_config():
+def act_config(state_dim=5):
+    state = PolicyFeature(FeatureType.STATE, (state_dim,))
     return ACTConfig(
-        **FEATURES,
+        input_features={**FEATURES["input_features"], "observation.state": state},
+        output_features=FEATURES["output_features"],
+        device="cpu",
         chunk_size=4,
         n_action_steps=4,
         pretrained_backbone_weights=None,
@@ -122,7 +129,7 @@ def random_stats():
         }
 
     return {
-        "observation.images.top": normal(3, 1, 1),
+        "observation.images.camera1": normal(3, 1, 1),
         "observation.state": normal(5),
         "action": normal(4),
     }
@@ -151,6 +158,18 @@ def observation(*batch):
         rows = [texts[i : i + batch[1]] for i in range(0, count, batch[1])]
         data[keys.INSTRUCTION_TEXT] = NonTensorStack(*[NonTensorStack(*row) for row in rows])
     return data
+
+
+@dataclass(frozen=True)
+class LeRobotFactory:
+    """Environments of another factory, with the transform of a spec."""
+
+    factory: Callable
+    spec: dict
+
+    def __call__(self, episode):
+        transform = LeRobotSpec.from_dict(self.spec).observation_transform()
+        return TransformedEnv(self.factory(episode), transform)
 
 
 class ToyRobot(EnvBase):

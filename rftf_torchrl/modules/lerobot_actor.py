@@ -28,6 +28,7 @@ Predict = Callable[[Any, dict[str, Tensor]], Tensor]
 def lerobot_actor(
     policy: nn.Module,
     *,
+    inputs: Sequence[str] | None = None,
     chunk_size: int | None = None,
     unnormalise: Callable[[Tensor], Tensor] | None = None,
     predict: Predict | None = None,
@@ -47,6 +48,8 @@ def lerobot_actor(
 
     Args:
         policy: a ``PreTrainedPolicy`` of LeRobot.
+        inputs: entries of LeRobot's batch to read besides the instruction's tokens; default all
+            of its ``input_features``. SmolVLA and pi0 can do without some of their cameras.
         chunk_size: actions per chunk, H; the policy's first ones are taken. Default: its own.
         unnormalise: from LeRobot's normalised actions to the environment's, differentiable; None
             leaves them. :class:`LeRobotSpec` passes LeRobot's own.
@@ -82,7 +85,7 @@ def lerobot_actor(
     for name, parameter in policy.named_parameters():
         if name.startswith(_TRAINING_ONLY.get(config.type, ())):
             parameter.requires_grad_(False)
-    names = batch_names(config)
+    names = batch_names(config, inputs)
     mean = _Mean(policy.eval(), names, predict, unnormalise, chunk_size)
     return gaussian_actor(
         TensorDictModule(mean, [batch_key(name) for name in names], [keys.LOC]),
@@ -99,9 +102,9 @@ def batch_key(name: str) -> NestedKey:
     return (_ROOT, *name.split("."))
 
 
-def batch_names(config: Any) -> list[str]:
-    """Entries of LeRobot's batch that a policy reads."""
-    names = list(config.input_features)
+def batch_names(config: Any, inputs: Sequence[str] | None = None) -> list[str]:
+    """Entries of LeRobot's batch that a policy reads, `inputs` and what its tokenizer writes."""
+    names = list(config.input_features if inputs is None else inputs)
     if hasattr(config, "tokenizer_max_length"):
         names += ["observation.language.tokens", "observation.language.attention_mask"]
     return names

@@ -30,7 +30,8 @@ class LeRobotSpec:
 
     Attributes:
         config: LeRobot's configuration as JSON, with its ``"type"``.
-        inputs: name in LeRobot's batch -> key of our observation.
+        inputs: name in LeRobot's batch -> key of our observation. SmolVLA and pi0 can do without
+            some of their cameras.
         stats: statistics of LeRobot's normalisation: feature -> name (``"mean"``, ``"std"``,
             ``"min"``, ``"max"``, ...) -> nested list; a feature without any is left as it is.
         chunk_size: actions per chunk; None for LeRobot's.
@@ -50,11 +51,16 @@ class LeRobotSpec:
     source: str | None = None
 
     def __post_init__(self) -> None:
-        expected = set(self.config["input_features"])
-        if set(self.inputs) != expected:
+        features = self.config["input_features"]
+        cameras = {name for name, feature in features.items() if feature["type"] == "VISUAL"}
+        # A flow policy leaves out the cameras that a batch does not have, all but one.
+        spared = cameras if "max_action_dim" in self.config else set()
+        given = set(self.inputs)
+        if not set(features) - spared <= given <= set(features) or (spared and not given & cameras):
             raise ValueError(
                 "inputs must name a key for each input of the LeRobot policy, "
-                f"{sorted(expected)}, got {sorted(self.inputs)}."
+                f"{sorted(features)}{' (of the cameras, for one)' if spared else ''}, got "
+                f"{sorted(given)}."
             )
         inputs = {
             name: unravel_key(key if isinstance(key, str) else tuple(key))
@@ -124,7 +130,7 @@ class LeRobotSpec:
     @property
     def batch_names(self) -> list[str]:
         """Entries of LeRobot's batch that the policy reads."""
-        return batch_names(self.lerobot_config())
+        return batch_names(self.lerobot_config(), list(self.inputs))
 
     @property
     def text_key(self) -> str | None:
@@ -191,6 +197,7 @@ class LeRobotSpec:
     def _actor(self, policy: Any) -> ProbabilisticTensorDictSequential:
         return lerobot_actor(
             policy,
+            inputs=list(self.inputs),
             chunk_size=self.chunk_size,
             unnormalise=_Unnormalise(self.processors()[1]),
             init_scale=self.init_scale,

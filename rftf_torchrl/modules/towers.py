@@ -221,10 +221,12 @@ def _build(
     transformers = transformers_module()
     kind = architecture["model_type"]
     settings = {k: v for k, v in architecture.items() if k != "model_type"}
-    config = transformers.AutoConfig.for_model(kind, **{**settings, **_OVERRIDES.get(kind, {})})
+    settings |= _OVERRIDES.get(kind, {})
     if kind in _CLASSES:
         model_class = getattr(transformers, _CLASSES[kind])
+        config = model_class.config_class(**settings)
     else:
+        config = transformers.AutoConfig.for_model(kind, **settings)
         model_class = transformers.MODEL_MAPPING[type(config)]
     unused = "|".join(filter(None, (_UNUSED_ANYWHERE, _UNUSED.get(kind))))
     if source is None:

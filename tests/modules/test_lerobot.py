@@ -187,13 +187,87 @@ def test_normalisation_in_numbers():
     data["observation", "state"] = torch.full((2, 5), 4.0)
     written = spec.observation_transform()(data)["lerobot", "observation"]
     torch.testing.assert_close(written["state"], torch.full((2, 5), 1.5))
-    torch.testing.assert_close(written["images", "top"], data["observation", "image"].float() / 255)
+    torch.testing.assert_close(
+        written["images", "camera1"], data["observation", "image"].float() / 255
+    )
     actor = spec.build()
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.zero_()
     out = actor(spec.observation_transform()(data))
     assert torch.equal(out["loc"], torch.full((2, 4, 4), 0.5))
+
+
+def test_smolvla_does_without_a_camera(specs):
+    described = copy.deepcopy(specs["smolvla"].config)
+    camera = described["input_features"]["observation.images.camera1"]
+    described["input_features"]["observation.images.camera2"] = camera
+    spec = LeRobotSpec(described, INPUTS, specs["smolvla"].stats, chunk_size=3)
+    torch.manual_seed(0)
+    alone = spec.build()(inputs(spec, 2))["loc"]
+    torch.manual_seed(0)
+    assert torch.equal(alone, specs["smolvla"].build()(inputs(specs["smolvla"], 2))["loc"])
+    message = (
+        "inputs must name a key for each input of the LeRobot policy, "
+        "['observation.images.camera1', 'observation.images.camera2', 'observation.state'] (of "
+        "the cameras, for one), got ['observation.state']."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        LeRobotSpec(described, {"observation.state": keys.STATE})
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_bf16_keeps_log_probabilities_in_float32_and_the_ratio_near_one(specs, build, name):
+    actor, data = build(name), inputs(specs[name], 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            data = actor(data)
+        data["advantage"] = torch.ones(4, 1)
+        loss = RFTFPPOLoss(actor, kl_coeff=0, critic_coeff=None, normalize_advantage=False)
+        assert data["vla_action", "log_probs"].dtype == torch.float32
+        assert float(loss(data)["max_ratio"]) == 1.0
+        half = loss(data[:2])["max_ratio"]
+    assert abs(float(half) - 1) < 0.05
+
+
+def test_adapters_by_peft(specs):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    policy = ACTPolicy(specs["act"].lerobot_config())
+    data = inputs(specs["act"], 2)
+    before = lerobot_actor(policy.requires_grad_(False))(data.copy())["loc"]
+    adapters = peft.LoraConfig(r=2, target_modules=["linear1", "linear2"])
+    actor = lerobot_actor(peft.inject_adapter_in_model(adapters, policy))
+    out = actor(data.copy())
+    torch.testing.assert_close(out["loc"], before)
+    out["vla_action", "log_probs"].sum().backward()
+    trained = {n for n, p in actor.named_parameters() if p.requires_grad}
+    assert trained == {n for n, p in actor.named_parameters() if p.grad is not None}
+    assert all(".lora_" in n or n.endswith("raw") for n in trained)
+    for module in actor.modules():
+        if hasattr(module, "enable_adapters"):
+            module.enable_adapters(False)
+    assert torch.equal(actor(data.copy())["loc"], before)
+
+
+@pytest.mark.metaworld
+@pytest.mark.parametrize("workers", [0, 1])
+def test_meta_world_by_the_episode_collector(workers):
+    from _lerobot import LeRobotFactory
+
+    from rftf_torchrl.envs import Episode, EpisodeCollector
+    from rftf_torchrl.envs.metaworld import MetaWorldFactory
+
+    spec = LeRobotSpec.from_config(act_config(state_dim=4), INPUTS, chunk_size=2)
+    factory = LeRobotFactory(MetaWorldFactory("train", 32, 2, 8, 3), spec.to_dict())
+    actor = spec.build()
+    episodes = [Episode("window-open", 1), Episode("window-close", 2)]
+    with EpisodeCollector(factory, actor, workers=workers, timeout=120) as collector:
+        data = collector.collect(episodes, seed=0)
+    assert data["vla_action", "chunk"].shape == (6, 2, 4)
+    assert all(isinstance(value, torch.Tensor) for value in data.values(True, True))
+    again = actor.get_dist(data.copy()).log_prob(data["vla_action", "chunk"])
+    torch.testing.assert_close(again, data["vla_action", "log_probs"], atol=1e-4, rtol=0)
 
 
 def test_environment_and_parallel_environment(specs, build):
@@ -226,7 +300,7 @@ def test_bad_input(specs):
         (
             lambda: LeRobotSpec.from_config(config, {"observation.state": keys.STATE}),
             "inputs must name a key for each input of the LeRobot policy, "
-            "['observation.images.top', 'observation.state'], got ['observation.state'].",
+            "['observation.images.camera1', 'observation.state'], got ['observation.state'].",
         ),
         (
             lambda: lerobot_actor(policy, chunk_size=9),
@@ -296,15 +370,15 @@ def test_a_reward_classifier_as_value_model(tmp_path):
         hidden_dim=8,
         device="cpu",
         input_features={
-            "observation.images.top": act_config().image_features["observation.images.top"]
+            "observation.images.camera1": act_config().image_features["observation.images.camera1"]
         },
     )
     classifier = Classifier(config).eval()
 
     def probability(model, batch):
-        return model.predict([batch["observation.images.top"]]).probabilities
+        return model.predict([batch["observation.images.camera1"]]).probabilities
 
-    model = score_module(classifier, {"observation.images.top": keys.IMAGE}, method=probability)
+    model = score_module(classifier, {"observation.images.camera1": keys.IMAGE}, method=probability)
     data = observation(3).select("observation")
     following = observation(3).select("observation")
     following["success"] = following["terminated"] = torch.zeros(3, 1, dtype=torch.bool)

@@ -435,3 +435,14 @@ def test_importing_the_modules_imports_no_transformers():
 
     code = "import sys, rftf_torchrl.modules; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("training", ["frozen", "lora"])
+def test_bf16_scores_are_float32_and_near(config, training):
+    model = temporal_value_model(config("clip", "bert", image_training=training)).eval()
+    data = frames(4)
+    exact = model.raw(data)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.raw(data)
+    assert found.dtype == torch.float32
+    assert (found - exact).abs().max() < 0.05
