@@ -64,6 +64,26 @@ def lerobot_actor(
 
     Raises:
         ValueError: if the policy's chunk is no function of one observation, or is too short.
+
+    Examples:
+        >>> _ = __import__("pytest").importorskip("lerobot")
+        >>> from lerobot.configs.types import FeatureType, PolicyFeature
+        >>> from lerobot.policies.act.modeling_act import ACTConfig, ACTPolicy
+        >>> from tensordict import TensorDict
+        >>> config = ACTConfig(
+        ...     input_features={
+        ...         "observation.state": PolicyFeature(FeatureType.STATE, (3,)),
+        ...         "observation.environment_state": PolicyFeature(FeatureType.ENV, (2,)),
+        ...     },
+        ...     output_features={"action": PolicyFeature(FeatureType.ACTION, (4,))},
+        ...     device="cpu", chunk_size=6, n_action_steps=6, dim_model=16, n_heads=2,
+        ...     dim_feedforward=16, latent_dim=4,
+        ... )
+        >>> actor = lerobot_actor(ACTPolicy(config), chunk_size=5)
+        >>> state, world = torch.zeros(2, 3), torch.zeros(2, 2)
+        >>> batch = {"lerobot": {"observation": {"state": state, "environment_state": world}}}
+        >>> actor(TensorDict(batch, [2]))["vla_action", "chunk"].shape
+        torch.Size([2, 5, 4])
     """
     config: Any = policy.config
     if predict is None:

@@ -31,6 +31,18 @@ class LeRobotObservation(Transform):
 
     Raises:
         KeyError: on use, if an entry is missing.
+
+    Examples:
+        >>> _ = __import__("pytest").importorskip("lerobot")
+        >>> from tensordict import TensorDict
+        >>> from rftf_torchrl.modules import LeRobotSpec
+        >>> state = {"type": "STATE", "shape": [3]}
+        >>> config = {"type": "act", "input_features": {"observation.state": state}}
+        >>> stats = {"observation.state": {"mean": [1.0] * 3, "std": [2.0] * 3}}
+        >>> spec = LeRobotSpec(config, {"observation.state": "joints"}, stats)
+        >>> data = spec.observation_transform()(TensorDict({"joints": torch.full((3,), 4.0)}))
+        >>> data["lerobot", "observation", "state"]
+        tensor([1.5000, 1.5000, 1.5000])
     """
 
     def __init__(self, spec: LeRobotSpec) -> None:

@@ -38,6 +38,13 @@ class LeRobotSpec:
         init_scale: initial standard deviation, in the environment's units.
         learn_scale: whether it is learned.
         source: folder or hub id of the weights, for :meth:`build_pretrained`.
+
+    Example:
+        >>> state = {"type": "STATE", "shape": [3]}
+        >>> config = {"type": "act", "input_features": {"observation.state": state}}
+        >>> spec = LeRobotSpec(config, {"observation.state": ("observation", "state")})
+        >>> LeRobotSpec.from_dict(spec.to_dict()) == spec
+        True
     """
 
     kind: ClassVar[str] = "lerobot"

@@ -54,6 +54,14 @@ class ImageTower(nn.Module):
         ImportError: if ``transformers`` (or ``peft``, for ``"lora"``) is missing.
         ValueError: if the checkpoint lacks weights of the tower (all are listed), or the grid is
             finer than its patches.
+
+    Examples:
+        >>> _ = __import__("pytest").importorskip("transformers")
+        >>> tower = {"model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 1}
+        >>> tower |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+        >>> tower = ImageTower(PretrainedEncoderConfig(tower, image_size=28))
+        >>> tower(torch.zeros(5, 3, 64, 64, dtype=torch.uint8)).shape
+        torch.Size([5, 5, 16])
     """
 
     mean: Tensor
@@ -149,6 +157,15 @@ class TextTower(nn.Module):
     Raises:
         ImportError: if ``transformers`` (or ``peft``, for ``"lora"``) is missing.
         ValueError: if the config has no text tower, or the checkpoint lacks weights of it.
+
+    Examples:
+        >>> _ = __import__("pytest").importorskip("transformers")
+        >>> text = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1}
+        >>> text |= {"num_attention_heads": 2, "vocab_size": 8, "max_position_embeddings": 6}
+        >>> tower = TextTower(PretrainedEncoderConfig({"model_type": "dinov2"}, text))
+        >>> tokens = torch.tensor([[5, 3, 0], [5, 4, 7]])
+        >>> tower(tokens, tokens > 0).shape
+        torch.Size([2, 3, 16])
     """
 
     def __init__(self, config: PretrainedEncoderConfig, *, weights: bool = True) -> None:
