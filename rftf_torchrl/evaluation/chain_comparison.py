@@ -38,6 +38,7 @@ def compare_chains(
 
     Raises:
         ValueError: if no chain is in both, a chain has other tasks, or the protocols differ.
+            Sentences count only where both hear any: a controller does not.
 
     Example:
         >>> from rftf_torchrl.evaluation import ChainResult
@@ -51,7 +52,8 @@ def compare_chains(
     """
     for name in _PROTOCOL:
         then, now = before.settings.get(name), after.settings.get(name)
-        if then != now:
+        deaf = name == "sentences" and None in (then, now)
+        if then != now and not deaf:
             raise ValueError(
                 f"{name} is {then!r} before and {now!r} after; expected the same protocol"
             )

@@ -154,6 +154,14 @@ def test_what_can_not_be_compared(after, message):
         compare_chains(report(5), after)
 
 
+def test_a_policy_is_compared_with_a_controller_which_hears_no_sentence():
+    policy = report(1, 2, settings={"steps_per_subtask": 360, "sentences": "the benchmark's"})
+    assert compare_chains(policy, report(5, 5))["difference"] == 3.5
+    ours = replace(policy, settings={**policy.settings, "sentences": "the library's own"})
+    with pytest.raises(ValueError, match="expected the same protocol"):
+        compare_chains(policy, ours)
+
+
 def label(**changes):
     official = {
         "steps": 360,
