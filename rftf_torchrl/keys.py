@@ -14,6 +14,7 @@ STATE = STATE_KEY
 TOKENS = ("instruction", "tokens")
 TOKEN_MASK = ("instruction", "mask")
 INSTRUCTION_TEXT = "language_instruction"
+VLA_INPUTS = "vla_inputs"
 TASK_ID = "task_id"
 IMAGE_FEATURES = ("features", "image")
 

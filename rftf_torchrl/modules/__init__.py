@@ -24,6 +24,7 @@ from rftf_torchrl.modules.lora import (
     merge_lora,
 )
 from rftf_torchrl.modules.policy_file import PolicySpec, load_policy, save_policy
+from rftf_torchrl.modules.policy_spec import PolicySpec, PolicySpecProtocol, spec_class
 from rftf_torchrl.modules.pretrained_config import PretrainedEncoderConfig
 from rftf_torchrl.modules.pretrained_network import PretrainedNetwork, VisionLanguageFusion
 from rftf_torchrl.modules.score_module import score_module
@@ -51,6 +52,7 @@ __all__ = [
     "LeRobotSpec",
     "LoraReference",
     "PolicySpec",
+    "PolicySpecProtocol",
     "PretrainedEncoderConfig",
     "PretrainedNetwork",
     "ResidualCritic",
@@ -78,6 +80,7 @@ __all__ = [
     "score_module",
     "small_critic",
     "small_vla",
+    "spec_class",
     "temporal_value_model",
     "token_actor",
     "values_of_states",

@@ -1,86 +1,57 @@
-"""A cloned or fine-tuned small policy as one file that says how to build it."""
+"""A policy as one file that says how to build it: weights, spec, and what else it needs."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tensordict.nn import ProbabilisticTensorDictSequential
+from torch import Tensor, nn
 
-from rftf_torchrl.modules.fusion import EncoderConfig
-from rftf_torchrl.modules.small_vla import small_vla
+from rftf_torchrl.modules.policy_spec import PolicySpecProtocol, spec_class
 
-__all__ = ["PolicySpec", "load_policy", "save_policy"]
+__all__ = ["load_policy", "save_policy"]
 
-_FORMAT = "rftf_torchrl.policy.1"
-
-
-@dataclass(frozen=True)
-class PolicySpec:
-    """Everything that decides a small policy's architecture.
-
-    Attributes:
-        encoder: sizes of the encoder.
-        chunk_size: actions per chunk.
-        action_dim: size of an action.
-        head: ``"gaussian"`` or ``"tokens"``.
-        bins: bins of the token head.
-        init_scale: initial standard deviation of the Gaussian head.
-        learn_scale: whether the Gaussian head learns it.
-
-    Example:
-        >>> spec = PolicySpec(EncoderConfig(image_size=None, state_dim=3), 2, 4)
-        >>> PolicySpec.from_dict(spec.to_dict()) == spec
-        True
-    """
-
-    encoder: EncoderConfig
-    chunk_size: int
-    action_dim: int
-    head: Literal["gaussian", "tokens"] = "gaussian"
-    bins: int = 11
-    init_scale: float = 0.3
-    learn_scale: bool = True
-
-    def build(self) -> ProbabilisticTensorDictSequential:
-        """The policy with fresh weights; the token head's outer bins lie on -1 and 1."""
-        edge = self.bins / (self.bins - 1)
-        return small_vla(
-            self.encoder,
-            chunk_size=self.chunk_size,
-            action_dim=self.action_dim,
-            head=self.head,
-            bins=self.bins,
-            low=-edge,
-            high=edge,
-            init_scale=self.init_scale,
-            learn_scale=self.learn_scale,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        return {**asdict(self), "encoder": self.encoder.to_dict()}
-
-    @classmethod
-    def from_dict(cls, spec: dict[str, Any]) -> PolicySpec:
-        """The spec that :meth:`to_dict` described."""
-        return cls(**{**spec, "encoder": EncoderConfig.from_dict(spec["encoder"])})
+_FORMAT = "rftf_torchrl.policy.2"
+_SMALL_ONLY = "rftf_torchrl.policy.1"
+_FILE = "file:"
 
 
 def save_policy(
-    policy: ProbabilisticTensorDictSequential, spec: PolicySpec, path: str | os.PathLike[str]
+    policy: ProbabilisticTensorDictSequential,
+    spec: PolicySpecProtocol,
+    path: str | os.PathLike[str],
 ) -> None:
-    """Write weights and spec to one safetensors file, atomically."""
+    """Write weights, spec and the spec's files to one safetensors file, atomically.
+
+    A weight that has several names (an output layer tied to the embeddings, say) is stored once.
+
+    Args:
+        policy: a policy that ``spec`` describes.
+        spec: see :class:`PolicySpecProtocol`.
+        path: the file.
+    """
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    weights = {name: value.contiguous().cpu() for name, value in policy.state_dict().items()}
+    weights, tied = _distinct(policy.state_dict())
+    files: Mapping[str, bytes] = getattr(spec, "files", {})
+    for name, content in files.items():
+        weights[_FILE + name] = torch.from_numpy(np.frombuffer(content, np.uint8).copy())
+    metadata = {
+        "format": _FORMAT,
+        "kind": spec.kind,
+        "policy": json.dumps(spec.to_dict()),
+        "tied": json.dumps(tied),
+    }
     try:
-        save_file(weights, partial, {"format": _FORMAT, "policy": json.dumps(spec.to_dict())})
+        save_file(weights, partial, metadata)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -88,12 +59,20 @@ def save_policy(
 
 def load_policy(
     path: str | os.PathLike[str],
-) -> tuple[ProbabilisticTensorDictSequential, PolicySpec]:
-    """Build the policy that :func:`save_policy` wrote, on the CPU.
+) -> tuple[ProbabilisticTensorDictSequential, Any]:
+    """Build the policy that :func:`save_policy` wrote, on the CPU; nothing else is read.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The policy, and its spec.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when the file is damaged or is no policy.
+        ValueError: when the file is damaged, is no policy or of an unknown kind, or its weights
+            are not those of the policy that its spec describes; every weight that is missing,
+            unexpected or of another shape is listed.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -105,11 +84,62 @@ def load_policy(
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
-    if metadata.get("format") != _FORMAT:
+    if metadata.get("format") not in (_FORMAT, _SMALL_ONLY):
         raise ValueError(
             f"{path} is not a policy: expected format {_FORMAT!r}, got {metadata.get('format')!r}"
         )
-    spec = PolicySpec.from_dict(json.loads(metadata["policy"]))
+    described = json.loads(metadata["policy"])
+    files = {
+        name.removeprefix(_FILE): bytes(weights.pop(name).numpy())
+        for name in sorted(weights)
+        if name.startswith(_FILE)
+    }
+    if files:
+        described["files"] = files
+    spec = spec_class(metadata.get("kind", "small")).from_dict(described)
     policy = spec.build()
-    policy.load_state_dict(weights)
+    for name, kept in json.loads(metadata.get("tied", "{}")).items():
+        weights[name] = weights[kept]
+    load_weights(policy, weights, str(path))
     return policy, spec
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Copy weights into a module that has exactly these.
+
+    Args:
+        module: where they go.
+        weights: by name.
+        source: where they are from, for the error.
+
+    Raises:
+        ValueError: listing every weight that is missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    problems = [f"missing: {name}" for name in own if name not in weights]
+    problems += [f"unexpected: {name}" for name in weights if name not in own]
+    problems += [
+        f"{name}: shape {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if problems:
+        raise ValueError(
+            f"the weights in {source} are not those of the policy:\n  - " + "\n  - ".join(problems)
+        )
+    module.load_state_dict(dict(weights))
+
+
+def _distinct(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The weights without repetitions, and which names repeat which."""
+    kept: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    seen: dict[tuple, str] = {}
+    for name, value in state.items():
+        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if value.numel() and place in seen:
+            tied[name] = seen[place]
+        else:
+            seen[place] = name
+            kept[name] = value.detach().cpu().contiguous()
+    return kept, tied

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rftf_torchrl.modules.transformers_vla.vla_inputs import VLAInputs
 from rftf_torchrl.transforms.executed import mark_executed
 from rftf_torchrl.transforms.finite import FiniteCheck, check_finite
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer, InstructionTokens
@@ -12,6 +13,7 @@ __all__ = [
     "FiniteCheck",
     "HashTokenizer",
     "InstructionTokens",
+    "VLAInputs",
     "ValueReward",
     "check_finite",
     "label_outcomes",

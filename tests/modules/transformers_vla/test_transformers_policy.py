@@ -1,0 +1,231 @@
+"""What every policy on a vision-language model promises, on every family and with both heads."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from rftf_torchrl.modules import load_policy, save_policy
+from rftf_torchrl.objectives import RFTFPPOLoss
+
+pytest.importorskip("transformers")
+
+FAMILIES = ["smolvlm", "idefics3", "paligemma", "qwen2_5_vl", "qwen3_vl"]
+HEADS = ["tokens", "gaussian"]
+CHUNK, LOG_PROB = ("vla_action", "chunk"), ("vla_action", "log_probs")
+every_policy = pytest.mark.parametrize(
+    ("family", "head"), [(f, h) for f in FAMILIES for h in HEADS], ids=lambda value: value
+)
+
+
+def parameters_of(head):
+    return ["logits"] if head == "tokens" else ["loc", "scale"]
+
+
+@pytest.fixture
+def make(described, checkpoint, observations):
+    """A function to a policy and five observations as it reads them."""
+
+    def policy(family, head, **options):
+        spec = described(family, head=head, **{"state_dim": 4, **options})
+        torch.manual_seed(0)
+        return spec.load(checkpoint(family)), spec.observation_transform()(observations.clone())
+
+    return policy
+
+
+@every_policy
+def test_shapes_and_dtypes(make, head, family):
+    policy, data = make(family, head)
+    for batch in (data, data[0], data[:4].reshape(2, 2)):
+        out = policy(batch.exclude("language_instruction").clone())
+        shape = tuple(batch.batch_size)
+        assert out[CHUNK].shape == (*shape, 2, 3)
+        assert out[LOG_PROB].shape == shape
+        assert out[CHUNK].dtype == out[LOG_PROB].dtype == torch.float32
+        for key in parameters_of(head):
+            assert out[key].shape[: len(shape) + 2] == (*shape, 2, 3)[: len(shape) + 2]
+            assert out[key].dtype == torch.float32
+    assert all(isinstance(value, torch.Tensor) for value in data["vla_inputs"].values())
+
+
+@every_policy
+def test_the_mode_is_deterministic_and_samples_are_not(make, head, family):
+    policy, data = make(family, head)
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        first, second = policy(data.clone()), policy(data.clone())
+    assert torch.equal(first[CHUNK], second[CHUNK])
+    if head == "gaussian":
+        assert torch.equal(first[CHUNK], first["loc"])
+    else:
+        centres = torch.linspace(-1, 1, 16)
+        torch.testing.assert_close(first[CHUNK], centres[first["logits"].argmax(-1)])
+    assert not torch.equal(policy(data.clone())[CHUNK], policy(data.clone())[CHUNK])
+
+
+@every_policy
+def test_batched_equals_one_by_one(make, head, family):
+    policy, data = make(family, head)
+    for key in parameters_of(head):
+        batched = policy(data.clone())[key]
+        alone = torch.stack([policy(row.clone())[key] for row in data])
+        torch.testing.assert_close(alone, batched, atol=1e-6, rtol=1e-5)
+
+
+@every_policy
+def test_padding_does_not_leak(make, described, observations, head, family):
+    policy, data = make(family, head)
+    longer = replace(described(family, head=head, state_dim=4), prompt_tokens=50)
+    padded = longer.observation_transform()(observations.clone())
+    extra = padded["vla_inputs", "input_ids"].shape[-1] - data["vla_inputs", "input_ids"].shape[-1]
+    assert extra == 18
+    padded["vla_inputs", "input_ids"][~padded["vla_inputs", "attention_mask"]] = 10
+    key = parameters_of(head)[0]
+    torch.testing.assert_close(policy(padded)[key], policy(data)[key], atol=1e-6, rtol=1e-5)
+
+
+@every_policy
+def test_every_input_counts(make, head, family):
+    policy, data = make(family, head)
+    key = parameters_of(head)[0]
+    before = policy(data.clone())[key]
+    for entry in (
+        ("vla_inputs", "pixel_values"),
+        ("vla_inputs", "input_ids"),
+        ("observation", "state"),
+    ):
+        changed = data.clone()
+        changed[entry] = data[entry].flip(0)
+        if entry[1] == "input_ids":  # with the mask and the positions that belong to them
+            for name in ("attention_mask", "position_ids"):
+                changed["vla_inputs", name] = data["vla_inputs", name].flip(0)
+        after = policy(changed)[key]
+        assert (after - before).abs().amax((-1, -2))[[0, 1, 3, 4]].min() > 1e-5
+
+
+@every_policy
+def test_a_saved_policy_needs_nothing_else(make, described, checkpoint, tmp_path, head, family):
+    policy, data = make(family, head)
+    spec = described(family, head=head, state_dim=4)
+    save_policy(policy, spec, tmp_path / "policy.safetensors")
+    loaded, found = load_policy(tmp_path / "policy.safetensors")
+    assert found == spec
+    raw = data.select("observation", "language_instruction")
+    again = found.observation_transform()(raw)
+    for key in parameters_of(head):
+        assert torch.equal(loaded(again.clone())[key], policy(data.clone())[key])
+
+
+def update_ready(policy, data):
+    """Data of a rollout, as the loss takes it."""
+    with torch.no_grad():
+        data = policy(data.exclude("language_instruction").clone())
+    data["advantage"] = torch.linspace(-1, 1, 5).unsqueeze(-1)
+    return data
+
+
+@every_policy
+def test_the_ratio_of_the_first_minibatch_is_one(make, head, family):
+    policy, data = make(family, head)
+    policy.train()
+    loss_module = RFTFPPOLoss(policy, reference_actor=policy)
+    losses = loss_module(loss_module.add_reference(update_ready(policy, data)))
+    assert float(losses["mean_ratio"]) == 1.0
+    assert float(losses["max_ratio"]) == 1.0
+    assert float(losses["kl_reference"]) == 0.0
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_ratio_in_bf16_is_one_within_a_bound(make, head):
+    """Rollout one by one, loss in a batch: what differs is the order of bf16 sums."""
+    policy, data = make("smolvlm", head, dtype="bfloat16")
+    alone = torch.stack([update_ready_row(policy, row) for row in data])
+    alone["advantage"] = torch.ones(5, 1)
+    loss_module = RFTFPPOLoss(policy, kl_coeff=0)
+    losses = loss_module(alone)
+    assert abs(float(losses["max_ratio"]) - 1) < 0.05
+    assert alone[LOG_PROB].dtype == torch.float32
+    weights = policy.module[0].model.network.backbone.parameters()
+    assert {weight.dtype for weight in weights} == {torch.bfloat16}
+
+
+def update_ready_row(policy, row):
+    with torch.no_grad():
+        return policy(row.exclude("language_instruction").clone())
+
+
+TRAINED = {
+    "all": (True, True),
+    "language": (False, True),
+    "head": (False, False),
+}
+
+
+@pytest.mark.parametrize("trained", TRAINED)
+@pytest.mark.parametrize("family", ["smolvlm", "paligemma", "qwen2_5_vl"])
+@pytest.mark.parametrize("head", HEADS)
+def test_gradients_reach_what_is_trained_and_nothing_else(make, family, head, trained):
+    policy, data = make(family, head, trained=trained)
+    loss_module = RFTFPPOLoss(policy, kl_coeff=0)
+    losses = loss_module(update_ready(policy, data))
+    (losses["loss_objective"] + losses["loss_entropy"]).backward()
+    gradients = {
+        name: parameter.grad
+        for name, parameter in policy.named_parameters()
+        if parameter.requires_grad
+    }
+    # Without a token head, the model's output layer has no part unless it is tied.
+    unused = [name for name, gradient in gradients.items() if gradient is None]
+    expected = head == "gaussian" and trained != "head" and family != "paligemma"
+    assert [name.split(".")[-2] for name in unused] == ["lm_head"] * expected
+    reached = {name for name, gradient in gradients.items() if gradient is not None}
+    assert all(gradients[name].abs().max() > 0 for name in reached if "k_proj.bias" not in name)
+    tower, language = TRAINED[trained]
+    assert any("vision" in name or "visual" in name for name in reached) == tower
+    assert any("layers" in name and "vis" not in name for name in reached) == language
+    frozen = [parameter for parameter in policy.parameters() if not parameter.requires_grad]
+    assert all(parameter.grad is None for parameter in frozen)
+    assert "module.0.model.network.queries" in reached
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_actions_that_were_not_executed_do_not_count(make, head):
+    policy, data = make("paligemma", head)
+    data = update_ready(policy, data)
+    whole = policy.get_dist(data.clone()).log_prob(data[CHUNK])
+    torch.testing.assert_close(whole, data[LOG_PROB])
+    data["vla_action", "executed"] = torch.tensor([[True, False]]).expand(5, 2)
+    first = policy.get_dist(data.clone()).log_prob(data[CHUNK])
+    data["vla_action", "executed"] = torch.tensor([[False, True]]).expand(5, 2)
+    second = policy.get_dist(data.clone()).log_prob(data[CHUNK])
+    torch.testing.assert_close(first + second, whole)
+
+
+def test_temperature_divides_the_logits(make):
+    cold, data = make("smolvlm", "tokens")
+    warm, _ = make("smolvlm", "tokens", temperature=2.0)
+    torch.testing.assert_close(warm(data.clone())["logits"] * 2, cold(data.clone())["logits"])
+
+
+def test_two_pictures(make, described, checkpoint, observations):
+    observations["observation", "wrist_image"] = observations["observation", "image"].flip(0)
+    for family in ("smolvlm", "paligemma", "qwen2_5_vl"):
+        spec = described(family, head="gaussian", wrist_image=True)
+        policy = spec.load(checkpoint(family))
+        data = spec.observation_transform()(observations.clone())
+        batched = policy(data.clone())["loc"]
+        alone = torch.stack([policy(row.clone())["loc"] for row in data])
+        torch.testing.assert_close(alone, batched, atol=1e-6, rtol=1e-5)
+        swapped = TensorDict(
+            {
+                "observation": {
+                    "image": observations["observation", "wrist_image"],
+                    "wrist_image": observations["observation", "image"],
+                },
+                "language_instruction": observations["language_instruction"],
+            },
+            [5],
+        )
+        assert not torch.allclose(policy(spec.observation_transform()(swapped))["loc"], batched)
