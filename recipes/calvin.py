@@ -22,6 +22,7 @@ import hydra
 from collect_demos import collect
 from evaluate import run_chains
 from finetune import finetune, refuse_used_folder, run_name
+from policies import acting_policy
 from train_bc import clone, policy_file
 from train_value import train_value, value_file
 
@@ -34,7 +35,6 @@ from rftf_torchrl.evaluation import (
     phase_table,
     run_report,
 )
-from rftf_torchrl.modules import load_policy
 from rftf_torchrl.training import PeakMemory, PhaseClock, write_json_atomic
 
 logger = logging.getLogger("calvin")
@@ -58,9 +58,9 @@ def calvin(config: RunConfig, memory: PeakMemory) -> dict:
     with clock("behaviour cloning"):
         if not (config.resume and policy_file(config).is_file()):
             clone(config)
-    cloned, _ = load_policy(policy_file(config))
+    cloned, spec = acting_policy(config, policy_file(config))
     with clock("chains"):
-        reports = {"cloned": run_chains(config, cloned, "cloned", folder)}
+        reports = {"cloned": run_chains(config, cloned, spec, "cloned", folder)}
     with clock("value model"):
         if not (config.resume and value_file(config).is_file()):
             train_value(config)
@@ -73,9 +73,9 @@ def calvin(config: RunConfig, memory: PeakMemory) -> dict:
     for label, run in runs.items():
         ended = tuned_policy(run, clock)
         used[label] = ended["env_steps"]
-        policy, _ = load_policy(ended["policy"])
+        policy, _ = acting_policy(config, ended["policy"])
         with clock("chains"):
-            reports[label] = run_chains(run, policy, label, folder)
+            reports[label] = run_chains(run, policy, spec, label, folder)
     used["RFTF"] += value_report["simulator_steps"]
 
     pairs = [("cloned", label) for label in runs]

@@ -13,6 +13,7 @@ import logging
 from pathlib import Path
 
 import hydra
+from policies import acting_policy
 from simulators import (
     environment_factory,
     episode_collector,
@@ -40,19 +41,23 @@ from rftf_torchrl.evaluation import (
     record_videos,
     success_report,
 )
-from rftf_torchrl.modules import TemporalValueModel, load_policy, values_of_states
+from rftf_torchrl.modules import (
+    PolicySpecProtocol,
+    TemporalValueModel,
+    values_of_states,
+)
 from rftf_torchrl.training import prepare_output, progress_bar, write_json_atomic
 
 logger = logging.getLogger("evaluate")
 
 
 def run_held_out(
-    config: RunConfig, policy: nn.Module, label: str
+    config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol, label: str
 ) -> tuple[SuccessReport, TensorDictBase]:
     """Success on held-out states, and the trajectories."""
     episodes = held_out_episodes(config.env.tasks, config.evaluation.episodes_per_task)
     with (
-        episode_collector(config, "test", policy) as collector,
+        episode_collector(config, "test", policy, spec) as collector,
         progress_bar(len(episodes), f"evaluate {label}") as bar,
     ):
         trajectories = collector.collect(
@@ -64,12 +69,15 @@ def run_held_out(
     return success_report(trajectories, episodes), trajectories
 
 
-def run_chains(config: RunConfig, policy: nn.Module, label: str, folder: Path) -> ChainReport:
+def run_chains(
+    config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol, label: str, folder: Path
+) -> ChainReport:
     """CALVIN's benchmark; chains that were finished before an interruption are not played again."""
     env = config.env
     with progress_bar(config.evaluation.chains, f"chains {label}") as bar:
         report = evaluate_chains(
             policy,
+            transform=spec.observation_transform(),
             chains=config.evaluation.chains,
             steps_per_subtask=config.evaluation.steps_per_subtask,
             scene=env.scene,
@@ -88,7 +96,7 @@ def run_chains(config: RunConfig, policy: nn.Module, label: str, folder: Path) -
     return report
 
 
-def check_language(config: RunConfig, policy: nn.Module) -> dict | None:
+def check_language(config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol) -> dict | None:
     """What the policy does under the partner's sentence; None without a same-scene pair."""
     tasks = config.env.tasks
     pairs = same_scene_pairs(config)
@@ -96,7 +104,7 @@ def check_language(config: RunConfig, policy: nn.Module) -> dict | None:
         return None
     episodes = held_out_episodes(tasks, config.evaluation.swapped_per_task)
     with (
-        episode_collector(config, "test", policy) as collector,
+        episode_collector(config, "test", policy, spec) as collector,
         progress_bar(2 * config.evaluation.swapped_per_task * 2 * len(pairs), "language") as bar,
     ):
         return instruction_sensitivity(
@@ -114,15 +122,16 @@ def add_values(trajectories: TensorDictBase, value_model: TemporalValueModel) ->
 def film(
     config: RunConfig,
     policy: nn.Module,
+    spec: PolicySpecProtocol,
     value_model: TemporalValueModel | None,
     folder: Path,
     before: nn.Module | None = None,
 ) -> list[Path]:
     """Films of held-out episodes, one a task; none without pictures."""
-    if config.env.image_size is None:
+    if config.env.image_size is None or not config.evaluation.video_episodes:
         return []
     return record_videos(
-        environment_factory(config, "test"),
+        environment_factory(config, "test", spec),
         policy,
         held_out_episodes(config.env.tasks[: config.evaluation.video_episodes], 1),
         folder,
@@ -137,12 +146,12 @@ def film(
 
 def evaluate(config: RunConfig) -> dict:
     folder = prepare_output(Path(config.output, "evaluation"))
-    policy, _ = load_policy(policy_file(config))
+    policy, spec = acting_policy(config, policy_file(config))
     if is_calvin(config):
-        chains = run_chains(config, policy, "policy", folder)
+        chains = run_chains(config, policy, spec, "policy", folder)
         logger.info("\n%s", chains.markdown())
         return chains.to_dict()
-    report, trajectories = run_held_out(config, policy, "policy")
+    report, trajectories = run_held_out(config, policy, spec, "policy")
     results = {"policy": str(policy_file(config)), "success": report.to_dict()}
     value_model = None
     if value_file(config).is_file():
@@ -152,8 +161,8 @@ def evaluate(config: RunConfig) -> dict:
         plot_value_over_time(
             trajectories, folder / "value_over_time.png", task_names=task_names(config)
         )
-    results["language"] = check_language(config, policy)
-    film(config, policy, value_model, folder / "videos")
+    results["language"] = check_language(config, policy, spec)
+    film(config, policy, spec, value_model, folder / "videos")
     write_json_atomic(folder / "results.json", results)
     logger.info("\n%s", report.markdown())
     return results

@@ -39,6 +39,8 @@ from rftf_torchrl.evaluation import (
     warn_if_exploited,
 )
 from rftf_torchrl.modules import (
+    EncoderConfig,
+    PolicySpecProtocol,
     TemporalValueModel,
     VisionLanguageEncoder,
     load_policy,
@@ -92,16 +94,35 @@ def potential(config: RunConfig, device: torch.device) -> TensorDictModuleBase |
     return TemporalValueModel.load(value_file(config)).to(device)
 
 
-def build_critic(config: RunConfig, policy: nn.Module) -> nn.Module | None:
-    """The critic, starting from the policy's encoder; None where none is learned."""
+def build_critic(
+    config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol
+) -> nn.Module | None:
+    """The critic; None where none is learned.
+
+    It starts from the encoder of a small policy. Beside a large one, it is a small network of its
+    own on the raw observation.
+    """
     if config.critic in ("temporal", "none", "group"):
         return None
-    encoder = next(m for m in policy.modules() if isinstance(m, VisionLanguageEncoder))
     build = residual_critic if config.critic == "residual" else small_critic
-    critic = build(encoder.config)
-    for module in critic.modules():
-        if isinstance(module, VisionLanguageEncoder):
-            module.load_state_dict(encoder.state_dict())
+    found = [m for m in policy.modules() if isinstance(m, VisionLanguageEncoder)]
+    if found:
+        critic = build(found[0].config)
+        encoder = next(m for m in critic.modules() if isinstance(m, VisionLanguageEncoder))
+        encoder.load_state_dict(found[0].state_dict())
+        return critic
+    state_dim = getattr(spec, "state_dim", None)
+    critic = build(
+        EncoderConfig(
+            image_size=config.env.image_size,
+            state_dim=state_dim,
+            channels=tuple(config.policy.channels),
+        )
+    )
+    statistics = [m for m in policy.modules() if hasattr(m, "state_mean")]
+    if state_dim is not None and statistics:
+        encoder = next(m for m in critic.modules() if isinstance(m, VisionLanguageEncoder))
+        encoder.set_state_statistics(statistics[0].state_mean, statistics[0].state_std)
     return critic
 
 
@@ -163,7 +184,7 @@ def finetune(
     settings, name = config.ppo, run_name(config)
     folder = prepare_output(Path(config.output, name))
     policy, spec = load_policy(policy_file(config))
-    critic = build_critic(config, policy)
+    critic = build_critic(config, policy, spec)
     reference = deepcopy(policy).to(device)
     policy.to(device)
     if critic is not None:
@@ -198,7 +219,12 @@ def finetune(
         loss_critic_type="l2",
         normalize_advantage=False,
     ).to(device)
-    groups = [{"params": list(policy.parameters()), "lr": settings.learning_rate}]
+    groups = [
+        {
+            "params": [p for p in policy.parameters() if p.requires_grad],
+            "lr": settings.learning_rate,
+        }
+    ]
     if critic is not None:
         groups.append({"params": list(critic.parameters()), "lr": settings.critic_learning_rate})
     optimizer = torch.optim.Adam(groups, eps=1e-5)
@@ -222,7 +248,7 @@ def finetune(
     exploited = False
     bar = progress_bar(range(done, iterations), name)
     with (
-        episode_collector(config, "train", policy) as collector,
+        episode_collector(config, "train", policy, spec) as collector,
         make_logger(config.logger.kind, folder, {"seed": config.seed}) as log,
     ):
         for iteration in bar:
@@ -245,7 +271,8 @@ def finetune(
                 else:
                     data = gae(data)
                 with autocast(device, config.precision):
-                    data = loss_module.add_reference(mark_executed(data, policy))
+                    data = mark_executed(data, policy, minibatch=settings.minibatch)
+                    data = loss_module.add_reference(data, minibatch=settings.minibatch)
                 check_finite(
                     data,
                     [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE],

@@ -22,6 +22,7 @@ import hydra
 from collect_demos import collect
 from evaluate import add_values, check_language, film, run_held_out
 from finetune import finetune, read_metrics, refuse_used_folder, run_name
+from policies import acting_policy
 from simulators import task_names
 from tensordict import TensorDictBase
 from train_bc import clone, policy_file
@@ -41,7 +42,7 @@ from rftf_torchrl.evaluation import (
     plot_value_over_time,
     run_report,
 )
-from rftf_torchrl.modules import TemporalValueModel, load_policy
+from rftf_torchrl.modules import TemporalValueModel
 from rftf_torchrl.training import PeakMemory, PhaseClock, write_json_atomic
 
 logger = logging.getLogger("quickstart")
@@ -96,14 +97,14 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
     with clock("behaviour cloning"):
         if not (config.resume and policy_file(config).is_file()):
             clone(config)
-    cloned, _ = load_policy(policy_file(config))
+    cloned, spec = acting_policy(config, policy_file(config))
     with clock("value model"):
         if not (config.resume and value_file(config).is_file()):
             train_value(config)
     value_model = TemporalValueModel.load(value_file(config))
     value_report = json.loads(Path(config.output, "value", "report.json").read_text())
     with clock("evaluation"):
-        before, trajectories = run_held_out(config, cloned, "cloned")
+        before, trajectories = run_held_out(config, cloned, spec, "cloned")
         separation = {"cloned": judge_values(config, value_model, trajectories, "cloned")}
         del trajectories
 
@@ -114,15 +115,15 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
     for label, run in runs.items():
         ended = finetune(run, clock)
         used[label] = ended["env_steps"]
-        tuned[label], _ = load_policy(ended["policy"])
+        tuned[label], _ = acting_policy(config, ended["policy"])
         with clock("evaluation"):
-            reports[label], trajectories = run_held_out(run, tuned[label], label)
+            reports[label], trajectories = run_held_out(run, tuned[label], spec, label)
             separation[label] = judge_values(config, value_model, trajectories, label)
             del trajectories
     used["RFTF"] += value_report["simulator_steps"]
 
     with clock("report"):
-        language = check_language(config, tuned["RFTF"])
+        language = check_language(config, tuned["RFTF"], spec)
         comparisons = {
             f"{label} - cloned": compare_success(before, reports[label]) for label in runs
         }
@@ -146,7 +147,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
         plot_success_bars(
             before, reports["RFTF"], folder / "success.png", labels=("cloned", "RFTF")
         )
-        film(config, tuned["RFTF"], value_model, folder / "videos", before=cloned)
+        film(config, tuned["RFTF"], spec, value_model, folder / "videos", before=cloned)
 
     results = {
         "seed": config.seed,

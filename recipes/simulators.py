@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
+from torchrl.envs import EnvBase
 
 from rftf_torchrl.configs import RunConfig
-from rftf_torchrl.envs import EpisodeCollector
+from rftf_torchrl.envs import Episode, EpisodeCollector, PolicyInputFactory
 from rftf_torchrl.envs.calvin import CalvinFactory, CalvinTask, StateBank, load_sentences
 from rftf_torchrl.envs.calvin import get_task as calvin_task
 from rftf_torchrl.envs.metaworld import SAME_SCENE, MetaWorldFactory, Task
 from rftf_torchrl.envs.metaworld import get_task as metaworld_task
 from rftf_torchrl.envs.metaworld.goals import Split
+from rftf_torchrl.modules import PolicySpecProtocol
+from rftf_torchrl.modules.states import policy_device
 
 
 def is_calvin(config: RunConfig) -> bool:
@@ -37,7 +41,16 @@ def states_file(config: RunConfig) -> Path:
     return Path(config.output, "states.npz")
 
 
-def environment_factory(config: RunConfig, split: Split) -> MetaWorldFactory | CalvinFactory:
+def environment_factory(
+    config: RunConfig, split: Split, spec: PolicySpecProtocol
+) -> Callable[[Episode], EnvBase]:
+    """Builds the environment of an episode, with the inputs of the spec's policy."""
+    factory = raw_environment_factory(config, split)
+    transform = spec.observation_transform()
+    return factory if transform is None else PolicyInputFactory(factory, transform)
+
+
+def raw_environment_factory(config: RunConfig, split: Split) -> MetaWorldFactory | CalvinFactory:
     env = config.env
     if not is_calvin(config):
         return MetaWorldFactory(
@@ -59,11 +72,16 @@ def environment_factory(config: RunConfig, split: Split) -> MetaWorldFactory | C
     )
 
 
-def episode_collector(config: RunConfig, split: Split, policy: nn.Module) -> EpisodeCollector:
+def episode_collector(
+    config: RunConfig, split: Split, policy: nn.Module, spec: PolicySpecProtocol
+) -> EpisodeCollector:
+    """Collects with copies of the policy on the CPU; without workers, with itself on its GPU."""
+    on_gpu = policy_device(policy).type == "cuda" and config.collector.workers == 0
     return EpisodeCollector(
-        environment_factory(config, split),
+        environment_factory(config, split, spec),
         policy,
         workers=config.collector.workers,
+        copy_policy=not on_gpu,
         timeout=config.collector.timeout,
         max_restarts=config.collector.max_restarts,
     )

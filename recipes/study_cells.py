@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from collect_demos import collect, demos_folder
 from finetune import finetune, training_episodes
+from policies import acting_policy
 from simulators import episode_collector
 from torch import nn
 from train_bc import clone, policy_file
@@ -26,7 +27,6 @@ from rftf_torchrl.envs.metaworld import get_task
 from rftf_torchrl.envs.metaworld.simulator import MetaWorldSimulator
 from rftf_torchrl.evaluation import evaluate_success, held_out_episodes
 from rftf_torchrl.evaluation.study import Cell, CurvePoint, save_cell
-from rftf_torchrl.modules import load_policy
 from rftf_torchrl.training import prepare_output, write_json_atomic
 
 Outcomes = dict[str, tuple[bool | None, ...]]
@@ -142,8 +142,8 @@ def make_start(job: Job) -> None:
     prepare_output(config.output)
     collect(config)
     clone(config)
-    policy, _ = load_policy(policy_file(config))
-    with episode_collector(config, "test", policy) as collector:
+    policy, spec = acting_policy(config, policy_file(config))
+    with episode_collector(config, "test", policy, spec) as collector:
         curve = evaluate(config, collector, job.curve_episodes)
         final = evaluate(config, collector, config.evaluation.episodes_per_task)
     found = {"curve": rates(config, curve), "outcomes": final}
@@ -246,7 +246,8 @@ def tune(
     def measure(iteration: int, policy: nn.Module, progress: dict[str, int]) -> None:
         last.update(iteration=iteration, env_steps=progress["env_steps"])
         if not held_out:
-            held_out.append(episode_collector(config, "test", policy))
+            _, spec = acting_policy(config, policy_file(config))
+            held_out.append(episode_collector(config, "test", policy, spec))
         if iteration % job.curve_every == 0:
             held_out[0].update_policy_weights_()
             found = evaluate(config, held_out[0], job.curve_episodes)

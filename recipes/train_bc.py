@@ -14,19 +14,15 @@ from pathlib import Path
 import hydra
 import torch
 from collect_demos import demos_folder
+from policies import new_policy
+from tensordict import NonTensorStack
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
 from rftf_torchrl.data import action_windows, load_demonstrations
-from rftf_torchrl.modules import (
-    EncoderConfig,
-    PolicySpec,
-    VisionLanguageEncoder,
-    random_shift,
-    save_policy,
-)
+from rftf_torchrl.modules import random_shift, save_policy
 from rftf_torchrl.training import (
     autocast,
     clip_and_check_gradients,
@@ -74,21 +70,24 @@ def clone(config: RunConfig) -> Path:
     demonstrations = load_demonstrations(demos_folder(config)).select(split="train")
     windows = action_windows(demonstrations, chunk_size=config.env.chunk_size)
     state = demonstrations.frames[keys.STATE][windows.frame]
-    spec = policy_spec(config, state.shape[-1], demonstrations.frames["action"].shape[-1])
-    policy = spec.build()
+    action_dim = demonstrations.frames["action"].shape[-1]
+    policy, spec = new_policy(config, state.shape[-1], action_dim)
     for module in policy.modules():
-        if isinstance(module, VisionLanguageEncoder):
+        if hasattr(module, "set_state_statistics"):
             module.set_state_statistics(state.mean(0), state.std(0))
     policy.to(device)
+    transform = spec.observation_transform()
+    sentences = {task.id: task.instruction for task in demonstrations.tasks}
 
-    gaussian = spec.head == "gaussian"
+    gaussian = keys.LOC in policy.out_keys
     with warnings.catch_warnings():  # about an annotation that TorchRL's own class lacks
         warnings.filterwarnings("ignore", "The name target_actor_network_params")
         loss_module = BCLoss(policy, loss_function="l1") if gaussian else BCLoss(policy)
     loss_module.set_keys(action=keys.CHUNK)
     if gaussian:
         loss_module.set_keys(pad_mask=keys.CHUNK_IS_PAD)
-    optimizer = torch.optim.Adam(loss_module.parameters(), lr=config.cloning.learning_rate)
+    trained = [p for p in loss_module.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=config.cloning.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.cloning.steps)
 
     folder = prepare_output(Path(config.output, "bc"))
@@ -100,6 +99,10 @@ def clone(config: RunConfig) -> Path:
             if config.env.image_size and config.cloning.random_shift:
                 image = random_shift(batch[keys.IMAGE], config.cloning.random_shift, generator)
                 batch[keys.IMAGE] = image
+            if transform is not None:
+                spoken = [sentences[task] for task in batch[keys.TASK_ID].flatten().tolist()]
+                batch[keys.INSTRUCTION_TEXT] = NonTensorStack(*spoken)
+                batch = transform(batch).exclude(keys.INSTRUCTION_TEXT)
             if not gaussian:
                 batch[keys.EXECUTED] = ~batch[keys.CHUNK_IS_PAD]
             with (

@@ -18,6 +18,7 @@ from pathlib import Path
 import hydra
 import torch
 from collect_demos import demos_folder
+from policies import acting_policy
 from simulators import episode_collector
 from tensordict import TensorDictBase
 from torch import nn
@@ -77,10 +78,10 @@ def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
     episodes = rollout_episodes(config)
     if not episodes:
         return [], 0
-    policy, _ = load_policy(policy_file(config))
+    policy, spec = acting_policy(config, policy_file(config))
     seed = derive_seed(config.seed, "rollouts")
     with (
-        episode_collector(config, "train", policy) as collector,
+        episode_collector(config, "train", policy, spec) as collector,
         progress_bar(len(episodes), "rollouts") as bar,
     ):
         data = label_outcomes(

@@ -24,6 +24,7 @@ from pathlib import Path
 import hydra
 import torch
 from collect_demos import demos_folder
+from policies import acting_policy
 from simulators import episode_collector, task_names, task_of
 from tensordict import TensorDictBase
 from train_bc import policy_file
@@ -51,7 +52,7 @@ from rftf_torchrl.evaluation import (
     write_progress_table,
     write_video,
 )
-from rftf_torchrl.modules import TemporalValueModel, load_policy
+from rftf_torchrl.modules import TemporalValueModel
 from rftf_torchrl.training import (
     derive_seed,
     prepare_output,
@@ -79,7 +80,7 @@ def held_out(demonstrations: Demonstrations, folder: Path) -> Demonstrations:
 
 def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
     """The cloned policy's sampled episodes, and the simulator steps that they cost."""
-    policy, _ = load_policy(policy_file(config))
+    policy, spec = acting_policy(config, policy_file(config))
     seed = derive_seed(config.seed, "value_report")
     episodes = [
         Episode(task, derive_seed(seed, task, number) % 2**31)
@@ -87,7 +88,7 @@ def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
         for number in range(config.evaluation.episodes_per_task)
     ]
     with (
-        episode_collector(config, "train", policy) as collector,
+        episode_collector(config, "train", policy, spec) as collector,
         progress_bar(len(episodes), "rollouts") as bar,
     ):
         data = collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())

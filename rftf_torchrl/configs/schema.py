@@ -7,6 +7,7 @@ type stops a run before anything is computed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -82,17 +83,34 @@ class PolicyConfig:
     """The vision-language-action policy.
 
     Attributes:
+        kind: ``"small"``; ``"transformers"``: on a vision-language model of that library; or the
+            spec of a policy of your own, as ``"module:Class"``.
         head: ``"gaussian"`` or ``"tokens"``.
-        channels: output channels of the image encoder's convolutions.
+        channels: output channels of the convolutions of the small policy's image encoder, and of
+            the critic's beside a larger policy.
         features: width of the trunk.
         state_features: features of the state.
         film: whether the instruction modulates the trunk (FiLM) besides being one of its inputs.
         init_scale: initial standard deviation of the Gaussian head.
         learn_scale: whether fine-tuning changes it.
         bins: bins per action dimension of the token head.
+        pretrained: folder or hub id of the model that cloning starts from; not of the small policy.
+        random_weights: take config, tokenizer and image processor of ``pretrained`` and leave the
+            weights; to try a run.
+        temperature: of the action tokens on a vision-language model.
+        use_state: whether a policy on a vision-language model reads the robot's state.
+        prompt: with ``{image}`` and ``{instruction}``; null for that of the model's family.
+        prompt_tokens: tokens of the longest prompt, without those of the picture.
+        image_options: further arguments of the image processor's call, e.g. ``size``.
+        trained: of a vision-language model, ``"all"``, ``"language"`` (without the vision tower)
+            or ``"head"`` (nothing of it).
+        dtype: of a vision-language model's weights, ``"float32"`` or, where these are not trained,
+            ``"bfloat16"``.
+        options: of a policy of your own: entries of its spec, besides the sizes.
         path: a policy to load; null for the one this run has cloned.
     """
 
+    kind: str = "small"
     head: str = "gaussian"
     channels: list[int] = field(default_factory=lambda: [16, 32, 32])
     features: int = 256
@@ -101,6 +119,16 @@ class PolicyConfig:
     init_scale: float = 0.3
     learn_scale: bool = True
     bins: int = 11
+    pretrained: str | None = None
+    random_weights: bool = False
+    temperature: float = 1.0
+    use_state: bool = True
+    prompt: str | None = None
+    prompt_tokens: int = 64
+    image_options: dict[str, Any] = field(default_factory=dict)
+    trained: str = "all"
+    dtype: str = "float32"
+    options: dict[str, Any] = field(default_factory=dict)
     path: str | None = None
 
 

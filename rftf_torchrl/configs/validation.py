@@ -11,6 +11,7 @@ from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.envs.calvin.settings import SCENES
 from rftf_torchrl.envs.calvin.tasks import TASKS as CALVIN_TASKS
 from rftf_torchrl.envs.metaworld.tasks import TASKS as METAWORLD_TASKS
+from rftf_torchrl.modules.policy_spec import spec_class
 
 __all__ = ["ConfigError", "check_config"]
 
@@ -18,6 +19,8 @@ _CHOICES = {
     "env.name": ("metaworld", "calvin"),
     "env.scene": SCENES,
     "policy.head": ("gaussian", "tokens"),
+    "policy.trained": ("all", "language", "head"),
+    "policy.dtype": ("float32", "bfloat16"),
     "value.calibration": ("instruction", "global", "standardise", "none"),
     "value.tower_training": ("frozen", "lora", "full"),
     "value.fusion": ("cross_attention", "concatenation", "film"),
@@ -37,6 +40,7 @@ _AT_LEAST_ONE = (
     "cloning.batch_size",
     "value.steps",
     "value.clips",
+    "policy.prompt_tokens",
     "ppo.iterations",
     "ppo.episodes_per_task",
     "ppo.group_size",
@@ -105,10 +109,41 @@ def check_config(config: DictConfig) -> RunConfig:
     scenes = value("demos.scenes") or ""
     if not set(scenes) <= set(SCENES):
         problems.append(f"demos.scenes={scenes!r}: expected letters among {''.join(SCENES)}")
+    problems += _policy_problems(value)
     problems += _advantage_problems(value)
     if problems:
         raise ConfigError("the configuration can't be run:\n  - " + "\n  - ".join(problems))
     return cast(RunConfig, OmegaConf.to_object(config))
+
+
+def _policy_problems(value: Callable[[str], Any]) -> list[str]:
+    """Settings that a kind of policy needs, or that it would pass over in silence."""
+    problems = []
+    kind = value("policy.kind")
+    try:
+        spec_class(kind)
+    except ValueError as error:
+        problems.append(f"policy.kind: {error}")
+    if kind == "transformers":
+        if not value("policy.pretrained"):
+            problems.append(
+                "policy.pretrained: a policy on a vision-language model needs its folder or hub id"
+            )
+        if value("env.image_size") is None:
+            problems.append("env.image_size=null: a vision-language model needs pictures")
+        if value("policy.dtype") == "bfloat16" and value("policy.trained") != "head":
+            problems.append(
+                f"policy.dtype=bfloat16 with policy.trained={value('policy.trained')}: small steps "
+                "of the optimizer are lost in bfloat16 weights; keep float32, which "
+                "precision=auto computes in bfloat16, or train the head alone"
+            )
+        if value("policy.temperature") <= 0:
+            problems.append(f"policy.temperature={value('policy.temperature')}: must be above 0")
+    if kind == "small" and value("policy.pretrained"):
+        problems.append("policy.pretrained has no effect on policy.kind=small")
+    if kind in ("small", "transformers") and value("policy.options"):
+        problems.append(f"policy.options has no effect on policy.kind={kind}")
+    return problems
 
 
 def _advantage_problems(value: Callable[[str], Any]) -> list[str]:

@@ -4,6 +4,7 @@ from rftf_torchrl.envs.calvin import CalvinEnv
 from rftf_torchrl.envs.collector import EpisodeCollector, TooManyCrashesError
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult, run_episodes
 from rftf_torchrl.envs.metaworld import MetaWorldEnv
+from rftf_torchrl.envs.policy_inputs import PolicyInputEnv, PolicyInputFactory
 
 __all__ = [
     "CalvinEnv",
@@ -11,6 +12,8 @@ __all__ = [
     "EpisodeCollector",
     "EpisodeResult",
     "MetaWorldEnv",
+    "PolicyInputEnv",
+    "PolicyInputFactory",
     "TooManyCrashesError",
     "run_episodes",
 ]

@@ -19,6 +19,7 @@ from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult, environment_of, run_episodes
+from rftf_torchrl.modules.states import eval_mode, policy_device
 
 __all__ = ["EpisodeCollector", "TooManyCrashesError"]
 
@@ -122,6 +123,8 @@ class EpisodeCollector:
         policy: TensorDict policy on any device. Workers hold a CPU copy in shared memory, which
             :meth:`update_policy_weights_` refreshes.
         workers: number of processes; 0 runs in this process (no protection against crashes).
+        copy_policy: whether to act with a CPU copy. False acts with the policy itself, on its
+            device: for a large policy on a GPU, with 0 workers.
         timeout: seconds without any sign of life from a worker before it counts as hung; a worker
             that is still starting has two minutes at least.
         max_restarts: how many dead or hung workers to replace before giving up.
@@ -137,6 +140,7 @@ class EpisodeCollector:
         policy: torch.nn.Module,
         *,
         workers: int = 2,
+        copy_policy: bool = True,
         timeout: float = 120.0,
         max_restarts: int = 10,
     ) -> None:
@@ -145,8 +149,14 @@ class EpisodeCollector:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
         if timeout <= 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
-        self._policy = policy
-        self._copy = deepcopy(policy).to("cpu").eval().requires_grad_(False).share_memory()
+        if workers and not copy_policy:
+            raise ValueError(
+                f"copy_policy=False acts in this process, and there are {workers} workers: set "
+                "workers=0, or copy the policy"
+            )
+        self._policy = self._copy = policy
+        if copy_policy:
+            self._copy = deepcopy(policy).to("cpu").eval().requires_grad_(False).share_memory()
         self._make_env = make_env
         self._envs: dict[Any, EnvBase] = {}
         self._timeout = timeout
@@ -165,6 +175,8 @@ class EpisodeCollector:
 
     def update_policy_weights_(self) -> None:
         """Copy the policy's present weights to the workers."""
+        if self._copy is self._policy:
+            return
         self._copy.load_state_dict(self._policy.state_dict())
 
     def collect(
@@ -224,7 +236,9 @@ class EpisodeCollector:
         return torch.cat(parts)
 
     def _in_process(self, jobs, deterministic, seed):
-        with torch.random.fork_rng(devices=[]):
+        where = policy_device(self._copy)
+        devices = [where] if where.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), eval_mode(self._copy):
             torch.manual_seed(seed)
             yield from run_episodes(
                 self._make_env,

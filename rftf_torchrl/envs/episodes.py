@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.utils import NestedKey
+from tensordict.utils import NestedKey, unravel_key
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from rftf_torchrl.modules.states import policy_device
 
 __all__ = ["Episode", "EpisodeResult", "environment_of", "run_episodes"]
 
@@ -56,6 +58,7 @@ class _Slot:
         self.queue = queue
         self.task = queue[0][1].task
         self.observed = [*env.observation_spec.keys(True, True), *env.done_keys]
+        self.repeated = [unravel_key(("next", key)) for key in getattr(env, "input_keys", ())]
         self.index = -1
         self.steps: list[TensorDictBase] = []
         self.current = TensorDict()
@@ -100,7 +103,7 @@ class _Slot:
 
     def step(self, decision: TensorDictBase) -> bool:
         step = self.env.step(self.current.update(decision))
-        self.steps.append(step)
+        self.steps.append(step.exclude(*self.repeated))
         self.current = step["next"].select(*self.observed)
         return bool(step["next", "done"])
 
@@ -127,6 +130,9 @@ def run_episodes(
 ) -> Iterator[EpisodeResult]:
     """Run the episodes in as few environments as they need, with one policy call for all of them.
 
+    Where an environment has ``input_keys``, entries that nothing but the policy reads, these are
+    kept of the states in which the policy decided, and not under ``"next"``.
+
     There is one environment per task. Where one can play several tasks, ``make_env`` has a method
     ``environment_of(episode)``: episodes for which it gives the same value share an environment,
     which has a method ``set_task(name)``.
@@ -134,8 +140,9 @@ def run_episodes(
     Args:
         make_env: builds the environment of an episode's task; its reset must take
             ``"episode_seed"``, also inside a ``TransformedEnv`` (declare it in the state_spec).
-        policy: TensorDict policy; called on [K] observations, K being the environments still
-            running. Its ``in_keys`` are what it is given and its ``out_keys`` what is kept.
+        policy: TensorDict policy on any device; called on [K] observations, K being the
+            environments still running. Its ``in_keys`` are what it is given and its ``out_keys``
+            what is kept.
         episodes: (index, episode) pairs.
         deterministic: the policy's mean action instead of a sample.
         envs: environments to reuse, by task or ``environment_of``; new ones are added to it.
@@ -165,11 +172,13 @@ def run_episodes(
             on_start(slot.queue[0][0])
         return slot.start_next()
 
+    device = policy_device(policy)
     active = [slot for slot in slots if start(slot)]
     mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
     while active:
         with torch.inference_mode(), set_exploration_type(mode):
-            decided = policy(_policy_input(active, policy.in_keys)).select(*policy.out_keys)
+            observed = _policy_input(active, policy.in_keys).to(device)
+            decided = policy(observed).select(*policy.out_keys).to("cpu")
         for slot, decision in zip(list(active), decided.unbind(0), strict=True):
             if slot.step(decision):
                 yield EpisodeResult(slot.index, torch.stack(slot.steps))

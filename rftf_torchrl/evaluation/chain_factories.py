@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 from tensordict.nn import TensorDictModuleBase
+from torchrl.envs.transforms import Transform
 
+from rftf_torchrl.envs.policy_inputs import PolicyInputEnv
 from rftf_torchrl.evaluation.chain_protocol import policy_digest, sentences_label
 from rftf_torchrl.evaluation.chain_stages import ControllerStage, PolicyStage
 
@@ -27,6 +29,7 @@ class PolicyStageFactory:
         limit: control steps for each task.
         deterministic: mean actions instead of samples.
         sentences: see :class:`PolicyStage`.
+        transform: the policy's ``observation_transform()``, where it has one.
     """
 
     make_env: Callable[[], Any]
@@ -34,10 +37,13 @@ class PolicyStageFactory:
     limit: int
     deterministic: bool
     sentences: Mapping[str, Sequence[str]] | None
+    transform: Transform | None = None
 
     def __call__(self) -> PolicyStage:
         """A new stage with its own simulator."""
         env = self.make_env()
+        if self.transform is not None:
+            env = PolicyInputEnv(env, self.transform)
         return PolicyStage(env, self.policy, self.limit, self.deterministic, self.sentences)
 
     @property
@@ -47,7 +53,8 @@ class PolicyStageFactory:
 
     @property
     def _reads_pictures(self) -> bool:
-        return any("image" in str(key) for key in self.policy.in_keys)
+        raw = [] if self.transform is None else self.transform.in_keys
+        return any("image" in str(key) for key in [*self.policy.in_keys, *raw])
 
     @property
     def settings(self) -> dict[str, Any]:

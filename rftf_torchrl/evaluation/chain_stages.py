@@ -19,6 +19,7 @@ from rftf_torchrl.envs.calvin import (
 )
 from rftf_torchrl.envs.calvin.settings import Scene
 from rftf_torchrl.evaluation.chain_results import ChainResult
+from rftf_torchrl.modules.states import policy_device
 
 __all__ = ["ChainStage", "ControllerStage", "PolicyStage", "play_chain"]
 
@@ -46,7 +47,7 @@ class PolicyStage:
 
     Args:
         env: the environment.
-        policy: TensorDict policy on the CPU; called on batches of one. If it has a method
+        policy: TensorDict policy on any device; called on batches of one. If it has a method
             ``reset()``, that is called at the start of each subtask; nothing else outlives one.
         limit: control steps for each task.
         deterministic: mean actions instead of samples.
@@ -67,6 +68,7 @@ class PolicyStage:
         self._mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
         self._sentences = sentences
         self._observed = [*env.observation_spec.keys(True, True), *env.done_keys]
+        self._device = policy_device(policy)
         self._read = [key for key in policy.in_keys if key in self._observed]
 
     def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
@@ -84,8 +86,8 @@ class PolicyStage:
         while steps < self._limit:
             alive()
             with torch.inference_mode(), set_exploration_type(self._mode):
-                decision = self._policy(current.select(*self._read).unsqueeze(0))
-            decision = decision.select(*self._policy.out_keys).squeeze(0)
+                decision = self._policy(current.select(*self._read).unsqueeze(0).to(self._device))
+            decision = decision.select(*self._policy.out_keys).squeeze(0).to("cpu")
             after = self._env.step(current.select(*self._observed).update(decision))["next"]
             if after[keys.CRASHED].item():
                 raise SimulatorCrashedError(f"the simulator crashed in task {task!r}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tensordict.nn import TensorDictModuleBase
+from torchrl.envs.transforms import Transform
 
 from rftf_torchrl.envs.calvin import (
     CalvinEnv,
@@ -47,6 +48,7 @@ def evaluate_chains(
     chunk_size: int | None = None,
     sentences: Mapping[str, Sequence[str]] | None = None,
     make_env: Callable[[], Any] | None = None,
+    transform: Transform | None = None,
     deterministic: bool = True,
     seed: int = 0,
     workers: int = 2,
@@ -67,7 +69,8 @@ def evaluate_chains(
     Source: Mees et al., "CALVIN", arXiv 2112.03227; ``evaluate_policy.py`` of its code.
 
     Args:
-        policy: TensorDict policy on any device; workers hold a CPU copy. If it has a method
+        policy: TensorDict policy on any device; workers hold a CPU copy, and without workers it
+            acts where it is. If it has a method
             ``reset()``, that is called at the start of each task.
         controller: instead of a policy, builds an object with ``start(task, simulator)`` and
             ``action(simulator)``, e.g. ``CalvinExpert``; called for each chain.
@@ -82,6 +85,8 @@ def evaluate_chains(
             ``load_sentences(calvin_root, "validation")``; by default it is our own.
         make_env: builds the environment (for a controller the simulator) instead of what the
             arguments above say; picklable.
+        transform: the policy's ``observation_transform()``, where it has one. An environment of
+            ``make_env`` then has to write ``"language_instruction"``.
         deterministic: mean actions instead of samples.
         seed: of the policy's noise, 0 or more.
         workers: number of processes; 0 plays in this one.
@@ -130,10 +135,13 @@ def evaluate_chains(
             depth=depth,
             chunk_size=chunk_size,
             horizon=-(-steps_per_subtask // (chunk_size or 1)),
+            write_text=transform is not None,
         )
-        copy = deepcopy(policy).to("cpu").eval().requires_grad_(False).share_memory()
+        copy = deepcopy(policy).eval().requires_grad_(False)
+        if workers:
+            copy = copy.to("cpu").share_memory()
         factory = PolicyStageFactory(
-            make_env or own, copy, steps_per_subtask, deterministic, sentences
+            make_env or own, copy, steps_per_subtask, deterministic, sentences, transform
         )
     elif controller is not None:
         simulator = make_env or partial(CalvinSimulator, scene)

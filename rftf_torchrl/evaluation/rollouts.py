@@ -18,7 +18,7 @@ from rftf_torchrl.envs.episodes import Episode
 from rftf_torchrl.evaluation.overlay import overlay_value
 from rftf_torchrl.evaluation.trajectories import succeeded
 from rftf_torchrl.evaluation.video import side_by_side, write_video
-from rftf_torchrl.modules.states import eval_mode, values_of_states
+from rftf_torchrl.modules.states import eval_mode, policy_device, values_of_states
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def render_rollout(
     Args:
         env: an environment of batch size [] whose reset takes ``"episode_seed"`` and whose
             ``picture(size)`` is uint8 [3, size, size].
-        policy: the policy, on the environment's device; called on batches of one.
+        policy: the policy, on any device; called on batches of one.
         episode_seed: the episode.
         size: edge of the pictures in pixels.
         deterministic: the policy's mean action instead of a sample.
@@ -51,7 +51,8 @@ def render_rollout(
     done = False
     with torch.inference_mode(), set_exploration_type(mode), eval_mode(policy):
         while not done:
-            step = env.step(policy(current.unsqueeze(0)).squeeze(0))
+            decision = policy(current.unsqueeze(0).to(policy_device(policy))).squeeze(0)
+            step = env.step(decision.to("cpu"))
             frames.append(env.picture(size))
             steps.append(step)
             done = step["next", "done"].item()

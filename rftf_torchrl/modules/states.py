@@ -26,6 +26,12 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
             child.training = training
 
 
+def policy_device(module: nn.Module) -> torch.device:
+    """Where a module's first parameter is; the CPU if it has none."""
+    parameter = next(iter(module.parameters()), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
 def evaluate_states(
     module: TensorDictModuleBase,
     states: TensorDictBase,

@@ -126,6 +126,23 @@ def test_a_value_critic_needs_the_value_model(configure):
             "ppo.group_size=3: critic=group needs at least 2, every other critic 1, and it must "
             "divide ppo.episodes_per_task=8",
         ),
+        (
+            ["policy=smolvlm", "policy.dtype=bfloat16"],
+            "policy.dtype=bfloat16 with policy.trained=language: small steps of the optimizer are "
+            "lost in bfloat16 weights; keep float32, which precision=auto computes in bfloat16, or "
+            "train the head alone",
+        ),
+        (
+            ["policy=paligemma", "policy.pretrained=null", "env.image_size=null"],
+            "policy.pretrained: a policy on a vision-language model needs its folder or hub id\n"
+            "  - env.image_size=null: a vision-language model needs pictures",
+        ),
+        (
+            ["policy.pretrained=somewhere", "+policy.options.width=3"],
+            "policy.pretrained has no effect on policy.kind=small\n"
+            "  - policy.options has no effect on policy.kind=small",
+        ),
+        (["policy=qwen_vl", "policy.temperature=0"], "policy.temperature=0.0: must be above 0"),
         (["reward.shaping_gamma=1.5"], "reward.shaping_gamma=1.5: must be in [0, 1]"),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
         (

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torchrl.data import Binary, Bounded, Composite, Unbounded
+from torchrl.data import Binary, Bounded, Composite, NonTensor, Unbounded
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
@@ -49,7 +49,8 @@ class CalvinEnv(EnvBase):
     - ``("instruction", "tokens")``, ``("instruction", "mask")``: int64 and bool [L];
     - ``"task_id"``, ``"episode_seed"``: int64 [1];
     - ``"success"``, ``"crashed"``: bool [1]; ``"executed"``: bool [chunk_size or 1];
-    - ``"reward"``: float32 [1], 1 at success and 0 otherwise.
+    - ``"reward"``: float32 [1], 1 at success and 0 otherwise;
+    - with ``write_text``, ``"language_instruction"``: the sentence, for a transform to consume.
 
     Args:
         task: CALVIN's name, e.g. ``"open_drawer"``; ``None`` draws one of the 34 at each reset
@@ -73,6 +74,8 @@ class CalvinEnv(EnvBase):
             otherwise; ``"strict"`` takes nothing but 1 and -1. The other six dimensions are
             clipped to [-1, 1].
         seed: start of the sequence of episodes that successive resets go through.
+        write_text: whether to write ``"language_instruction"``. Strings must not leave the process
+            or enter a storage: see :class:`~rftf_torchrl.envs.PolicyInputEnv`.
 
     Raises:
         ValueError: for an unknown task, scene, split or gripper mode, a non-positive count, or
@@ -114,6 +117,7 @@ class CalvinEnv(EnvBase):
         tokenizer=None,
         gripper: Literal["sign", "strict"] = "sign",
         seed: int = 0,
+        write_text: bool = False,
         device=None,
     ) -> None:
         for name, value in (
@@ -140,6 +144,7 @@ class CalvinEnv(EnvBase):
         self.chunk_size = chunk_size
         self.horizon = horizon or -(-SUBTASK_STEPS // (chunk_size or 1))
         self.gripper = gripper
+        self.write_text = write_text
         source: Any = default_states(split, scene) if states is None else states
         self._draw_state: States = getattr(source, "draw", source)
         self._sentences = sentences or {}
@@ -191,6 +196,9 @@ class CalvinEnv(EnvBase):
                 )
                 if self.depth:
                     observation[f"{prefix}depth"] = Unbounded([1, size, size])
+        text: dict = {}
+        if self.write_text:
+            text[keys.INSTRUCTION_TEXT] = NonTensor(shape=[], example_data=self.instruction)
         length = self._tokens.shape
         self.observation_spec = Composite(
             {
@@ -204,6 +212,7 @@ class CalvinEnv(EnvBase):
                 keys.SUCCESS: Binary(shape=[1], dtype=torch.bool),
                 keys.CRASHED: Binary(shape=[1], dtype=torch.bool),
                 "executed": Binary(shape=[self.chunk_size or 1], dtype=torch.bool),
+                **text,
             }
         )
         # TransformedEnv hands nothing but state keys on to the reset of the environment inside.
@@ -239,6 +248,7 @@ class CalvinEnv(EnvBase):
 
     def _observe(self, *, success: bool, crashed: bool, executed: int) -> dict:
         return {
+            **({keys.INSTRUCTION_TEXT: self.instruction} if self.write_text else {}),
             "observation": {key: value.clone() for key, value in self._seen.items()},
             "instruction": {"tokens": self._tokens.clone(), "mask": self._mask.clone()},
             keys.TASK_ID: torch.tensor([self.task.id]),

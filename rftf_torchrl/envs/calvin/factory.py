@@ -31,6 +31,7 @@ class CalvinFactory:
         chunk_size: see :class:`CalvinEnv`.
         horizon: see :class:`CalvinEnv`.
         sentences: see :class:`CalvinEnv`.
+        write_text: see :class:`CalvinEnv`.
     """
 
     split: Split
@@ -42,6 +43,7 @@ class CalvinFactory:
     chunk_size: int | None = None
     horizon: int | None = None
     sentences: Mapping[str, Sequence[str]] | None = field(default=None, compare=False)
+    write_text: bool = False
 
     def environment_of(self, episode: Episode) -> Hashable:
         """The scene: episodes of all tasks share one environment."""
@@ -61,4 +63,5 @@ class CalvinFactory:
             horizon=self.horizon,
             instruction=episode.instruction,
             sentences=self.sentences,
+            write_text=self.write_text,
         )

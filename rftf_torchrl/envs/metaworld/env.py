@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torchrl.data import Binary, Bounded, Composite, Unbounded
+from torchrl.data import Binary, Bounded, Composite, NonTensor, Unbounded
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
@@ -38,6 +38,7 @@ class MetaWorldEnv(EnvBase):
     - ``"task_id"``, ``"episode_seed"``: int64 [1];
     - ``"success"``, ``"crashed"``: bool [1]; ``"executed"``: bool [chunk_size or 1];
     - ``"reward"``: float32 [1], 1 at success and 0 otherwise;
+    - with ``write_text``, ``"language_instruction"``: the sentence, for a transform to consume;
     - with ``potential``, ``"env_potential"``: float32 [1], Meta-World's own dense reward of the
       state and of the action that led there, divided by 10, its highest value.
 
@@ -55,6 +56,8 @@ class MetaWorldEnv(EnvBase):
         tokenizer: maps a sentence to (tokens [1, L], mask [1, L]).
         seed: start of the sequence of episodes that successive resets go through.
         potential: whether to write ``"env_potential"``.
+        write_text: whether to write ``"language_instruction"``. Strings must not leave the process
+            or enter a storage: see :class:`~rftf_torchrl.envs.PolicyInputEnv`.
         camera_cell: size in metres of the clusters to which display meshes are reduced.
 
     Raises:
@@ -88,6 +91,7 @@ class MetaWorldEnv(EnvBase):
         tokenizer=None,
         seed: int = 0,
         potential: bool = False,
+        write_text: bool = False,
         camera_cell: float = 0.01,
         device=None,
     ) -> None:
@@ -106,6 +110,7 @@ class MetaWorldEnv(EnvBase):
         self.action_repeat = action_repeat
         self.horizon = horizon
         self.potential = potential
+        self.write_text = write_text
         self._simulator = MetaWorldSimulator(
             self.task, split, camera_cell=camera_cell, render=image_size is not None
         )
@@ -132,7 +137,9 @@ class MetaWorldEnv(EnvBase):
         if self.image_size:
             shape = [3, self.image_size, self.image_size]
             observation["image"] = Bounded(0, 255, shape=shape, dtype=torch.uint8)
-        extra = {keys.ENV_POTENTIAL: Unbounded([1])} if self.potential else {}
+        extra: dict = {keys.ENV_POTENTIAL: Unbounded([1])} if self.potential else {}
+        if self.write_text:
+            extra[keys.INSTRUCTION_TEXT] = NonTensor(shape=[], example_data=self.instruction)
         length = self._tokens.shape
         self.observation_spec = Composite(
             {
@@ -169,7 +176,9 @@ class MetaWorldEnv(EnvBase):
         observation = {"state": torch.as_tensor(state, dtype=torch.float32)}
         if self.image_size:
             observation["image"] = torch.from_numpy(simulator.picture(self.image_size))
-        extra = {}
+        extra: dict = {}
+        if self.write_text:
+            extra[keys.INSTRUCTION_TEXT] = self.instruction
         if self.potential:
             extra[keys.ENV_POTENTIAL] = torch.tensor([simulator.dense_reward / 10])
         return {

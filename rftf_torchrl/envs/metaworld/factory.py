@@ -22,6 +22,7 @@ class MetaWorldFactory:
         action_repeat: see :class:`MetaWorldEnv`.
         horizon: see :class:`MetaWorldEnv`.
         potential: see :class:`MetaWorldEnv`.
+        write_text: see :class:`MetaWorldEnv`.
     """
 
     split: Split
@@ -30,6 +31,7 @@ class MetaWorldFactory:
     action_repeat: int = 1
     horizon: int = 100
     potential: bool = False
+    write_text: bool = False
 
     def __call__(self, episode: Episode) -> MetaWorldEnv:
         """The environment of the episode's task, with the episode's sentence."""
@@ -42,4 +44,5 @@ class MetaWorldFactory:
             horizon=self.horizon,
             instruction=episode.instruction,
             potential=self.potential,
+            write_text=self.write_text,
         )

@@ -1,0 +1,141 @@
+"""Policies on vision-language models through the recipes: clone, fine-tune, resume, evaluate."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import TINY
+
+pytest.importorskip("transformers")
+pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
+
+VLA = [
+    *(setting for setting in TINY if not setting.startswith(("env.", "demos.per", "evaluation."))),
+    "env.image_size=32",
+    "env.tasks=[window-open,window-close]",
+    "env.horizon=2",
+    "env.chunk_size=2",
+    "env.action_repeat=8",
+    "demos.per_task=1",
+    "demos.held_out_per_task=1",
+    "evaluation.episodes_per_task=1",
+    "evaluation.swapped_per_task=1",
+    "evaluation.video_episodes=1",
+    "evaluation.video_size=64",
+    "cloning.steps=2",
+    "value.steps=2",
+    "ppo.learning_rate=1e-3",
+    "ppo.minibatch=4",
+    "policy.prompt_tokens=32",
+]
+# The expert needs its time for the demonstrations; fine-tuning makes two decisions an episode.
+LONG = "env.horizon=6"
+
+CASES = {
+    "smolvlm": ["policy=smolvlm", "policy.bins=16", "policy.image_options.size.longest_edge=28"],
+    "paligemma": ["policy=paligemma", "critic=residual", "policy.dtype=float32"],
+}
+
+
+@pytest.fixture(scope="module")
+def demos(configure, tmp_path_factory):
+    from collect_demos import collect
+
+    config = configure(*VLA, LONG, f"output={tmp_path_factory.mktemp('demos')}")
+    assert collect(config) > 0
+    return f"demos.path={config.output}/demos"
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, family, monkeypatch):
+    import finetune as recipe
+    from evaluate import evaluate
+    from train_bc import clone
+    from train_value import train_value
+
+    from rftf_torchrl.modules import load_policy
+    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+
+    folder = save_tiny_vlm(tmp_path / "model", family)
+    config = configure(
+        *VLA, *CASES[family], demos, f"policy.pretrained={folder}", f"output={tmp_path / 'run'}"
+    )
+    file = clone(config)
+    train_value(config)
+    whole = recipe.finetune(config)
+    assert whole["env_steps"] > 0
+    before, after = load_file(file), load_file(whole["policy"])
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(".queries" in name for name in changed)
+    assert any("layers" in name for name in changed)
+    assert not any("vision_" in name for name in changed), "the vision tower is frozen"
+    assert all(
+        torch.isfinite(weight).all() for weight in after.values() if weight.is_floating_point()
+    )
+
+    update = recipe.update
+
+    def interrupted(config, loss_module, optimizer, buffer, data, iteration, **kwargs):
+        if iteration == 1:
+            raise KeyboardInterrupt
+        return update(config, loss_module, optimizer, buffer, data, iteration, **kwargs)
+
+    broken = replace(
+        config,
+        output=str(tmp_path / "broken"),
+        policy=replace(config.policy, path=str(file)),
+        value=replace(config.value, path=f"{config.output}/value/value.safetensors"),
+    )
+    monkeypatch.setattr(recipe, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.finetune(broken)
+    monkeypatch.setattr(recipe, "update", update)
+    resumed = load_file(recipe.finetune(replace(broken, resume=True))["policy"])
+    assert all(torch.equal(after[name], resumed[name]) for name in after)
+
+    tuned = replace(config, policy=replace(config.policy, path=whole["policy"]))
+    results = evaluate(tuned)
+    assert results["language"] is not None
+    assert json.loads((tmp_path / "run/evaluation/results.json").read_text())["policy"]
+    assert load_policy(whole["policy"])[1].kind == "transformers"
+
+
+def test_workers_collect_tensors_alone(configure, demos, tmp_path):
+    """Two processes get pickled environments with the processor; what comes back holds no string,
+    and the policy's inputs once."""
+    from simulators import episode_collector
+    from train_bc import new_policy
+
+    from rftf_torchrl.envs import Episode
+    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+
+    folder = save_tiny_vlm(tmp_path / "model", "qwen2_5_vl")
+    config = configure(
+        *VLA,
+        "policy=qwen_vl",
+        "policy.head=gaussian",
+        "policy.dtype=float32",
+        "policy.image_options.size.shortest_edge=784",
+        "policy.image_options.size.longest_edge=784",
+        "collector.workers=2",
+        f"policy.pretrained={folder}",
+        f"output={tmp_path / 'run'}",
+    )
+    policy, spec = new_policy(config, 4, 4)
+    episodes = [Episode("window-open", 1), Episode("window-close", 2), Episode("window-open", 3)]
+    episodes.append(Episode("window-close", 2, "open the window"))
+    with episode_collector(config, "train", policy, spec) as collector:
+        data = collector.collect(episodes, deterministic=True)
+    assert all(isinstance(value, torch.Tensor) for value in data.values(True, True))
+    assert "language_instruction" not in data.keys()  # noqa: SIM118
+    assert ("next", "vla_inputs", "pixel_values") not in data.keys(True)
+    assert ("next", "observation", "image") in data.keys(True)
+    ids = data["collector", "traj_ids"]
+    prompts = data["vla_inputs", "input_ids"]
+    assert torch.equal(prompts[ids == 0][0], prompts[ids == 3][0])
+    assert not torch.equal(prompts[ids == 1][0], prompts[ids == 3][0])
+    with torch.no_grad():
+        again = policy(data.select("vla_inputs", "observation").clone())
+    torch.testing.assert_close(again["loc"], data["loc"], atol=1e-6, rtol=1e-5)
