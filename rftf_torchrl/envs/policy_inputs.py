@@ -36,9 +36,9 @@ class PolicyInputEnv(TransformedEnv):
         super().__init__(
             env, Compose(transform.clone(), ExcludeTransform(keys.INSTRUCTION_TEXT, inverse=False))
         )
-        raw = set(env.observation_spec.keys(True, True))
+        raw = set(env.observation_spec.keys(True))
         self.input_keys: list[NestedKey] = [
-            key for key in self.observation_spec.keys(True, True) if key not in raw
+            key for key in self.observation_spec.keys(True) if key not in raw
         ]
 
     def continue_chain(self, task: str, instruction: str | None = None) -> TensorDictBase:
