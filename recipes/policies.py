@@ -39,6 +39,7 @@ def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpe
             settings.pretrained,
             head=settings.head,
             bins=settings.bins,
+            decoding=settings.decoding,
             temperature=settings.temperature,
             state_dim=state_dim if settings.use_state else None,
             prompt=settings.prompt,

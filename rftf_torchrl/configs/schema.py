@@ -97,6 +97,8 @@ class PolicyConfig:
         pretrained: folder or hub id of the model that cloning starts from; not of the small policy.
         random_weights: take config, tokenizer and image processor of ``pretrained`` and leave the
             weights; to try a run.
+        decoding: of action tokens on a vision-language model, ``"parallel"`` or
+            ``"autoregressive"``.
         temperature: of the action tokens on a vision-language model.
         use_state: whether a policy on a vision-language model reads the robot's state.
         prompt: with ``{image}`` and ``{instruction}``; null for that of the model's family.
@@ -121,6 +123,7 @@ class PolicyConfig:
     bins: int = 11
     pretrained: str | None = None
     random_weights: bool = False
+    decoding: str = "parallel"
     temperature: float = 1.0
     use_state: bool = True
     prompt: str | None = None

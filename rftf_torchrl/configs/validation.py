@@ -19,6 +19,7 @@ _CHOICES = {
     "env.name": ("metaworld", "calvin"),
     "env.scene": SCENES,
     "policy.head": ("gaussian", "tokens"),
+    "policy.decoding": ("parallel", "autoregressive"),
     "policy.trained": ("all", "language", "head"),
     "policy.dtype": ("float32", "bfloat16"),
     "value.calibration": ("instruction", "global", "standardise", "none"),

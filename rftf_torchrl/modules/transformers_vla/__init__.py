@@ -5,6 +5,11 @@ Importing this package does not import ``transformers``.
 
 from __future__ import annotations
 
+from rftf_torchrl.modules.transformers_vla.autoregressive import (
+    AutoregressiveActor,
+    AutoregressiveVLA,
+    DrawnCategorical,
+)
 from rftf_torchrl.modules.transformers_vla.backbone import (
     build_backbone,
     load_backbone,
@@ -20,7 +25,10 @@ from rftf_torchrl.modules.transformers_vla.vla_inputs import VLAInputs
 
 __all__ = [
     "ActionTokenHead",
+    "AutoregressiveActor",
+    "AutoregressiveVLA",
     "ChunkHead",
+    "DrawnCategorical",
     "QueryFeatures",
     "QueryNetwork",
     "TransformersPolicySpec",

@@ -65,6 +65,10 @@ class ActionTokenHead(nn.Module):
         Raises:
             FloatingPointError: if a logit is NaN or infinite.
         """
+        return self.logits(hidden, backbone).unflatten(1, self.shape[:2])
+
+    def logits(self, hidden: Tensor, backbone: Any) -> Tensor:
+        """Maps any hidden states [B, n, features] to logits, float32 [B, n, K]."""
         layer = backbone.get_output_embeddings()
         rows = layer.weight[self.tokens]
         bias = getattr(layer, "bias", None)
@@ -73,7 +77,7 @@ class ActionTokenHead(nn.Module):
         cap = getattr(backbone.config.get_text_config(), "final_logit_softcapping", None)
         if cap:
             logits = cap * torch.tanh(logits / cap)
-        return check_finite_output(logits / self.temperature, "logits").unflatten(1, self.shape[:2])
+        return check_finite_output(logits / self.temperature, "logits")
 
 
 class ChunkHead(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,46 @@ from rftf_torchrl.modules.transformers_vla.backbone import trunk_of
 from rftf_torchrl.modules.transformers_vla.families import family_of
 
 __all__ = ["QueryNetwork"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is given, [B, L, ...].
+
+    Attributes:
+        embeddings: [B, L, hidden_size].
+        mask: bool [B, L], False at padding.
+        is_image: bool [B, L], True at image tokens.
+        positions: position ids, [B, L] or [B, 3, L].
+        deep: Qwen3-VL's picture features for its first layers.
+        prefix: how many of them are padding, picture and sentence.
+    """
+
+    embeddings: Tensor
+    mask: Tensor
+    is_image: Tensor
+    positions: Tensor
+    deep: list[Tensor] | None
+    prefix: int
+
+    def extended(self, added: Tensor) -> Prompt:
+        """The prompt with further embeddings [B, n, hidden_size] behind it.
+
+        They continue the count of the largest position on every axis.
+        """
+        batch, count = added.shape[:2]
+        begin = self.positions.flatten(1).amax(1) + 1
+        ahead = begin.unsqueeze(-1) + torch.arange(count, device=begin.device)
+        ahead = ahead.view(batch, *(1,) * (self.positions.ndim - 2), count)
+        ahead = ahead.expand(*self.positions.shape[:-1], count)
+        return Prompt(
+            torch.cat([self.embeddings, added.to(self.embeddings.dtype)], 1),
+            torch.cat([self.mask, self.mask.new_ones(batch, count)], 1),
+            torch.cat([self.is_image, self.is_image.new_zeros(batch, count)], 1),
+            torch.cat([self.positions, ahead], -1),
+            self.deep,
+            self.prefix,
+        )
 
 
 class QueryNetwork(nn.Module):
@@ -27,7 +68,7 @@ class QueryNetwork(nn.Module):
     Args:
         backbone: an image-text-to-text model; it stays reachable as the attribute ``backbone``,
             which a PEFT model of it may replace.
-        queries: number of query tokens.
+        queries: number of query tokens; 0 for decoding token by token.
         image_mean: of the image processor, one number for each colour.
         image_std: of the image processor.
         rescale: of the image processor.
@@ -133,6 +174,80 @@ class QueryNetwork(nn.Module):
             mean, std = mean.view(shape), std.view(shape)
         return (pixels.float() * self.rescale - mean) / std
 
+    def prompt(
+        self,
+        inputs: Mapping[str, Tensor],
+        state: Tensor | None = None,
+        image_features: Any = None,
+    ) -> Prompt:
+        """Embeds padding, picture, sentence and state.
+
+        Args:
+            inputs: the tensors named by :attr:`inputs`, [B, ...].
+            state: float [B, state_dim].
+            image_features: of :meth:`image_features`, where they are known already.
+
+        Returns:
+            What every forward of the model begins with.
+        """
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        is_image = (ids == self.image_token_id) & mask
+        words = self.embed(ids.masked_fill(is_image, 0))
+        seen = self.image_features(inputs) if image_features is None else image_features
+        features = seen.pooler_output
+        if isinstance(features, (list, tuple)):
+            features = torch.cat(list(features))
+        features = features.reshape(-1, self.hidden_size).to(words.dtype)
+        words = words.masked_scatter(is_image.unsqueeze(-1), features)
+        deep = None
+        if self.has_deepstack:
+            deep = [torch.cat(list(level)) for level in seen.deepstack_features]
+        prompt = Prompt(words, mask, is_image, inputs["position_ids"], deep, ids.shape[1])
+        if self.state_dim is None:
+            return prompt
+        if state is None or state.shape[-1] != self.state_dim:
+            got = None if state is None else tuple(state.shape)
+            raise ValueError(f"state must end in {self.state_dim} features, got shape {got}.")
+        standardised = (state.to(self.state_mean.dtype) - self.state_mean) / self.state_std
+        return prompt.extended(self.state(standardised).unsqueeze(1))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings of token ids, in the model's dtype."""
+        return trunk_of(self.backbone).get_input_embeddings()(ids)
+
+    def run(self, prompt: Prompt, *, last: int, cache: Any = None) -> Tensor:
+        """Runs the model.
+
+        Args:
+            prompt: everything that the model has seen or is to see now.
+            last: how many hidden states to return.
+            cache: of keys and values; then only what is not in it is run.
+
+        Returns:
+            The last hidden states, [B, last, hidden_size].
+        """
+        trunk = trunk_of(self.backbone)
+        known = 0 if cache is None else cache.get_seq_length()
+        positions = prompt.positions[..., known:]
+        arguments: dict[str, Any] = {
+            "inputs_embeds": prompt.embeddings[:, known:],
+            "attention_mask": prompt.mask.long(),
+            "position_ids": positions.movedim(0, -2) if self.family.axes else positions,
+            "use_cache": cache is not None,
+        }
+        if cache is not None:
+            arguments["cache"] = cache
+        if self.family.prefix_types and not known:
+            count = prompt.embeddings.shape[1] - prompt.prefix
+            types = prompt.mask.new_zeros(len(prompt.mask), prompt.prefix, dtype=torch.long)
+            arguments["token_type_ids"] = nn.functional.pad(types, (0, count), value=1)
+        if self.has_deepstack:
+            trunk = trunk.language_model
+            if not known:
+                arguments["visual_pos_masks"] = prompt.is_image
+                arguments["deepstack_visual_embeds"] = prompt.deep
+        return trunk(**arguments).last_hidden_state[:, -last:]
+
     def forward(
         self,
         inputs: Mapping[str, Tensor],
@@ -142,54 +257,13 @@ class QueryNetwork(nn.Module):
         """Runs the model once.
 
         Args:
-            inputs: the tensors named by :attr:`inputs`, [B, ...].
-            state: float [B, state_dim].
-            image_features: of :meth:`image_features`, where they are known already.
+            inputs: see :meth:`prompt`.
+            state: see :meth:`prompt`.
+            image_features: see :meth:`prompt`.
 
         Returns:
             Hidden states at the queries, [B, queries, hidden_size], in the model's dtype.
         """
-        trunk = trunk_of(self.backbone)
-        ids, mask, positions = (
-            inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"]
-        )  # fmt: skip
-        is_image = (ids == self.image_token_id) & mask
-        words = trunk.get_input_embeddings()(ids.masked_fill(is_image, 0))
-        seen = self.image_features(inputs) if image_features is None else image_features
-        features = seen.pooler_output
-        if isinstance(features, (list, tuple)):
-            features = torch.cat(list(features))
-        features = features.reshape(-1, self.hidden_size).to(words.dtype)
-        words = words.masked_scatter(is_image.unsqueeze(-1), features)
-
-        extra = [self.queries.expand(len(ids), -1, -1)]
-        if self.state_dim is not None:
-            if state is None or state.shape[-1] != self.state_dim:
-                got = None if state is None else tuple(state.shape)
-                raise ValueError(f"state must end in {self.state_dim} features, got shape {got}.")
-            standardised = (state.to(self.state_mean.dtype) - self.state_mean) / self.state_std
-            extra.insert(0, self.state(standardised).unsqueeze(1))
-        added = torch.cat([part.to(words.dtype) for part in extra], 1)
-        count = added.shape[1]
-        # A state or query continues the count of the last token of the prompt on every axis.
-        last = positions.flatten(1).amax(1) + 1
-        ahead = last.unsqueeze(-1) + torch.arange(count, device=ids.device)
-        if self.family.axes:
-            ahead = ahead.unsqueeze(1).expand(-1, *self.family.axes, -1)
-        positions = torch.cat([positions, ahead], -1)
-        arguments: dict[str, Any] = {
-            "inputs_embeds": torch.cat([words, added], 1),
-            "attention_mask": torch.cat([mask, mask.new_ones(len(ids), count)], 1).long(),
-            "position_ids": positions.movedim(0, -2) if self.family.axes else positions,
-            "use_cache": False,
-        }
-        if self.family.prefix_types:
-            arguments["token_type_ids"] = torch.cat(
-                [torch.zeros_like(ids), ids.new_ones(len(ids), count)], 1
-            )
-        if self.has_deepstack:
-            places = torch.cat([is_image, is_image.new_zeros(len(ids), count)], 1)
-            deep = [torch.cat(list(level)) for level in seen.deepstack_features]
-            arguments |= {"visual_pos_masks": places, "deepstack_visual_embeds": deep}
-            trunk = trunk.language_model
-        return trunk(**arguments).last_hidden_state[:, -len(self.queries) :]
+        prompt = self.prompt(inputs, state, image_features)
+        queries = self.queries.expand(len(prompt.mask), -1, -1)
+        return self.run(prompt.extended(queries), last=len(self.queries))

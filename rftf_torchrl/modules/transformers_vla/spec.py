@@ -12,6 +12,10 @@ from torch import nn
 
 from rftf_torchrl import keys
 from rftf_torchrl.modules.actors import gaussian_actor, token_actor
+from rftf_torchrl.modules.transformers_vla.autoregressive import (
+    AutoregressiveActor,
+    AutoregressiveVLA,
+)
 from rftf_torchrl.modules.transformers_vla.backbone import (
     Dtype,
     Trained,
@@ -41,6 +45,9 @@ class TransformersPolicySpec:
         action_dim: size of an action, A.
         head: ``"tokens"``: logits of action tokens; ``"gaussian"``: a normal of learned mean.
         action_tokens: ids of the action tokens, from the lowest bin to the highest.
+        decoding: of the action tokens. ``"parallel"``: all in one forward, from learned queries,
+            independent of each other; ``"autoregressive"``: one after another, each given those
+            before it, as a model decodes words.
         temperature: of the action tokens.
         init_scale: initial standard deviation of the Gaussian head.
         learn_scale: whether the Gaussian head learns it.
@@ -66,6 +73,7 @@ class TransformersPolicySpec:
     action_dim: int
     head: Literal["tokens", "gaussian"] = "tokens"
     action_tokens: tuple[int, ...] = ()
+    decoding: Literal["parallel", "autoregressive"] = "parallel"
     temperature: float = 1.0
     init_scale: float = 0.3
     learn_scale: bool = True
@@ -84,6 +92,10 @@ class TransformersPolicySpec:
     def __post_init__(self) -> None:
         if self.head not in ("tokens", "gaussian"):
             raise ValueError(f"head must be 'tokens' or 'gaussian', got {self.head!r}.")
+        if self.decoding not in ("parallel", "autoregressive"):
+            raise ValueError(
+                f"decoding must be 'parallel' or 'autoregressive', got {self.decoding!r}."
+            )
         for name in ("action_tokens", "image_mean", "image_std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.head == "tokens" and not self.action_tokens:
@@ -194,9 +206,12 @@ class TransformersPolicySpec:
     def _assemble(self, backbone: nn.Module) -> ProbabilisticTensorDictSequential:
         sizes: Any = {"chunk_size": self.chunk_size, "action_dim": self.action_dim}
         if self.head == "tokens":
-            features = self.features(backbone, self.chunk_size * self.action_dim)
             head = ActionTokenHead(self.action_tokens, temperature=self.temperature, **sizes)
             edge = head.bins / (head.bins - 1)  # the outer bins' centres lie on -1 and 1
+            if self.decoding == "autoregressive":
+                features = self.features(backbone, 0)
+                return AutoregressiveActor(AutoregressiveVLA(features, head, low=-edge, high=edge))
+            features = self.features(backbone, self.chunk_size * self.action_dim)
             vla = TransformersVLA(features, head, **sizes)
             return token_actor(vla, bins=head.bins, low=-edge, high=edge, **sizes)
         features = self.features(backbone, self.chunk_size)

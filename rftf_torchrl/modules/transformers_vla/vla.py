@@ -10,7 +10,7 @@ from torchrl.modules.vla import VLAWrapperBase
 
 from rftf_torchrl import keys
 from rftf_torchrl.modules.transformers_vla.heads import ActionTokenHead, ChunkHead
-from rftf_torchrl.modules.transformers_vla.query_network import QueryNetwork
+from rftf_torchrl.modules.transformers_vla.query_network import Prompt, QueryNetwork
 
 __all__ = ["QueryFeatures", "TransformersVLA"]
 
@@ -49,6 +49,14 @@ class QueryFeatures(TensorDictModuleBase):
         Raises:
             KeyError: if an input is missing.
         """
+        hidden = self.network(*self._read(tensordict))
+        return hidden.reshape(*tensordict.batch_size, *hidden.shape[1:])
+
+    def prompt(self, tensordict: TensorDictBase) -> Prompt:
+        """Returns what the network makes of the observation, in a flat batch."""
+        return self.network.prompt(*self._read(tensordict))
+
+    def _read(self, tensordict: TensorDictBase) -> tuple[dict[str, Tensor], Tensor | None]:
         batch = tensordict.batch_size
         found = []
         for key in self.in_keys:
@@ -60,9 +68,7 @@ class QueryFeatures(TensorDictModuleBase):
                 )
             found.append(entry.reshape(batch.numel(), *entry.shape[len(batch) :]))
         named = dict(zip(self.network.inputs, found, strict=False))
-        state = found[-1] if self.network.state_dim is not None else None
-        hidden = self.network(named, state)
-        return hidden.reshape(*batch, *hidden.shape[1:])
+        return named, found[-1] if self.network.state_dim is not None else None
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Writes the hidden states."""
