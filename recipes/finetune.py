@@ -254,7 +254,7 @@ def finetune(
         for iteration in bar:
             if settings.env_steps and progress["env_steps"] >= settings.env_steps:
                 break
-            with clock(f"{name}: collect"):
+            with clock(f"{name}: collect"), autocast(device, config.precision):
                 collector.update_policy_weights_()
                 data = collector.collect(
                     training_episodes(config, iteration),
