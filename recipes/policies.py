@@ -32,6 +32,8 @@ def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpe
             state_dim=state_dim,
             channels=tuple(settings.channels),
             features=settings.features,
+            state_features=settings.state_features,
+            film=settings.film,
         )
         return PolicySpec(encoder, head=settings.head, bins=settings.bins, **scale, **sizes)
     if settings.kind == "transformers":

@@ -42,26 +42,6 @@ def policy_file(config: RunConfig) -> Path:
     return Path(config.policy.path or Path(config.output, "bc", "policy.safetensors"))
 
 
-def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpec:
-    encoder = EncoderConfig(
-        image_size=config.env.image_size,
-        state_dim=state_dim,
-        channels=tuple(config.policy.channels),
-        features=config.policy.features,
-        state_features=config.policy.state_features,
-        film=config.policy.film,
-    )
-    return PolicySpec(
-        encoder,
-        chunk_size=config.env.chunk_size,
-        action_dim=action_dim,
-        head=config.policy.head,
-        bins=config.policy.bins,
-        init_scale=config.policy.init_scale,
-        learn_scale=config.policy.learn_scale,
-    )
-
-
 def clone(config: RunConfig) -> Path:
     """Train the policy, save it and return its file."""
     seed_everything(derive_seed(config.seed, "cloning"))

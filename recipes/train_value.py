@@ -34,7 +34,6 @@ from rftf_torchrl.modules import (
     PretrainedEncoderConfig,
     TemporalValueModel,
     cache_image_features,
-    load_policy,
     on_cached_features,
     random_shift,
     temporal_value_model,
