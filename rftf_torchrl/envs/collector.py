@@ -19,6 +19,7 @@ from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult, environment_of, run_episodes
+from rftf_torchrl.envs.shared_weights import share_weights
 from rftf_torchrl.modules.states import eval_mode, policy_device
 
 __all__ = ["EpisodeCollector", "TooManyCrashesError"]
@@ -156,7 +157,7 @@ class EpisodeCollector:
             )
         self._policy = self._copy = policy
         if copy_policy:
-            self._copy = deepcopy(policy).to("cpu").eval().requires_grad_(False).share_memory()
+            self._copy = share_weights(deepcopy(policy).to("cpu").eval().requires_grad_(False))
         self._make_env = make_env
         self._envs: dict[Any, EnvBase] = {}
         self._timeout = timeout

@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from torchrl.envs import TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl import keys
@@ -48,7 +50,8 @@ class PolicyStage:
     Args:
         env: the environment.
         policy: TensorDict policy on any device; called on batches of one. If it has a method
-            ``reset()``, that is called at the start of each subtask; nothing else outlives one.
+            ``reset()``, that is called at the start of each subtask; nothing else outlives one:
+            to an environment's transforms a subtask is an episode.
         limit: control steps for each task.
         deterministic: mean actions instead of samples.
         sentences: sentences by task, the first of which is spoken; ``None`` for the environment's.
@@ -81,7 +84,7 @@ class PolicyStage:
         if forget is not None:
             forget()
         sentence = None if self._sentences is None else self._sentences[task][0]
-        current = self._env.continue_chain(task, sentence)
+        current = _begin_subtask(self._env, task, sentence)
         steps = 0
         while steps < self._limit:
             alive()
@@ -105,6 +108,18 @@ class PolicyStage:
     def close(self) -> None:
         """See :class:`ChainStage`."""
         self._env.close()
+
+
+def _begin_subtask(env: Any, task: str, sentence: str | None) -> TensorDictBase:
+    """What a policy sees first; transforms take it for the start of an episode.
+
+    A transformed environment hands ``continue_chain`` on to the one inside, whose observation has
+    seen no transform.
+    """
+    if not isinstance(env, TransformedEnv):
+        return env.continue_chain(task, sentence)
+    started = _begin_subtask(env.base_env, task, sentence)
+    return env.transform._reset(started.empty(), started)
 
 
 class ControllerStage:

@@ -21,6 +21,7 @@ from rftf_torchrl.envs.calvin import (
     require_calvin_env,
 )
 from rftf_torchrl.envs.calvin.settings import Scene, check_scene
+from rftf_torchrl.envs.shared_weights import share_weights
 from rftf_torchrl.evaluation.chain_factories import ControllerStageFactory, PolicyStageFactory
 from rftf_torchrl.evaluation.chain_protocol import (
     OFFICIAL_STEPS,
@@ -139,7 +140,7 @@ def evaluate_chains(
         )
         copy = deepcopy(policy).eval().requires_grad_(False)
         if workers:
-            copy = copy.to("cpu").share_memory()
+            copy = share_weights(copy.to("cpu"))
         factory = PolicyStageFactory(
             make_env or own, copy, steps_per_subtask, deterministic, sentences, transform
         )

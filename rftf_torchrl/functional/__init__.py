@@ -24,6 +24,12 @@ from rftf_torchrl.functional.metrics import (
     value_order_correlation,
 )
 from rftf_torchrl.functional.paired import paired_difference_interval
+from rftf_torchrl.functional.poses import (
+    euler_to_matrix,
+    matrix_to_euler,
+    tool_to_world,
+    world_to_tool,
+)
 from rftf_torchrl.functional.progress import (
     calibration_curve,
     calibration_error,
@@ -38,11 +44,13 @@ __all__ = [
     "bootstrap_counts",
     "calibration_curve",
     "calibration_error",
+    "euler_to_matrix",
     "find_mixed_trajectory",
     "flow_matching_error",
     "flow_sde_transition",
     "interquartile_mean",
     "kendall_tau",
+    "matrix_to_euler",
     "negative_step_share",
     "newcombe_interval",
     "outcome_pools",
@@ -56,7 +64,9 @@ __all__ = [
     "spread_evenly",
     "steps_to_level",
     "temporal_ranking_loss",
+    "tool_to_world",
     "value_order_correlation",
     "walk_pool",
     "wilson_interval",
+    "world_to_tool",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rftf_torchrl.modules.actors import BoundedScale, gaussian_actor, token_actor
+from rftf_torchrl.modules.arm_gripper import ChunkNormalBernoulli, arm_gripper_actor
 from rftf_torchrl.modules.calibration import ValueCalibration
 from rftf_torchrl.modules.critics import ResidualCritic, residual_critic, small_critic
 from rftf_torchrl.modules.distributions import ChunkCategorical, ChunkNormal
@@ -12,6 +13,7 @@ from rftf_torchrl.modules.flow import FlowActor, FlowHead, flow_actor
 from rftf_torchrl.modules.flow_distribution import ChunkFlow
 from rftf_torchrl.modules.flow_networks import ChunkVelocity, FlowNoise
 from rftf_torchrl.modules.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
+from rftf_torchrl.modules.history import ObservationHistory
 from rftf_torchrl.modules.lerobot_actor import lerobot_actor
 from rftf_torchrl.modules.lerobot_observation import LeRobotObservation
 from rftf_torchrl.modules.lerobot_spec import LeRobotSpec
@@ -23,7 +25,7 @@ from rftf_torchrl.modules.lora import (
     load_adapter_state_dict,
     merge_lora,
 )
-from rftf_torchrl.modules.policy_file import load_policy, save_policy
+from rftf_torchrl.modules.policy_file import PolicySpec, load_policy, save_policy
 from rftf_torchrl.modules.policy_spec import PolicySpec, PolicySpecProtocol, spec_class
 from rftf_torchrl.modules.pretrained_config import PretrainedEncoderConfig
 from rftf_torchrl.modules.pretrained_network import PretrainedNetwork, VisionLanguageFusion
@@ -39,6 +41,7 @@ __all__ = [
     "ChunkCategorical",
     "ChunkFlow",
     "ChunkNormal",
+    "ChunkNormalBernoulli",
     "ChunkVelocity",
     "EncoderConfig",
     "FlowActor",
@@ -51,6 +54,7 @@ __all__ = [
     "LeRobotObservation",
     "LeRobotSpec",
     "LoraReference",
+    "ObservationHistory",
     "PolicySpec",
     "PolicySpecProtocol",
     "PretrainedEncoderConfig",
@@ -65,6 +69,7 @@ __all__ = [
     "adapter_state_dict",
     "adapters_off",
     "add_lora",
+    "arm_gripper_actor",
     "cache_features",
     "cache_image_features",
     "flow_actor",

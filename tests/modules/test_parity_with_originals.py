@@ -160,11 +160,7 @@ def test_gr_mg(originals, tmp_path):
     found = ours(**seen, text=text, heads=every)
     mean, log_variance = ours.action.encode_style(action["arm"], action["gripper"])
     mine = {
-        "arm": found.arm,
-        "gripper": found.gripper,
-        "progress": found.progress,
-        "image": found.image,
-        "wrist_image": found.wrist_image,
+        **found,
         "style_mean": mean.flatten(0, 1),
         "style_log_variance": log_variance.flatten(0, 1),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from rftf_torchrl.modules._vla_blocks.checkpoint import Source
@@ -83,7 +82,8 @@ class ClipText(nn.Module):
                 f"an instruction has no end token {self.config.end_token}, so it was not tokenized "
                 "for CLIP: build the environment with the policy's observation_transform()."
             )
-        return self.model(input_ids=tokens).text_embeds.float()
+        last = int(ends.float().argmax(-1).max()) + 1  # what follows an end is seen by nothing
+        return self.model(input_ids=tokens[:, :last]).text_embeds.float()
 
 
 def openai_sources(config: ClipTextConfig) -> dict[str, Source]:
@@ -116,12 +116,3 @@ def openai_sources(config: ClipTextConfig) -> dict[str, Source]:
 
 OPENAI_UNUSED = ("visual.", "logit_scale", "input_resolution", "context_length", "vocab_size")
 """Beginnings of the names in OpenAI's file that the text tower does not need."""
-
-
-def hash_tokens(words: Tensor, mask: Tensor, config: ClipTextConfig) -> Tensor:
-    """Frames hashed words [N, L] by CLIP's start and end tokens, int64 [N, L + 2]."""
-    rows = torch.zeros(len(words), words.shape[1] + 2, dtype=torch.int64)
-    rows[:, 0] = config.start_token
-    rows[:, 1:-1] = torch.where(mask, words, 0)
-    rows[torch.arange(len(rows)), mask.sum(-1) + 1] = config.end_token
-    return rows

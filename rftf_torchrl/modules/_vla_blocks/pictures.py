@@ -29,8 +29,8 @@ def imagenet_picture(image: Tensor, size: int) -> Tensor:
 def clip_picture(image: Tensor, size: int) -> Tensor:
     """What OpenAI's CLIP transform gives: PIL's bicubic resize of the shorter edge, centre crop.
 
-    Resized in float and rounded to whole grey levels, as PIL returns; PIL also rounds between its
-    two passes, so a few values differ by one level.
+    PIL resizes the width, rounds to whole grey levels, then does the same with the height; its
+    arithmetic is in fixed point, so now and then a value differs by one level.
 
     Args:
         image: uint8 [N, 3, H, W].
@@ -43,11 +43,10 @@ def clip_picture(image: Tensor, size: int) -> Tensor:
     shorter = min(height, width)
     target = (int(size * height / shorter), int(size * width / shorter))
     picture = image.float()
-    if target != (height, width):
-        picture = F.interpolate(
-            picture, target, mode="bicubic", align_corners=False, antialias=True
-        )
-        picture = picture.round().clamp(0, 255)
+    for edges in ((height, target[1]), target):
+        if picture.shape[-2:] != edges:
+            picture = F.interpolate(picture, edges, mode="bicubic", antialias=True)
+            picture = (picture + 0.5).floor().clamp(0, 255)
     top, left = (round((edge - size) / 2) for edge in target)
     return _normalise(picture[..., top : top + size, left : left + size] / 255, CLIP)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -16,28 +15,9 @@ from rftf_torchrl.modules._vla_blocks.vit import MAEEncoder
 from rftf_torchrl.modules.gr_mg.config import GRMGConfig
 from rftf_torchrl.modules.gr_mg.heads import ActionHead, ImageHead, ProgressHead
 
-__all__ = ["GRMG", "GRMGOutput"]
+__all__ = ["GRMG"]
 
 Head = Literal["action", "progress", "images"]
-
-
-@dataclass(frozen=True)
-class GRMGOutput:
-    """What GR-MG predicts at each of the L observations; None where it was not asked for.
-
-    Attributes:
-        arm: float [N, L, act_len, arm_dim].
-        gripper: logit of an open gripper, float [N, L, act_len].
-        progress: share of the instruction carried out, float [N, L].
-        image: patches of the static camera's picture, float [N, L, patches, 3 * patch_size^2].
-        wrist_image: the same of the gripper camera's.
-    """
-
-    arm: Tensor | None = None
-    gripper: Tensor | None = None
-    progress: Tensor | None = None
-    image: Tensor | None = None
-    wrist_image: Tensor | None = None
 
 
 class GRMG(nn.Module):
@@ -100,7 +80,7 @@ class GRMG(nn.Module):
         *,
         style: Tensor | None = None,
         heads: Collection[Head] = ("action", "progress"),
-    ) -> GRMGOutput:
+    ) -> dict[str, Tensor]:
         """Predicts at every observation of a window.
 
         Args:
@@ -115,7 +95,10 @@ class GRMG(nn.Module):
             heads: what to predict.
 
         Returns:
-            The predictions.
+            What was asked for, at each of the L observations: ``"arm"`` [N, L, act_len, arm_dim]
+            and ``"gripper"`` [N, L, act_len], the logit of an open one; ``"progress"`` [N, L], the
+            share of the instruction carried out; ``"image"`` and ``"wrist_image"``
+            [N, L, patches, 3 * patch_size^2], the pictures three steps ahead.
         """
         goal = torch.cat(self._see(goal_image, self.embed_goal_patch, self.embed_goal_image), dim=1)
         observed = self._observed(image, wrist_image, arm, gripper, text)
@@ -135,7 +118,7 @@ class GRMG(nn.Module):
             found["wrist_image"] = self.images(out[:, :, slices["wrist_image"]])
         if "progress" in heads:
             found["progress"] = self.progress(out[:, :, slices["progress"]].squeeze(2))
-        return GRMGOutput(**found)
+        return found
 
     def _see(self, image: Tensor, patch: nn.Module, whole: nn.Module) -> tuple[Tensor, Tensor]:
         """Tokens of pictures [N, 3, S, S]: [N, latents, hidden] and [N, 1, hidden]."""

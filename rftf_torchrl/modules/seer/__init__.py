@@ -5,5 +5,6 @@ from __future__ import annotations
 from rftf_torchrl.modules.seer.checkpoint import load_seer_checkpoint
 from rftf_torchrl.modules.seer.config import SeerConfig
 from rftf_torchrl.modules.seer.network import Seer, SeerOutput
+from rftf_torchrl.modules.seer.spec import SeerSpec
 
-__all__ = ["Seer", "SeerConfig", "SeerOutput", "load_seer_checkpoint"]
+__all__ = ["Seer", "SeerConfig", "SeerOutput", "SeerSpec", "load_seer_checkpoint"]
