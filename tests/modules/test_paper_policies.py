@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torch import nn
 from torchrl.envs import ParallelEnv, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.objectives import BCLoss
 
 pytest.importorskip("transformers")
 from _arm_env import ArmEnv
@@ -340,6 +341,25 @@ def test_demonstrations_look_like_rollouts(spec):
     else:
         assert torch.equal(found[keys.CHUNK], world)
     assert policy.get_dist(found).log_prob(found[keys.CHUNK]).shape == (4,)
+
+
+def test_cloning_by_likelihood_learns_arm_and_gripper(spec):
+    policy = build(spec)
+    data = rollout(spec, policy).select(*spec.in_keys)
+    target = policy.get_dist(data).mode.detach()
+    target = torch.cat((target[..., :-1] + 0.3, -target[..., -1:]), dim=-1)
+    data[keys.CHUNK] = target
+    loss_module = BCLoss(policy)
+    loss_module.set_keys(action=keys.CHUNK)
+    optimizer = torch.optim.Adam([p for p in policy.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(25):
+        loss = loss_module(data)["loss_bc"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    mode = policy.get_dist(data).mode
+    assert torch.equal(mode[..., -1], target[..., -1])
+    assert float((mode - target)[..., :-1].abs().mean()) < 0.1
 
 
 def test_metaworld_without_a_gripper_camera(spec):

@@ -5,11 +5,13 @@ github.com/OpenRobotLab/Seer (as ``Seer``) and of github.com/openai/CLIP (as ``C
 in which they can be imported beside this package. ``pytest -m parity -s`` prints the differences.
 """
 
+import json
 import os
 import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,7 +20,12 @@ pytest.importorskip("transformers")
 
 from _tiny_vlas import GR_MG, LENGTH, SEER, formula_weights, window
 
+from rftf_torchrl.envs.calvin import TASKS
+from rftf_torchrl.functional import tool_to_world
+from rftf_torchrl.modules._vla_blocks.clip_text import ClipTextConfig
+from rftf_torchrl.modules._vla_blocks.clip_tokens import ClipTokens
 from rftf_torchrl.modules.gr_mg import GRMG, load_gr_mg_checkpoint
+from rftf_torchrl.modules.gr_mg.actor import relative_to_first
 from rftf_torchrl.modules.seer import Seer, load_seer_checkpoint
 
 ORIGINALS = os.environ.get("RFTF_ORIGINALS")
@@ -242,3 +249,48 @@ def test_seer(originals, tmp_path, monkeypatch):
         },
         {"arm": arm, "gripper": gripper.squeeze(-1), "images": images},
     )
+
+
+def test_sentences(originals, tmp_path):
+    """OpenAI's tokenizer and that of ``transformers`` under our transform."""
+    import clip
+    from clip.simple_tokenizer import SimpleTokenizer
+
+    theirs = SimpleTokenizer()
+    (tmp_path / "vocab.json").write_text(json.dumps(theirs.encoder))
+    merges = [" ".join(pair) for pair in theirs.bpe_ranks]
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    ours = ClipTokens(ClipTextConfig(), str(tmp_path))
+    sentences = [task.instruction for task in TASKS.values()]
+    sentences += ["Use the switch to turn off the light bulb.", "don't  STOP, it's 3.5cm away!"]
+    for sentence in sentences:
+        assert torch.equal(ours.encode(sentence), clip.tokenize([sentence])[0].long()), sentence
+
+
+def test_gr_mg_actions_and_states(originals, monkeypatch):
+    """Their Euler angles, in the formulas of their ``step`` and ``compute_rel_state``."""
+    monkeypatch.syspath_prepend(str(Path(ORIGINALS, "GR-MG", "evaluate", "utils")))
+    monkeypatch.delitem(sys.modules, "utils", raising=False)
+    from utils import euler2rotm, rotm2euler
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        poses = 2 * torch.rand(LENGTH, 6, generator=generator, dtype=torch.float64) - 1
+        poses[:, 3:] *= torch.tensor([3.1, 1.5, 3.1])
+        action = 2 * torch.rand(7, generator=generator, dtype=torch.float64) - 1
+        rotation = euler2rotm(poses[-1, 3:].numpy())
+        turned = rotation @ euler2rotm(action[3:6].numpy() / 20)
+        expected = np.concatenate(
+            (
+                rotation @ action[:3].numpy(),
+                (rotm2euler(turned) - poses[-1, 3:].numpy()) * 20,
+                action[6:].numpy(),
+            )
+        )
+        found = tool_to_world(action[None], poses[-1, 3:], wrap=False)[0]
+        torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-6, rtol=1e-6)
+        first = euler2rotm(poses[0, 3:].numpy())
+        moved = first.T @ (poses[-1, :3] - poses[0, :3]).numpy()
+        relative = np.concatenate((moved, rotm2euler(first.T @ rotation)))
+        found = relative_to_first(poses[None], "calvin")[0, -1]
+        torch.testing.assert_close(found, torch.from_numpy(relative), atol=1e-6, rtol=1e-6)

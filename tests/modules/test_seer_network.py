@@ -113,6 +113,28 @@ def test_clip_from_a_folder_of_transformers(network, tmp_path):
     assert all(torch.equal(v, network.state_dict()[k]) for k, v in other.state_dict().items())
 
 
+def test_clip_from_a_folder_with_both_towers(network, tmp_path):
+    """As ``openai/clip-vit-base-patch32`` is laid out."""
+    clip = pytest.importorskip("transformers").models.clip
+    text = network.clip_model.model
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**sizes, "intermediate_size": 16, "image_size": 32, "patch_size": 16}
+    whole = clip.CLIPModel(
+        clip.CLIPConfig(
+            text_config=text.config.to_dict(),
+            vision_config=vision,
+            projection_dim=SMALL_SEER.text.dim,
+        )
+    )
+    whole.text_model.load_state_dict(text.text_model.state_dict())
+    whole.text_projection.load_state_dict(text.text_projection.state_dict())
+    whole.save_pretrained(tmp_path / "clip")
+    other = Seer(SMALL_SEER)
+    files = saved(other, tmp_path)
+    load_seer_checkpoint(other, **{**files, "clip": tmp_path / "clip"})
+    assert all(torch.equal(v, network.state_dict()[k]) for k, v in other.state_dict().items())
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_clip_from_openai_archive(network, tmp_path):
     files = saved(network, tmp_path)
