@@ -32,8 +32,8 @@ class ChunkNormalBernoulli(Distribution):
     three are float32. A gripper of 0 or more counts as open.
 
     Args:
-        loc: mean of the arm, float [*B, H, A - 1].
-        scale: standard deviation of the arm, float [*B, H, A - 1], positive.
+        loc: mean of the arm, float [*B, H, D], D = A - 1.
+        scale: standard deviation of the arm, float [*B, H, D], positive.
         logits: of an open gripper, float [*B, H].
         executed: bool [*B, H]; None counts every action.
 
