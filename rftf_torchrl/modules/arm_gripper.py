@@ -20,6 +20,11 @@ from rftf_torchrl.modules.distributions import ChunkNormal
 
 __all__ = ["ChunkNormalBernoulli", "arm_gripper_actor"]
 
+# Not "loc": there is more to the chunk than that. But TorchRL's BCLoss takes a policy for a
+# deterministic one, without a warning, unless it writes one of "loc", "scale", "logits", "probs".
+ARM_LOC = "arm_loc"
+ARM_SCALE = "arm_scale"
+
 
 class ChunkNormalBernoulli(Distribution):
     r"""A chunk whose arm is normal and whose gripper is 1 (open) or -1 (closed).
@@ -114,12 +119,12 @@ def arm_gripper_actor(
 ) -> ProbabilisticTensorDictSequential:
     """Makes a policy from a network that predicts an arm's mean and the logit of an open gripper.
 
-    The policy writes ``"scale"`` [*B, H, arm_dim], the chunk [*B, H, arm_dim + 1], whose last
+    The policy writes ``"arm_scale"`` [*B, H, arm_dim], the chunk [*B, H, arm_dim + 1], whose last
     entry is 1 or -1, and its log-probability [*B].
 
     Args:
-        network: a TensorDict module that writes ``"loc"`` [*B, H, arm_dim] and ``"logits"``
-            [*B, H].
+        network: a TensorDict module that writes ``"arm_loc"`` [*B, H, arm_dim] and
+            ``"logits"`` [*B, H].
         chunk_size: actions per chunk, H.
         arm_dim: size of the arm's action.
         init_scale: initial standard deviation of the arm.
@@ -138,28 +143,29 @@ def arm_gripper_actor(
     Examples:
         >>> from tensordict import TensorDict
         >>> network = TensorDictModule(
-        ...     lambda x: (x.new_zeros(5, 4, 2), x.new_zeros(5, 4)), ["x"], ["loc", "logits"]
+        ...     lambda x: (x.new_zeros(5, 4, 2), x.new_zeros(5, 4)),
+        ...     in_keys=["x"],
+        ...     out_keys=["arm_loc", "logits"],
         ... )
         >>> actor = arm_gripper_actor(network, chunk_size=4, arm_dim=2)
         >>> actor(TensorDict({"x": torch.zeros(5)}, [5]))["vla_action", "chunk"].shape
         torch.Size([5, 4, 3])
     """
-    for key in (keys.LOC, keys.LOGITS):
-        if key not in network.out_keys:
-            raise ValueError(
-                f"the network must write {keys.LOC!r} and {keys.LOGITS!r}, it writes "
-                f"{list(network.out_keys)}: set its out_keys."
-            )
+    if ARM_LOC not in network.out_keys or keys.LOGITS not in network.out_keys:
+        raise ValueError(
+            f"the network must write {ARM_LOC!r} and {keys.LOGITS!r}, it writes "
+            f"{list(network.out_keys)}: set its out_keys."
+        )
     scale = BoundedScale(
         (chunk_size, arm_dim), init=init_scale, bounds=scale_bounds, learn=learn_scale
     )
     return ProbabilisticTensorDictSequential(
         network,
-        TensorDictModule(scale, in_keys=[keys.LOC], out_keys=[keys.SCALE]),
+        TensorDictModule(scale, in_keys=[ARM_LOC], out_keys=[ARM_SCALE]),
         ProbabilisticTensorDictModule(
             in_keys={
-                "loc": keys.LOC,
-                "scale": keys.SCALE,
+                "loc": ARM_LOC,
+                "scale": ARM_SCALE,
                 "logits": keys.LOGITS,
                 "executed": executed_key,
             },

@@ -79,15 +79,17 @@ def test_shapes_that_do_not_fit():
 
 
 def test_a_network_that_writes_something_else():
-    network = TensorDictModule(lambda x: x, ["x"], ["loc"])
-    message = "the network must write 'loc' and 'logits', it writes ['loc']: set its out_keys."
+    network = TensorDictModule(lambda x: x, ["x"], ["arm_loc"])
+    message = (
+        "the network must write 'arm_loc' and 'logits', it writes ['arm_loc']: set its out_keys."
+    )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         arm_gripper_actor(network, chunk_size=2, arm_dim=3)
 
 
 def test_a_mean_of_another_size():
     network = TensorDictModule(
-        lambda x: (x.new_zeros(2, 3, 4), x.new_zeros(2, 3)), ["x"], ["loc", "logits"]
+        lambda x: (x.new_zeros(2, 3, 4), x.new_zeros(2, 3)), ["x"], ["arm_loc", "logits"]
     )
     actor = arm_gripper_actor(network, chunk_size=3, arm_dim=6)
     message = (

@@ -23,7 +23,7 @@ from _tiny_vlas import GR_MG, LENGTH, SEER, formula_weights, window
 from rftf_torchrl.envs.calvin import TASKS
 from rftf_torchrl.functional import tool_to_world
 from rftf_torchrl.modules._vla_blocks.clip_text import ClipTextConfig
-from rftf_torchrl.modules._vla_blocks.clip_tokens import ClipTokens
+from rftf_torchrl.modules._vla_blocks.clip_tokens import ClipTokens, tokenizer_files
 from rftf_torchrl.modules.gr_mg import GRMG, load_gr_mg_checkpoint
 from rftf_torchrl.modules.gr_mg.actor import relative_to_first
 from rftf_torchrl.modules.seer import Seer, load_seer_checkpoint
@@ -260,7 +260,7 @@ def test_sentences(originals, tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps(theirs.encoder))
     merges = [" ".join(pair) for pair in theirs.bpe_ranks]
     (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
-    ours = ClipTokens(ClipTextConfig(), str(tmp_path))
+    ours = ClipTokens(ClipTextConfig(), tokenizer_files(str(tmp_path)))
     sentences = [task.instruction for task in TASKS.values()]
     sentences += ["Use the switch to turn off the light bulb.", "don't  STOP, it's 3.5cm away!"]
     for sentence in sentences:

@@ -10,7 +10,7 @@ from PIL import Image
 from tensordict import TensorDict
 
 from rftf_torchrl.modules._vla_blocks.clip_text import ClipTextConfig
-from rftf_torchrl.modules._vla_blocks.clip_tokens import ClipTokens
+from rftf_torchrl.modules._vla_blocks.clip_tokens import ClipTokens, tokenizer_files
 from rftf_torchrl.modules._vla_blocks.pictures import CLIP, IMAGENET, clip_picture, imagenet_picture
 from rftf_torchrl.modules._vla_blocks.sincos import sincos_2d
 
@@ -133,8 +133,12 @@ def test_a_tokenizer_of_transformers(tmp_path):
     vocabulary = {name: i for i, name in enumerate(names)}
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     (tmp_path / "merges.txt").write_text("#version: 0.2\np u\ns h</w>\npu sh</w>\n")
-    (tmp_path / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "CLIPTokenizer"})
-    )
-    row = ClipTokens(CONFIG, str(tmp_path)).encode("Push")
+    row = ClipTokens(CONFIG, tokenizer_files(str(tmp_path))).encode("Push")
     assert row.tolist() == [62, vocabulary["push</w>"], 63, 0, 0, 0]
+    (tmp_path / "merges.txt").unlink()
+    message = (
+        f"no CLIP tokenizer in {tmp_path}: merges.txt missing. Download "
+        "openai/clip-vit-base-patch32 into a folder first."
+    )
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
+        tokenizer_files(str(tmp_path))

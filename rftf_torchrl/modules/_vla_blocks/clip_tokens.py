@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import string
 import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,20 +20,22 @@ from rftf_torchrl.modules._vla_blocks.clip_text import ClipTextConfig
 from rftf_torchrl.modules._vla_blocks.inputs import CLIP_TOKENS
 from rftf_torchrl.modules._vla_blocks.optional import transformers
 
+TOKENIZER_FILES = ("vocab.json", "merges.txt")
+
 
 class ClipTokens(Transform):
     """Writes the tokens of ``"language_instruction"``, int64 [*B, context], zero after the end.
 
     Args:
         config: the text tower's sizes.
-        tokenizer: folder (or hub name) of CLIP's tokenizer for ``transformers``. None hashes words
-            into the vocabulary: a stand-in for towers that were not pretrained.
+        files: CLIP's tokenizer, by file name; see :func:`tokenizer_files`. Without them, words are
+            hashed into the vocabulary: a stand-in for towers that were not pretrained.
     """
 
-    def __init__(self, config: ClipTextConfig, tokenizer: str | None = None) -> None:
+    def __init__(self, config: ClipTextConfig, files: Mapping[str, bytes] | None = None) -> None:
         super().__init__(in_keys=[keys.INSTRUCTION_TEXT], out_keys=[CLIP_TOKENS])
         self.config = config
-        self.source = tokenizer
+        self.files = dict(files or {})
         self._tokenizer: Any = None
         self._encoded: dict[str, Tensor] = {}
 
@@ -87,15 +92,33 @@ class ClipTokens(Transform):
         return self._encoded[text]
 
     def _words(self, text: str) -> list[int]:
-        if self.source is None:
+        if not self.files:
             words = (word.strip(string.punctuation) for word in text.lower().split())
             number = self.config.vocab_size - 3
             return [1 + zlib.crc32(word.encode()) % number for word in words if word]
         if self._tokenizer is None:
             package = transformers("CLIP's tokenizer")
-            self._tokenizer = package.CLIPTokenizer.from_pretrained(self.source)
+            with TemporaryDirectory() as folder:
+                for name, content in self.files.items():
+                    Path(folder, name).write_bytes(content)
+                self._tokenizer = package.CLIPTokenizer.from_pretrained(folder)
         ids = self._tokenizer(text)["input_ids"]
         return [number for number in ids if number < self.config.start_token]
+
+
+def tokenizer_files(folder: str) -> dict[str, bytes]:
+    """CLIP's tokenizer in a folder.
+
+    Raises:
+        FileNotFoundError: if one of its two files is missing.
+    """
+    missing = [name for name in TOKENIZER_FILES if not Path(folder, name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"no CLIP tokenizer in {folder}: {' and '.join(missing)} missing. Download "
+            "openai/clip-vit-base-patch32 into a folder first."
+        )
+    return {name: Path(folder, name).read_bytes() for name in TOKENIZER_FILES}
 
 
 def _flat(entry: object) -> list[str]:

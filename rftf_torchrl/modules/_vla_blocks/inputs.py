@@ -94,3 +94,8 @@ def robot_pose(state: Tensor, robot: Robot) -> tuple[Tensor, Tensor]:
         f"{keys.STATE!r} of robot={robot!r} must have {sizes} numbers, got shape "
         f"{tuple(state.shape)}."
     )
+
+
+def spans_of(frame: Tensor, spans: Tensor) -> Tensor:
+    """The span [M, 2] of the episode in which each frame [M] lies, out of spans [E, 2] in order."""
+    return spans[torch.searchsorted(spans[:, 0].contiguous(), frame, right=True) - 1]

@@ -83,9 +83,9 @@ class GRMGConfig:
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> GRMGConfig:
-        """The config that :meth:`to_dict` described."""
+        """The config that :meth:`to_dict` described; what is left out has its default."""
         nested = {
-            "image": ViTConfig(**config["image"]),
-            "text": ClipTextConfig(**config["text"]),
+            "image": ViTConfig(**config.get("image", {})),
+            "text": ClipTextConfig(**config.get("text", {})),
         }
         return cls(**{**config, **nested})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from torchrl.envs.transforms import Compose, Transform
 
 from rftf_torchrl import keys
 from rftf_torchrl.functional import world_to_tool
-from rftf_torchrl.modules._vla_blocks.clip_tokens import ClipTokens
+from rftf_torchrl.modules._vla_blocks.clip_tokens import ClipTokens, tokenizer_files
 from rftf_torchrl.modules._vla_blocks.inputs import (
     CLIP_TOKENS,
     GOAL_IMAGE,
@@ -25,9 +25,11 @@ from rftf_torchrl.modules._vla_blocks.inputs import (
     history_keys,
     history_of,
     robot_pose,
+    spans_of,
 )
-from rftf_torchrl.modules.arm_gripper import arm_gripper_actor
+from rftf_torchrl.modules.arm_gripper import ARM_LOC, arm_gripper_actor
 from rftf_torchrl.modules.gr_mg.actor import GRMGActor
+from rftf_torchrl.modules.gr_mg.checkpoint import load_gr_mg_checkpoint
 from rftf_torchrl.modules.gr_mg.config import GRMGConfig
 from rftf_torchrl.modules.gr_mg.goal_images import (
     PROGRESS,
@@ -56,15 +58,17 @@ class GRMGSpec:
         robot: ``"calvin"`` or ``"metaworld"``: what the state holds, and whether actions change
             frame (CALVIN only).
         wrist: whether there is a gripper camera; where not, the static picture takes its place.
-        tokenizer: folder of CLIP's tokenizer; None hashes words, for text towers that were not
+        files: CLIP's tokenizer, by file name; none hashes words, for text towers that were not
             pretrained.
         goal_every: decisions between two goal images; the authors' is 20.
         wrap_rotation: see :class:`ToolFrameActions`.
         init_scale: initial standard deviation of the arm.
         learn_scale: whether it is learned.
         scale_bounds: its smallest and largest value.
+        tokenizer: a folder with ``vocab.json`` and ``merges.txt``, from which the files are read.
 
     Raises:
+        FileNotFoundError: if the tokenizer is not there.
         ValueError: if the chunk is longer than what the network predicts, or the robot has another
             action size than the network.
 
@@ -80,14 +84,17 @@ class GRMGSpec:
     chunk_size: int = 1
     robot: Robot = "calvin"
     wrist: bool = True
-    tokenizer: str | None = None
     goal_every: int = 20
     wrap_rotation: bool = True
     init_scale: float = 0.1
     learn_scale: bool = True
     scale_bounds: tuple[float, float] = (0.02, 1.0)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    tokenizer: InitVar[str | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, tokenizer: str | None) -> None:
+        if tokenizer is not None:
+            object.__setattr__(self, "files", tokenizer_files(tokenizer))
         check_robot(self.robot, self.config.arm_dim)
         check_chunk(self.chunk_size, self.config.act_len)
         object.__setattr__(self, "scale_bounds", tuple(self.scale_bounds))
@@ -112,7 +119,7 @@ class GRMGSpec:
         actor = GRMGActor(network, self.robot, self.chunk_size)
         return arm_gripper_actor(
             TensorDictModule(
-                actor, in_keys=self.in_keys, out_keys=[keys.LOC, keys.LOGITS, PROGRESS]
+                actor, in_keys=self.in_keys, out_keys=[ARM_LOC, keys.LOGITS, PROGRESS]
             ),
             chunk_size=self.chunk_size,
             arm_dim=self.config.arm_dim,
@@ -121,14 +128,22 @@ class GRMGSpec:
             scale_bounds=self.scale_bounds,
         )
 
+    def load(self, source: str) -> ProbabilisticTensorDictSequential:
+        """The policy with the weights of its authors' file, see :func:`load_gr_mg_checkpoint`."""
+        policy = self.build()
+        load_gr_mg_checkpoint(policy, source)
+        return policy
+
     def to_dict(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        return {**asdict(self), "scale_bounds": list(self.scale_bounds)}
+        """A dict that JSON can hold, without the files."""
+        found = asdict(self)
+        del found["files"]
+        return {**found, "scale_bounds": list(self.scale_bounds)}
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> GRMGSpec:
-        """The spec that :meth:`to_dict` described."""
-        return cls(**{**spec, "config": GRMGConfig.from_dict(spec["config"])})
+        """The spec that :meth:`to_dict` described, with its ``"files"``."""
+        return cls(**{**spec, "config": GRMGConfig.from_dict(spec.get("config", {}))})
 
     def observation_transform(self, goal_images: GoalImageProvider = current_frame) -> Transform:
         """Instruction tokens, history, goal image and the change of the action's frame.
@@ -137,7 +152,7 @@ class GRMGSpec:
             goal_images: see :class:`GoalImages`; by default the stand-in :func:`current_frame`.
         """
         parts = [
-            ClipTokens(self.config.text, self.tokenizer),
+            ClipTokens(self.config.text, self.files),
             history_of(self.config.history, self.wrist),
             GoalImages(goal_images, self.goal_every),
         ]
@@ -162,17 +177,19 @@ class GRMGSpec:
             batch: examples, batch [M]; changed in place.
             frames: all recorded frames in order of time, batch [N].
             frame: int64 [M], the frame of each example.
-            spans: int64 [M, 2], first frame of its episode and the one after its last.
+            spans: int64 [E, 2], first frame of each episode and the one after its last, in order
+                of time.
             instructions: M sentences.
 
         Returns:
             The batch.
         """
+        span = spans_of(frame, spans)
         batch.update(
-            history_of(self.config.history, self.wrist).windows_of(frames, frame, spans[:, 0])
+            history_of(self.config.history, self.wrist).windows_of(frames, frame, span[:, 0])
         )
-        batch[GOAL_IMAGE] = frames[keys.IMAGE][spans[:, 1] - 1]
-        tokens = ClipTokens(self.config.text, self.tokenizer)
+        batch[GOAL_IMAGE] = frames[keys.IMAGE][span[:, 1] - 1]
+        tokens = ClipTokens(self.config.text, self.files)
         batch[CLIP_TOKENS] = torch.stack([tokens.encode(text) for text in instructions])
         chunk = batch.get(keys.CHUNK, None)
         if chunk is not None and self.robot == "calvin":

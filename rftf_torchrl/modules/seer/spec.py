@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, asdict, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torchrl.envs.transforms import Compose, Transform
 
 from rftf_torchrl import keys
-from rftf_torchrl.modules._vla_blocks.clip_tokens import ClipTokens
+from rftf_torchrl.modules._vla_blocks.clip_tokens import ClipTokens, tokenizer_files
 from rftf_torchrl.modules._vla_blocks.inputs import (
     CLIP_TOKENS,
     Robot,
@@ -22,9 +23,11 @@ from rftf_torchrl.modules._vla_blocks.inputs import (
     check_robot,
     history_keys,
     history_of,
+    spans_of,
 )
-from rftf_torchrl.modules.arm_gripper import arm_gripper_actor
+from rftf_torchrl.modules.arm_gripper import ARM_LOC, arm_gripper_actor
 from rftf_torchrl.modules.seer.actor import SeerActor
+from rftf_torchrl.modules.seer.checkpoint import load_seer_checkpoint
 from rftf_torchrl.modules.seer.config import SeerConfig
 from rftf_torchrl.modules.seer.network import Seer
 
@@ -44,13 +47,15 @@ class SeerSpec:
         chunk_size: actions per decision; the authors execute one.
         robot: ``"calvin"`` or ``"metaworld"``: what the state holds.
         wrist: whether there is a gripper camera; where not, the static picture takes its place.
-        tokenizer: folder of CLIP's tokenizer; None hashes words, for text towers that were not
+        files: CLIP's tokenizer, by file name; none hashes words, for text towers that were not
             pretrained.
         init_scale: initial standard deviation of the arm.
         learn_scale: whether it is learned.
         scale_bounds: its smallest and largest value.
+        tokenizer: a folder with ``vocab.json`` and ``merges.txt``, from which the files are read.
 
     Raises:
+        FileNotFoundError: if the tokenizer is not there.
         ValueError: if the chunk is longer than what the network predicts, or the robot has another
             action size than the network.
 
@@ -66,12 +71,15 @@ class SeerSpec:
     chunk_size: int = 1
     robot: Robot = "calvin"
     wrist: bool = True
-    tokenizer: str | None = None
     init_scale: float = 0.1
     learn_scale: bool = True
     scale_bounds: tuple[float, float] = (0.02, 1.0)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    tokenizer: InitVar[str | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, tokenizer: str | None) -> None:
+        if tokenizer is not None:
+            object.__setattr__(self, "files", tokenizer_files(tokenizer))
         check_robot(self.robot, self.config.arm_dim)
         check_chunk(self.chunk_size, self.config.act_len)
         object.__setattr__(self, "scale_bounds", tuple(self.scale_bounds))
@@ -101,7 +109,7 @@ class SeerSpec:
         network.mask_token.requires_grad_(False)
         actor = SeerActor(network, self.robot, self.chunk_size)
         return arm_gripper_actor(
-            TensorDictModule(actor, in_keys=self.in_keys, out_keys=[keys.LOC, keys.LOGITS]),
+            TensorDictModule(actor, in_keys=self.in_keys, out_keys=[ARM_LOC, keys.LOGITS]),
             chunk_size=self.chunk_size,
             arm_dim=self.config.arm_dim,
             init_scale=self.init_scale,
@@ -109,19 +117,48 @@ class SeerSpec:
             scale_bounds=self.scale_bounds,
         )
 
+    def load(self, source: str) -> ProbabilisticTensorDictSequential:
+        """The policy with its authors' weights, see :func:`load_seer_checkpoint`.
+
+        Args:
+            source: a folder with ``<epoch>.pth``, ``mae_pretrain_vit_base.pth``, and
+                ``ViT-B-32.pt`` or a folder ``clip-vit-base-patch32``.
+
+        Raises:
+            FileNotFoundError: if one is missing, or there are several epochs.
+        """
+        folder = Path(source)
+        epochs = sorted(file for file in folder.glob("*.pth") if file.stem.isdigit())
+        if len(epochs) != 1:
+            raise FileNotFoundError(
+                f"{folder} must hold one checkpoint <epoch>.pth, it has "
+                f"{[file.name for file in epochs]}."
+            )
+        clip = folder / "clip-vit-base-patch32"
+        policy = self.build()
+        load_seer_checkpoint(
+            policy,
+            epochs[0],
+            mae=folder / "mae_pretrain_vit_base.pth",
+            clip=clip if clip.is_dir() else folder / "ViT-B-32.pt",
+        )
+        return policy
+
     def to_dict(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        return {**asdict(self), "scale_bounds": list(self.scale_bounds)}
+        """A dict that JSON can hold, without the files."""
+        found = asdict(self)
+        del found["files"]
+        return {**found, "scale_bounds": list(self.scale_bounds)}
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> SeerSpec:
-        """The spec that :meth:`to_dict` described."""
-        return cls(**{**spec, "config": SeerConfig.from_dict(spec["config"])})
+        """The spec that :meth:`to_dict` described, with its ``"files"``."""
+        return cls(**{**spec, "config": SeerConfig.from_dict(spec.get("config", {}))})
 
     def observation_transform(self) -> Transform:
         """Instruction tokens and history."""
         return Compose(
-            ClipTokens(self.config.text, self.tokenizer),
+            ClipTokens(self.config.text, self.files),
             history_of(self.config.history, self.wrist),
         )
 
@@ -139,15 +176,17 @@ class SeerSpec:
             batch: examples, batch [M]; changed in place.
             frames: all recorded frames in order of time, batch [N].
             frame: int64 [M], the frame of each example.
-            spans: int64 [M, 2], first frame of its episode and the one after its last.
+            spans: int64 [E, 2], first frame of each episode and the one after its last, in order
+                of time.
             instructions: M sentences.
 
         Returns:
             The batch.
         """
+        span = spans_of(frame, spans)
         batch.update(
-            history_of(self.config.history, self.wrist).windows_of(frames, frame, spans[:, 0])
+            history_of(self.config.history, self.wrist).windows_of(frames, frame, span[:, 0])
         )
-        tokens = ClipTokens(self.config.text, self.tokenizer)
+        tokens = ClipTokens(self.config.text, self.files)
         batch[CLIP_TOKENS] = torch.stack([tokens.encode(text) for text in instructions])
         return batch
