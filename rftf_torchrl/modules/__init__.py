@@ -25,7 +25,7 @@ from rftf_torchrl.modules.lora import (
     load_adapter_state_dict,
     merge_lora,
 )
-from rftf_torchrl.modules.policy_file import PolicySpec, load_policy, save_policy
+from rftf_torchrl.modules.policy_file import load_policy, save_policy
 from rftf_torchrl.modules.policy_spec import PolicySpec, PolicySpecProtocol, spec_class
 from rftf_torchrl.modules.pretrained_config import PretrainedEncoderConfig
 from rftf_torchrl.modules.pretrained_network import PretrainedNetwork, VisionLanguageFusion

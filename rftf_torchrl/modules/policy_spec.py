@@ -18,6 +18,9 @@ __all__ = ["PolicySpec", "PolicySpecProtocol", "spec_class"]
 _KINDS: Mapping[str, str] = {
     "small": "rftf_torchrl.modules.policy_spec:PolicySpec",
     "transformers": "rftf_torchrl.modules.transformers_vla.spec:TransformersPolicySpec",
+    "lerobot": "rftf_torchrl.modules.lerobot_spec:LeRobotSpec",
+    "gr_mg": "rftf_torchrl.modules.gr_mg.spec:GRMGSpec",
+    "seer": "rftf_torchrl.modules.seer.spec:SeerSpec",
 }
 
 
