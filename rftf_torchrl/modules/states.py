@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from rftf_torchrl.keys import TEMPORAL_VALUE
+from rftf_torchrl.keys import TEMPORAL_VALUE, VLA_INPUTS
 
 
 @contextmanager
@@ -106,7 +106,8 @@ def values_of_states(
         ``(value, next_value)``, both float32 [*B, 1] on the device of the data.
 
     Raises:
-        KeyError: ``"next"`` or a key of ``in_keys`` is missing.
+        KeyError: ``"next"`` or a key of ``in_keys`` is missing, or under ``"next"`` all of them
+            are, or one of a policy's inputs (``"vla_inputs"``).
         TypeError: a key of ``in_keys`` does not hold a tensor.
         ValueError: ``in_keys`` is empty, ``chunk_size`` is below 1, or the module's output is not
             one value per state.
@@ -158,6 +159,14 @@ def _flat_states(
         )
     n = tensordict.batch_size.numel()
     flat: tuple[dict, dict] = ({}, {})
+    absent = [key for key in keys if following.get(key, None) is None]
+    if len(absent) == len(keys) or any(VLA_INPUTS in key for key in absent):
+        raise KeyError(
+            f"{_names(absent)} missing under 'next', so that the next state would pass for the "
+            "state itself: V(s') = V(s). run_episodes leaves out there what a PolicyInputEnv "
+            "writes for the policy; where the value module reads it too, let the environment be "
+            "TransformedEnv(env, spec.observation_transform())."
+        )
     for key in keys:
         here = tensordict.get(key, None)
         if here is None:

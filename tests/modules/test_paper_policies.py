@@ -22,6 +22,7 @@ from _tiny_vlas import SMALL_GR_MG, SMALL_SEER, gr_mg_checkpoint, seer_checkpoin
 from rftf_torchrl import keys
 from rftf_torchrl.envs import Episode, EpisodeCollector
 from rftf_torchrl.evaluation.chain_stages import PolicyStage
+from rftf_torchrl.modules import values_of_states
 from rftf_torchrl.modules._vla_blocks.pictures import imagenet_picture
 from rftf_torchrl.modules.gr_mg import (
     GRMG,
@@ -329,6 +330,17 @@ def test_gr_mg_progress_is_a_value_model():
         for parameter in policy.parameters():
             parameter.mul_(2)
     assert torch.equal(model(data.clone())["temporal_value"], calibrated)
+
+
+def test_progress_without_the_next_histories_is_refused():
+    """As collected by the recipes, whose environments drop them: V(s') would be V(s)."""
+    spec = SPECS["gr_mg"]
+    policy = build(spec)
+    data = rollout(spec, policy)
+    model = gr_mg_value_model(policy, spec)
+    assert not torch.equal(*values_of_states(model, data))
+    with pytest.raises(KeyError, match="missing under 'next', so that the next state would pass"):
+        values_of_states(model, data.exclude(("next", "vla_inputs")))
 
 
 def test_demonstrations_look_like_rollouts(spec):

@@ -144,6 +144,9 @@ def test_eval_mode_restores_after_an_error():
 
 def broken_inputs():
     module, data = value_module(), trajectory(2, 0)
+    lost = "let the environment be TransformedEnv(env, spec.observation_transform())."
+    reads = {"in_keys": ["x", ("vla_inputs", "history")]}
+    inputs = data.clone().set(("vla_inputs", "history"), torch.zeros(2, 1))
     strings = data.clone().set("x", NonTensorStack("a", "b"))
     wide = TensorDictModule(lambda x: x, in_keys=["x"], out_keys=["temporal_value"])
     other = TensorDictModule(lambda x: x[:, :1], in_keys=["x"], out_keys=["score"])
@@ -196,10 +199,26 @@ def broken_inputs():
             {"in_keys": []},
             "There is no in_key to read a state from. Give in_keys.",
         ),
+        (
+            KeyError,
+            (module, data.exclude(("next", "x"), ("next", "instruction"))),
+            {},
+            "('instruction', 'tokens'), x missing under 'next', so that the next state would pass "
+            "for the state itself: V(s') = V(s). run_episodes leaves out there what a "
+            "PolicyInputEnv writes for the policy; where the value module reads it too, " + lost,
+        ),
+        (
+            KeyError,
+            (module, inputs),
+            reads,
+            "('vla_inputs', 'history') missing under 'next', so that the next state would pass "
+            "for the state itself: V(s') = V(s). run_episodes leaves out there what a "
+            "PolicyInputEnv writes for the policy; where the value module reads it too, " + lost,
+        ),
     ]
 
 
-@pytest.mark.parametrize("case", range(7))
+@pytest.mark.parametrize("case", range(9))
 def test_errors_say_what_is_wrong(case):
     error, args, kwargs, message = broken_inputs()[case]
     with pytest.raises(error, match=re.escape(message)):
