@@ -33,7 +33,7 @@ def add_lora(policy: Policy, config: LoraConfig, *, part: str | type | None = No
         W' = W + \frac{\alpha}{r} B A, \qquad B = 0 \text{ at the start}
 
     so the policy acts as before until it is trained. What lies outside the part (an action head,
-    say) trains on as it did.
+    say) trains on as it did. Adapters are float32, also beside weights in bfloat16.
 
     Source: Hu et al. 2021, "LoRA", arXiv 2106.09685; layers by the library peft.
 
@@ -74,6 +74,8 @@ def add_lora(policy: Policy, config: LoraConfig, *, part: str | type | None = No
             "the part keep training, and LoraReference keeps their starting values."
         )
     peft.inject_adapter_in_model(config, _find_part(policy, part))
+    for parameter in _adapter_parameters(policy).values():
+        parameter.data = parameter.data.float()
     return policy
 
 

@@ -53,6 +53,14 @@ def decisions(actor, count=6):
     return data
 
 
+def test_adapters_of_bfloat16_weights_are_float32():
+    actor = policy()
+    actor.module[0].module.bfloat16()
+    names = [n for n, p in with_lora(actor).named_parameters() if p.dtype == torch.bfloat16]
+    assert names
+    assert not any("lora" in name for name in names)
+
+
 def test_the_adapters_are_in_the_decoder_alone():
     trained = [n for n, p in with_lora(policy()).named_parameters() if p.requires_grad]
     assert {n for n in trained if "lora" in n}

@@ -117,6 +117,12 @@ class QueryNetwork(nn.Module):
                 self.state.weight.mul_(spread)
 
     @property
+    def trunk(self) -> Any:
+        """The part of the backbone that every forward calls: from embeddings to hidden states."""
+        trunk = trunk_of(self.backbone)
+        return trunk.language_model if self.has_deepstack else trunk
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the tensors that the network reads."""
         grid = ("image_grid_thw",) if self.family.grid else ()
@@ -226,7 +232,6 @@ class QueryNetwork(nn.Module):
         Returns:
             The last hidden states, [B, last, hidden_size].
         """
-        trunk = trunk_of(self.backbone)
         known = 0 if cache is None else cache.get_seq_length()
         positions = prompt.positions[..., known:]
         arguments: dict[str, Any] = {
@@ -241,12 +246,10 @@ class QueryNetwork(nn.Module):
             count = prompt.embeddings.shape[1] - prompt.prefix
             types = prompt.mask.new_zeros(len(prompt.mask), prompt.prefix, dtype=torch.long)
             arguments["token_type_ids"] = nn.functional.pad(types, (0, count), value=1)
-        if self.has_deepstack:
-            trunk = trunk.language_model
-            if not known:
-                arguments["visual_pos_masks"] = prompt.is_image
-                arguments["deepstack_visual_embeds"] = prompt.deep
-        return trunk(**arguments).last_hidden_state[:, -last:]
+        if self.has_deepstack and not known:
+            arguments["visual_pos_masks"] = prompt.is_image
+            arguments["deepstack_visual_embeds"] = prompt.deep
+        return self.trunk(**arguments).last_hidden_state[:, -last:]
 
     def forward(
         self,
