@@ -39,6 +39,7 @@ def chains_to_record(config: RunConfig, split: str) -> list[ChainToRecord]:
             scene=scenes[number * len(scenes) // count],
             noise=config.demos.noise,
             image_size=config.env.image_size,
+            wrist_size=config.env.wrist_size,
         )
         for number, chain in enumerate(training_sequences(seed, count))
     ]
@@ -56,6 +57,7 @@ def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str | None) -
                 None if last else task.actions[step],
                 None if last else absolute_action(task.robot_obs[step + 1]),
                 rgb_static=None if task.pictures is None else task.pictures[step],
+                rgb_gripper=None if task.wrist_pictures is None else task.wrist_pictures[step],
             )
         )
     if sentence is not None:
@@ -150,6 +152,11 @@ def collect_calvin(config: RunConfig, out: Path) -> int:
         steps += used
         save_states(starts, states_file(config))
     to_demonstrations(
-        root, out, split=splits, image_size=config.env.image_size, tasks=config.env.tasks
+        root,
+        out,
+        split=splits,
+        image_size=config.env.image_size,
+        wrist_size=config.env.wrist_size,
+        tasks=config.env.tasks,
     )
     return steps

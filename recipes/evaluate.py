@@ -82,6 +82,7 @@ def run_chains(
             steps_per_subtask=config.evaluation.steps_per_subtask,
             scene=env.scene,
             image_size=env.image_size,
+            wrist_size=env.wrist_size,
             chunk_size=env.chunk_size,
             sentences=load_sentences(env.checkout, "validation") if env.checkout else None,
             deterministic=config.evaluation.deterministic,

@@ -16,10 +16,12 @@ import csv
 import logging
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import hydra
 import torch
+from policies import add_adapters, build_critic, fit_in_memory
 from simulators import episode_collector, task_names
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
@@ -39,14 +41,12 @@ from rftf_torchrl.evaluation import (
     warn_if_exploited,
 )
 from rftf_torchrl.modules import (
-    EncoderConfig,
-    PolicySpecProtocol,
+    FrozenFeatures,
     TemporalValueModel,
-    VisionLanguageEncoder,
+    cache_features,
     load_policy,
-    residual_critic,
+    merge_lora,
     save_policy,
-    small_critic,
     values_of_states,
 )
 from rftf_torchrl.objectives import RFTFPPOLoss, group_advantage, make_gae
@@ -54,9 +54,11 @@ from rftf_torchrl.samplers import BalancedTrajectorySampler
 from rftf_torchrl.training import (
     PhaseClock,
     RunCheckpoints,
+    accumulate_gradients,
     autocast,
     clip_and_check_gradients,
     derive_seed,
+    footprint,
     make_logger,
     prepare_output,
     progress_bar,
@@ -92,38 +94,6 @@ def potential(config: RunConfig, device: torch.device) -> TensorDictModuleBase |
     if config.reward.potential == "environment":
         return TensorDictModule(nn.Identity(), [keys.ENV_POTENTIAL], [keys.TEMPORAL_VALUE])
     return TemporalValueModel.load(value_file(config)).to(device)
-
-
-def build_critic(
-    config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol
-) -> nn.Module | None:
-    """The critic; None where none is learned.
-
-    It starts from the encoder of a small policy. Beside a large one, it is a small network of its
-    own on the raw observation.
-    """
-    if config.critic in ("temporal", "none", "group"):
-        return None
-    build = residual_critic if config.critic == "residual" else small_critic
-    found = [m for m in policy.modules() if isinstance(m, VisionLanguageEncoder)]
-    if found:
-        critic = build(found[0].config)
-        encoder = next(m for m in critic.modules() if isinstance(m, VisionLanguageEncoder))
-        encoder.load_state_dict(found[0].state_dict())
-        return critic
-    state_dim = getattr(spec, "state_dim", None)
-    critic = build(
-        EncoderConfig(
-            image_size=config.env.image_size,
-            state_dim=state_dim,
-            channels=tuple(config.policy.channels),
-        )
-    )
-    statistics = [m for m in policy.modules() if hasattr(m, "state_mean")]
-    if state_dim is not None and statistics:
-        encoder = next(m for m in critic.modules() if isinstance(m, VisionLanguageEncoder))
-        encoder.set_state_statistics(statistics[0].state_mean, statistics[0].state_std)
-    return critic
 
 
 def add_state_values(config: RunConfig, data: TensorDictBase, critic: nn.Module | None) -> None:
@@ -185,8 +155,11 @@ def finetune(
     folder = prepare_output(Path(config.output, name))
     policy, spec = load_policy(policy_file(config))
     critic = build_critic(config, policy, spec)
-    reference = deepcopy(policy).to(device)
+    adapted = config.policy.lora_rank is not None
+    add_adapters(config, policy)
     policy.to(device)
+    reference = "adapters_off" if adapted else deepcopy(policy)
+    fit_in_memory(config, policy)
     if critic is not None:
         critic.to(device)
     value_model = potential(config, device)
@@ -271,6 +244,8 @@ def finetune(
                 else:
                     data = gae(data)
                 with autocast(device, config.precision):
+                    if any(isinstance(module, FrozenFeatures) for module in policy.modules()):
+                        data = cache_features(policy, data, minibatch=settings.minibatch)
                     data = mark_executed(data, policy, minibatch=settings.minibatch)
                     data = loss_module.add_reference(data, minibatch=settings.minibatch)
                 check_finite(
@@ -306,7 +281,12 @@ def finetune(
             if last or (iteration + 1) % settings.checkpoint_every == 0:
                 with clock(f"{name}: checkpoints"):
                     checkpoints.save(iteration + 1)
-                    save_policy(policy, spec, folder / "policy.safetensors")
+                    whole = merge_lora(deepcopy(policy)) if adapted else policy
+                    save_policy(whole, spec, folder / "policy.safetensors")
+    parts = {"policy": policy, "critic": critic, "value model": value_model}
+    held = {part: module for part, module in parts.items() if module is not None}
+    table = footprint(held, optimizer=optimizer, seconds=clock.seconds, device=device)
+    logger.info("what fine-tuning held and took:\n%s", table)
     plot_learning_curve(read_metrics(folder), folder / "learning_curve.png")
     return {"policy": str(folder / "policy.safetensors"), **progress}
 
@@ -331,22 +311,27 @@ def update(
         BalancedTrajectorySampler(seed=seed) if balanced else SamplerWithoutReplacement()
     )
     buffer.extend(data.exclude("next"))
+    gradients = partial(
+        accumulate_gradients,
+        loss_module,
+        micro_batch=settings.micro_batch or settings.minibatch,
+        context=lambda: autocast(data.device, config.precision),
+    )
     totals: dict[str, list[float]] = {}
-    stopped = False
+    critic, limit = "loss_critic" in loss_module.out_keys, settings.max_update_kl
+    terms = None if train_policy else ["loss_critic"]
     for _ in range(settings.epochs if train_policy else settings.critic_warmup_epochs):
         for batch in buffer:
-            with autocast(data.device, config.precision):
-                losses = loss_module(batch)
-            stop_on_non_finite_loss(losses)
-            if settings.max_update_kl and losses["kl_approx"] > settings.max_update_kl:
-                stopped = True
-            names = [key for key in losses.keys() if key.startswith("loss_")]  # noqa: SIM118
-            if not train_policy or stopped:
-                names = ["loss_critic"] if "loss_critic" in names else []
-            if not names:
-                break
             optimizer.zero_grad()
-            sum(losses[key] for key in names).backward()
+            losses = gradients(batch, terms=terms)
+            stop_on_non_finite_loss(losses)
+            if limit and not terms and losses["kl_approx"] > limit:
+                terms = ["loss_critic"]
+                optimizer.zero_grad()
+                if critic:
+                    losses = gradients(batch, terms=terms)
+            if terms and not critic:
+                break
             norm = clip_and_check_gradients(loss_module.named_parameters(), settings.max_grad_norm)
             optimizer.step()
             measured = {k: float(v) for k, v in losses.detach().items() if v.numel() == 1}

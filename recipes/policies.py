@@ -14,11 +14,15 @@ from rftf_torchrl.modules import (
     EncoderConfig,
     PolicySpec,
     PolicySpecProtocol,
+    VisionLanguageEncoder,
+    add_lora,
     load_policy,
+    residual_critic,
+    small_critic,
     spec_class,
 )
-from rftf_torchrl.modules.transformers_vla import TransformersPolicySpec
-from rftf_torchrl.training import resolve_device
+from rftf_torchrl.modules.transformers_vla import QueryNetwork, TransformersPolicySpec
+from rftf_torchrl.training import checkpoint_activations, compile_module, resolve_device
 
 
 def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpecProtocol:
@@ -53,11 +57,19 @@ def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpe
             **sizes,
         )
     found: Any = spec_class(settings.kind)
-    known = {**sizes, "state_dim": state_dim}
+    known = {
+        **sizes,
+        "state_dim": state_dim,
+        "robot": config.env.name,
+        "wrist": config.env.wrist_size is not None,
+    }
     if is_dataclass(found):
         names = {field.name for field in fields(found)}
         known = {name: value for name, value in known.items() if name in names}
-    return found.from_dict({**known, **settings.options})
+    options = {**known, **settings.options}
+    if settings.pretrained and hasattr(found, "from_pretrained"):
+        return found.from_pretrained(settings.pretrained, **options)
+    return found.from_dict(options)
 
 
 def new_policy(
@@ -81,3 +93,74 @@ def acting_policy(config: RunConfig, file: str | Path) -> tuple[nn.Module, Polic
     if config.collector.workers == 0:
         policy.to(resolve_device(config.device))
     return policy, spec
+
+
+def vision_language_model(policy: nn.Module) -> QueryNetwork:
+    """The network of a policy of the kind ``transformers``, with its ``backbone``."""
+    return next(module for module in policy.modules() if isinstance(module, QueryNetwork))
+
+
+def add_adapters(config: RunConfig, policy: nn.Module) -> None:
+    """Low-rank adapters where ``policy.lora_rank`` asks for them; what is frozen gets none."""
+    settings = config.policy
+    if settings.lora_rank is None:
+        return
+    from peft import LoraConfig
+
+    part, targets = policy, settings.lora_targets
+    if settings.kind == "transformers":
+        part = vision_language_model(policy).backbone
+    if targets == "all-linear":
+        head: Any = part.get_output_embeddings()
+        targets = [
+            name
+            for name, layer in part.named_modules()
+            if isinstance(layer, nn.Linear) and layer is not head and layer.weight.requires_grad
+        ]
+    lora = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
+        target_modules=targets,
+    )
+    name = next(name for name, module in policy.named_modules() if module is part)
+    add_lora(policy, lora, part=name)
+
+
+def fit_in_memory(config: RunConfig, policy: nn.Module) -> None:
+    """Activation checkpoints and compilation, where the run asks for them."""
+    if config.policy.checkpoint_activations:
+        checkpoint_activations(vision_language_model(policy).backbone)
+    if config.policy.compile:
+        compile_module(vision_language_model(policy).trunk)
+
+
+def build_critic(
+    config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol
+) -> nn.Module | None:
+    """The critic; None where none is learned.
+
+    It starts from the encoder of a small policy. Beside a large one, it is a small network of its
+    own on the raw observation.
+    """
+    if config.critic in ("temporal", "none", "group"):
+        return None
+    build = residual_critic if config.critic == "residual" else small_critic
+    found = [m for m in policy.modules() if isinstance(m, VisionLanguageEncoder)]
+    if found:
+        critic = build(found[0].config)
+        encoder = next(m for m in critic.modules() if isinstance(m, VisionLanguageEncoder))
+        encoder.load_state_dict(found[0].state_dict())
+        return critic
+    state_dim = getattr(spec, "state_dim", None)
+    critic = build(
+        EncoderConfig(
+            image_size=config.env.image_size,
+            state_dim=state_dim,
+            channels=tuple(config.policy.channels),
+        )
+    )
+    statistics = [m for m in policy.modules() if hasattr(m, "state_mean")]
+    if state_dim is not None and statistics:
+        encoder = next(m for m in critic.modules() if isinstance(m, VisionLanguageEncoder))
+        encoder.set_state_statistics(statistics[0].state_mean, statistics[0].state_std)
+    return critic

@@ -66,6 +66,7 @@ def raw_environment_factory(config: RunConfig, split: Split) -> MetaWorldFactory
         scene=env.scene,
         states=StateBank.load(states_file(config)).draw if split == "train" else None,
         image_size=env.image_size,
+        wrist_size=env.wrist_size,
         chunk_size=env.chunk_size,
         horizon=env.horizon,
         sentences=load_sentences(env.checkout, "training") if env.checkout else None,

@@ -14,15 +14,18 @@ from pathlib import Path
 import hydra
 import torch
 from collect_demos import demos_folder
-from policies import new_policy
+from policies import add_adapters, new_policy
 from tensordict import NonTensorStack
+from torch import nn
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
+from torchrl.objectives.common import LossModule
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
 from rftf_torchrl.data import action_windows, load_demonstrations
-from rftf_torchrl.modules import random_shift, save_policy
+from rftf_torchrl.modules import FlowActor, merge_lora, random_shift, save_policy
+from rftf_torchrl.objectives import FlowMatchingLoss
 from rftf_torchrl.training import (
     autocast,
     clip_and_check_gradients,
@@ -42,6 +45,30 @@ def policy_file(config: RunConfig) -> Path:
     return Path(config.policy.path or Path(config.output, "bc", "policy.safetensors"))
 
 
+def cloning_loss(policy: nn.Module) -> LossModule:
+    """Distance to the mean of a Gaussian, flow matching, or the negative log-likelihood.
+
+    Raises:
+        ValueError: for parameters in which TorchRL would not see a distribution.
+    """
+    if isinstance(policy, FlowActor):
+        return FlowMatchingLoss(policy)
+    gaussian = keys.LOC in policy.out_keys
+    if not gaussian and not {"scale", "logits", "probs"} & set(policy.out_keys):
+        raise ValueError(
+            f"the policy writes {list(policy.out_keys)}, and none of them is 'loc', 'scale', "
+            "'logits' or 'probs': BCLoss would clone the chunk it draws instead of its "
+            "distribution. Rename a parameter of the distribution."
+        )
+    with warnings.catch_warnings():  # about an annotation that TorchRL's own class lacks
+        warnings.filterwarnings("ignore", "The name target_actor_network_params")
+        loss_module = BCLoss(policy, loss_function="l1" if gaussian else None)
+    loss_module.set_keys(action=keys.CHUNK)
+    if gaussian:
+        loss_module.set_keys(pad_mask=keys.CHUNK_IS_PAD)
+    return loss_module
+
+
 def clone(config: RunConfig) -> Path:
     """Train the policy, save it and return its file."""
     seed_everything(derive_seed(config.seed, "cloning"))
@@ -55,17 +82,12 @@ def clone(config: RunConfig) -> Path:
     for module in policy.modules():
         if hasattr(module, "set_state_statistics"):
             module.set_state_statistics(state.mean(0), state.std(0))
+    add_adapters(config, policy)
     policy.to(device)
     transform = spec.observation_transform()
     sentences = {task.id: task.instruction for task in demonstrations.tasks}
 
-    gaussian = keys.LOC in policy.out_keys
-    with warnings.catch_warnings():  # about an annotation that TorchRL's own class lacks
-        warnings.filterwarnings("ignore", "The name target_actor_network_params")
-        loss_module = BCLoss(policy, loss_function="l1") if gaussian else BCLoss(policy)
-    loss_module.set_keys(action=keys.CHUNK)
-    if gaussian:
-        loss_module.set_keys(pad_mask=keys.CHUNK_IS_PAD)
+    loss_module = cloning_loss(policy)
     trained = [p for p in loss_module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=config.cloning.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.cloning.steps)
@@ -79,12 +101,15 @@ def clone(config: RunConfig) -> Path:
             if config.env.image_size and config.cloning.random_shift:
                 image = random_shift(batch[keys.IMAGE], config.cloning.random_shift, generator)
                 batch[keys.IMAGE] = image
+            spoken = [sentences[task] for task in batch[keys.TASK_ID].flatten().tolist()]
+            if hasattr(spec, "demonstration_batch"):
+                batch = spec.demonstration_batch(
+                    batch, demonstrations.frames, windows.frame[rows], demonstrations.spans, spoken
+                )
             if transform is not None:
-                spoken = [sentences[task] for task in batch[keys.TASK_ID].flatten().tolist()]
                 batch[keys.INSTRUCTION_TEXT] = NonTensorStack(*spoken)
                 batch = transform(batch).exclude(keys.INSTRUCTION_TEXT)
-            if not gaussian:
-                batch[keys.EXECUTED] = ~batch[keys.CHUNK_IS_PAD]
+            batch[keys.EXECUTED] = ~batch[keys.CHUNK_IS_PAD]
             with (
                 autocast(device, config.precision),
                 set_exploration_type(ExplorationType.DETERMINISTIC),
@@ -100,6 +125,8 @@ def clone(config: RunConfig) -> Path:
                 loss = float(losses["loss_bc"].detach())
                 log.log({"loss_bc": loss}, step)
                 steps.set_postfix(loss=f"{loss:.4f}")
+    if config.policy.lora_rank is not None:
+        merge_lora(policy)
     file = folder / "policy.safetensors"
     save_policy(policy, spec, file)
     return file

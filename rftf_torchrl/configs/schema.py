@@ -35,6 +35,7 @@ class EnvConfig:
         name: ``"metaworld"`` or ``"calvin"``.
         tasks: names of the tasks.
         image_size: edge of the picture in pixels; null for state only.
+        wrist_size: CALVIN: edge of the gripper camera's picture in pixels; null for none.
         chunk_size: actions per decision.
         action_repeat: simulator steps for which an action is held; 1 in CALVIN.
         horizon: decisions after which an episode is truncated.
@@ -46,6 +47,7 @@ class EnvConfig:
     name: str = "metaworld"
     tasks: list[str] = MISSING
     image_size: int | None = 64
+    wrist_size: int | None = None
     chunk_size: int = 2
     action_repeat: int = 3
     horizon: int = 25
@@ -106,8 +108,17 @@ class PolicyConfig:
         image_options: further arguments of the image processor's call, e.g. ``size``.
         trained: of a vision-language model, ``"all"``, ``"language"`` (without the vision tower)
             or ``"head"`` (nothing of it).
-        dtype: of a vision-language model's weights, ``"float32"`` or, where these are not trained,
-            ``"bfloat16"``.
+        dtype: of a vision-language model's weights, ``"float32"`` or, where these are not trained
+            or ``lora_rank`` is set, ``"bfloat16"``.
+        lora_rank: rank of low-rank adapters, which cloning and fine-tuning train in place of a
+            vision-language model's weights (of another policy: in place of all its weights), and
+            whose absence is the reference policy; null trains the weights themselves.
+        lora_alpha: the adapters' output counts ``lora_alpha / lora_rank``; null for twice the rank.
+        lora_targets: names of the layers that get adapters; ``"all-linear"`` for each linear layer
+            of a vision-language model that ``trained`` lets train, without its output layer.
+        checkpoint_activations: compute a vision-language model's layers again in the backward pass
+            instead of keeping what is inside them.
+        compile: run a vision-language model through ``torch.compile`` in fine-tuning.
         options: of a policy of your own: entries of its spec, besides the sizes.
         path: a policy to load; null for the one this run has cloned.
     """
@@ -131,6 +142,11 @@ class PolicyConfig:
     image_options: dict[str, Any] = field(default_factory=dict)
     trained: str = "all"
     dtype: str = "float32"
+    lora_rank: int | None = None
+    lora_alpha: int | None = None
+    lora_targets: Any = "all-linear"
+    checkpoint_activations: bool = False
+    compile: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     path: str | None = None
 
@@ -241,6 +257,8 @@ class PPOConfig:
         group_size: episodes that share an initial state, whose outcomes ``critic=group`` compares.
         epochs: passes over an iteration's decisions.
         minibatch: decisions an optimizer step.
+        micro_batch: decisions that go through the networks at once in an update, whose gradients
+            add up to the minibatch's; null for all of them.
         learning_rate: of the policy.
         critic_learning_rate: of the critic.
         critic_warmup: iterations in which only the critic learns.
@@ -264,6 +282,7 @@ class PPOConfig:
     group_size: int = 1
     epochs: int = 4
     minibatch: int = 256
+    micro_batch: int | None = None
     learning_rate: float = 1e-4
     critic_learning_rate: float = 1e-3
     critic_warmup: int = 1

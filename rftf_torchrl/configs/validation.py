@@ -94,6 +94,11 @@ def check_config(config: DictConfig) -> RunConfig:
             problems.append(f"{key}={value(key)!r}: choose from {', '.join(map(str, choices))}")
     problems += [f"{k}={value(k)}: must be at least 1" for k in _AT_LEAST_ONE if value(k) < 1]
     problems += [f"{k}={value(k)}: must not be negative" for k in _NOT_NEGATIVE if value(k) < 0]
+    micro, minibatch = value("ppo.micro_batch"), value("ppo.minibatch")
+    if micro is not None and not 1 <= micro <= minibatch:
+        problems.append(
+            f"ppo.micro_batch={micro}: must be at least 1 and at most ppo.minibatch={minibatch}"
+        )
     if value("value.frames") < 2:
         problems.append(f"value.frames={value('value.frames')}: order needs at least 2 frames")
     if not OmegaConf.is_missing(config.env, "tasks"):
@@ -103,6 +108,11 @@ def check_config(config: DictConfig) -> RunConfig:
         problems += [f"env.tasks: unknown {simulator} task {t!r}" for t in tasks if t not in known]
         if len(set(tasks)) != len(tasks) or not tasks:
             problems.append(f"env.tasks={tasks}: expected at least one task, each of them once")
+    if value("env.wrist_size") is not None:
+        if value("env.name") != "calvin":
+            problems.append("env.wrist_size: Meta-World has no gripper camera")
+        elif value("env.wrist_size") < 1:
+            problems.append(f"env.wrist_size={value('env.wrist_size')}: must be at least 1")
     if value("env.name") == "calvin" and value("env.action_repeat") != 1:
         problems.append(f"env.action_repeat={value('env.action_repeat')}: CALVIN holds no action")
     if value("value.image_tower") is not None and value("env.image_size") is None:
@@ -120,7 +130,7 @@ def check_config(config: DictConfig) -> RunConfig:
 def _policy_problems(value: Callable[[str], Any]) -> list[str]:
     """Settings that a kind of policy needs, or that it would pass over in silence."""
     problems = []
-    kind = value("policy.kind")
+    kind, rank = value("policy.kind"), value("policy.lora_rank")
     try:
         spec_class(kind)
     except ValueError as error:
@@ -132,11 +142,18 @@ def _policy_problems(value: Callable[[str], Any]) -> list[str]:
             )
         if value("env.image_size") is None:
             problems.append("env.image_size=null: a vision-language model needs pictures")
-        if value("policy.dtype") == "bfloat16" and value("policy.trained") != "head":
+        trained = value("policy.trained")
+        if value("policy.dtype") == "bfloat16" and trained != "head" and rank is None:
             problems.append(
-                f"policy.dtype=bfloat16 with policy.trained={value('policy.trained')}: small steps "
+                f"policy.dtype=bfloat16 with policy.trained={trained}: small steps "
                 "of the optimizer are lost in bfloat16 weights; keep float32, which "
-                "precision=auto computes in bfloat16, or train the head alone"
+                "precision=auto computes in bfloat16, train the head alone, or set "
+                "policy.lora_rank, whose adapters are float32"
+            )
+        if rank is not None and trained == "head":
+            problems.append(
+                f"policy.lora_rank={rank} with policy.trained=head: adapters go into layers that "
+                "train; choose policy.trained=language or all"
             )
         if value("policy.temperature") <= 0:
             problems.append(f"policy.temperature={value('policy.temperature')}: must be above 0")
@@ -144,6 +161,47 @@ def _policy_problems(value: Callable[[str], Any]) -> list[str]:
         problems.append("policy.pretrained has no effect on policy.kind=small")
     if kind in ("small", "transformers") and value("policy.options"):
         problems.append(f"policy.options has no effect on policy.kind={kind}")
+    if kind != "transformers":
+        problems += [
+            f"{key}=true has no effect on policy.kind={kind}"
+            for key in ("policy.checkpoint_activations", "policy.compile")
+            if value(key)
+        ]
+    return problems + _lora_problems(value)
+
+
+def _lora_problems(value: Callable[[str], Any]) -> list[str]:
+    """Settings of low-rank adapters that cannot be, or would be passed over."""
+    rank, alpha, targets = (
+        value(f"policy.{name}") for name in ("lora_rank", "lora_alpha", "lora_targets")
+    )
+    if rank is None:
+        given = {"lora_alpha": alpha is not None, "lora_targets": targets != "all-linear"}
+        return [
+            f"policy.{name} has no effect without policy.lora_rank"
+            for name, is_given in given.items()
+            if is_given
+        ]
+    problems = [
+        f"policy.{name}={number}: must be at least 1"
+        for name, number in (("lora_rank", rank), ("lora_alpha", alpha))
+        if number is not None and number < 1
+    ]
+    if targets == "all-linear":
+        if value("policy.kind") != "transformers":
+            problems.append(
+                f"policy.lora_targets=all-linear with policy.kind={value('policy.kind')}: name the "
+                "layers, such as [to_q,to_kv]"
+            )
+    elif isinstance(targets, str) or not targets or not all(isinstance(t, str) for t in targets):
+        problems.append(
+            f"policy.lora_targets={targets!r}: expected all-linear or a list of layers' names"
+        )
+    elif any(target.split(".")[-1] == "lm_head" for target in targets):
+        problems.append(
+            "policy.lora_targets: adapters of lm_head would have no effect, because the action "
+            "head reads its weight and does not call it; leave it out"
+        )
     return problems
 
 

@@ -99,6 +99,11 @@ def test_all_bad_settings_are_listed_at_once(configure):
         )  # fmt: skip
 
 
+def test_adapters_let_weights_be_bfloat16(configure):
+    config = configure("policy=smolvlm", "policy.dtype=bfloat16", "policy.lora_rank=8")
+    assert config.policy.lora_targets == "all-linear"
+
+
 def test_a_value_critic_needs_the_value_model(configure):
     with pytest.raises(ConfigError, match="critic=temporal uses the value model"):
         configure("critic=temporal", "reward=sparse")
@@ -129,9 +134,36 @@ def test_a_value_critic_needs_the_value_model(configure):
         (
             ["policy=smolvlm", "policy.dtype=bfloat16"],
             "policy.dtype=bfloat16 with policy.trained=language: small steps of the optimizer are "
-            "lost in bfloat16 weights; keep float32, which precision=auto computes in bfloat16, or "
-            "train the head alone",
+            "lost in bfloat16 weights; keep float32, which precision=auto computes in bfloat16, "
+            "train the head alone, or set policy.lora_rank, whose adapters are float32",
         ),
+        (
+            ["policy=smolvlm", "policy.lora_rank=0", "policy.trained=head", "ppo.micro_batch=32"],
+            "ppo.micro_batch=32: must be at least 1 and at most ppo.minibatch=16\n"
+            "  - policy.lora_rank=0 with policy.trained=head: adapters go into layers that train; "
+            "choose policy.trained=language or all\n"
+            "  - policy.lora_rank=0: must be at least 1",
+        ),
+        (
+            ["policy=smolvlm", "policy.lora_rank=2", "policy.lora_targets=[q_proj,lm_head]"],
+            "policy.lora_targets: adapters of lm_head would have no effect, because the action "
+            "head reads its weight and does not call it; leave it out",
+        ),
+        (
+            ["policy=smolvlm", "policy.lora_rank=2", "policy.lora_targets=q_proj"],
+            "policy.lora_targets='q_proj': expected all-linear or a list of layers' names",
+        ),
+        (
+            ["policy=smolvlm", "policy.lora_alpha=2"],
+            "policy.lora_alpha has no effect without policy.lora_rank",
+        ),
+        (
+            ["policy.lora_rank=2", "policy.compile=true"],
+            "policy.compile=true has no effect on policy.kind=small\n"
+            "  - policy.lora_targets=all-linear with policy.kind=small: name the layers, such as "
+            "[to_q,to_kv]",
+        ),
+        (["env.wrist_size=84"], "env.wrist_size: Meta-World has no gripper camera"),
         (
             ["policy=paligemma", "policy.pretrained=null", "env.image_size=null"],
             "policy.pretrained: a policy on a vision-language model needs its folder or hub id\n"
