@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -106,13 +106,15 @@ class LeRobotSpec:
 
     @classmethod
     def from_pretrained(
-        cls, source: str, inputs: Mapping[str, NestedKey], **settings: Any
+        cls, source: str, inputs: Mapping[str, NestedKey] | None = None, **settings: Any
     ) -> LeRobotSpec:
         """Reads configuration and normalisation of a checkpoint of lerobot 0.4.
 
         Args:
             source: folder or hub id.
-            inputs: name in LeRobot's batch -> key of our observation.
+            inputs: name in LeRobot's batch -> key of our observation; None takes the state and
+                the picture for ``"observation.state"`` and the only camera, or the first of those
+                that a flow policy can do without.
             settings: the other attributes.
 
         Raises:
@@ -132,6 +134,8 @@ class LeRobotSpec:
                 for name, value in step.state_dict().items():
                     feature, statistic = name.rsplit(".", 1)
                     stats.setdefault(feature, {})[statistic] = value
+        if inputs is None:
+            inputs = _usual_inputs(config)
         return cls.from_config(config, inputs, stats=stats, source=str(source), **settings)
 
     @property
@@ -188,6 +192,10 @@ class LeRobotSpec:
         policy_class = _lerobot("policies.factory").get_policy_class(config.type)
         return self._actor(policy_class.from_pretrained(self.source, config=config, strict=True))
 
+    def load(self, source: str) -> ProbabilisticTensorDictSequential:
+        """The policy with the weights of a folder or hub id, see :meth:`build_pretrained`."""
+        return replace(self, source=source).build_pretrained()
+
     def observation_transform(self) -> LeRobotObservation:
         """What turns an observation into the policy's inputs."""
         return LeRobotObservation(self)
@@ -225,6 +233,13 @@ class _Unnormalise:
         for step in self.steps:
             transition = step(transition)
         return converters.transition_to_policy_action(transition)
+
+
+def _usual_inputs(config: Any) -> dict[str, NestedKey]:
+    found: dict[str, NestedKey] = dict.fromkeys(list(config.image_features)[:1], keys.IMAGE)
+    if "observation.state" in config.input_features:
+        found["observation.state"] = keys.STATE
+    return found
 
 
 def _lerobot(name: str) -> Any:
