@@ -1,0 +1,81 @@
+"""A LeRobot policy from its folder through the recipes: clone, fine-tune, evaluate."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import TINY
+
+pytest.importorskip("lerobot")
+from _lerobot import act_config
+
+pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
+
+SETTINGS = [
+    *(setting for setting in TINY if not setting.startswith(("env.", "demos.per", "evaluation."))),
+    "policy=lerobot",
+    "env.image_size=32",
+    "env.tasks=[window-open,window-close]",
+    "env.chunk_size=2",
+    "env.action_repeat=8",
+    "demos.per_task=1",
+    "demos.held_out_per_task=1",
+    "evaluation.episodes_per_task=1",
+    "evaluation.swapped_per_task=1",
+    "evaluation.video_episodes=0",
+    "cloning.steps=2",
+    "value.steps=2",
+    "ppo.minibatch=4",
+    "ppo.learning_rate=1e-3",
+]
+
+
+def save_checkpoint(folder):
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+    config = act_config(state_dim=4)
+    policy = get_policy_class("act")(config)
+    policy.save_pretrained(folder)
+    statistics = {
+        "observation.images.camera1": {"mean": torch.zeros(3, 1, 1), "std": torch.ones(3, 1, 1)},
+        "observation.state": {"mean": torch.zeros(4), "std": torch.full((4,), 0.5)},
+        "action": {"mean": torch.zeros(4), "std": torch.full((4,), 0.5)},
+    }
+    for pipeline in make_pre_post_processors(config, dataset_stats=statistics):
+        pipeline.save_pretrained(folder)
+    return policy
+
+
+def test_clone_finetune_and_evaluate(configure, tmp_path):
+    from collect_demos import collect
+    from evaluate import evaluate
+    from finetune import finetune
+    from policies import new_policy
+    from train_bc import clone
+    from train_value import train_value
+
+    from rftf_torchrl.modules import load_policy
+
+    saved = save_checkpoint(tmp_path / "act").state_dict()
+    settings = [*SETTINGS, f"policy.pretrained={tmp_path / 'act'}", f"output={tmp_path / 'run'}"]
+    collect(configure(*settings, "env.horizon=6"))
+    config = configure(*settings, "env.horizon=2")
+    policy, spec = new_policy(config, 4, 4)
+    loaded = policy.state_dict()
+    for name, value in saved.items():
+        found = [entry for other, entry in loaded.items() if other.endswith(f".policy.{name}")]
+        assert len(found) == 1, name
+        assert torch.equal(found[0], value), name
+    assert spec.inputs == {
+        "observation.images.camera1": ("observation", "image"),
+        "observation.state": ("observation", "state"),
+    }
+    file = clone(config)
+    train_value(config)
+    ended = finetune(config)
+    before, after = load_file(file), load_file(ended["policy"])
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert load_policy(ended["policy"])[1].kind == "lerobot"
+    results = evaluate(replace(config, policy=replace(config.policy, path=ended["policy"])))
+    assert results["language"] is not None
