@@ -43,7 +43,7 @@ def test_the_commands_compose(my_vla, monkeypatch):
 
     register()
     commands = re.findall(r"python recipes/(\w+\.py)\s+(.*)", PAGE.replace("\\\n", ""))
-    assert len(commands) == 7
+    assert len(commands) == 8
     kinds = set()
     for recipe, settings in commands:
         assert (ROOT / "recipes" / recipe).is_file()

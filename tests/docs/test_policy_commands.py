@@ -1,0 +1,36 @@
+"""The commands on the pages about policies compose."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from rftf_torchrl.configs import check_config, register
+
+ROOT = Path(__file__).parents[2]
+PAGES = {"gr-mg-and-seer": ("calvin", 4), "lerobot": ("metaworld", 2)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_compose(page):
+    register()
+    text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text()
+    for name, value in re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE):
+        text = text.replace(f"${name}", value)
+    simulator, count = PAGES[page]
+    commands = re.findall(r"^python recipes/(\w+\.py)\s+(.*)$", text, re.MULTILINE)
+    assert len(commands) == count
+    for script, words in commands:
+        assert (ROOT / "recipes" / script).is_file()
+        with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
+            config = check_config(compose("config", overrides=words.split()))
+        assert config.env.name == simulator
+
+
+def test_a_nested_option_of_the_command_line():
+    register()
+    words = ["policy=gr_mg", "+policy.options.config={arm_dim: 3}"]
+    with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
+        config = check_config(compose("config", overrides=words))
+    assert config.policy.options == {"config": {"arm_dim": 3}}
