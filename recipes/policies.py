@@ -29,7 +29,13 @@ def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpe
     """The description of the run's policy; of a pretrained one, the files are read."""
     settings = config.policy
     sizes = {"chunk_size": config.env.chunk_size, "action_dim": action_dim}
-    scale = {"init_scale": settings.init_scale, "learn_scale": settings.learn_scale}
+    heads = {
+        "head": settings.head,
+        "init_scale": settings.init_scale,
+        "learn_scale": settings.learn_scale,
+        "flow_steps": settings.flow_steps,
+        "flow_level": settings.flow_level,
+    }
     if settings.kind == "small":
         encoder = EncoderConfig(
             image_size=config.env.image_size,
@@ -39,11 +45,10 @@ def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpe
             state_features=settings.state_features,
             film=settings.film,
         )
-        return PolicySpec(encoder, head=settings.head, bins=settings.bins, **scale, **sizes)
+        return PolicySpec(encoder, bins=settings.bins, **heads, **sizes)
     if settings.kind == "transformers":
         return TransformersPolicySpec.from_pretrained(
             settings.pretrained,
-            head=settings.head,
             bins=settings.bins,
             decoding=settings.decoding,
             temperature=settings.temperature,
@@ -53,7 +58,7 @@ def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpe
             image_options=settings.image_options,
             trained=settings.trained,
             dtype=settings.dtype,
-            **scale,
+            **heads,
             **sizes,
         )
     found: Any = spec_class(settings.kind)

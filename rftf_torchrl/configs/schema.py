@@ -87,7 +87,7 @@ class PolicyConfig:
     Attributes:
         kind: ``"small"``; ``"transformers"``: on a vision-language model of that library; or the
             spec of a policy of your own, as ``"module:Class"``.
-        head: ``"gaussian"`` or ``"tokens"``.
+        head: ``"gaussian"``, ``"tokens"`` or ``"flow"``.
         channels: output channels of the convolutions of the small policy's image encoder, and of
             the critic's beside a larger policy.
         features: width of the trunk.
@@ -96,6 +96,8 @@ class PolicyConfig:
         init_scale: initial standard deviation of the Gaussian head.
         learn_scale: whether fine-tuning changes it.
         bins: bins per action dimension of the token head.
+        flow_steps: denoising steps of the flow head.
+        flow_level: noise that the flow head explores with, from 0.
         pretrained: folder or hub id of the model that cloning starts from; not of the small policy.
         random_weights: take config, tokenizer and image processor of ``pretrained`` and leave the
             weights; to try a run.
@@ -132,6 +134,8 @@ class PolicyConfig:
     init_scale: float = 0.3
     learn_scale: bool = True
     bins: int = 11
+    flow_steps: int = 4
+    flow_level: float = 0.5
     pretrained: str | None = None
     random_weights: bool = False
     decoding: str = "parallel"

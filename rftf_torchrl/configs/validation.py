@@ -18,7 +18,7 @@ __all__ = ["ConfigError", "check_config"]
 _CHOICES = {
     "env.name": ("metaworld", "calvin"),
     "env.scene": SCENES,
-    "policy.head": ("gaussian", "tokens"),
+    "policy.head": ("gaussian", "tokens", "flow"),
     "policy.decoding": ("parallel", "autoregressive"),
     "policy.trained": ("all", "language", "head"),
     "policy.dtype": ("float32", "bfloat16"),
@@ -42,6 +42,7 @@ _AT_LEAST_ONE = (
     "value.steps",
     "value.clips",
     "policy.prompt_tokens",
+    "policy.flow_steps",
     "ppo.iterations",
     "ppo.episodes_per_task",
     "ppo.group_size",
@@ -157,6 +158,8 @@ def _policy_problems(value: Callable[[str], Any]) -> list[str]:
             )
         if value("policy.temperature") <= 0:
             problems.append(f"policy.temperature={value('policy.temperature')}: must be above 0")
+    if value("policy.flow_level") <= 0:
+        problems.append(f"policy.flow_level={value('policy.flow_level')}: must be above 0")
     if kind == "small" and value("policy.pretrained"):
         problems.append("policy.pretrained has no effect on policy.kind=small")
     if kind in ("small", "transformers") and value("policy.options"):

@@ -67,10 +67,12 @@ class PolicySpec:
         encoder: sizes of the encoder.
         chunk_size: actions per chunk.
         action_dim: size of an action.
-        head: ``"gaussian"`` or ``"tokens"``.
+        head: ``"gaussian"``, ``"tokens"`` or ``"flow"``.
         bins: bins of the token head.
         init_scale: initial standard deviation of the Gaussian head.
         learn_scale: whether the Gaussian head learns it.
+        flow_steps: denoising steps of the flow head.
+        flow_level: noise level of the flow head, see :func:`flow_actor`.
 
     Example:
         >>> spec = PolicySpec(EncoderConfig(image_size=None, state_dim=3), 2, 4)
@@ -83,10 +85,12 @@ class PolicySpec:
     encoder: EncoderConfig
     chunk_size: int
     action_dim: int
-    head: Literal["gaussian", "tokens"] = "gaussian"
+    head: Literal["gaussian", "tokens", "flow"] = "gaussian"
     bins: int = 11
     init_scale: float = 0.3
     learn_scale: bool = True
+    flow_steps: int = 4
+    flow_level: float = 0.5
 
     def build(self) -> ProbabilisticTensorDictSequential:
         """The policy with fresh weights; the token head's outer bins lie on -1 and 1."""
@@ -101,6 +105,8 @@ class PolicySpec:
             high=edge,
             init_scale=self.init_scale,
             learn_scale=self.learn_scale,
+            flow_steps=self.flow_steps,
+            flow_level=self.flow_level,
         )
 
     def to_dict(self) -> dict[str, Any]:

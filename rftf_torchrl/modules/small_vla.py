@@ -10,6 +10,8 @@ from tensordict.utils import NestedKey
 
 from rftf_torchrl import keys
 from rftf_torchrl.modules.actors import gaussian_actor, token_actor
+from rftf_torchrl.modules.flow import flow_actor
+from rftf_torchrl.modules.flow_networks import ChunkVelocity
 from rftf_torchrl.modules.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
 
 __all__ = ["small_vla"]
@@ -20,13 +22,15 @@ def small_vla(
     *,
     chunk_size: int,
     action_dim: int,
-    head: Literal["gaussian", "tokens"] = "gaussian",
+    head: Literal["gaussian", "tokens", "flow"] = "gaussian",
     bins: int = 11,
     low: float = -1.0,
     high: float = 1.0,
     init_scale: float = 0.3,
     learn_scale: bool = True,
     scale_bounds: tuple[float, float] = (0.05, 1.0),
+    flow_steps: int = 4,
+    flow_level: float = 0.5,
     in_keys: Sequence[NestedKey] | None = None,
 ) -> ProbabilisticTensorDictSequential:
     """Builds a small vision-language-action policy that trains on a CPU.
@@ -35,13 +39,16 @@ def small_vla(
         config: sizes of the encoder.
         chunk_size: actions per chunk, H.
         action_dim: size of an action, A.
-        head: ``"gaussian"`` (:func:`gaussian_actor`) or ``"tokens"`` (:func:`token_actor`).
+        head: ``"gaussian"`` (:func:`gaussian_actor`), ``"tokens"`` (:func:`token_actor`) or
+            ``"flow"`` (:func:`flow_actor`).
         bins: bins of the token head.
         low: lower end of the token head's range.
         high: upper end of the token head's range.
         init_scale: initial standard deviation of the Gaussian head.
         learn_scale: whether the Gaussian head learns it.
         scale_bounds: bounds of the Gaussian head's standard deviation.
+        flow_steps: denoising steps of the flow head.
+        flow_level: noise level of the flow head.
         in_keys: keys of the inputs that the config names, in its order; default
             ``config.in_keys``.
 
@@ -79,4 +86,14 @@ def small_vla(
             low=low,
             high=high,
         )
-    raise ValueError(f"head must be 'gaussian' or 'tokens', got {head!r}.")
+    if head == "flow":
+        network = HeadNetwork(encoder, (config.features,))
+        return flow_actor(
+            TensorDictModule(network, in_keys=inputs, out_keys=[keys.FEATURES]),
+            ChunkVelocity(config.features, (chunk_size, action_dim)),
+            chunk_size=chunk_size,
+            action_dim=action_dim,
+            steps=flow_steps,
+            level=flow_level,
+        )
+    raise ValueError(f"head must be 'gaussian', 'tokens' or 'flow', got {head!r}.")

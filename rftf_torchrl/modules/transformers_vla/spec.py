@@ -7,11 +7,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from tensordict.nn import ProbabilisticTensorDictSequential
+from tensordict.nn import (
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+    TensorDictSequential,
+)
 from torch import nn
 
 from rftf_torchrl import keys
 from rftf_torchrl.modules.actors import gaussian_actor, token_actor
+from rftf_torchrl.modules.flow import flow_actor
+from rftf_torchrl.modules.flow_networks import ChunkVelocity
 from rftf_torchrl.modules.transformers_vla.autoregressive import (
     AutoregressiveActor,
     AutoregressiveVLA,
@@ -43,7 +49,8 @@ class TransformersPolicySpec:
         backbone: the model's config.
         chunk_size: actions per chunk, H.
         action_dim: size of an action, A.
-        head: ``"tokens"``: logits of action tokens; ``"gaussian"``: a normal of learned mean.
+        head: ``"tokens"``: logits of action tokens; ``"gaussian"``: a normal of learned mean;
+            ``"flow"``: flow matching from one query per action, see :func:`flow_actor`.
         action_tokens: ids of the action tokens, from the lowest bin to the highest.
         decoding: of the action tokens. ``"parallel"``: all in one forward, from learned queries,
             independent of each other; ``"autoregressive"``: one after another, each given those
@@ -51,6 +58,8 @@ class TransformersPolicySpec:
         temperature: of the action tokens.
         init_scale: initial standard deviation of the Gaussian head.
         learn_scale: whether the Gaussian head learns it.
+        flow_steps: denoising steps of the flow head.
+        flow_level: noise level of the flow head.
         state_dim: features of the state that becomes one token; None reads no state.
         wrist_image: whether ``("observation", "wrist_image")`` is a second picture.
         prompt: see :class:`VLAProcessor`.
@@ -71,12 +80,14 @@ class TransformersPolicySpec:
     backbone: Mapping[str, Any]
     chunk_size: int
     action_dim: int
-    head: Literal["tokens", "gaussian"] = "tokens"
+    head: Literal["tokens", "gaussian", "flow"] = "tokens"
     action_tokens: tuple[int, ...] = ()
     decoding: Literal["parallel", "autoregressive"] = "parallel"
     temperature: float = 1.0
     init_scale: float = 0.3
     learn_scale: bool = True
+    flow_steps: int = 4
+    flow_level: float = 0.5
     state_dim: int | None = None
     wrist_image: bool = False
     prompt: str | None = None
@@ -90,8 +101,8 @@ class TransformersPolicySpec:
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if self.head not in ("tokens", "gaussian"):
-            raise ValueError(f"head must be 'tokens' or 'gaussian', got {self.head!r}.")
+        if self.head not in ("tokens", "gaussian", "flow"):
+            raise ValueError(f"head must be 'tokens', 'gaussian' or 'flow', got {self.head!r}.")
         if self.decoding not in ("parallel", "autoregressive"):
             raise ValueError(
                 f"decoding must be 'parallel' or 'autoregressive', got {self.decoding!r}."
@@ -215,7 +226,17 @@ class TransformersPolicySpec:
             vla = TransformersVLA(features, head, **sizes)
             return token_actor(vla, bins=head.bins, low=-edge, high=edge, **sizes)
         features = self.features(backbone, self.chunk_size)
-        mean = ChunkHead(features.network.hidden_size, action_dim=self.action_dim)
+        hidden = features.network.hidden_size
+        if self.head == "flow":
+            flat = TensorDictModule(nn.Flatten(-2), [keys.FEATURES], [keys.FEATURES])
+            return flow_actor(
+                TensorDictSequential(features, flat),
+                ChunkVelocity(self.chunk_size * hidden, (self.chunk_size, self.action_dim)),
+                steps=self.flow_steps,
+                level=self.flow_level,
+                **sizes,
+            )
+        mean = ChunkHead(hidden, action_dim=self.action_dim)
         return gaussian_actor(
             TransformersVLA(features, mean, **sizes),
             init_scale=self.init_scale,
