@@ -300,3 +300,28 @@ def test_quick_start_from_pixels_as_a_command(tmp_path):
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     second = json.loads((out / "results.json").read_text())
     assert second["success"]["RFTF"]["episodes"] == results["success"]["RFTF"]["episodes"]
+
+
+def test_a_frozen_tower_does_not_run_in_the_update(configure, tmp_path, monkeypatch):
+    import finetune as recipe
+    from collect_demos import collect
+    from frozen_policy import Tower
+    from train_bc import clone
+
+    config = configure(
+        *TINY, "reward=sparse", "policy.kind=frozen_policy:FrozenSpec", f"output={tmp_path}"
+    )
+    collect(config)
+    clone(config)
+    update, ran = recipe.update, []
+
+    def watched(*args, **kwargs):
+        Tower.rows.clear()
+        metrics = update(*args, **kwargs)
+        ran.append(list(Tower.rows))
+        return metrics
+
+    monkeypatch.setattr(recipe, "update", watched)
+    recipe.finetune(config)
+    assert ran == [[]] * len(ran)
+    assert len(ran) == config.ppo.iterations + config.ppo.critic_warmup
