@@ -75,3 +75,38 @@ def test_a_finished_run_is_read_and_not_repeated(run):
         again = calvin(replace(config, resume=True), memory)
     assert again["chains"] == results["chains"]
     assert again["simulator_steps"]["demonstrations"] == 0
+
+
+def test_a_policy_with_two_cameras(configure, tmp_path):
+    """Demonstrations, rollouts and chains have the gripper camera's pictures."""
+    pytest.importorskip("transformers")
+    from collect_demos import collect
+    from evaluate import run_chains
+    from policies import acting_policy
+    from train_bc import clone
+
+    from rftf_torchrl.data import load_demonstrations
+
+    sizes = (
+        "hidden: 32, layers: 1, heads: 4, history: 3, foresight: 4, "
+        "image: {image_size: 32, dim: 32, depth: 1, heads: 4}, "
+        "text: {vocab_size: 64, context: 12, width: 32, layers: 1, heads: 4, dim: 32}"
+    )
+    config = configure(
+        *CALVIN,
+        "env=calvin",
+        "env.image_size=32",
+        "env.wrist_size=24",
+        "env.chunk_size=2",
+        "policy=seer",
+        f"+policy.options.config={{{sizes}}}",
+        f"output={tmp_path}",
+    )
+    collect(config)
+    frames = load_demonstrations(tmp_path / "demos").frames
+    assert frames["observation", "wrist_image"].shape[1:] == (3, 24, 24)
+    policy, spec = acting_policy(config, clone(config))
+    assert spec.wrist
+    assert ("vla_inputs", "wrist_image_history") in policy.in_keys
+    report = run_chains(config, policy, spec, "policy", tmp_path)
+    assert "wrist_size=24" in str(report.to_dict())

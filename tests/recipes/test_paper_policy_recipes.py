@@ -106,3 +106,33 @@ def test_cloning_reads_histories_and_moves_the_gripper(configure, demos, tmp_pat
         float(row.split(",")[1]) for row in (tmp_path / "bc/metrics.csv").read_text().split()[1:]
     ]
     assert losses[-1] < losses[0]
+
+
+def test_adapters_in_named_layers(configure, demos, tmp_path):
+    pytest.importorskip("peft")
+    from finetune import finetune
+    from policies import add_adapters
+    from train_bc import clone
+
+    from rftf_torchrl.modules import load_policy
+
+    settings = [*SETTINGS, "env.horizon=2", "policy=seer", f"+{POLICIES['seer']}", demos]
+    file = clone(configure(*settings, f"output={tmp_path}"))
+    config = configure(
+        *settings,
+        "reward=environment",
+        "critic=none",
+        "policy.lora_rank=2",
+        "policy.lora_targets=[to_q,to_kv]",
+        f"policy.path={file}",
+        f"output={tmp_path}",
+    )
+    policy, _ = load_policy(file)
+    add_adapters(config, policy)
+    trained = [name for name, value in policy.named_parameters() if value.requires_grad]
+    assert trained
+    assert all("to_q.lora_" in name or "to_kv.lora_" in name for name in trained)
+    before, after = load_file(file), load_file(finetune(config)["policy"])
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.endswith(("to_q.weight", "to_kv.weight")) for name in changed)
