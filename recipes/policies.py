@@ -21,6 +21,7 @@ from rftf_torchrl.modules import (
     small_critic,
     spec_class,
 )
+from rftf_torchrl.modules.optional import optional_module
 from rftf_torchrl.modules.transformers_vla import QueryNetwork, TransformersPolicySpec
 from rftf_torchrl.training import checkpoint_activations, compile_module, resolve_device
 
@@ -101,17 +102,25 @@ def acting_policy(config: RunConfig, file: str | Path) -> tuple[nn.Module, Polic
 
 
 def vision_language_model(policy: nn.Module) -> QueryNetwork:
-    """The network of a policy of the kind ``transformers``, with its ``backbone``."""
-    return next(module for module in policy.modules() if isinstance(module, QueryNetwork))
+    """The network of a policy of the kind ``transformers``, with its ``backbone``.
+
+    Raises:
+        ValueError: for another kind of policy.
+    """
+    found = [module for module in policy.modules() if isinstance(module, QueryNetwork)]
+    if not found:
+        raise ValueError(
+            "policy.kind=transformers, but the policy in policy.path (or in <output>/bc) is not on "
+            "a vision-language model: give the word that it was cloned with, such as policy=tokens"
+        )
+    return found[0]
 
 
 def add_adapters(config: RunConfig, policy: nn.Module) -> None:
-    """Low-rank adapters where ``policy.lora_rank`` asks for them; what is frozen gets none."""
+    """Low-rank adapters, where ``policy.lora_rank`` asks for them."""
     settings = config.policy
     if settings.lora_rank is None:
         return
-    from peft import LoraConfig
-
     part, targets = policy, settings.lora_targets
     if settings.kind == "transformers":
         part = vision_language_model(policy).backbone
@@ -122,7 +131,7 @@ def add_adapters(config: RunConfig, policy: nn.Module) -> None:
             for name, layer in part.named_modules()
             if isinstance(layer, nn.Linear) and layer is not head and layer.weight.requires_grad
         ]
-    lora = LoraConfig(
+    lora = optional_module("peft", "lora").LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
         target_modules=targets,

@@ -158,6 +158,8 @@ def _policy_problems(value: Callable[[str], Any]) -> list[str]:
             )
         if value("policy.temperature") <= 0:
             problems.append(f"policy.temperature={value('policy.temperature')}: must be above 0")
+    if kind == "lerobot" and not (value("policy.pretrained") or value("policy.options")):
+        problems.append("policy.pretrained: a policy of LeRobot needs its folder or hub id")
     if value("policy.flow_level") <= 0:
         problems.append(f"policy.flow_level={value('policy.flow_level')}: must be above 0")
     if kind == "small" and value("policy.pretrained"):

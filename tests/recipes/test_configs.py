@@ -163,6 +163,11 @@ def test_a_value_critic_needs_the_value_model(configure):
             "  - policy.lora_targets=all-linear with policy.kind=small: name the layers, such as "
             "[to_q,to_kv]",
         ),
+        (
+            ["policy=lerobot", "policy.pretrained=null"],
+            "policy.pretrained: a policy of LeRobot needs its folder or hub id",
+        ),
+        (["policy.flow_level=0"], "policy.flow_level=0.0: must be above 0"),
         (["env.wrist_size=84"], "env.wrist_size: Meta-World has no gripper camera"),
         (
             ["policy=paligemma", "policy.pretrained=null", "env.image_size=null"],

@@ -227,7 +227,7 @@ def test_adapters_and_pieces_of_minibatches(configure, demos, tmp_path, monkeypa
 
 def test_merged_adapters_act_as_the_adapted_policy(configure, tmp_path):
     pytest.importorskip("peft")
-    from policies import add_adapters, new_policy
+    from policies import add_adapters, fit_in_memory, new_policy
     from simulators import episode_collector
 
     from rftf_torchrl.envs import Episode
@@ -239,11 +239,14 @@ def test_merged_adapters_act_as_the_adapted_policy(configure, tmp_path):
         "policy=paligemma",
         "policy.lora_rank=2",
         "policy.lora_targets=[q_proj,up_proj]",
+        "policy.checkpoint_activations=true",
+        "collector.workers=1",
         f"policy.pretrained={save_tiny_vlm(tmp_path / 'model', 'paligemma')}",
         f"output={tmp_path / 'run'}",
     )
     policy, spec = new_policy(config, 4, 4)
     add_adapters(config, policy)
+    fit_in_memory(config, policy)
     with episode_collector(config, "train", policy, spec) as collector:
         data = collector.collect([Episode("window-open", 1)], deterministic=True)
         for name, parameter in policy.named_parameters():
@@ -287,6 +290,19 @@ def test_pieces_give_the_numbers_of_the_minibatch(configure, demos, tmp_path):
     for row, pieces in zip(whole, measured[3], strict=True):
         for name in exact & row.keys():
             assert pieces[name] == pytest.approx(row[name], rel=1e-3, abs=1e-5), name
+
+
+def test_another_policy_than_the_settings_say(configure, tmp_path):
+    import policies
+
+    config = configure(*TINY, "policy=smolvlm", "env.image_size=32", f"output={tmp_path}")
+    small = replace(config, policy=replace(config.policy, kind="small"))
+    policy, _ = policies.new_policy(
+        replace(small, policy=replace(small.policy, pretrained=None)), 4, 4
+    )
+    adapted = replace(config, policy=replace(config.policy, lora_rank=2))
+    with pytest.raises(ValueError, match=r"^policy\.kind=transformers, but the policy in"):
+        policies.add_adapters(adapted, policy)
 
 
 def test_what_is_compiled_is_what_every_forward_calls(configure, tmp_path, monkeypatch):
