@@ -233,7 +233,7 @@ def test_a_head_that_cannot_be(arguments, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head": "flow"}, "head must be 'tokens' or 'gaussian', got 'flow'."),
+        ({"head": "words"}, "head must be 'tokens', 'gaussian' or 'flow', got 'words'."),
         ({"head": "tokens"}, "head='tokens' needs action_tokens, see action_token_ids."),
     ],
 )
