@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from rftf_torchrl.modules.optional import optional_module
 from rftf_torchrl.modules.states import eval_mode
 
 if TYPE_CHECKING:
@@ -233,13 +234,7 @@ def load_adapter_state_dict(policy: nn.Module, state: Mapping[str, Tensor]) -> N
 
 
 def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise ImportError(
-            "low-rank adapters need peft: pip install 'rftf-torchrl[lora]'"
-        ) from error
-    return peft
+    return optional_module("peft", "lora", "a policy with low-rank adapters")
 
 
 def _adapter_layers(policy: nn.Module, *, required: bool = False) -> dict[str, Any]:

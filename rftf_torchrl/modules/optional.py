@@ -6,11 +6,16 @@ import importlib
 from types import ModuleType
 
 
-def optional_module(name: str, extra: str) -> ModuleType:
+def optional_module(name: str, extra: str, what: str | None = None) -> ModuleType:
     """Import a module of an optional dependency.
 
+    Args:
+        name: the module.
+        extra: the extra that installs it.
+        what: what needs it, for the error.
+
     Raises:
-        ImportError: if it is not installed; names the extra that installs it.
+        ModuleNotFoundError: if it is not installed; names the extra.
     """
     package = name.split(".")[0]
     try:
@@ -18,12 +23,15 @@ def optional_module(name: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        raise ImportError(
-            f"{package} is not installed: pip install 'rftf-torchrl[{extra}]'."
+        install = f"pip install 'rftf-torchrl[{extra}]'"
+        raise ModuleNotFoundError(
+            f"{package} is not installed: {install}."
+            if what is None
+            else f"{what} needs the package {package}: {install}"
         ) from error
     return importlib.import_module(name)
 
 
-def transformers_module() -> ModuleType:
+def transformers_module(what: str | None = None) -> ModuleType:
     """Import ``transformers``."""
-    return optional_module("transformers", "transformers")
+    return optional_module("transformers", "transformers", what)

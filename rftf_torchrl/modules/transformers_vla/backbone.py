@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from rftf_torchrl.modules.transformers_vla.requirement import require_transformers
+from rftf_torchrl.modules.optional import transformers_module
 
 __all__ = ["build_backbone", "load_backbone", "load_config"]
 
@@ -20,7 +20,7 @@ Trained = Literal["all", "language", "head"]
 
 def load_config(source: str | Path) -> dict[str, Any]:
     """The config of a model in a folder or on a hub, as a dict that JSON can hold."""
-    config = require_transformers().AutoConfig.from_pretrained(source)
+    config = transformers_module("this policy").AutoConfig.from_pretrained(source)
     return json.loads(config.to_json_string(use_diff=False))
 
 
@@ -34,7 +34,7 @@ def build_backbone(config: Mapping[str, Any], dtype: Dtype = "float32") -> nn.Mo
     Returns:
         The model; it has no dropout.
     """
-    transformers = require_transformers()
+    transformers = transformers_module("this policy")
     known = transformers.AutoConfig.for_model(**config)
     model = transformers.AutoModelForImageTextToText.from_config(known, dtype=_dtype(dtype))
     return without_dropout(model)
@@ -54,7 +54,7 @@ def load_backbone(source: str | Path, dtype: Dtype = "float32") -> nn.Module:
         ValueError: listing every weight that is missing, unexpected or of another shape; nothing
             is ever left at random values.
     """
-    model, info = require_transformers().AutoModelForImageTextToText.from_pretrained(
+    model, info = transformers_module("this policy").AutoModelForImageTextToText.from_pretrained(
         source, dtype=_dtype(dtype), output_loading_info=True, ignore_mismatched_sizes=True
     )
     problems = [f"missing: {name}" for name in sorted(info["missing_keys"])]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rftf_torchrl.modules.optional import transformers_module
 from rftf_torchrl.modules.transformers_vla.families import family_of, image_token_of
-from rftf_torchrl.modules.transformers_vla.requirement import require_transformers
 
 __all__ = ["VLAProcessor"]
 
@@ -82,7 +82,7 @@ class VLAProcessor:
             config: the model's config.
             **options: see :class:`VLAProcessor`.
         """
-        transformers = require_transformers()
+        transformers = transformers_module("this policy")
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         images = transformers.AutoImageProcessor.from_pretrained(source, backend="pil")
         return cls(tokenizer, images, config, **options)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from rftf_torchrl.modules.transformers_vla.requirement import require_transformers
+from rftf_torchrl.modules.optional import transformers_module
 
 __all__ = ["save_tiny_vlm"]
 
@@ -47,7 +47,7 @@ def save_tiny_vlm(
     Raises:
         ValueError: at another family.
     """
-    transformers = require_transformers()
+    transformers = transformers_module("this policy")
     config = _config(family, hidden_size, image_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -62,7 +62,7 @@ def save_tiny_vlm(
 def _tokenizer() -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-    transformers = require_transformers()
+    transformers = transformers_module("this policy")
     listed = [*_SPECIAL, *dict.fromkeys([*_WORDS.split(), *string.punctuation])]
     listed += [f"<action{number}>" for number in range(_VOCABULARY - len(listed))]
     vocabulary = {word: number for number, word in enumerate(listed)}

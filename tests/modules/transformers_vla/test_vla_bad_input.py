@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from rftf_torchrl.modules.optional import transformers_module
 from rftf_torchrl.modules.transformers_vla import (
     ActionTokenHead,
     TransformersPolicySpec,
@@ -20,7 +21,6 @@ from rftf_torchrl.modules.transformers_vla import (
     load_backbone,
     load_config,
 )
-from rftf_torchrl.modules.transformers_vla.requirement import require_transformers
 
 pytest.importorskip("transformers")
 
@@ -46,7 +46,7 @@ def test_transformers_is_missing(monkeypatch):
         "this policy needs the package transformers: pip install 'rftf-torchrl[transformers]'"
     )
     with pytest.raises(ModuleNotFoundError, match=whole(expected)):
-        require_transformers()
+        transformers_module("this policy")
 
 
 def test_every_wrong_weight_of_a_checkpoint_is_listed(copy):
