@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torchrl.envs import Compose, EnvBase, ExcludeTransform, Transform, TransformedEnv
 
@@ -40,11 +38,6 @@ class PolicyInputEnv(TransformedEnv):
         self.input_keys: list[NestedKey] = [
             key for key in self.observation_spec.keys(True) if key not in raw
         ]
-
-    def continue_chain(self, task: str, instruction: str | None = None) -> TensorDictBase:
-        """See :meth:`CalvinEnv.continue_chain`."""
-        base: Any = self.base_env
-        return self.transform._reset(TensorDict(), base.continue_chain(task, instruction))
 
 
 @dataclass(frozen=True)
