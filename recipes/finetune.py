@@ -192,6 +192,7 @@ def finetune(
         loss_critic_type="l2",
         normalize_advantage=False,
     ).to(device)
+    del reference  # the loss has a copy of its own
     groups = [
         {
             "params": [p for p in policy.parameters() if p.requires_grad],

@@ -101,12 +101,11 @@ def clone(config: RunConfig) -> Path:
             if config.env.image_size and config.cloning.random_shift:
                 image = random_shift(batch[keys.IMAGE], config.cloning.random_shift, generator)
                 batch[keys.IMAGE] = image
-            spoken = [sentences[task] for task in batch[keys.TASK_ID].flatten().tolist()]
-            if hasattr(spec, "demonstration_batch"):
-                batch = spec.demonstration_batch(
-                    batch, demonstrations.frames, windows.frame[rows], demonstrations.spans, spoken
-                )
             if transform is not None:
+                spoken = [sentences[task] for task in batch[keys.TASK_ID].flatten().tolist()]
+                if hasattr(spec, "demonstration_batch"):
+                    seen = demonstrations.frames, windows.frame[rows], demonstrations.spans
+                    batch = spec.demonstration_batch(batch, *seen, spoken)
                 batch[keys.INSTRUCTION_TEXT] = NonTensorStack(*spoken)
                 batch = transform(batch).exclude(keys.INSTRUCTION_TEXT)
             batch[keys.EXECUTED] = ~batch[keys.CHUNK_IS_PAD]
