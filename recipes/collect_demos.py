@@ -37,9 +37,12 @@ def record_episode(
     current = env.reset(TensorDict({"episode_seed": torch.tensor([episode_seed])}))
     frames, success = [], False
     while not success and len(frames) < max_actions:
-        action = torch.as_tensor(expert.action(env.simulator.state), dtype=torch.float32)
+        meant = expert.action(env.simulator.state)
+        executed = torch.as_tensor(expert.disturb(meant), dtype=torch.float32)
+        following = env.step(current.set("action", executed))["next"]
+        action = torch.as_tensor(meant, dtype=torch.float32)
         frames.append(current.set("action", action))
-        current = env.step(current)["next"]
+        current = following
         success = bool(current["success"])
     frames.append(current.set("action", torch.zeros_like(action)))
     recorded = [frame.select("observation", "instruction", "action") for frame in frames]

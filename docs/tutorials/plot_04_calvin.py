@@ -84,7 +84,8 @@ to_learn, to_play = chains_of(shuffled[:40], generator), chains_of(shuffled[-12:
 # The expert sees the simulator's true state and acts through the seven numbers that a policy has.
 # :func:`~rftf_torchrl.envs.calvin.expert.record_chains` puts the blocks at fresh places, never at
 # those of the benchmark, and keeps every task that the oracle found done. ``noise`` makes the
-# expert stray from its path, so that there is something to learn about coming back.
+# expert stray from its path and records what it meant to do, so that there is something to learn
+# about coming back.
 
 from rftf_torchrl.envs.calvin.expert import ChainToRecord, record_chains
 

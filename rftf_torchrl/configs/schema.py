@@ -62,7 +62,8 @@ class DemosConfig:
     Attributes:
         per_task: successful episodes a task to train on.
         held_out_per_task: further episodes a task, to judge the value model.
-        noise: standard deviation of the noise added to the expert's actions.
+        noise: standard deviation of the noise added to the actions that the expert executes; the
+            recorded actions are without it.
         path: where they are or go; null for ``demos`` in the output folder.
         chains: CALVIN: chains that the expert walks, from which the demonstrations are taken and
             whose tasks' first states are where fine-tuning starts its episodes.

@@ -18,8 +18,7 @@ class ScriptedExpert:
 
     Args:
         task: which task.
-        noise: standard deviation of Gaussian noise added to the executed action, so that the
-            demonstrations visit states around the expert's path.
+        noise: standard deviation of the Gaussian noise that :meth:`disturb` adds to an action.
         seed: seed of that noise.
 
     Example:
@@ -43,7 +42,14 @@ class ScriptedExpert:
         """The action in [-1, 1]^4 for Meta-World's 39-dimensional state."""
         with warnings.catch_warnings():  # it warns of actions beyond [-1, 1], clipped here
             warnings.simplefilter("ignore", UserWarning)
-            action = np.clip(self._policy.get_action(state), -1.0, 1.0)
-        if self._noise:
-            action = np.clip(action + self._noise * self._rng.standard_normal(4), -1.0, 1.0)
-        return action
+            return np.clip(self._policy.get_action(state), -1.0, 1.0)
+
+    def disturb(self, action: np.ndarray) -> np.ndarray:
+        """The action to execute in place of one from :meth:`action`, with the expert's noise.
+
+        Demonstrations that execute the noise and record the undisturbed action show how to come
+        back to the path (DART, Laskey et al. 2017, arXiv 1703.09327).
+        """
+        if not self._noise:
+            return action
+        return np.clip(action + self._noise * self._rng.standard_normal(4), -1.0, 1.0)

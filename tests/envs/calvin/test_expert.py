@@ -306,13 +306,16 @@ class TestExpert:
         def first(**arguments):
             expert, simulator = CalvinExpert(**arguments), StandIn()
             expert.start("open_drawer", simulator)
-            return expert.action(simulator)
+            action = expert.action(simulator)
+            return action, expert.disturb(action)
 
-        noisy = first(noise=0.3, seed=1)
-        np.testing.assert_array_equal(noisy, first(noise=0.3, seed=1))
-        assert np.any(noisy != first())
-        assert np.abs(noisy).max() <= 1.0
-        assert noisy[6] == first()[6]
+        meant, executed = first(noise=0.3, seed=1)
+        np.testing.assert_array_equal(meant, first()[0])
+        np.testing.assert_array_equal(meant, first()[1])
+        np.testing.assert_array_equal(executed, first(noise=0.3, seed=1)[1])
+        assert np.any(executed[:6] != meant[:6])
+        assert np.abs(executed).max() <= 1.0
+        assert executed[6] == meant[6]
 
     def test_unknown_task(self):
         expert, simulator = CalvinExpert(), StandIn()

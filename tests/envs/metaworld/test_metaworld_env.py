@@ -233,7 +233,9 @@ def test_expert_noise_is_seeded_and_stays_in_bounds(make_env):
 
     def actions(**arguments):
         expert = ScriptedExpert(env.task, **arguments)
-        return np.stack([expert.action(env.simulator.state) for _ in range(20)])
+        meant = [expert.action(env.simulator.state) for _ in range(20)]
+        assert np.ptp(meant, axis=0).max() == 0.0
+        return np.stack([expert.disturb(action) for action in meant])
 
     noisy = actions(noise=0.5, seed=1)
     assert np.array_equal(noisy, actions(noise=0.5, seed=1))

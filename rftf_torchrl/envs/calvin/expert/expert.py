@@ -21,8 +21,8 @@ class CalvinExpert:
     stop: it does not know the oracle.
 
     Args:
-        noise: standard deviation of Gaussian noise added to the six arm dimensions of an action,
-            so that demonstrations visit states around the expert's path.
+        noise: standard deviation of Gaussian noise that :meth:`disturb` adds to the six arm
+            dimensions of an action.
         seed: seed of that noise.
 
     Example:
@@ -69,11 +69,19 @@ class CalvinExpert:
         if self._task is None:
             raise RuntimeError("call start(task, simulator) before action(simulator)")
         self._view.update(simulator)
-        action = self._servo.action(self._next(self._task), self._view.hand, self._view.euler)
+        return self._servo.action(self._next(self._task), self._view.hand, self._view.euler)
+
+    def disturb(self, action: np.ndarray) -> np.ndarray:
+        """The action to execute in place of one from :meth:`action`, with the expert's noise.
+
+        Demonstrations that execute the noise and record the undisturbed action show how to come
+        back to the path (DART, Laskey et al. 2017, arXiv 1703.09327).
+        """
+        disturbed = action.copy()
         if self._noise:
             noisy = action[:6] + self._noise * self._rng.standard_normal(6)
-            action[:6] = np.clip(noisy, -1.0, 1.0)
-        return action
+            disturbed[:6] = np.clip(noisy, -1.0, 1.0)
+        return disturbed
 
     def _next(self, task: str) -> Target:
         for _ in range(2):

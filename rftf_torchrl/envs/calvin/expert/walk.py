@@ -30,7 +30,8 @@ def walk_chain(
         expert: does the tasks.
         tasks: CALVIN's names, in order.
         max_steps: control steps for each task.
-        on_step: called with the index of the task, its name and the action before each step.
+        on_step: called before each step with the index of the task, its name and the expert's
+            action, without the noise that is executed.
 
     Returns:
         Steps that each done task took: as many numbers as tasks were done.
@@ -43,7 +44,7 @@ def walk_chain(
             action = expert.action(simulator)
             if on_step is not None:
                 on_step(index, task, action)
-            simulator.step(action)
+            simulator.step(expert.disturb(action))
             if simulator.achieved(start, [task]):
                 done.append(step)
                 break
