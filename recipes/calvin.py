@@ -48,6 +48,19 @@ def tuned_policy(config: RunConfig, clock: PhaseClock) -> dict:
     return json.loads(ended.read_text())
 
 
+def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
+    """With what the value model's rollouts have left of ``ppo.env_steps``."""
+    budget = config.ppo.env_steps
+    if budget is None:
+        return config
+    if steps >= budget:
+        raise ValueError(
+            f"the value model's rollouts took {steps:,} steps and ppo.env_steps={budget:,}: raise "
+            "it, or lower value.rollout_episodes"
+        )
+    return replace(config, ppo=replace(config.ppo, env_steps=budget - steps))
+
+
 def calvin(config: RunConfig, memory: PeakMemory) -> dict:
     require_calvin_env()
     refuse_used_folder(config)
@@ -66,7 +79,7 @@ def calvin(config: RunConfig, memory: PeakMemory) -> dict:
             train_value(config)
     value_report = json.loads(Path(folder, "value", "report.json").read_text())
 
-    runs = {"RFTF": config}
+    runs = {"RFTF": after_rollouts(config, value_report["simulator_steps"])}
     if config.baseline == "sparse":
         runs["sparse"] = replace(config, reward=RewardConfig(dense_weight=0.0))
     used = {}

@@ -22,7 +22,7 @@ from pathlib import Path
 import hydra
 import torch
 from policies import add_adapters, build_critic, fit_in_memory
-from simulators import episode_collector, task_names
+from simulators import episode_collector, task_of, tuned_tasks
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import nn
@@ -82,7 +82,7 @@ def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
         Episode(
             task, derive_seed(config.seed, "episodes", iteration, task, number // group) % 2**31
         )
-        for task in config.env.tasks
+        for task in tuned_tasks(config)
         for number in range(config.ppo.episodes_per_task)
     ]
 
@@ -208,6 +208,7 @@ def finetune(
         storage=LazyTensorStorage(most_decisions, device=device), batch_size=settings.minibatch
     )
 
+    names = {task_of(config, task).id: task for task in tuned_tasks(config)}
     progress = {"env_steps": 0, "crashed": 0}
     checkpoints = RunCheckpoints(
         folder / "checkpoints",
@@ -253,7 +254,7 @@ def finetune(
                     data,
                     [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE],
                 )
-            metrics = {**success_rates(data, task_names(config)), **progress}
+            metrics = {**success_rates(data, names), **progress}
             if value_model is not None:
                 metrics |= exploitation_watch(data)
                 if iteration == 0:

@@ -31,6 +31,11 @@ def task_names(config: RunConfig) -> dict[int, str]:
     return {task_of(config, name).id: name for name in config.env.tasks}
 
 
+def tuned_tasks(config: RunConfig) -> list[str]:
+    """The tasks of which fine-tuning plays episodes."""
+    return config.env.tasks if config.ppo.tasks is None else config.ppo.tasks
+
+
 def same_scene_pairs(config: RunConfig) -> list[tuple[str, str]]:
     """Pairs of the run's tasks that nothing but the sentence tells apart."""
     return [pair for pair in SAME_SCENE if set(pair) <= set(config.env.tasks)]

@@ -19,7 +19,7 @@ import hydra
 import torch
 from collect_demos import demos_folder
 from policies import acting_policy
-from simulators import episode_collector
+from simulators import episode_collector, tuned_tasks
 from tensordict import TensorDictBase
 from torch import nn
 from train_bc import policy_file
@@ -67,7 +67,7 @@ def rollout_episodes(config: RunConfig) -> list[Episode]:
     seed = derive_seed(config.seed, "rollouts")
     return [
         Episode(task, derive_seed(seed, task, number) % 2**31)
-        for task in config.env.tasks
+        for task in tuned_tasks(config)
         for number in range(config.value.rollout_episodes)
     ]
 

@@ -256,6 +256,8 @@ class PPOConfig:
     """Fine-tuning by PPO.
 
     Attributes:
+        tasks: names of the tasks that are fine-tuned, and rolled out for the value model; null for
+            all of ``env.tasks``.
         iterations: rounds of collection and update.
         env_steps: simulator steps after which fine-tuning ends; null leaves it to ``iterations``.
         episodes_per_task: episodes a task and iteration.
@@ -281,6 +283,7 @@ class PPOConfig:
         checkpoint_every: iterations between checkpoints.
     """
 
+    tasks: list[str] | None = None
     iterations: int = 40
     env_steps: int | None = None
     episodes_per_task: int = 8

@@ -109,6 +109,9 @@ def check_config(config: DictConfig) -> RunConfig:
         problems += [f"env.tasks: unknown {simulator} task {t!r}" for t in tasks if t not in known]
         if len(set(tasks)) != len(tasks) or not tasks:
             problems.append(f"env.tasks={tasks}: expected at least one task, each of them once")
+        tuned = value("ppo.tasks")
+        if tuned is not None and (not tuned or set(tuned) - set(tasks)):
+            problems.append(f"ppo.tasks={list(tuned)}: expected at least one task of env.tasks")
     if value("env.wrist_size") is not None:
         if value("env.name") != "calvin":
             problems.append("env.wrist_size: Meta-World has no gripper camera")
