@@ -42,8 +42,11 @@ def same_scene_pairs(config: RunConfig) -> list[tuple[str, str]]:
 
 
 def states_file(config: RunConfig) -> Path:
-    """CALVIN: where fine-tuning starts its episodes."""
-    return Path(config.output, "states.npz")
+    """CALVIN: where fine-tuning starts; the run's own, or else beside the demonstrations."""
+    own = Path(config.output, "states.npz")
+    if config.demos.path and not own.exists():
+        return Path(config.demos.path).parent / own.name
+    return own
 
 
 def environment_factory(

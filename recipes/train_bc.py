@@ -25,7 +25,8 @@ from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
 from rftf_torchrl.data import action_windows, load_demonstrations
 from rftf_torchrl.modules import FlowActor, merge_lora, random_shift, save_policy
-from rftf_torchrl.objectives import FlowMatchingLoss
+from rftf_torchrl.modules.arm_gripper import ARM_LOC
+from rftf_torchrl.objectives import ArmGripperCloningLoss, FlowMatchingLoss
 from rftf_torchrl.training import (
     autocast,
     clip_and_check_gradients,
@@ -46,13 +47,15 @@ def policy_file(config: RunConfig) -> Path:
 
 
 def cloning_loss(policy: nn.Module) -> LossModule:
-    """Distance to the mean of a Gaussian, flow matching, or the negative log-likelihood.
+    """Distance to the mean of an arm or a whole action, flow matching, or the likelihood.
 
     Raises:
         ValueError: for parameters in which TorchRL would not see a distribution.
     """
     if isinstance(policy, FlowActor):
         return FlowMatchingLoss(policy)
+    if {ARM_LOC, keys.LOGITS} <= set(policy.out_keys):
+        return ArmGripperCloningLoss(policy)
     gaussian = keys.LOC in policy.out_keys
     if not gaussian and not {"scale", "logits", "probs"} & set(policy.out_keys):
         raise ValueError(

@@ -88,13 +88,14 @@ class PolicyConfig:
     Attributes:
         kind: ``"small"``; ``"transformers"``: on a vision-language model of that library; or the
             spec of a policy of your own, as ``"module:Class"``.
-        head: ``"gaussian"``, ``"tokens"`` or ``"flow"``.
+        head: ``"gaussian"``, ``"arm_gripper"`` (of the small policy: the gripper opens or closes
+            by a probability of its own), ``"tokens"`` or ``"flow"``.
         channels: output channels of the convolutions of the small policy's image encoder, and of
             the critic's beside a larger policy.
         features: width of the trunk.
         state_features: features of the state.
         film: whether the instruction modulates the trunk (FiLM) besides being one of its inputs.
-        init_scale: initial standard deviation of the Gaussian head.
+        init_scale: initial standard deviation of the Gaussian head, or of the arm.
         learn_scale: whether fine-tuning changes it.
         bins: bins per action dimension of the token head.
         flow_steps: denoising steps of the flow head.

@@ -18,7 +18,7 @@ __all__ = ["ConfigError", "check_config"]
 _CHOICES = {
     "env.name": ("metaworld", "calvin"),
     "env.scene": SCENES,
-    "policy.head": ("gaussian", "tokens", "flow"),
+    "policy.head": ("gaussian", "arm_gripper", "tokens", "flow"),
     "policy.decoding": ("parallel", "autoregressive"),
     "policy.trained": ("all", "language", "head"),
     "policy.dtype": ("float32", "bfloat16"),
@@ -165,6 +165,8 @@ def _policy_problems(value: Callable[[str], Any]) -> list[str]:
         problems.append("policy.pretrained: a policy of LeRobot needs its folder or hub id")
     if value("policy.flow_level") <= 0:
         problems.append(f"policy.flow_level={value('policy.flow_level')}: must be above 0")
+    if kind != "small" and value("policy.head") == "arm_gripper":
+        problems.append(f"policy.head=arm_gripper has no effect on policy.kind={kind}")
     if kind == "small" and value("policy.pretrained"):
         problems.append("policy.pretrained has no effect on policy.kind=small")
     if kind in ("small", "transformers") and value("policy.options"):

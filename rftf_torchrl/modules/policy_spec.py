@@ -67,10 +67,10 @@ class PolicySpec:
         encoder: sizes of the encoder.
         chunk_size: actions per chunk.
         action_dim: size of an action.
-        head: ``"gaussian"``, ``"tokens"`` or ``"flow"``.
+        head: ``"gaussian"``, ``"arm_gripper"``, ``"tokens"`` or ``"flow"``.
         bins: bins of the token head.
-        init_scale: initial standard deviation of the Gaussian head.
-        learn_scale: whether the Gaussian head learns it.
+        init_scale: initial standard deviation of the Gaussian head, or of the arm.
+        learn_scale: whether it is learned.
         flow_steps: denoising steps of the flow head.
         flow_level: noise level of the flow head, see :func:`flow_actor`.
 
@@ -85,7 +85,7 @@ class PolicySpec:
     encoder: EncoderConfig
     chunk_size: int
     action_dim: int
-    head: Literal["gaussian", "tokens", "flow"] = "gaussian"
+    head: Literal["gaussian", "arm_gripper", "tokens", "flow"] = "gaussian"
     bins: int = 11
     init_scale: float = 0.3
     learn_scale: bool = True

@@ -7,9 +7,11 @@ from typing import Literal
 
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
 from tensordict.utils import NestedKey
+from torch import Tensor, nn
 
 from rftf_torchrl import keys
 from rftf_torchrl.modules.actors import gaussian_actor, token_actor
+from rftf_torchrl.modules.arm_gripper import ARM_LOC, arm_gripper_actor
 from rftf_torchrl.modules.flow import flow_actor
 from rftf_torchrl.modules.flow_networks import ChunkVelocity
 from rftf_torchrl.modules.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
@@ -22,7 +24,7 @@ def small_vla(
     *,
     chunk_size: int,
     action_dim: int,
-    head: Literal["gaussian", "tokens", "flow"] = "gaussian",
+    head: Literal["gaussian", "arm_gripper", "tokens", "flow"] = "gaussian",
     bins: int = 11,
     low: float = -1.0,
     high: float = 1.0,
@@ -39,14 +41,15 @@ def small_vla(
         config: sizes of the encoder.
         chunk_size: actions per chunk, H.
         action_dim: size of an action, A.
-        head: ``"gaussian"`` (:func:`gaussian_actor`), ``"tokens"`` (:func:`token_actor`) or
-            ``"flow"`` (:func:`flow_actor`).
+        head: ``"gaussian"`` (:func:`gaussian_actor`), ``"arm_gripper"``
+            (:func:`arm_gripper_actor`, of which the last action dimension is the gripper's),
+            ``"tokens"`` (:func:`token_actor`) or ``"flow"`` (:func:`flow_actor`).
         bins: bins of the token head.
         low: lower end of the token head's range.
         high: upper end of the token head's range.
-        init_scale: initial standard deviation of the Gaussian head.
-        learn_scale: whether the Gaussian head learns it.
-        scale_bounds: bounds of the Gaussian head's standard deviation.
+        init_scale: initial standard deviation of the Gaussian head, or of the arm.
+        learn_scale: whether it is learned.
+        scale_bounds: its bounds.
         flow_steps: denoising steps of the flow head.
         flow_level: noise level of the flow head.
         in_keys: keys of the inputs that the config names, in its order; default
@@ -76,6 +79,16 @@ def small_vla(
             learn_scale=learn_scale,
             scale_bounds=scale_bounds,
         )
+    if head == "arm_gripper":
+        network = HeadNetwork(encoder, (chunk_size, action_dim), gain=0.1)
+        return arm_gripper_actor(
+            TensorDictModule(_ArmGripper(network), in_keys=inputs, out_keys=[ARM_LOC, keys.LOGITS]),
+            chunk_size=chunk_size,
+            arm_dim=action_dim - 1,
+            init_scale=init_scale,
+            learn_scale=learn_scale,
+            scale_bounds=scale_bounds,
+        )
     if head == "tokens":
         network = HeadNetwork(encoder, (chunk_size, action_dim, bins), gain=0.1)
         return token_actor(
@@ -96,4 +109,16 @@ def small_vla(
             steps=flow_steps,
             level=flow_level,
         )
-    raise ValueError(f"head must be 'gaussian', 'tokens' or 'flow', got {head!r}.")
+    raise ValueError(f"head must be 'gaussian', 'arm_gripper', 'tokens' or 'flow', got {head!r}.")
+
+
+class _ArmGripper(nn.Module):
+    """Splits a network's last dimension into the arm's mean and the gripper's logit."""
+
+    def __init__(self, network: HeadNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.network(*inputs)
+        return found[..., :-1], found[..., -1]

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from rftf_torchrl.envs.calvin.expert import CalvinExpert, feasible, scene_geometry, walk_chain
 from rftf_torchrl.envs.calvin.expert.grasping import grasp_height, grasp_yaw, shelf_yaw
-from rftf_torchrl.envs.calvin.expert.motions import near_yaw
+from rftf_torchrl.envs.calvin.expert.motions import OPEN, near_yaw
 from rftf_torchrl.envs.calvin.expert.places import drawer_spot, shelf_spot, uncovering
 from rftf_torchrl.envs.calvin.expert.servo import Servo, Target, tool, wrap
 from rftf_torchrl.envs.calvin.expert.view import BlockView, block_views
@@ -302,20 +302,33 @@ class TestExpert:
         assert np.abs(action).max() <= 1.0
         assert action[6] in (-1.0, 1.0)
 
-    def test_noise_moves_the_arm_only_and_follows_the_seed(self):
-        def first(**arguments):
-            expert, simulator = CalvinExpert(**arguments), StandIn()
-            expert.start("open_drawer", simulator)
-            action = expert.action(simulator)
-            return action, expert.disturb(action)
+    def test_pushes_move_the_arm_only_and_follow_the_seed(self):
+        meant = np.array([0.1, 0.0, -0.1, 0.0, 0.2, 0.0, -1.0])
 
-        meant, executed = first(noise=0.3, seed=1)
-        np.testing.assert_array_equal(meant, first()[0])
-        np.testing.assert_array_equal(meant, first()[1])
-        np.testing.assert_array_equal(executed, first(noise=0.3, seed=1)[1])
-        assert np.any(executed[:6] != meant[:6])
-        assert np.abs(executed).max() <= 1.0
-        assert executed[6] == meant[6]
+        def executed(**arguments):
+            expert = CalvinExpert(**arguments)
+            return np.stack([expert.disturb(meant) for _ in range(2000)])
+
+        pushed = executed(noise=0.2, seed=1)
+        np.testing.assert_array_equal(pushed, executed(noise=0.2, seed=1))
+        np.testing.assert_array_equal(executed(), np.tile(meant, (2000, 1)))
+        assert np.abs(executed(noise=2.0)).max() == 1.0
+        assert np.all(pushed[:, 6] == -1.0)
+        offsets = (pushed - meant)[:, :6]
+        away = np.any(offsets != 0, axis=1)
+        starts = np.flatnonzero(np.diff(away.astype(int)) == 1) + 1
+        assert 0.1 < away.mean() < 0.18  # 4 of 29 steps
+        assert all(np.ptp(offsets[start : start + 4], axis=0).max() == 0 for start in starts[:-1])
+        assert 0.15 < offsets[starts].std() < 0.25
+
+    def test_the_servo_counts_a_push_as_moved(self):
+        hand, euler = np.zeros(3), np.zeros(3)
+        target = Target(np.array([0.02, 0.0, 0.0]), euler, OPEN)
+        plain, told = Servo(), Servo()
+        for servo in (plain, told):
+            servo.action(target, hand, euler)
+        told.also_moved(np.array([10.0, 0, 0, 0, 0, 0]))
+        assert told.action(target, hand, euler)[0] < plain.action(target, hand, euler)[0]
 
     def test_unknown_task(self):
         expert, simulator = CalvinExpert(), StandIn()

@@ -13,6 +13,9 @@ from rftf_torchrl.envs.calvin.tasks import get_task
 
 __all__ = ["CalvinExpert"]
 
+PUSH_RATE = 0.04
+PUSH_STEPS = 4
+
 
 class CalvinExpert:
     """Does a task by way of waypoints that it takes from the simulator's true state.
@@ -21,9 +24,8 @@ class CalvinExpert:
     stop: it does not know the oracle.
 
     Args:
-        noise: standard deviation of Gaussian noise that :meth:`disturb` adds to the six arm
-            dimensions of an action.
-        seed: seed of that noise.
+        noise: standard deviation of the pushes of :meth:`disturb`, in units of an action.
+        seed: seed of the pushes.
 
     Example:
         >>> from rftf_torchrl.envs.calvin import CalvinNotInstalledError, CalvinSimulator
@@ -44,6 +46,7 @@ class CalvinExpert:
             raise ValueError(f"noise must not be negative, got {noise}")
         self._noise = noise
         self._rng = np.random.default_rng(seed)
+        self._push, self._push_left = np.zeros(6), 0
         self._servo = Servo()
         self._task: str | None = None
 
@@ -72,15 +75,21 @@ class CalvinExpert:
         return self._servo.action(self._next(self._task), self._view.hand, self._view.euler)
 
     def disturb(self, action: np.ndarray) -> np.ndarray:
-        """The action to execute in place of one from :meth:`action`, with the expert's noise.
+        """The action to execute in place of one from :meth:`action`: now and then a push.
 
-        Demonstrations that execute the noise and record the undisturbed action show how to come
-        back to the path (DART, Laskey et al. 2017, arXiv 1703.09327).
+        Demonstrations that execute the push and record the undisturbed action show how to come
+        back to the path (DART, Laskey et al. 2017, arXiv 1703.09327). A push begins at one step in
+        25 and adds the same Gaussian offset to the six arm dimensions for four steps. Noise at
+        every step would keep the expert hovering before each waypoint, and whoever clones it.
         """
         disturbed = action.copy()
-        if self._noise:
-            noisy = action[:6] + self._noise * self._rng.standard_normal(6)
-            disturbed[:6] = np.clip(noisy, -1.0, 1.0)
+        if self._noise and not self._push_left and self._rng.random() < PUSH_RATE:
+            self._push = self._noise * self._rng.standard_normal(6)
+            self._push_left = PUSH_STEPS
+        if self._push_left:
+            self._push_left -= 1
+            disturbed[:6] = np.clip(action[:6] + self._push, -1.0, 1.0)
+            self._servo.also_moved(disturbed[:6] - action[:6])
         return disturbed
 
     def _next(self, task: str) -> Target:

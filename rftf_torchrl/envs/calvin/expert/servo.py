@@ -84,3 +84,8 @@ class Servo:
         self._ahead = self._ahead + move
         self._before = pose
         return np.concatenate([move, [1.0 if target.gripper > 0 else -1.0]])
+
+    def also_moved(self, more: np.ndarray) -> None:
+        """Count what was executed [6] besides the last action."""
+        if self._ahead is not None:
+            self._ahead = self._ahead + more

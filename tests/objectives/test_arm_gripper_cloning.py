@@ -1,0 +1,73 @@
+"""The cloning loss of an arm with a gripper: hand-computed, masked, and able to learn."""
+
+import math
+import re
+
+import pytest
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+
+from rftf_torchrl import keys
+from rftf_torchrl.modules import EncoderConfig, arm_gripper_actor, gaussian_actor, small_vla
+from rftf_torchrl.objectives import ArmGripperCloningLoss
+
+
+def still_actor(loc, logit):
+    """Predicts the same for every row: two actions of a two-dimensional arm."""
+    network = TensorDictModule(
+        lambda x: (x.new_full((len(x), 2, 2), loc), x.new_full((len(x), 2), logit)),
+        ["x"],
+        ["arm_loc", "logits"],
+    )
+    return arm_gripper_actor(network, chunk_size=2, arm_dim=2)
+
+
+def demonstration(chunk):
+    data = TensorDict({"x": torch.zeros(len(chunk))}, [len(chunk)])
+    return data.set(keys.CHUNK, torch.tensor(chunk))
+
+
+def test_by_hand():
+    data = demonstration([[[0.5, -0.5, 1.0], [0.0, 1.0, -1.0]]])
+    loss = ArmGripperCloningLoss(still_actor(0.0, 2.0), gripper_coeff=0.5)(data)["loss_bc"]
+    opened, closed = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
+    expected = ((0.5 + 0.5 * opened) + (0.5 + 0.5 * closed)) / 2
+    torch.testing.assert_close(loss, torch.tensor(expected))
+
+
+def test_padding_does_not_count():
+    data = demonstration([[[0.5, -0.5, 1.0], [9.0, 9.0, -1.0]]])
+    data[keys.CHUNK_IS_PAD] = torch.tensor([[False, True]])
+    loss = ArmGripperCloningLoss(still_actor(0.0, 2.0))(data)["loss_bc"]
+    torch.testing.assert_close(loss, torch.tensor(0.5 + math.log(1 + math.exp(-2))))
+
+
+def test_another_policy_is_refused():
+    network = TensorDictModule(lambda x: x, ["x"], ["loc"])
+    actor = gaussian_actor(network, chunk_size=2, action_dim=3)
+    with pytest.raises(ValueError, match=re.escape("needs a policy that writes 'arm_loc'")):
+        ArmGripperCloningLoss(actor)
+
+
+def test_the_small_policy_learns_when_to_let_go():
+    torch.manual_seed(0)
+    config = EncoderConfig(image_size=None, state_dim=1, features=32, vocab_size=8)
+    actor = small_vla(config, chunk_size=1, action_dim=3, head="arm_gripper", init_scale=0.2)
+    state = torch.linspace(-1, 1, 64)[:, None]
+    data = TensorDict({keys.STATE: state}, [64])
+    data[keys.TOKENS] = torch.ones(64, 2, dtype=torch.long)
+    data[keys.TOKEN_MASK] = torch.ones(64, 2, dtype=torch.bool)
+    chunk = torch.cat([state, -state, torch.where(state >= 0, 1.0, -1.0)], -1)
+    data[keys.CHUNK] = chunk[:, None]
+    loss_module = ArmGripperCloningLoss(actor)
+    optimizer = torch.optim.Adam(actor.parameters(), lr=3e-3)
+    scale = actor(data.clone())["arm_scale"].clone()
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss_module(data)["loss_bc"].backward()
+        optimizer.step()
+    found = actor.get_dist(data.clone()).mode
+    assert float((found[..., :2] - chunk[:, None, :2]).abs().mean()) < 0.1
+    assert float((found[..., 2] == chunk[:, None, 2]).float().mean()) > 0.95
+    torch.testing.assert_close(actor(data.clone())["arm_scale"], scale)
