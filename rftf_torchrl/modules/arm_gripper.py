@@ -13,6 +13,7 @@ from tensordict.nn import (
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, constraints, kl_divergence, register_kl
+from torch.nn.functional import logsigmoid
 
 from rftf_torchrl import keys
 from rftf_torchrl.modules.actors import BoundedScale
@@ -101,8 +102,14 @@ class ChunkNormalBernoulli(Distribution):
 
 @register_kl(ChunkNormalBernoulli, ChunkNormalBernoulli)
 def _kl_normal_bernoulli(p: ChunkNormalBernoulli, q: ChunkNormalBernoulli) -> Tensor:
-    gripper = kl_divergence(p.gripper, q.gripper)
+    gripper = _kl_of_logits(p.gripper.logits, q.gripper.logits)
     return kl_divergence(p.arm, q.arm) + _summed(gripper, p.executed)
+
+
+def _kl_of_logits(p: Tensor, q: Tensor) -> Tensor:
+    """Of Bernoullis; torch's divergence is infinite where a probability rounds to 0 or 1."""
+    opened = torch.sigmoid(p) * (logsigmoid(p) - logsigmoid(q))
+    return opened + torch.sigmoid(-p) * (logsigmoid(-p) - logsigmoid(-q))
 
 
 def arm_gripper_actor(

@@ -98,3 +98,22 @@ def test_a_mean_of_another_size():
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         actor(TensorDict({"x": torch.zeros(2)}, [2]))
+
+
+def test_the_divergence_of_grippers_that_are_sure_is_finite():
+    """A probability that rounds to 0 or 1 makes torch's divergence of Bernoullis infinite."""
+    loc, scale = torch.zeros(3, 2, 4), torch.ones(3, 2, 4)
+    logits = torch.tensor([[30.0, -120.0], [5.0, 0.0], [-40.0, 2.0]], requires_grad=True)
+    other = torch.tensor([[31.0, -110.0], [-120.0, 0.0], [-40.0, 120.0]])
+    p = ChunkNormalBernoulli(loc, scale, logits)
+    q = ChunkNormalBernoulli(loc, scale, other)
+    found = kl_divergence(p, q)
+    p_5, p_2 = 1 / (1 + math.exp(-5)), 1 / (1 + math.exp(-2))
+    by_hand = [
+        0.0,
+        p_5 * (math.log(p_5) + 120) + (1 - p_5) * math.log(1 - p_5),
+        p_2 * math.log(p_2) + (1 - p_2) * (math.log(1 - p_2) + 120),
+    ]
+    torch.testing.assert_close(found, torch.tensor(by_hand), rtol=1e-5, atol=1e-6)
+    found.sum().backward()
+    assert torch.isfinite(logits.grad).all()
