@@ -111,7 +111,9 @@ def check_config(config: DictConfig) -> RunConfig:
             problems.append(f"env.tasks={tasks}: expected at least one task, each of them once")
         tuned = value("ppo.tasks")
         if tuned is not None and (not tuned or set(tuned) - set(tasks)):
-            problems.append(f"ppo.tasks={list(tuned)}: expected at least one task of env.tasks")
+            problems.append(
+                f"ppo.tasks={list(tuned)}: expected tasks of env.tasks; ppo.tasks=null tunes all"
+            )
     if value("env.wrist_size") is not None:
         if value("env.name") != "calvin":
             problems.append("env.wrist_size: Meta-World has no gripper camera")

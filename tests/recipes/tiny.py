@@ -36,6 +36,7 @@ CALVIN = [
     *(setting for setting in TINY if not setting.startswith(("env.", "demos."))),
     # The first task of the first training chain, and the last of it and first of the second.
     "env.tasks=[open_drawer,turn_off_lightbulb]",
+    "ppo.tasks=null",
     "env.horizon=3",
     "demos.per_task=1",
     "demos.held_out_per_task=0",
