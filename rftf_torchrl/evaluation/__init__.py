@@ -5,6 +5,7 @@ from __future__ import annotations
 from rftf_torchrl.evaluation.chain_comparison import chain_comparison_table, compare_chains
 from rftf_torchrl.evaluation.chain_report import ChainReport
 from rftf_torchrl.evaluation.chain_results import ChainResult
+from rftf_torchrl.evaluation.chain_seeds import compare_seeds
 from rftf_torchrl.evaluation.chains import evaluate_chains
 from rftf_torchrl.evaluation.comparison import compare_success, comparison_table
 from rftf_torchrl.evaluation.episodes import held_out_episodes, swapped_instructions
@@ -58,6 +59,7 @@ __all__ = [
     "ValueReport",
     "chain_comparison_table",
     "compare_chains",
+    "compare_seeds",
     "compare_success",
     "comparison_table",
     "evaluate_chains",

@@ -1,0 +1,156 @@
+"""Pool CALVIN runs of several seeds into one report.
+
+    python recipes/calvin_seeds.py outputs/calvin/seed* --out docs/results/calvin_state
+
+Reads what ``calvin.py baseline=sparse`` wrote into each folder; writes ``report.md``, a table of
+everything (``results.json``) and the learning curves to the folder ``--out``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from rftf_torchrl.evaluation import ChainReport, compare_seeds, markdown_table, run_report
+from rftf_torchrl.evaluation.report import percent
+from rftf_torchrl.training import prepare_output, write_json_atomic
+
+RUNS = {"cloned": None, "sparse": "sparse", "RFTF": "rftf"}
+"""Label of a policy, and the folder of its fine-tuning."""
+
+
+def load(folders: Sequence[Path]) -> dict[str, list[ChainReport]]:
+    """Every policy's evaluations, one a folder.
+
+    Raises:
+        FileNotFoundError: if a run has not finished; the message names the file.
+    """
+    return {
+        label: [ChainReport.load(folder / f"chains_{label}.json") for folder in folders]
+        for label in RUNS
+    }
+
+
+def lengths_table(found: dict[str, list[ChainReport]]) -> str:
+    rows = []
+    for label, reports in found.items():
+        longest = len(reports[0].in_a_row)
+        rates = [fmean(r.in_a_row[k]["rate"] for r in reports) for k in range(longest)]
+        by_seed = ", ".join(f"{r.average_length:.2f}" for r in reports)
+        mean = fmean(r.average_length for r in reports)
+        rows.append([label, *map(percent, rates), f"{mean:.3f}", by_seed])
+    header = ["policy", *(f"{k} in a row" for k in range(1, longest + 1))]
+    return markdown_table([*header, "average length", "by seed"], rows)
+
+
+def comparison_table(comparisons: dict[str, dict[str, Any]]) -> str:
+    def interval(bounds: Sequence[float]) -> str:
+        return f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
+
+    rows = [
+        [
+            label,
+            f"{found['difference']:+.3f}",
+            interval(found["over_chains"]),
+            interval(found["over_seeds"]),
+            ", ".join(f"{d:+.2f}" for d in found["by_seed"]),
+        ]
+        for label, found in comparisons.items()
+    ]
+    header = ["average length", "difference", "95% interval over chains", "over seeds", "by seed"]
+    return markdown_table(header, rows)
+
+
+def task_table(found: dict[str, list[ChainReport]]) -> str:
+    counts: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
+    for label, reports in found.items():
+        for report in reports:
+            for task, rate in report.tasks.items():
+                counts[task][label][0] += int(rate["successes"])
+                counts[task][label][1] += int(rate["trials"])
+    rows = [
+        [task, *(f"{done} / {tried}" for done, tried in (counts[task][label] for label in found))]
+        for task in sorted(counts)
+    ]
+    return markdown_table(["task", *found], rows)
+
+
+def curves(folders: Sequence[Path], path: Path, window: int = 5) -> None:
+    """Training success over environment steps: a thin line a seed, smoothed over iterations."""
+    figure, ax = plt.subplots(figsize=(7, 4.2))
+    for label, colour in (("sparse", "#d95f02"), ("rftf", "#1f6fb4")):
+        for number, folder in enumerate(folders):
+            with open(folder / label / "metrics.csv", newline="") as file:
+                rows = list(csv.DictReader(file))
+            steps = [float(row["env_steps"]) for row in rows]
+            success = [float(row["success"]) for row in rows]
+            smooth = [fmean(success[max(0, k + 1 - window) : k + 1]) for k in range(len(rows))]
+            name = {"rftf": "RFTF", "sparse": "sparse PPO"}[label] if not number else None
+            ax.plot(steps, success, ".", color=colour, alpha=0.25)
+            ax.plot(steps, smooth, color=colour, linewidth=1.8, alpha=0.9, label=name)
+    ax.set_xlabel("environment steps")
+    ax.set_ylabel("success of training episodes, sampled actions")
+    ax.set_title(f"Fine-tuning on CALVIN, {len(folders)} seeds, mean of {window} iterations")
+    ax.grid(alpha=0.25)
+    ax.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
+    found = load(folders)
+    pairs = [("cloned", "RFTF"), ("cloned", "sparse"), ("sparse", "RFTF")]
+    comparisons = {
+        f"{after} - {before}": compare_seeds(found[before], found[after]) for before, after in pairs
+    }
+    runs = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    prepare_output(out)
+    curves(folders, out / "learning_curves.png")
+    results = {
+        "seeds": [run["seed"] for run in runs],
+        "average_length": {k: [r.average_length for r in v] for k, v in found.items()},
+        "comparisons": comparisons,
+        "simulator_steps": [run["simulator_steps"] for run in runs],
+    }
+    write_json_atomic(out / "results.json", results)
+    used = [
+        [run["seed"], *(f"{run['simulator_steps'][label]:,}" for label in ("RFTF", "sparse"))]
+        for run in runs
+    ]
+    report = run_report(
+        f"CALVIN, seeds {', '.join(str(run['seed']) for run in runs)}",
+        {
+            "Success in a row": lengths_table(found),
+            "Paired differences": comparison_table(comparisons),
+            "Learning curves": "![Learning curves](learning_curves.png)",
+            "Simulator steps, rollouts of the value model included": markdown_table(
+                ["seed", "RFTF", "sparse"], used
+            ),
+            "Tasks of the chains, all seeds": task_table(found),
+            "Protocol": found["cloned"][0].protocol,
+        },
+    )
+    (out / "report.md").write_text(report)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    pool(arguments.folders, arguments.out)
+    print((arguments.out / "report.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The pooled report of several CALVIN runs, from files as calvin.py writes them."""
+
+import json
+
+import pytest
+
+from rftf_torchrl.evaluation import ChainReport, ChainResult
+
+pytestmark = pytest.mark.recipe
+
+TASKS = ("open_drawer", "close_drawer")
+
+
+def write_run(folder, seed, lengths):
+    folder.mkdir()
+    for label, numbers in lengths.items():
+        chains = (ChainResult(i, TASKS, (9, 9)[: n + 1], n) for i, n in enumerate(numbers))
+        ChainReport(tuple(chains)).save(folder / f"chains_{label}.json")
+    for name in ("rftf", "sparse"):
+        (folder / name).mkdir()
+        (folder / name / "metrics.csv").write_text(
+            "step,success,env_steps\n0,0.25,100\n1,0.5,200\n"
+        )
+    steps = {"demonstrations": 5, "RFTF": 1200, "sparse": 1234}
+    (folder / "results.json").write_text(json.dumps({"seed": seed, "simulator_steps": steps}))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    made = [tmp_path / "seed3", tmp_path / "seed4"]
+    write_run(made[0], 3, {"cloned": (0, 1), "sparse": (1, 1), "RFTF": (2, 1)})
+    write_run(made[1], 4, {"cloned": (1, 1), "sparse": (1, 1), "RFTF": (1, 2)})
+    return made
+
+
+def test_the_report(folders, tmp_path):
+    from calvin_seeds import pool
+
+    out = tmp_path / "report"
+    results = pool(folders, out)
+    assert results["seeds"] == [3, 4]
+    assert results["comparisons"]["RFTF - cloned"]["by_seed"] == [1.0, 0.5]
+    assert results["comparisons"]["sparse - cloned"]["difference"] == 0.25
+    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results))
+    text = (out / "report.md").read_text()
+    assert "# CALVIN, seeds 3, 4" in text
+    assert "| RFTF | 100.0% | 50.0% | 1.500 | 1.50, 1.50 |" in text
+    assert "| open_drawer | 3 / 4 | 4 / 4 | 4 / 4 |" in text
+    assert (out / "learning_curves.png").stat().st_size > 5000
+
+
+def test_a_run_that_has_not_finished(folders, tmp_path):
+    from calvin_seeds import pool
+
+    (folders[1] / "chains_RFTF.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"seed4.*chains_RFTF\.json"):
+        pool(folders, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
