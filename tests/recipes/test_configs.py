@@ -73,6 +73,12 @@ def test_settings_that_calvin_does_not_have_are_refused(configure):
         configure("env=calvin", "env.tasks=[drawer-open]", "env.action_repeat=3", "demos.scenes=AE")
 
 
+@pytest.mark.parametrize("tasks", ["[]", "[drawer-open,fly]"])
+def test_only_tasks_of_the_run_are_tuned(configure, tasks):
+    with pytest.raises(ConfigError, match=r"ppo\.tasks=\[.*\]: expected tasks of env\.tasks"):
+        configure("env.tasks=[drawer-open]", f"ppo.tasks={tasks}", "output=x")
+
+
 def test_a_typo_is_refused(configure):
     with pytest.raises(ConfigCompositionException, match=r"ppo\.iteratons"):
         configure("ppo.iteratons=3")

@@ -249,17 +249,38 @@ def test_evaluate(cloned):
     assert written["episodes"] == results["success"]["episodes"]
 
 
-def test_token_policy(configure, tmp_path):
+@pytest.mark.parametrize("policy", ["tokens", "arm_gripper"])
+def test_other_heads(configure, tmp_path, policy):
     from collect_demos import collect
     from finetune import finetune
     from train_bc import clone
     from train_value import train_value
 
-    config = configure(*TINY, "policy=tokens", f"output={tmp_path}")
+    config = configure(*TINY, f"policy={policy}", f"output={tmp_path}")
     collect(config)
     clone(config)
     train_value(config)
     assert finetune(config)["env_steps"] > 0
+
+
+def test_some_of_the_tasks_are_tuned(configure, tmp_path):
+    from collect_demos import collect
+    from finetune import finetune, training_episodes
+    from train_bc import clone
+    from train_value import rollout_episodes, train_value
+
+    config = configure(
+        *TINY, "ppo.tasks=[window-close]", "value=ranking_rollouts", f"output={tmp_path}"
+    )
+    episodes = training_episodes(config, 0) + rollout_episodes(config)
+    assert {episode.task for episode in episodes} == {"window-close"}
+    collect(config)
+    clone(config)
+    train_value(config)
+    finetune(config)
+    header = (tmp_path / "rftf" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert "success/window-close" in header
+    assert "success/window-open" not in header
 
 
 def test_missing_policy_says_what_to_run(configure, tmp_path):
