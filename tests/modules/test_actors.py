@@ -188,7 +188,7 @@ def test_a_torchrl_vla_collects_on_a_torchrl_environment():
         ),
         (
             lambda: small_vla(CONFIG, chunk_size=4, action_dim=2, head="diffusion"),
-            "head must be 'gaussian', 'tokens' or 'flow', got 'diffusion'.",
+            "head must be 'gaussian', 'arm_gripper', 'tokens' or 'flow', got 'diffusion'.",
         ),
         (
             lambda: BoundedScale((4, 2), init=0.3, bounds=(0.05, 1.0))(torch.zeros(2, 3, 2)),
