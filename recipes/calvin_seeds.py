@@ -20,11 +20,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from rftf_torchrl.evaluation import ChainReport, compare_seeds, markdown_table, run_report
+from rftf_torchrl.evaluation._figures import BLUE, ORANGE
 from rftf_torchrl.evaluation.report import percent
 from rftf_torchrl.training import prepare_output, write_json_atomic
 
-RUNS = {"cloned": None, "sparse": "sparse", "RFTF": "rftf"}
-"""Label of a policy, and the folder of its fine-tuning."""
+POLICIES = ("cloned", "sparse", "RFTF")
 
 
 def load(folders: Sequence[Path]) -> dict[str, list[ChainReport]]:
@@ -35,7 +35,7 @@ def load(folders: Sequence[Path]) -> dict[str, list[ChainReport]]:
     """
     return {
         label: [ChainReport.load(folder / f"chains_{label}.json") for folder in folders]
-        for label in RUNS
+        for label in POLICIES
     }
 
 
@@ -86,16 +86,16 @@ def task_table(found: dict[str, list[ChainReport]]) -> str:
 def curves(folders: Sequence[Path], path: Path, window: int = 5) -> None:
     """Training success over environment steps: a thin line a seed, smoothed over iterations."""
     figure, ax = plt.subplots(figsize=(7, 4.2))
-    for label, colour in (("sparse", "#d95f02"), ("rftf", "#1f6fb4")):
+    for name, label, colour in (("sparse", "sparse PPO", ORANGE), ("rftf", "RFTF", BLUE)):
         for number, folder in enumerate(folders):
-            with open(folder / label / "metrics.csv", newline="") as file:
+            with open(folder / name / "metrics.csv", newline="") as file:
                 rows = list(csv.DictReader(file))
             steps = [float(row["env_steps"]) for row in rows]
             success = [float(row["success"]) for row in rows]
             smooth = [fmean(success[max(0, k + 1 - window) : k + 1]) for k in range(len(rows))]
-            name = {"rftf": "RFTF", "sparse": "sparse PPO"}[label] if not number else None
             ax.plot(steps, success, ".", color=colour, alpha=0.25)
-            ax.plot(steps, smooth, color=colour, linewidth=1.8, alpha=0.9, label=name)
+            shown = None if number else label
+            ax.plot(steps, smooth, color=colour, linewidth=1.8, alpha=0.9, label=shown)
     ax.set_xlabel("environment steps")
     ax.set_ylabel("success of training episodes, sampled actions")
     ax.set_title(f"Fine-tuning on CALVIN, {len(folders)} seeds, mean of {window} iterations")

@@ -22,7 +22,7 @@ from pathlib import Path
 import hydra
 import torch
 from policies import add_adapters, build_critic, fit_in_memory
-from simulators import episode_collector, task_of, tuned_tasks
+from simulators import episode_collector, task_names, tuned_tasks
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import nn
@@ -208,7 +208,7 @@ def finetune(
         storage=LazyTensorStorage(most_decisions, device=device), batch_size=settings.minibatch
     )
 
-    names = {task_of(config, task).id: task for task in tuned_tasks(config)}
+    names = task_names(config, tuned_tasks(config))
     progress = {"env_steps": 0, "crashed": 0}
     checkpoints = RunCheckpoints(
         folder / "checkpoints",

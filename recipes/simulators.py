@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -27,8 +27,9 @@ def task_of(config: RunConfig, name: str) -> Task | CalvinTask:
     return calvin_task(name) if is_calvin(config) else metaworld_task(name)
 
 
-def task_names(config: RunConfig) -> dict[int, str]:
-    return {task_of(config, name).id: name for name in config.env.tasks}
+def task_names(config: RunConfig, tasks: Sequence[str] | None = None) -> dict[int, str]:
+    """Names by number, of some tasks or of all."""
+    return {task_of(config, name).id: name for name in tasks or config.env.tasks}
 
 
 def tuned_tasks(config: RunConfig) -> list[str]:

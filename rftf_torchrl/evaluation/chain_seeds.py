@@ -65,11 +65,11 @@ def compare_seeds(
                     f"evaluation {number} lacks chains that the first one has, or has more; "
                     "expected the same chains for every seed"
                 )
-    gains = [
-        {r.index: r.length - old.length for r, old in zip(new.results, was.results, strict=True)}
-        for was, new in pairs
-    ]
-    by_chain = [fmean(gain[index] for gain in gains) for index in sorted(indices)]
+    gained = dict.fromkeys(sorted(indices), 0.0)
+    for old, new in pairs:
+        for sign, report in ((-1, old), (1, new)):
+            for result in report.results:
+                gained[result.index] += sign * result.length / len(pairs)
     by_seed = [found["difference"] for found in compared]
     over_seeds = (math.nan, math.nan)
     if len(pairs) > 1:
@@ -86,6 +86,6 @@ def compare_seeds(
         "after": fmean(found["after"] for found in compared),
         "difference": fmean(by_seed),
         "by_seed": by_seed,
-        "over_chains": mean_interval(by_chain, confidence),
+        "over_chains": mean_interval(list(gained.values()), confidence),
         "over_seeds": over_seeds,
     }

@@ -57,16 +57,6 @@ def test_simulator_steps_are_counted(run):
     assert 0 < rollouts < steps["RFTF"]
 
 
-def test_rollouts_of_the_value_model_come_out_of_the_budget(configure):
-    from calvin import after_rollouts
-
-    config = configure(*CALVIN, "output=x", "ppo.env_steps=1000")
-    assert after_rollouts(config, 300).ppo.env_steps == 700
-    assert after_rollouts(configure(*CALVIN, "output=x"), 300).ppo.env_steps is None
-    with pytest.raises(ValueError, match="the value model's rollouts took 1,000 steps"):
-        after_rollouts(config, 1000)
-
-
 def test_fine_tuning_starts_where_the_experts_tasks_began(run):
     config, _ = run
     bank = StateBank.load(Path(config.output, "states.npz"))
