@@ -3,10 +3,9 @@
     python recipes/collect_demos.py env=calvin_state output=outputs/calvin
 
 Writes ``<output>/calvin/{training,validation}`` in CALVIN's own format, ``<output>/demos`` as the
-other recipes read it, and ``<output>/states.npz``: where every task of the training chains began,
-for fine-tuning to start its episodes there. Where fine-tuning has another scene than the
-demonstrations (ABC->D), further chains are walked in it for that. None of it is a scene of the
-benchmark.
+other recipes read it, and ``<output>/states.npz``: where every task of further chains began, in the
+scene of fine-tuning, which starts its episodes there. A cloned policy knows the demonstrations' own
+starts by heart and has little to learn from them. None of it is a scene of the benchmark.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from simulators import states_file
+from simulators import states_file, tuned_tasks
 
 from rftf_torchrl.configs import RunConfig
 from rftf_torchrl.data.calvin import CalvinWriter, absolute_action, to_demonstrations
@@ -65,33 +64,36 @@ def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str | None) -
     writer.end_episode()
 
 
-def states_elsewhere(config: RunConfig) -> tuple[list[RecordedTask], int]:
-    """Walk chains in the scene of fine-tuning, of which only the tasks' first states are kept."""
+def collect_starts(config: RunConfig) -> int:
+    """Walk chains that gave no demonstration, keep where each task began, and return the steps."""
     seed = derive_seed(config.seed, "chains", "states") % 2**31
     jobs = [
         ChainToRecord(chain, seed + number, scene=config.env.scene)
-        for number, chain in enumerate(training_sequences(seed, config.demos.chains))
+        for number, chain in enumerate(training_sequences(seed, config.demos.start_chains))
     ]
     starts: list[RecordedTask] = []
-    with progress_bar(len(jobs), f"states in {config.env.scene}") as bar:
+    with progress_bar(len(jobs), f"starts in {config.env.scene}") as bar:
         for tasks in record_chains(jobs, workers=config.collector.workers):
-            starts += [task for task in tasks if task.task in config.env.tasks]
+            starts += [task for task in tasks if task.task in tuned_tasks(config)]
             bar.update()
-    return starts, sum(len(task.actions) for task in starts)
-
-
-def save_states(tasks: list[RecordedTask], path: Path) -> None:
+    missing = set(tuned_tasks(config)) - {task.task for task in starts}
+    if missing:
+        raise ValueError(
+            f"no task of {len(jobs)} chains was {', '.join(sorted(missing))}, so fine-tuning could "
+            "not start there: raise demos.start_chains, or leave these tasks out of ppo.tasks"
+        )
     StateBank(
-        np.stack([task.robot_obs[0] for task in tasks]),
-        np.stack([task.scene_obs[0] for task in tasks]),
-        np.array([get_task(task.task).id for task in tasks]),
-        np.array([task.depth for task in tasks]),
-        tasks[0].scene,
-    ).save(path)
+        np.stack([task.robot_obs[0] for task in starts]),
+        np.stack([task.scene_obs[0] for task in starts]),
+        np.array([get_task(task.task).id for task in starts]),
+        np.array([task.depth for task in starts]),
+        config.env.scene,
+    ).save(states_file(config))
+    return sum(len(task.actions) for task in starts)
 
 
-def record_split(config: RunConfig, split: str, root: Path) -> tuple[list[RecordedTask], int]:
-    """Walk the split's chains; of each task, write ``per_task`` recordings, as many a scene."""
+def record_split(config: RunConfig, split: str, root: Path) -> int:
+    """Walk the split's chains and write ``per_task`` of each task, as many a scene."""
     training = split == "training"
     per_task = config.demos.per_task if training else config.demos.held_out_per_task
     sentences = load_sentences(config.env.checkout, split) if config.env.checkout else {}
@@ -99,7 +101,6 @@ def record_split(config: RunConfig, split: str, root: Path) -> tuple[list[Record
     rng = np.random.default_rng(derive_seed(config.seed, "sentences", split))
     kept: Counter[tuple[str, str]] = Counter()
     share = -(-per_task // len({job.scene for job in jobs}))
-    starts: list[RecordedTask] = []
     steps, whole = 0, 0
     with (
         CalvinWriter(root, split, scene=jobs[0].scene) as writer,
@@ -111,10 +112,8 @@ def record_split(config: RunConfig, split: str, root: Path) -> tuple[list[Record
             whole += len(tasks) == len(job.chain.tasks)
             for task in tasks:
                 steps += len(task.actions)
-                if task.task not in config.env.tasks:
-                    continue
-                starts.append(task)
-                if kept[job.scene, task.task] < share:
+                wanted = share if task.task in config.env.tasks else 0
+                if kept[job.scene, task.task] < wanted:
                     kept[job.scene, task.task] += 1
                     choices = sentences.get(task.task, [get_task(task.task).instruction])
                     write_task(writer, task, str(rng.choice(choices)))
@@ -132,31 +131,26 @@ def record_split(config: RunConfig, split: str, root: Path) -> tuple[list[Record
         )
     if lacking:
         logger.warning("fewer than %d %s demonstrations: %s", per_task, split, lacking)
-    return starts, steps
+    return steps
 
 
 def collect_calvin(config: RunConfig, out: Path) -> int:
     """Record what is missing, and return the control steps used."""
     root = Path(config.output, "calvin")
     steps = 0
-    splits = ["training"] + ["validation"] * (config.demos.held_out_per_task > 0)
-    for split in splits:
-        if not (root / split).exists():
-            starts, used = record_split(config, split, root)
-            steps += used
-            here = [task for task in starts if task.scene == config.env.scene]
-            if split == "training" and here:
-                save_states(here, states_file(config))
+    if not out.exists():
+        splits = ["training"] + ["validation"] * (config.demos.held_out_per_task > 0)
+        for split in splits:
+            if not (root / split).exists():
+                steps += record_split(config, split, root)
+        to_demonstrations(
+            root,
+            out,
+            split=splits,
+            image_size=config.env.image_size,
+            wrist_size=config.env.wrist_size,
+            tasks=config.env.tasks,
+        )
     if not states_file(config).exists():
-        starts, used = states_elsewhere(config)
-        steps += used
-        save_states(starts, states_file(config))
-    to_demonstrations(
-        root,
-        out,
-        split=splits,
-        image_size=config.env.image_size,
-        wrist_size=config.env.wrist_size,
-        tasks=config.env.tasks,
-    )
+        steps += collect_starts(config)
     return steps

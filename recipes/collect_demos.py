@@ -55,9 +55,10 @@ def collect(config: RunConfig) -> int:
     if root.exists():
         found = load_demonstrations(root)
         logger.info("%s has %d episodes already", root, len(found.episodes))
-        return 0
     if is_calvin(config):
         return collect_calvin(config, root)
+    if root.exists():
+        return 0
     steps = 0
     tasks = [get_task(name) for name in config.env.tasks]
     wanted = {"train": config.demos.per_task, "test": config.demos.held_out_per_task}

@@ -65,9 +65,10 @@ class DemosConfig:
         noise: standard deviation of the noise added to the actions that the expert executes; the
             recorded actions are without it.
         path: where they are or go; null for ``demos`` in the output folder.
-        chains: CALVIN: chains that the expert walks, from which the demonstrations are taken and
-            whose tasks' first states are where fine-tuning starts its episodes.
+        chains: CALVIN: chains that the expert walks, from which the demonstrations are taken.
         held_out_chains: CALVIN: further chains, to judge the value model.
+        start_chains: CALVIN: further chains, whose tasks' first states are where fine-tuning starts
+            its episodes.
         scenes: CALVIN: letters of the scenes they are recorded in, e.g. ``"ABC"``; null for the
             scene of fine-tuning.
     """
@@ -78,6 +79,7 @@ class DemosConfig:
     path: str | None = None
     chains: int = 300
     held_out_chains: int = 40
+    start_chains: int = 300
     scenes: str | None = None
 
 

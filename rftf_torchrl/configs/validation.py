@@ -53,6 +53,7 @@ _AT_LEAST_ONE = (
     "evaluation.chains",
     "evaluation.steps_per_subtask",
     "demos.chains",
+    "demos.start_chains",
 )
 _NOT_NEGATIVE = (
     "collector.workers",

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import CALVIN
 
@@ -57,12 +58,17 @@ def test_simulator_steps_are_counted(run):
     assert 0 < rollouts < steps["RFTF"]
 
 
-def test_fine_tuning_starts_where_the_experts_tasks_began(run):
+def test_fine_tuning_starts_where_tasks_of_other_chains_began(run):
+    """The cloned policy knows the starts of its demonstrations by heart."""
     config, _ = run
     bank = StateBank.load(Path(config.output, "states.npz"))
     assert bank.scene == "D"
     assert all(bank.count(task) for task in config.env.tasks)
     assert len(bank) == sum(map(bank.count, config.env.tasks))
+    files = Path(config.output, "calvin", "training").glob("episode_*.npz")
+    cloned = np.stack([np.load(file)["scene_obs"] for file in files])
+    distances = np.abs(cloned[:, None, 6:] - bank.scene_obs[None, :, 6:]).max(axis=-1)
+    assert distances.min() > 1e-3
 
 
 def test_a_finished_run_is_read_and_not_repeated(run):

@@ -41,6 +41,7 @@ CALVIN = [
     "demos.per_task=1",
     "demos.held_out_per_task=0",
     "demos.chains=2",
+    "demos.start_chains=3",
     "evaluation.chains=2",
     "evaluation.steps_per_subtask=8",
 ]
