@@ -16,6 +16,7 @@ import csv
 import logging
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from rftf_torchrl.evaluation import (
 )
 from rftf_torchrl.modules import (
     FrozenFeatures,
+    PolicySpecProtocol,
     TemporalValueModel,
     cache_features,
     load_policy,
@@ -138,27 +140,28 @@ def refuse_used_folder(config: RunConfig) -> None:
         )
 
 
-def finetune(
-    config: RunConfig,
-    clock: PhaseClock | None = None,
-    on_iteration: Callable[[int, nn.Module, dict[str, int]], None] | None = None,
-) -> dict:
-    """Run the fine-tuning and return where it ended; progress lands in the output folder.
+@dataclass(frozen=True)
+class Learner:
+    """What learns, and what it learns from."""
 
-    ``on_iteration(iterations, policy, progress)`` is called after each iteration.
-    """
-    refuse_used_folder(config)
-    clock = clock or PhaseClock()
-    device = resolve_device(config.device)
-    seed_everything(derive_seed(config.seed, "finetune"))
-    settings, name = config.ppo, run_name(config)
-    folder = prepare_output(Path(config.output, name))
+    policy: nn.Module
+    spec: PolicySpecProtocol
+    critic: nn.Module | None
+    value_model: TensorDictModuleBase | None
+    reward: ValueReward
+    gae: nn.Module
+    loss: RFTFPPOLoss
+    optimizer: torch.optim.Optimizer
+
+
+def make_learner(config: RunConfig, device: torch.device) -> Learner:
+    """The cloned policy with all that its fine-tuning needs."""
+    settings = config.ppo
     policy, spec = load_policy(policy_file(config))
     critic = build_critic(config, policy, spec)
-    adapted = config.policy.lora_rank is not None
     add_adapters(config, policy)
     policy.to(device)
-    reference = "adapters_off" if adapted else deepcopy(policy)
+    reference = "adapters_off" if config.policy.lora_rank is not None else deepcopy(policy)
     fit_in_memory(config, policy)
     if critic is not None:
         critic.to(device)
@@ -192,7 +195,6 @@ def finetune(
         loss_critic_type="l2",
         normalize_advantage=False,
     ).to(device)
-    del reference  # the loss has a copy of its own
     groups = [
         {
             "params": [p for p in policy.parameters() if p.requires_grad],
@@ -202,12 +204,56 @@ def finetune(
     if critic is not None:
         groups.append({"params": list(critic.parameters()), "lr": settings.critic_learning_rate})
     optimizer = torch.optim.Adam(groups, eps=1e-5)
+    return Learner(policy, spec, critic, value_model, reward, gae, loss_module, optimizer)
 
+
+def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) -> TensorDictBase:
+    """Rewards, values, advantages, and what else the loss reads of a batch of episodes."""
+    settings, policy = config.ppo, learner.policy
+    data = learner.reward(label_outcomes(data))
+    add_state_values(config, data, learner.critic)
+    if config.critic == "group":
+        data = group_advantage(data, settings.group_size)
+    else:
+        data = learner.gae(data)
+    with autocast(data.device, config.precision):
+        if any(isinstance(module, FrozenFeatures) for module in policy.modules()):
+            data = cache_features(policy, data, minibatch=settings.minibatch)
+        data = mark_executed(data, policy, minibatch=settings.minibatch)
+        data = learner.loss.add_reference(data, minibatch=settings.minibatch)
+    check_finite(data, [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE])
+    return data
+
+
+def make_buffer(config: RunConfig, device: torch.device) -> TensorDictReplayBuffer:
+    """Holds the decisions of one iteration."""
     most_decisions = len(training_episodes(config, 0)) * config.env.horizon
-    buffer = TensorDictReplayBuffer(
-        storage=LazyTensorStorage(most_decisions, device=device), batch_size=settings.minibatch
+    return TensorDictReplayBuffer(
+        storage=LazyTensorStorage(most_decisions, device=device), batch_size=config.ppo.minibatch
     )
 
+
+def finetune(
+    config: RunConfig,
+    clock: PhaseClock | None = None,
+    on_iteration: Callable[[int, nn.Module, dict[str, int]], None] | None = None,
+) -> dict:
+    """Run the fine-tuning and return where it ended; progress lands in the output folder.
+
+    ``on_iteration(iterations, policy, progress)`` is called after each iteration.
+    """
+    refuse_used_folder(config)
+    clock = clock or PhaseClock()
+    device = resolve_device(config.device)
+    seed_everything(derive_seed(config.seed, "finetune"))
+    settings, name = config.ppo, run_name(config)
+    folder = prepare_output(Path(config.output, name))
+    learner = make_learner(config, device)
+    policy, spec, critic = learner.policy, learner.spec, learner.critic
+    value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer
+    adapted = config.policy.lora_rank is not None
+
+    buffer = make_buffer(config, device)
     names = task_names(config, tuned_tasks(config))
     progress = {"env_steps": 0, "crashed": 0}
     checkpoints = RunCheckpoints(
@@ -239,21 +285,7 @@ def finetune(
             progress["crashed"] += collector.crashed
             collector.crashed = 0
             with clock(f"{name}: rewards and values"):
-                data = reward(label_outcomes(data).to(device))
-                add_state_values(config, data, critic)
-                if config.critic == "group":
-                    data = group_advantage(data, settings.group_size)
-                else:
-                    data = gae(data)
-                with autocast(device, config.precision):
-                    if any(isinstance(module, FrozenFeatures) for module in policy.modules()):
-                        data = cache_features(policy, data, minibatch=settings.minibatch)
-                    data = mark_executed(data, policy, minibatch=settings.minibatch)
-                    data = loss_module.add_reference(data, minibatch=settings.minibatch)
-                check_finite(
-                    data,
-                    [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE],
-                )
+                data = add_advantages(config, learner, data.to(device))
             metrics = {**success_rates(data, names), **progress}
             if value_model is not None:
                 metrics |= exploitation_watch(data)

@@ -38,6 +38,7 @@ from rftf_torchrl.functional.progress import (
 from rftf_torchrl.functional.ranking import temporal_ranking_loss
 from rftf_torchrl.functional.resampling import bootstrap_counts, percentile_interval
 from rftf_torchrl.functional.shaping import potential_shaping
+from rftf_torchrl.functional.surrogate import surrogate_gain
 
 __all__ = [
     "OutcomePools",
@@ -63,6 +64,7 @@ __all__ = [
     "roc_auc",
     "spread_evenly",
     "steps_to_level",
+    "surrogate_gain",
     "temporal_ranking_loss",
     "tool_to_world",
     "value_order_correlation",

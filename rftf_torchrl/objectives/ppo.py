@@ -188,6 +188,21 @@ class RFTFPPOLoss(ClipPPOLoss):
         tensordict.set(self.tensor_keys.reference, found)
         return tensordict
 
+    @torch.no_grad()
+    def log_ratio(self, tensordict: TensorDictBase, *, minibatch: int = 256) -> Tensor:
+        """How much more probable the policy makes the data's actions now than when it chose them.
+
+        Args:
+            tensordict: decisions [N] with the policy's inputs, action and log-probability.
+            minibatch: decisions per forward pass.
+
+        Returns:
+            Log-probability now minus that in the data, float32 [N].
+        """
+        pieces = [piece.copy() for piece in tensordict.reshape(-1).split(minibatch)]
+        ratios = [super(RFTFPPOLoss, self)._log_weight(piece, piece.shape)[0] for piece in pieces]
+        return torch.cat(ratios).squeeze(-1)
+
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Computes the loss terms.
