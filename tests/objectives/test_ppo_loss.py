@@ -313,3 +313,16 @@ def test_a_missing_reference_tells_what_to_call():
         "kl_coeff is 0.1, and the data hold no reference distribution at 'reference': call "
         "add_reference(tensordict) once before the update epochs, or set kl_coeff=0.",
     )
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_log_ratio_is_of_the_actions_in_the_data(head):
+    actor = policy(head)
+    data = decisions(actor)
+    loss = RFTFPPOLoss(actor, kl_coeff=0)
+    torch.testing.assert_close(loss.log_ratio(data), torch.zeros(6))
+    moved(actor)
+    expected = actor.get_dist(data.copy()).log_prob(data[keys.CHUNK]) - data[keys.LOG_PROB]
+    found = loss.log_ratio(data, minibatch=4)
+    torch.testing.assert_close(found, expected.detach())
+    assert not found.requires_grad
