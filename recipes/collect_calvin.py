@@ -72,8 +72,10 @@ def collect_starts(config: RunConfig) -> int:
         for number, chain in enumerate(training_sequences(seed, config.demos.start_chains))
     ]
     starts: list[RecordedTask] = []
+    steps = 0
     with progress_bar(len(jobs), f"starts in {config.env.scene}") as bar:
         for tasks in record_chains(jobs, workers=config.collector.workers):
+            steps += sum(len(task.actions) for task in tasks)
             starts += [task for task in tasks if task.task in tuned_tasks(config)]
             bar.update()
     missing = set(tuned_tasks(config)) - {task.task for task in starts}
@@ -89,7 +91,7 @@ def collect_starts(config: RunConfig) -> int:
         np.array([task.depth for task in starts]),
         config.env.scene,
     ).save(states_file(config))
-    return sum(len(task.actions) for task in starts)
+    return steps
 
 
 def record_split(config: RunConfig, split: str, root: Path) -> int:

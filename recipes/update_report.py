@@ -1,13 +1,14 @@
 """Report whether what PPO learns from some episodes holds for others, before a long run.
 
-    python recipes/update_report.py output=outputs/run reward=sparse
+    python recipes/update_report.py output=outputs/run                    # RFTF and plain PPO
+    python recipes/update_report.py output=outputs/run reward=sparse      # plain PPO alone
     python recipes/update_report.py output=outputs/run ppo.episodes_per_task=40
 
-Plays two batches of training episodes with the cloned policy (and those before them in which only
-the critic learns), updates on the first as an iteration of ``finetune.py`` does, and measures the
-surrogate objective's gain on both. The first gains whatever it holds, chance included. If the
-second gains nothing, more iterations like this one move the policy without aim: give an iteration
-more episodes, or learn what is lacking in another way.
+Plays batches of training episodes with the cloned policy: some in which only the critic learns, one
+to update on as an iteration of ``finetune.py`` does, and one held out. An update gains on its own
+episodes whatever they hold, chance included. What it gains on the held-out ones, in *success*, it
+has learned: the yardstick is the same for every arm, and the difference of two is paired. If that
+is nothing, more iterations like this one move the policy without aim.
 
 Writes ``<output>/update_report.json``.
 """
@@ -15,23 +16,31 @@ Writes ``<output>/update_report.json``.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
+import torch
 from finetune import (
+    Learner,
     add_advantages,
     make_buffer,
     make_learner,
+    run_name,
     simulator_steps,
     training_episodes,
     update,
 )
+from policies import acting_policy
 from simulators import episode_collector
+from tensordict import TensorDictBase
+from train_bc import policy_file
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs import RunConfig, register, start_run
+from rftf_torchrl.configs import RewardConfig, RunConfig, register, start_run
 from rftf_torchrl.evaluation import markdown_table
 from rftf_torchrl.functional import surrogate_gain
+from rftf_torchrl.objectives import make_gae
 from rftf_torchrl.training import (
     derive_seed,
     progress_bar,
@@ -43,63 +52,94 @@ from rftf_torchrl.training import (
 logger = logging.getLogger("update_report")
 
 
-def report_update(config: RunConfig) -> dict:
-    seed_everything(derive_seed(config.seed, "finetune"))
-    device = resolve_device(config.device)
-    learner = make_learner(config, device)
-    warmup = config.ppo.critic_warmup if learner.critic is not None else 0
+def play_batches(config: RunConfig, count: int) -> list[TensorDictBase]:
+    """The episodes of the first iterations, all of them of the cloned policy."""
+    policy, spec = acting_policy(config, policy_file(config))
     played = []
     with (
-        episode_collector(config, "train", learner.policy, learner.spec) as collector,
-        progress_bar(range(warmup + 2), "batches") as bar,
+        episode_collector(config, "train", policy, spec) as collector,
+        progress_bar(range(count), "batches") as bar,
     ):
         for number in bar:
             seed = derive_seed(config.seed, "noise", number)
             played.append(collector.collect(training_episodes(config, number), seed=seed))
-    buffer = make_buffer(config, device)
-    arguments = config, learner.loss, learner.optimizer, buffer
-    for number, data in enumerate(played[:warmup]):
-        batch = add_advantages(config, learner, data.to(device))
-        update(*arguments, batch, number, train_policy=False)
-    batches = {
-        name: add_advantages(config, learner, data.to(device))
-        for name, data in zip(("updated on", "held out"), played[warmup:], strict=True)
-    }
-    metrics = update(*arguments, batches["updated on"], warmup, train_policy=True)
+    return played
 
-    gains = {}
-    for name, batch in batches.items():
-        ratio = learner.loss.log_ratio(batch, minibatch=config.ppo.minibatch)
-        advantage, episode = batch[keys.ADVANTAGE].reshape(-1), batch[keys.TRAJECTORY].reshape(-1)
-        gain, low, high = surrogate_gain(ratio, advantage, episode)
-        ends = batch["next", "done"]
-        gains[name] = {
-            "gain": gain,
-            "interval": [low, high],
-            "kl": float((ratio.exp() - 1 - ratio).mean()),
-            "episodes": int(ends.sum()),
-            "success": float(batch["next", keys.SUCCESS][ends].float().mean()),
+
+def success_advantage(config: RunConfig, learner: Learner, data: TensorDictBase) -> torch.Tensor:
+    """Discounted success to come less what plain PPO's critic expects, standardised, [N]."""
+    gae = make_gae(gamma=config.ppo.gamma, lmbda=1.0, average_gae=True, reward_key=keys.REWARD)
+    data = add_advantages(config, replace(learner, gae=gae), data.clone())
+    return data[keys.ADVANTAGE].reshape(-1)
+
+
+def measured(gain: tuple[float, float, float]) -> dict:
+    return {"gain": gain[0], "interval": list(gain[1:])}
+
+
+def report_update(config: RunConfig) -> dict:
+    device = resolve_device(config.device)
+    plain = replace(config, reward=RewardConfig(dense_weight=0.0), critic="learned")
+    arms = {run_name(arm): arm for arm in (plain, config)}
+    warmup = config.ppo.critic_warmup
+    played = [data.to(device) for data in play_batches(config, warmup + 2)]
+    held_out, buffer = played[-1], make_buffer(config, device)
+    episode = held_out[keys.TRAJECTORY].reshape(-1)
+    found, ratios = {}, {}
+    for name, arm in arms.items():
+        seed_everything(derive_seed(config.seed, "finetune"))
+        learner = make_learner(arm, device)
+        parts = learner.loss, learner.optimizer, buffer
+        for number, data in enumerate(played[:warmup]):
+            if learner.critic is not None:
+                batch = add_advantages(arm, learner, data.clone())
+                update(arm, *parts, batch, number, train_policy=False)
+        batch = add_advantages(arm, learner, played[warmup].clone())
+        metrics = update(arm, *parts, batch, warmup, train_policy=True)
+        if name == "sparse":
+            advantage = success_advantage(plain, learner, held_out)
+        ratios[name] = learner.loss.log_ratio(add_advantages(arm, learner, held_out.clone()))
+        own = learner.loss.log_ratio(batch), batch[keys.ADVANTAGE].reshape(-1)
+        found[name] = {
+            "own": measured(surrogate_gain(*own, batch[keys.TRAJECTORY].reshape(-1))),
+            "held_out": measured(surrogate_gain(ratios[name], advantage, episode)),
+            "kl": float((ratios[name].exp() - 1 - ratios[name]).mean()),
+            "clip_fraction": metrics["clip_fraction"],
         }
+    ends = held_out["next", "done"]
     report = {
-        "batches": gains,
-        "clip_fraction": metrics["clip_fraction"],
+        "arms": found,
+        "episodes": int(ends.sum()),
+        "success": float(held_out["next", keys.SUCCESS][ends].float().mean()),
         "simulator_steps": sum(simulator_steps(config, data) for data in played),
     }
+    if len(arms) > 1:
+        other = ratios.pop("sparse")
+        (name,) = ratios
+        gain = surrogate_gain(ratios[name], advantage, episode, other_log_ratio=other)
+        report["difference"] = measured(gain)
     write_json_atomic(Path(config.output, "update_report.json"), report)
-    rows = [
-        [
-            name,
-            str(row["episodes"]),
-            f"{row['success']:.1%}",
-            f"{row['gain']:+.4f} ({row['interval'][0]:+.4f} to {row['interval'][1]:+.4f})",
-            f"{row['kl']:.3f}",
-        ]
-        for name, row in gains.items()
-    ]
-    header = ["episodes", "number", "success", "gain, 95% interval", "divergence, nats"]
-    table = markdown_table(header, rows)
-    logger.info("gain in standard deviations of the advantage, a decision:\n\n%s", table)
+    logger.info("%s", report_table(report))
     return report
+
+
+def report_table(report: dict) -> str:
+    def shown(part: dict) -> str:
+        low, high = part["interval"]
+        return f"{part['gain']:+.4f} ({low:+.4f} to {high:+.4f})"
+
+    rows = [
+        [name, shown(arm["own"]), shown(arm["held_out"]), f"{arm['kl']:.3f}"]
+        for name, arm in report["arms"].items()
+    ]
+    if "difference" in report:
+        rows.append(["difference", "", shown(report["difference"]), ""])
+    header = ["arm", "gain on its own episodes", "on held-out ones, in success", "divergence, nats"]
+    return (
+        "gain a decision, in standard deviations of the advantage, 95% intervals; "
+        f"{report['episodes']} episodes a batch, {report['success']:.1%} successful:\n\n"
+        + markdown_table(header, rows)
+    )
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

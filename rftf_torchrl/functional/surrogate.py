@@ -15,6 +15,8 @@ def surrogate_gain(
     advantage: torch.Tensor,
     episode: torch.Tensor,
     confidence: float = 0.95,
+    *,
+    other_log_ratio: torch.Tensor | None = None,
 ) -> tuple[float, float, float]:
     r"""Computes how much better the updated policy's decisions are, with an interval.
 
@@ -40,6 +42,8 @@ def surrogate_gain(
         advantage: of these actions under the old policy, floating, [N].
         episode: which episode each belongs to, int64, [N].
         confidence: coverage, strictly between 0 and 1.
+        other_log_ratio: the same of another new policy, floating, [N]; its gain is taken off, and
+            the interval is that of the paired difference.
 
     Returns:
         ``(gain, low, high)`` in the unit of the advantage.
@@ -59,15 +63,20 @@ def surrogate_gain(
         >>> round(gain, 3), round(low, 3), round(high, 3)
         (0.05, -0.048, 0.148)
     """
+    if other_log_ratio is None:
+        other_log_ratio = torch.zeros_like(log_ratio)
     log_ratio = as_compute_dtype(log_ratio, "log_ratio").double()
+    other_log_ratio = as_compute_dtype(other_log_ratio, "other_log_ratio").double()
     advantage = as_compute_dtype(advantage, "advantage").double()
     if log_ratio.ndim != 1:
         raise ValueError(f"log_ratio has shape {list(log_ratio.shape)}; expected [N].")
     require_same_shape(log_ratio, "log_ratio", advantage, "advantage")
     require_same_shape(log_ratio, "log_ratio", episode, "episode")
+    require_same_shape(log_ratio, "log_ratio", other_log_ratio, "other_log_ratio")
     if episode.dtype != torch.int64:
         raise TypeError(f"episode has dtype {episode.dtype}; expected torch.int64.")
     require_finite(log_ratio, "log_ratio")
+    require_finite(other_log_ratio, "other_log_ratio")
     require_finite(advantage, "advantage")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a number between 0 and 1.")
@@ -75,7 +84,7 @@ def surrogate_gain(
     episodes, decisions = len(names), len(log_ratio)
     if episodes < 2:
         raise ValueError(f"there are {episodes} episodes; an interval needs at least two.")
-    each = log_ratio.expm1() * advantage
+    each = (log_ratio.exp() - other_log_ratio.exp()) * advantage
     gain = float(each.mean())
     spread = torch.zeros(episodes, dtype=each.dtype, device=each.device)
     spread.index_add_(0, member, each - gain)

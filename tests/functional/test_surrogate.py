@@ -27,6 +27,24 @@ def test_one_decision_an_episode_gives_the_interval_of_a_mean():
     assert high - gain == pytest.approx(1.959964 * float(each.std()) / 50**0.5)
 
 
+def test_the_difference_of_two_updates_is_paired():
+    generator = torch.Generator().manual_seed(2)
+    first, second, advantage = 0.1 * torch.randn(3, 30, generator=generator, dtype=torch.float64)
+    episode = torch.arange(10).repeat_interleave(3)
+    gain, low, high = surrogate_gain(first, advantage, episode, other_log_ratio=second)
+    each = (
+        surrogate_gain(first, advantage, episode)[0],
+        surrogate_gain(second, advantage, episode)[0],
+    )
+    assert gain == pytest.approx(each[0] - each[1])
+    assert surrogate_gain(first, advantage, episode, other_log_ratio=first) == (0.0, 0.0, 0.0)
+    # (r - r') A = (1 + (r - r') A) - 1: one ratio with a unit advantage has the same interval.
+    joint = ((first.exp() - second.exp()) * advantage).log1p()
+    assert surrogate_gain(joint, torch.ones_like(joint), episode) == pytest.approx(
+        (gain, low, high)
+    )
+
+
 def test_a_policy_that_did_not_move_gains_nothing():
     assert surrogate_gain(torch.zeros(4), torch.randn(4), torch.arange(4)) == (0.0, 0.0, 0.0)
 
@@ -58,6 +76,12 @@ def test_the_interval_covers_zero_where_ratio_and_advantage_have_nothing_in_comm
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         surrogate_gain(*arguments)
+
+
+def test_the_other_policy_must_have_played_the_same_decisions():
+    data = torch.zeros(2), torch.zeros(2), torch.arange(2)
+    with pytest.raises(ValueError, match=re.escape("other_log_ratio has shape [3]")):
+        surrogate_gain(*data, other_log_ratio=torch.zeros(3))
 
 
 def test_episodes_are_whole_numbers():
