@@ -94,11 +94,12 @@ def report_update(config: RunConfig) -> dict:
             if learner.critic is not None:
                 batch = add_advantages(arm, learner, data.clone())
                 update(arm, *parts, batch, number, train_policy=False)
-        batch = add_advantages(arm, learner, played[warmup].clone())
+        # Before the update: this writes the log-probabilities that ratios are taken from.
+        batch, others = (add_advantages(arm, learner, data.clone()) for data in played[warmup:])
         metrics = update(arm, *parts, batch, warmup, train_policy=True)
         if name == "sparse":
             advantage = success_advantage(plain, learner, held_out)
-        ratios[name] = learner.loss.log_ratio(add_advantages(arm, learner, held_out.clone()))
+        ratios[name] = learner.loss.log_ratio(others)
         own = learner.loss.log_ratio(batch), batch[keys.ADVANTAGE].reshape(-1)
         found[name] = {
             "own": measured(surrogate_gain(*own, batch[keys.TRAJECTORY].reshape(-1))),
