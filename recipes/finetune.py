@@ -227,10 +227,9 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
 
 def make_buffer(config: RunConfig, device: torch.device) -> TensorDictReplayBuffer:
     """Holds the decisions of one iteration."""
-    most_decisions = len(training_episodes(config, 0)) * config.env.horizon
-    return TensorDictReplayBuffer(
-        storage=LazyTensorStorage(most_decisions, device=device), batch_size=config.ppo.minibatch
-    )
+    most = len(training_episodes(config, 0)) * config.env.horizon
+    storage = LazyTensorStorage(most, device=device)
+    return TensorDictReplayBuffer(storage=storage, batch_size=config.ppo.minibatch)
 
 
 def finetune(
@@ -252,7 +251,6 @@ def finetune(
     policy, spec, critic = learner.policy, learner.spec, learner.critic
     value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer
     adapted = config.policy.lora_rank is not None
-
     buffer = make_buffer(config, device)
     names = task_names(config, tuned_tasks(config))
     progress = {"env_steps": 0, "crashed": 0}
@@ -321,7 +319,13 @@ def finetune(
     held = {part: module for part, module in parts.items() if module is not None}
     table = footprint(held, optimizer=optimizer, seconds=clock.seconds, device=device)
     logger.info("what fine-tuning held and took:\n%s", table)
-    plot_learning_curve(read_metrics(folder), folder / "learning_curve.png")
+    plot_learning_curve(
+        read_metrics(folder),
+        folder / "learning_curve.png",
+        labels=("RFTF" if config.reward.dense_weight else "plain PPO", ""),
+        title="success while training: fresh training states, sampled actions",
+        window=5,
+    )
     return {"policy": str(folder / "policy.safetensors"), **progress}
 
 
