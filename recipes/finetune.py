@@ -168,13 +168,14 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     value_model = potential(config, device)
 
     shaped = config.critic in ("learned", "none")
-    gamma = config.reward.shaping_gamma
+    gamma, bounds = config.reward.shaping_gamma, config.reward.value_range
     reward = ValueReward(
         value_model,
         gamma=settings.gamma if gamma is None else gamma,
         dense_weight=config.reward.dense_weight,
         outcome_weight=config.reward.outcome_weight,
         terminal=config.reward.terminal,
+        value_range=bounds and (bounds[0], bounds[1]),
     )
     gae = make_gae(
         gamma=settings.gamma,

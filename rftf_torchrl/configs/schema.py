@@ -234,11 +234,14 @@ class RewardConfig:
             shaping leaves the optimal policy unchanged.
         potential: ``"value"``: the value model. ``"environment"``: Meta-World's own dense reward,
             as an upper reference.
+        value_range: smallest and largest value of a state, e.g. ``[0, 1]``, which a calibrated
+            model's demonstrations run through; null leaves values as they are.
     """
 
     dense_weight: float = 1.0
     outcome_weight: float = 1.0
     terminal: str = "zero"
+    value_range: list[float] | None = None
     shaping_gamma: float | None = None
     potential: str = "value"
 

@@ -247,6 +247,9 @@ def _advantage_problems(value: Callable[[str], Any]) -> list[str]:
     gamma, steps = value("reward.shaping_gamma"), value("ppo.env_steps")
     if gamma is not None and not 0 <= gamma <= 1:
         problems.append(f"reward.shaping_gamma={gamma}: must be in [0, 1]")
+    bounds = value("reward.value_range")
+    if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
+        problems.append(f"reward.value_range={list(bounds)}: must be [low, high] with low < high")
     if steps is not None and steps < 1:
         problems.append(f"ppo.env_steps={steps}: must be at least 1")
     if value("reward.potential") == "environment" and value("env.name") == "calvin":

@@ -48,6 +48,8 @@ class ValueReward(Transform):
         outcome_weight: w_outcome.
         terminal: V(s_{t+1}) at terminations: ``"zero"`` (leaves the optimal policy unchanged,
             Ng et al. 1999) or ``"keep"`` (does not). At truncations it is always kept.
+        value_range: smallest and largest value; what the model says beyond is clipped. A ranking
+            loss bounds no value: off the demonstrations a linear head goes anywhere.
         success_key: bool [*B, 1], read under ``"next"``.
         terminated_key: bool [*B, 1], read under ``"next"``.
         reward_key: float32 [*B, 1], written under ``"next"``: the weighted sum.
@@ -86,6 +88,7 @@ class ValueReward(Transform):
         dense_weight: float = 1.0,
         outcome_weight: float = 1.0,
         terminal: Literal["zero", "keep"] = "zero",
+        value_range: tuple[float, float] | None = None,
         success_key: NestedKey = SUCCESS,
         terminated_key: NestedKey = "terminated",
         reward_key: NestedKey = REWARD,
@@ -98,6 +101,8 @@ class ValueReward(Transform):
             raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
         if terminal not in ("zero", "keep"):
             raise ValueError(f"terminal must be 'zero' or 'keep', got {terminal!r}.")
+        if value_range is not None and not value_range[0] < value_range[1]:
+            raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}.")
         if chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1 state per forward, got {chunk_size}.")
         state_keys = [] if value_model is None else list(value_model.in_keys)
@@ -118,6 +123,7 @@ class ValueReward(Transform):
         self.dense_weight = float(dense_weight)
         self.outcome_weight = float(outcome_weight)
         self.terminal = terminal
+        self.value_range = value_range
         self.success_key = success_key
         self.terminated_key = terminated_key
         self.reward_key = reward_key
@@ -141,11 +147,15 @@ class ValueReward(Transform):
             )
         values = None
         if self.value_model is not None:
-            values = values_of_states(
+            value, next_value = values_of_states(
                 self.value_model, tensordict, out_key=self.value_key, chunk_size=self.chunk_size
             )
-            tensordict.set(self.value_key, self._finite(values[0], self.value_key))
-            following.set(self.value_key, self._finite(values[1], ("next", self.value_key)))
+            values = (
+                self._checked(value, self.value_key),
+                self._checked(next_value, ("next", self.value_key)),
+            )
+            tensordict.set(self.value_key, values[0])
+            following.set(self.value_key, values[1])
         self._write_rewards(following, values)
         return tensordict.set("next", following)
 
@@ -169,7 +179,7 @@ class ValueReward(Transform):
             value = torch.zeros(*shape, 1, device=rows.device) if value is None else value.clone()
             if rows.any():
                 value[rows] = self._values(self.value_model, tensordict_reset[rows])
-        return tensordict_reset.set(self.value_key, self._finite(value, self.value_key))
+        return tensordict_reset.set(self.value_key, self._checked(value, self.value_key))
 
     def _reset_on_native_autoreset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
@@ -181,8 +191,8 @@ class ValueReward(Transform):
         if self.value_model is not None:
             value = tensordict.get(self.value_key, None)
             if value is None:
-                value = self._finite(self._values(self.value_model, tensordict), self.value_key)
-            next_value = self._finite(
+                value = self._checked(self._values(self.value_model, tensordict), self.value_key)
+            next_value = self._checked(
                 self._values(self.value_model, next_tensordict), ("next", self.value_key)
             )
             next_tensordict.set(self.value_key, next_value)
@@ -271,7 +281,6 @@ class ValueReward(Transform):
         following.set(self.dense_key, dense)
         following.set(self.reward_key, self.outcome_weight * outcome + self.dense_weight * dense)
 
-    @staticmethod
-    def _finite(value: Tensor, name: NestedKey) -> Tensor:
+    def _checked(self, value: Tensor, name: NestedKey) -> Tensor:
         check_finite_tensor(value, name)
-        return value
+        return value if self.value_range is None else value.clamp(*self.value_range)

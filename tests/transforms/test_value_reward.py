@@ -53,14 +53,14 @@ def episodes(batch_size=(), steps=40) -> TensorDict:
     return data
 
 
-def by_hand(data: TensorDict, terminal: str = "zero") -> dict:
+def by_hand(data: TensorDict, terminal: str = "zero", limits=(-math.inf, math.inf)) -> dict:
     """The equation of the class, one transition at a time, in Python floats."""
     flat = data.reshape(-1)
-    rows = []
+    (low, high), rows = limits, []
     for i in range(len(flat)):
         step = flat[i]
         value, next_value = (
-            math.tanh(0.5 * side["observation", "state"][0].item()) + 3 / 100
+            min(max(math.tanh(0.5 * side["observation", "state"][0].item()) + 0.03, low), high)
             for side in (step, step["next"])
         )
         ended = step["next", "terminated"].item() and terminal == "zero"
@@ -96,6 +96,20 @@ def test_env_path_follows_the_equation(batch_size, terminal):
     assert data["next", "terminated"].any()
     assert data["next", "truncated"].any()
     assert_written(data, by_hand(data, terminal))
+
+
+@pytest.mark.parametrize("on_env", [False, True])
+def test_values_are_clipped_to_their_range(on_env):
+    torch.manual_seed(0)
+    limits = (0.1, 0.3)
+    if on_env:
+        env = walk_env((3,), value_range=limits)
+        data = env.rollout(40, walk_policy(), break_when_any_done=False)
+    else:
+        data = ValueReward(value_model(), value_range=limits, **OPTIONS)(episodes((3,)))
+    expected = by_hand(data, limits=limits)
+    assert all((expected["temporal_value"] == limit).any() for limit in torch.tensor(limits))
+    assert_written(data, expected)
 
 
 @pytest.mark.parametrize("layout", [{}, {"trajs_per_batch": 5, "traj_format": "cat"}])
@@ -408,6 +422,7 @@ def test_broken_environment():
     ("kwargs", "message"),
     [
         ({"gamma": 1.5}, "gamma must be in [0, 1], got 1.5."),
+        ({"value_range": (1.0, 0.0)}, "value_range must be (low, high) with low < high"),
         ({"terminal": "drop"}, "terminal must be 'zero' or 'keep', got 'drop'."),
         ({"chunk_size": 0}, "chunk_size must be at least 1 state per forward, got 0."),
         (
