@@ -186,7 +186,10 @@ def test_a_value_critic_needs_the_value_model(configure):
             "  - policy.options has no effect on policy.kind=small",
         ),
         (["policy=qwen_vl", "policy.temperature=0"], "policy.temperature=0.0: must be above 0"),
-        (["reward.value_range=[1,0]"], "reward.value_range=[1.0, 0.0]: must be [low, high]"),
+        (
+            ["reward.value_range=[1,0]"],
+            "reward.value_range=[1.0, 0.0]: must be [low, high] with low < high",
+        ),
         (["reward.shaping_gamma=1.5"], "reward.shaping_gamma=1.5: must be in [0, 1]"),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
         (
