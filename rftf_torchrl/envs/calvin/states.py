@@ -139,10 +139,12 @@ class StateBank:
         return self.robot_obs[row].copy(), self.scene_obs[row].copy()
 
     def save(self, path: str | Path) -> None:
-        """Write the bank as an ``.npz`` file, without pickles."""
+        """Write the bank as an ``.npz`` file, without pickles; an interruption leaves none."""
         columns = {name: getattr(self, name) for name in _COLUMNS}
-        with Path(path).open("wb") as file:
+        partial = Path(f"{path}.partial")
+        with partial.open("wb") as file:
             np.savez_compressed(file, scene=np.array(self.scene), **columns)
+        partial.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> StateBank:
