@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from textwrap import fill
 from typing import Literal
 
 from matplotlib.artist import Artist
@@ -43,7 +44,7 @@ def panels(
     axes = axes[: len(titles)]
     for number, (ax, name) in enumerate(zip(axes, titles, strict=True)):
         style(ax)
-        ax.set_title(name, fontsize=11.5)
+        ax.set_title("\n".join(fill(line, 30) for line in name.splitlines()), fontsize=11.5)
         if number + columns >= len(titles):
             ax.tick_params(labelbottom=True)
         if number >= (rows - 1) * columns:
