@@ -71,14 +71,15 @@ def collect_starts(config: RunConfig) -> int:
         ChainToRecord(chain, seed + number, scene=config.env.scene)
         for number, chain in enumerate(training_sequences(seed, config.demos.start_chains))
     ]
+    wanted = tuned_tasks(config)
     starts: list[RecordedTask] = []
     steps = 0
     with progress_bar(len(jobs), f"starts in {config.env.scene}") as bar:
         for tasks in record_chains(jobs, workers=config.collector.workers):
             steps += sum(len(task.actions) for task in tasks)
-            starts += [task for task in tasks if task.task in tuned_tasks(config)]
+            starts += [task for task in tasks if task.task in wanted]
             bar.update()
-    missing = set(tuned_tasks(config)) - {task.task for task in starts}
+    missing = set(wanted) - {task.task for task in starts}
     if missing:
         raise ValueError(
             f"no task of {len(jobs)} chains was {', '.join(sorted(missing))}, so fine-tuning could "

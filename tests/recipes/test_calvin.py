@@ -71,6 +71,16 @@ def test_fine_tuning_starts_where_tasks_of_other_chains_began(run):
     assert distances.min() > 1e-3
 
 
+def test_tasks_that_no_chain_starts_are_named(configure, tmp_path):
+    from collect_calvin import collect_starts
+
+    changes = ["ppo.tasks=[turn_off_lightbulb]", "demos.start_chains=1", f"output={tmp_path}"]
+    config = configure(*CALVIN, *changes, name="calvin")
+    with pytest.raises(ValueError, match="no task of 1 chains was turn_off_lightbulb"):
+        collect_starts(config)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_finished_run_is_read_and_not_repeated(run):
     from calvin import calvin
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -141,10 +142,14 @@ class StateBank:
     def save(self, path: str | Path) -> None:
         """Write the bank as an ``.npz`` file, without pickles; an interruption leaves none."""
         columns = {name: getattr(self, name) for name in _COLUMNS}
-        partial = Path(f"{path}.partial")
-        with partial.open("wb") as file:
-            np.savez_compressed(file, scene=np.array(self.scene), **columns)
-        partial.replace(path)
+        path = Path(path)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as file:
+                np.savez_compressed(file, scene=np.array(self.scene), **columns)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> StateBank:
