@@ -203,7 +203,8 @@ class EpisodeCollector:
             are missing and counted in :attr:`crashed`.
 
         Raises:
-            ValueError: when the list is empty.
+            ValueError: when the list is empty, or the policy's action has other sizes than the
+                environment's (with workers, this text in a RuntimeError).
             TooManyCrashesError: when workers keep dying.
             RuntimeError: when every episode crashed, a worker met a programming error, or the
                 collector is closed, which it also is after any exception on the way.

@@ -12,6 +12,7 @@ from tensordict.utils import NestedKey, unravel_key
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from rftf_torchrl.envs.action_sizes import check_action_sizes
 from rftf_torchrl.modules.states import policy_device
 
 __all__ = ["Episode", "EpisodeResult", "environment_of", "run_episodes"]
@@ -59,6 +60,7 @@ class _Slot:
         self.task = queue[0][1].task
         self.observed = [*env.observation_spec.keys(True, True), *env.done_keys]
         self.repeated = [unravel_key(("next", key)) for key in getattr(env, "input_keys", ())]
+        self.fits = False
         self.index = -1
         self.steps: list[TensorDictBase] = []
         self.current = TensorDict()
@@ -102,6 +104,9 @@ class _Slot:
             )
 
     def step(self, decision: TensorDictBase) -> bool:
+        if not self.fits:
+            check_action_sizes(decision, self.env, self.task)
+            self.fits = True
         step = self.env.step(self.current.update(decision))
         self.steps.append(step.exclude(*self.repeated))
         self.current = step["next"].select(*self.observed)
@@ -155,6 +160,7 @@ def run_episodes(
         RuntimeError: when an environment started another episode than the one asked for.
         TypeError: when an environment lacks the ``set_task`` or ``set_instruction`` that its
             episodes need.
+        ValueError: when the policy's action is missing or has other sizes than the environment's.
     """
     envs = {} if envs is None else envs
     queues: dict[Hashable, deque] = {}

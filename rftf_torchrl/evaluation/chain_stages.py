@@ -13,6 +13,7 @@ from torchrl.envs import TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl import keys
+from rftf_torchrl.envs.action_sizes import check_action_sizes
 from rftf_torchrl.envs.calvin import (
     Chain,
     SimulatorCrashedError,
@@ -72,6 +73,7 @@ class PolicyStage:
         self._sentences = sentences
         self._observed = [*env.observation_spec.keys(True, True), *env.done_keys]
         self._device = policy_device(policy)
+        self._fits = False
         self._read = [key for key in policy.in_keys if key in self._observed]
 
     def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
@@ -91,6 +93,9 @@ class PolicyStage:
             with torch.inference_mode(), set_exploration_type(self._mode):
                 decision = self._policy(current.select(*self._read).unsqueeze(0).to(self._device))
             decision = decision.select(*self._policy.out_keys).squeeze(0).to("cpu")
+            if not self._fits:
+                check_action_sizes(decision, self._env, task)
+                self._fits = True
             after = self._env.step(current.select(*self._observed).update(decision))["next"]
             if after[keys.CRASHED].item():
                 raise SimulatorCrashedError(f"the simulator crashed in task {task!r}")

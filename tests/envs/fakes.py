@@ -94,6 +94,24 @@ def make_walk(episode: Episode) -> SeededWalk:
     return SeededWalk(episode.task)
 
 
+def make_chunked_walk(episode: Episode) -> SeededWalk:
+    """Takes chunks of two actions of three numbers."""
+    env = SeededWalk(episode.task)
+    env.action_spec = Composite(vla_action=Composite(chunk=Unbounded([2, 3])))
+    return env
+
+
+class Constant(nn.Module):
+    """Zeros of any shape, whatever it sees."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, state):
+        return state.new_zeros(*state.shape[:-1], *self.shape)
+
+
 class ManyTasksWalk(SeededWalk):
     """Plays any task: a task's number is how many decisions are added to its episodes."""
 

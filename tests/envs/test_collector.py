@@ -6,11 +6,20 @@ import re
 
 import pytest
 import torch
-from fakes import BAD_SEED, ManyTasksFactory, make_walk, walk_policy
+from fakes import (
+    BAD_SEED,
+    Constant,
+    ManyTasksFactory,
+    make_chunked_walk,
+    make_walk,
+    walk_policy,
+)
+from tensordict.nn import TensorDictModule
 from torchrl.envs import StepCounter, TransformedEnv
 
 from rftf_torchrl.envs.collector import EpisodeCollector, TooManyCrashesError
 from rftf_torchrl.envs.episodes import Episode, run_episodes
+from rftf_torchrl.keys import CHUNK
 
 SEEDS = [4, 7, 5, 9, 6]
 LENGTHS = [3, 3, 4, 2, 2]
@@ -234,6 +243,42 @@ def test_an_environment_that_ignores_the_seed_is_an_error(make_collector):
     )
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         collector.collect([Episode("walk", 4)])
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "message"),
+    [
+        (
+            CHUNK,
+            (4, 3),
+            "the policy's ('vla_action', 'chunk') has shape (4, 3), and the environment of task "
+            "'lift' takes (2, 3) = (chunk_size, action_dim): build both with the same sizes; in "
+            "the recipes, env.chunk_size is that of the cloned policy.",
+        ),
+        (
+            CHUNK,
+            (2, 7),
+            "the policy's ('vla_action', 'chunk') has shape (2, 7), and the environment of task "
+            "'lift' takes (2, 3) = (chunk_size, action_dim): build both with the same sizes; in "
+            "the recipes, env.chunk_size is that of the cloned policy.",
+        ),
+        (
+            "action",
+            (3,),
+            "the policy writes no ('vla_action', 'chunk'), which the environment of task 'lift' "
+            "takes, of shape (2, 3); it writes ['action']: give the environment the policy's "
+            "chunk_size, or the policy that key.",
+        ),
+    ],
+)
+@pytest.mark.parametrize(("workers", "error"), [(0, ValueError), (1, RuntimeError)])
+def test_a_policy_of_other_sizes_than_the_environment(key, shape, message, workers, error):
+    policy = TensorDictModule(Constant(shape), in_keys=["state"], out_keys=[key])
+    with (
+        EpisodeCollector(make_chunked_walk, policy, workers=workers) as collector,
+        pytest.raises(error, match=re.escape(message)),
+    ):
+        collector.collect([Episode("lift", 4)])
 
 
 def test_an_empty_list(make_collector):

@@ -101,6 +101,8 @@ class FakeChainEnv:
                 keys.CRASHED: flag.clone(),
             }
         )
+        self.action_keys = [CHUNK]
+        self.full_action_spec = Composite(vla_action=Composite(chunk=Unbounded([chunk_size, 7])))
         self.done_keys = ["done"]
         self.spoken = []
 

@@ -135,6 +135,17 @@ def test_a_horizon_that_ends_a_task_early_is_an_error():
         evaluate_policy(ChainPolicy(chance=0.0), make_env=partial(make_env, horizon=2))
 
 
+@pytest.mark.parametrize(("workers", "error"), [(0, ValueError), (1, RuntimeError)])
+def test_a_policy_of_another_chunk_size_is_an_error(workers, error):
+    message = (
+        "the policy's ('vla_action', 'chunk') has shape (5, 7), and the environment of task "
+        f"{CHAINS[0].tasks[0]!r} takes (4, 7) = (chunk_size, action_dim): build both with the same "
+        "sizes; in the recipes, env.chunk_size is that of the cloned policy."
+    )
+    with pytest.raises(error, match=re.escape(message)):
+        evaluate_policy(ChainPolicy(chunk_size=5), workers=workers)
+
+
 def test_results_do_not_depend_on_the_number_of_workers():
     alone = evaluate_policy(steps_per_subtask=20, deterministic=False)
     assert 0 < alone.average_length < 5
