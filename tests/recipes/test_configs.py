@@ -34,6 +34,8 @@ def test_the_words_of_the_readme_mean_what_they_say(configure):
     assert configure("value=shuffled").value.shuffle_time
     assert configure("value=ranking_rollouts").value.successes
     assert configure("value=ranking_rollouts").value.failures > 0
+    assert configure("policy=small").policy == configure("policy=gaussian").policy
+    assert configure("policy=small", "policy.head=flow").policy == configure("policy=flow").policy
     assert configure("env=metaworld_state").env.image_size is None
     assert configure("logger=wandb").logger.kind == "csv+wandb"
 
