@@ -54,6 +54,7 @@ def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpe
             decoding=settings.decoding,
             temperature=settings.temperature,
             state_dim=state_dim if settings.use_state else None,
+            wrist_image=config.env.wrist_size is not None,
             prompt=settings.prompt,
             prompt_tokens=settings.prompt_tokens,
             image_options=settings.image_options,

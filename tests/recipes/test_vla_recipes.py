@@ -292,6 +292,21 @@ def test_pieces_give_the_numbers_of_the_minibatch(configure, demos, tmp_path):
             assert pieces[name] == pytest.approx(row[name], rel=1e-3, abs=1e-5), name
 
 
+def test_the_gripper_camera_is_a_second_picture(configure, tmp_path):
+    import policies
+
+    from rftf_torchrl import keys
+    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+
+    folder = save_tiny_vlm(tmp_path / "model", "smolvlm")
+    settings = ["env=calvin", "policy=smolvlm", "policy.bins=16", f"policy.pretrained={folder}"]
+    read = []
+    for camera in ([], ["env.wrist_size=84"]):
+        spec = policies.policy_spec(configure(*settings, *camera, "output=x"), 11, 7)
+        read.append(spec.observation_transform().in_keys[:-1])
+    assert read == [[keys.IMAGE], [keys.IMAGE, keys.WRIST_IMAGE]]
+
+
 def test_another_policy_than_the_settings_say(configure, tmp_path):
     import policies
 

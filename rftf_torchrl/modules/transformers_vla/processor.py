@@ -107,11 +107,14 @@ class VLAProcessor:
                 path.write_bytes(content)
             return cls.from_pretrained(folder, config, **options)
 
-    def __call__(self, images: Tensor, instructions: Sequence[str]) -> dict[str, Tensor]:
+    def __call__(
+        self, images: Tensor | Sequence[Sequence[Tensor]], instructions: Sequence[str]
+    ) -> dict[str, Tensor]:
         """Process n observations.
 
         Args:
-            images: uint8 [n, pictures, 3, height, width].
+            images: uint8 [n, pictures, 3, height, width], or n lists of pictures
+                [3, height, width] of different sizes.
             instructions: n sentences.
 
         Returns:
@@ -123,16 +126,16 @@ class VLAProcessor:
             TypeError: if the pictures are not uint8.
             ValueError: if a prompt is too long, or the tokenizer does not keep image tokens whole.
         """
-        if images.dtype != torch.uint8:
-            raise TypeError(f"images must be uint8 in 0..255, got {images.dtype}.")
-        seen = [self._picture(pictures) for pictures in images]
-        rows = [
-            {**self._prompt(text, one, images.shape[1]), **one}
-            for text, one in zip(instructions, seen, strict=True)
-        ]
+        rows = []
+        for text, pictures in zip(instructions, images, strict=True):
+            seen = self._picture(pictures)
+            rows.append({**self._prompt(text, seen, len(pictures)), **seen})
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
-    def _picture(self, pictures: Tensor) -> dict[str, Tensor]:
+    def _picture(self, pictures: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
+        for picture in pictures:
+            if picture.dtype != torch.uint8:
+                raise TypeError(f"images must be uint8 in 0..255, got {picture.dtype}.")
         listed: list = [picture.cpu().numpy() for picture in pictures]
         found = self.image_processor(
             [listed] if self.family.nested else listed,

@@ -27,6 +27,7 @@ class VLAInputs(Transform):
     Args:
         processor: maps pictures, uint8 [n, pictures, 3, h, w], and n sentences to named tensors
             [n, ...], each of the same shape whatever the sentence, like :class:`VLAProcessor`.
+            Where the cameras' sizes differ, it is given the pictures as n lists of [3, h, w].
         image_keys: the pictures of an observation, uint8 [*B, 3, h, w].
         instruction_key: the sentence.
         out_key: where the tensors go, as (out_key, name).
@@ -46,7 +47,7 @@ class VLAInputs(Transform):
 
     def __init__(
         self,
-        processor: Callable[[Tensor, Sequence[str]], Mapping[str, Tensor]],
+        processor: Callable[[Any, Sequence[str]], Mapping[str, Tensor]],
         *,
         image_keys: Sequence[NestedKey] = (keys.IMAGE,),
         instruction_key: NestedKey = keys.INSTRUCTION_TEXT,
@@ -71,10 +72,10 @@ class VLAInputs(Transform):
         """Add the tensors, whose shapes a picture of the environment's size tells."""
         batch = observation_spec.shape
         images = [
-            torch.zeros(1, *observation_spec[key].shape[len(batch) :], dtype=torch.uint8)
+            torch.zeros(1, *self._entry(observation_spec, key).shape[len(batch) :]).byte()
             for key in self.in_keys[:-1]
         ]
-        example = self.processor(torch.stack(images, 1), ["move"])
+        example = self.processor(_together(images), ["move"])
         observation_spec[self.out_keys[0]] = Composite(
             {
                 name: Unbounded((*batch, *value.shape[1:]), dtype=value.dtype)
@@ -95,21 +96,29 @@ class VLAInputs(Transform):
                 f"{instruction_key!r} has {len(texts)} sentences, and the batch size "
                 f"{tuple(shape)} needs {shape.numel()}."
             )
-        found = self.processor(torch.stack(flat, 1), texts)
+        found = self.processor(_together(flat), texts)
         entries = {name: value.reshape(*shape, *value.shape[1:]) for name, value in found.items()}
         out = TensorDict(entries, shape)
         if tensordict.device is not None:
             out = out.to(tensordict.device)
         return tensordict.set(self.out_keys[0], out)
 
-    def _entry(self, tensordict: TensorDictBase, key: NestedKey) -> Any:
-        entry = tensordict.get(key, None)
+    def _entry(self, source: TensorDictBase | Composite, key: NestedKey) -> Any:
+        entry = source.get(key, None)
         if entry is None:
             raise KeyError(
                 f"{key!r} is missing, and the policy's processor reads it: environments write "
-                "'language_instruction' with write_text=True, and pictures with an image_size."
+                "'language_instruction' with write_text=True, and pictures with an image_size, "
+                "those of CALVIN's gripper camera with a wrist_size."
             )
         return entry
+
+
+def _together(cameras: list[Tensor]) -> Tensor | list[list[Tensor]]:
+    """From [n, 3, h, w] of each camera to [n, cameras, 3, h, w], or to lists if sizes differ."""
+    if len({camera.shape for camera in cameras}) == 1:
+        return torch.stack(cameras, 1)
+    return [list(pictures) for pictures in zip(*cameras, strict=True)]
 
 
 def _flat_strings(entry: Any) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tensordict import TensorDict
+from torchrl.data import Composite, Unbounded
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl.modules import load_policy, save_policy
@@ -214,6 +215,27 @@ def test_temperature_divides_the_logits(make):
     cold, data = make("smolvlm", "tokens")
     warm, _ = make("smolvlm", "tokens", temperature=2.0)
     torch.testing.assert_close(warm(data.clone())["logits"] * 2, cold(data.clone())["logits"])
+
+
+@pytest.mark.parametrize("family", ["smolvlm", "paligemma", "qwen2_5_vl"])
+def test_cameras_of_two_sizes(described, checkpoint, observations, family):
+    """Each picture becomes what it becomes alone, in the environment's spec too."""
+    wrist = observations["observation", "image"][..., :24, :24].clone()
+    spec = described(family, wrist_image=True)
+    transform = spec.observation_transform()
+    observations["observation", "wrist_image"] = wrist
+    data = transform(observations.clone())
+    found = data["vla_inputs", "pixel_values"]
+    processor = described(family).processor()
+    row = {"images": wrist[1][None, None], "instructions": ["open the drawer"]}
+    alone = processor(**row)["pixel_values"]
+    whole = processor(observations["observation", "image"][1][None, None], ["open the drawer"])
+    assert torch.equal(found[1], torch.cat([whole["pixel_values"][0], alone[0]]))
+    assert spec.load(checkpoint(family))(data)[CHUNK].shape == (5, 2, 3)
+    sizes = {"image": (3, 40, 40), "wrist_image": (3, 24, 24)}
+    seen = Composite({k: Unbounded(size, dtype=torch.uint8) for k, size in sizes.items()})
+    written = transform.transform_observation_spec(Composite(observation=seen))
+    assert written["vla_inputs", "pixel_values"].shape == found.shape[1:]
 
 
 def test_two_pictures(make, described, checkpoint, observations):

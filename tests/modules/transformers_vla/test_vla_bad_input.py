@@ -184,7 +184,8 @@ def test_a_sentence_or_a_picture_that_is_missing(observations):
     transform = VLAInputs(lambda images, texts: {})
     expected = (
         "'language_instruction' is missing, and the policy's processor reads it: environments "
-        "write 'language_instruction' with write_text=True, and pictures with an image_size."
+        "write 'language_instruction' with write_text=True, and pictures with an image_size, those "
+        "of CALVIN's gripper camera with a wrist_size."
     )
     with pytest.raises(KeyError, match=re.escape(expected)):
         transform(observations.exclude("language_instruction"))
