@@ -107,6 +107,14 @@ def test_all_bad_settings_are_listed_at_once(configure):
         )  # fmt: skip
 
 
+def test_large_policies_act_in_the_main_process_unless_told_otherwise(configure):
+    large = ("smolvlm", "paligemma", "qwen_vl", "lerobot", "gr_mg", "seer")
+    assert {configure(f"policy={word}").collector.workers for word in large} == {0}
+    assert configure("policy=smolvlm", "collector=workers").collector.workers == 2
+    assert configure("policy=smolvlm", "collector.workers=3").collector.workers == 3
+    assert configure("policy=tokens").collector.workers == 2
+
+
 def test_adapters_let_weights_be_bfloat16(configure):
     config = configure("policy=smolvlm", "policy.dtype=bfloat16", "policy.lora_rank=8")
     assert config.policy.lora_targets == "all-linear"
