@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from rftf_torchrl.modules import (
 from rftf_torchrl.modules.optional import optional_module
 from rftf_torchrl.modules.transformers_vla import QueryNetwork, TransformersPolicySpec
 from rftf_torchrl.training import checkpoint_activations, compile_module, resolve_device
+
+logger = logging.getLogger("policies")
 
 
 def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpecProtocol:
@@ -85,13 +88,22 @@ def new_policy(
     """The run's policy before it is cloned.
 
     A spec with a method ``load(source)`` builds the policy with the weights of
-    ``policy.pretrained``.
+    ``policy.pretrained``. Frozen weights that are random get a warning.
     """
     spec: Any = policy_spec(config, state_dim, action_dim)
     settings = config.policy
     if settings.pretrained and not settings.random_weights and hasattr(spec, "load"):
         return spec.load(settings.pretrained), spec
-    return spec.build(), spec
+    policy = spec.build()
+    frozen = sum(p.numel() for p in policy.parameters() if not p.requires_grad)
+    if frozen:
+        logger.warning(
+            "policy.kind=%s starts from random weights, and %d of them are frozen as they are, "
+            "such as those of its encoders: set policy.pretrained, unless this only tries a run",
+            settings.kind,
+            frozen,
+        )
+    return policy, spec
 
 
 def acting_policy(config: RunConfig, file: str | Path) -> tuple[nn.Module, PolicySpecProtocol]:

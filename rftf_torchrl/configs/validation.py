@@ -166,6 +166,8 @@ def _policy_problems(value: Callable[[str], Any]) -> list[str]:
             problems.append(f"policy.temperature={value('policy.temperature')}: must be above 0")
     if kind == "lerobot" and not (value("policy.pretrained") or value("policy.options")):
         problems.append("policy.pretrained: a policy of LeRobot needs its folder or hub id")
+    if kind in ("gr_mg", "seer"):
+        problems += _paper_policy_problems(value)
     if value("policy.flow_level") <= 0:
         problems.append(f"policy.flow_level={value('policy.flow_level')}: must be above 0")
     if kind != "small" and value("policy.head") == "arm_gripper":
@@ -181,6 +183,30 @@ def _policy_problems(value: Callable[[str], Any]) -> list[str]:
             if value(key)
         ]
     return problems + _lora_problems(value)
+
+
+def _paper_policy_problems(value: Callable[[str], Any]) -> list[str]:
+    """Sizes of GR-MG or Seer that do not fit the run, and weights without their tokenizer."""
+    if value("policy.path") is not None:
+        return []
+    kind, robot = value("policy.kind"), value("env.name")
+    options = cast(dict[str, Any], OmegaConf.to_container(value("policy.options")))
+    tokenizer = options.pop("tokenizer", None)
+    problems = []
+    if value("env.image_size") is None:
+        problems.append(f"env.image_size=null: policy.kind={kind} needs pictures")
+    if value("policy.pretrained") and not value("policy.random_weights") and not tokenizer:
+        problems.append(
+            f"policy.pretrained: the weights of policy.kind={kind} were trained on CLIP's tokens, "
+            "give +policy.options.tokenizer=<folder with CLIP's vocab.json and merges.txt>"
+        )
+    try:
+        spec_class(kind).from_dict(
+            {"robot": robot, "chunk_size": value("env.chunk_size"), **options}
+        )
+    except (TypeError, ValueError) as error:
+        problems.append(f"policy.kind={kind} with env.name={robot}: {error}")
+    return problems
 
 
 def _lora_problems(value: Callable[[str], Any]) -> list[str]:

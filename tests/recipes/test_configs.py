@@ -183,6 +183,22 @@ def test_a_value_critic_needs_the_value_model(configure):
             ["policy=lerobot", "policy.pretrained=null"],
             "policy.pretrained: a policy of LeRobot needs its folder or hub id",
         ),
+        (
+            ["env=calvin", "policy=gr_mg"],
+            "policy.kind=gr_mg with env.name=calvin: chunk_size must be from 1 to config.act_len = "
+            "5, the actions that the network predicts, got 8.",
+        ),
+        (
+            ["policy=seer", "env.image_size=null", "policy.pretrained=folder"],
+            "env.image_size=null: policy.kind=seer needs pictures\n"
+            "  - policy.pretrained: the weights of policy.kind=seer were trained on CLIP's tokens, "
+            "give +policy.options.tokenizer=<folder with CLIP's vocab.json and merges.txt>",
+        ),
+        (
+            ["policy=seer", "+policy.options.config={arm_dim: 6}"],
+            "policy.kind=seer with env.name=metaworld: an action of robot='metaworld' has 3 "
+            "numbers for the arm and one for the gripper, but config.arm_dim is 6: set it to 3.",
+        ),
         (["policy.flow_level=0"], "policy.flow_level=0.0: must be above 0"),
         (["env.wrist_size=84"], "env.wrist_size: Meta-World has no gripper camera"),
         (

@@ -28,7 +28,7 @@ SETTINGS = [
     "ppo.learning_rate=1e-3",
 ]
 SIZES = (
-    "arm_dim: 3, hidden: 32, layers: 2, heads: 4, history: 3, "
+    "hidden: 32, layers: 2, heads: 4, history: 3, "
     "image: {image_size: 32, dim: 32, depth: 1, heads: 4}, "
     "text: {vocab_size: 64, context: 12, width: 32, layers: 2, heads: 4, dim: 32}, "
     "resampler_latents: 2, resampler_depth: 1, resampler_heads: 2, resampler_head_dim: 8"
@@ -48,6 +48,21 @@ def demos(configure, tmp_path_factory):
     )
     collect(config)
     return f"demos.path={config.output}/demos"
+
+
+def test_random_weights_that_stay_are_warned_of_once(configure, tmp_path, caplog):
+    import policies
+
+    settings = [*SETTINGS, "policy=gr_mg", f"+{POLICIES['gr_mg']}", f"output={tmp_path}"]
+    policy, _ = policies.new_policy(configure(*settings), 4, 4)
+    frozen = sum(p.numel() for p in policy.parameters() if not p.requires_grad)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"policy.kind=gr_mg starts from random weights, and {frozen} of them are frozen as they "
+        "are, such as those of its encoders: set policy.pretrained, unless this only tries a run"
+    ]
+    caplog.clear()
+    policies.new_policy(configure(*TINY, f"output={tmp_path}"), 39, 4)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("kind", POLICIES)

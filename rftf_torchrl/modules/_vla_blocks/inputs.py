@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from tensordict.utils import NestedKey
@@ -34,6 +35,27 @@ def history_of(length: int, wrist: bool) -> ObservationHistory:
     if wrist:
         windows[keys.WRIST_IMAGE] = WRIST_IMAGES
     return ObservationHistory(length, windows, valid_key=VALID)
+
+
+def sizes_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``"config"`` of a described policy; ``arm_dim`` is the robot's where it is left out."""
+    arm_dim = ARM_DIM.get(spec.get("robot", "calvin"))
+    return {**({} if arm_dim is None else {"arm_dim": arm_dim}), **spec.get("config", {})}
+
+
+def check_tokenizer(files: Mapping[str, bytes], source: str) -> None:
+    """Refuses pretrained weights for a policy that would hash the words of its instruction.
+
+    Raises:
+        ValueError: if there is no tokenizer.
+    """
+    if not files:
+        raise ValueError(
+            f"the weights in {source} were trained on CLIP's tokens, and this policy has no "
+            "tokenizer, so that it would hash the words of its instruction: give the spec "
+            "tokenizer=<folder with CLIP's vocab.json and merges.txt> (in the recipes "
+            "+policy.options.tokenizer=<folder>)."
+        )
 
 
 def check_robot(robot: str, arm_dim: int) -> None:

@@ -22,9 +22,11 @@ from rftf_torchrl.modules._vla_blocks.inputs import (
     Robot,
     check_chunk,
     check_robot,
+    check_tokenizer,
     history_keys,
     history_of,
     robot_pose,
+    sizes_of,
     spans_of,
 )
 from rftf_torchrl.modules.arm_gripper import ARM_LOC, arm_gripper_actor
@@ -129,7 +131,12 @@ class GRMGSpec:
         )
 
     def load(self, source: str) -> ProbabilisticTensorDictSequential:
-        """The policy with the weights of its authors' file, see :func:`load_gr_mg_checkpoint`."""
+        """The policy with the weights of its authors' file, see :func:`load_gr_mg_checkpoint`.
+
+        Raises:
+            ValueError: if the spec has no tokenizer.
+        """
+        check_tokenizer(self.files, source)
         policy = self.build()
         load_gr_mg_checkpoint(policy, source)
         return policy
@@ -142,8 +149,11 @@ class GRMGSpec:
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> GRMGSpec:
-        """The spec that :meth:`to_dict` described, with its ``"files"``."""
-        return cls(**{**spec, "config": GRMGConfig.from_dict(spec.get("config", {}))})
+        """The spec that :meth:`to_dict` described, with its ``"files"``.
+
+        A config without ``arm_dim`` has that of the robot.
+        """
+        return cls(**{**spec, "config": GRMGConfig.from_dict(sizes_of(spec))})
 
     def observation_transform(self, goal_images: GoalImageProvider = current_frame) -> Transform:
         """Instruction tokens, history, goal image and the change of the action's frame.

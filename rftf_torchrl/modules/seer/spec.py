@@ -21,8 +21,10 @@ from rftf_torchrl.modules._vla_blocks.inputs import (
     Robot,
     check_chunk,
     check_robot,
+    check_tokenizer,
     history_keys,
     history_of,
+    sizes_of,
     spans_of,
 )
 from rftf_torchrl.modules.arm_gripper import ARM_LOC, arm_gripper_actor
@@ -126,7 +128,9 @@ class SeerSpec:
 
         Raises:
             FileNotFoundError: if one is missing, or there are several epochs.
+            ValueError: if the spec has no tokenizer.
         """
+        check_tokenizer(self.files, source)
         folder = Path(source)
         epochs = sorted(file for file in folder.glob("*.pth") if file.stem.isdigit())
         if len(epochs) != 1:
@@ -152,8 +156,11 @@ class SeerSpec:
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> SeerSpec:
-        """The spec that :meth:`to_dict` described, with its ``"files"``."""
-        return cls(**{**spec, "config": SeerConfig.from_dict(spec.get("config", {}))})
+        """The spec that :meth:`to_dict` described, with its ``"files"``.
+
+        A config without ``arm_dim`` has that of the robot.
+        """
+        return cls(**{**spec, "config": SeerConfig.from_dict(sizes_of(spec))})
 
     def observation_transform(self) -> Transform:
         """Instruction tokens and history."""
