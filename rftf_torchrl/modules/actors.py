@@ -18,6 +18,7 @@ from torchrl.modules.vla import VLAWrapperBase
 
 from rftf_torchrl import keys
 from rftf_torchrl.modules.distributions import ChunkCategorical, ChunkNormal
+from rftf_torchrl.modules.finite_output import check_finite_output
 
 __all__ = ["BoundedScale", "gaussian_actor", "token_actor"]
 
@@ -76,14 +77,16 @@ class BoundedScale(nn.Module):
 
         Raises:
             ValueError: if `loc` has another chunk size or action dimension.
+            FloatingPointError: if a number of it or of the standard deviation is not finite.
         """
         if loc.shape[-2:] != self.raw.shape:
             raise ValueError(
                 f"the network wrote a mean of shape {tuple(loc.shape)}, expected it to end in "
                 f"(chunk_size, action_dim) = {tuple(self.raw.shape)}."
             )
+        check_finite_output(loc, "means")
         scale = self.low + (self.high - self.low) * torch.sigmoid(self.raw)
-        return scale.expand_as(loc)
+        return check_finite_output(scale, "standard deviations").expand_as(loc)
 
 
 def gaussian_actor(
@@ -122,6 +125,7 @@ def gaussian_actor(
 
     Raises:
         ValueError: if the network does not write ``"loc"``.
+        FloatingPointError: on use, if a mean or a standard deviation is not finite.
 
     Examples:
         >>> from tensordict import TensorDict
@@ -185,6 +189,7 @@ def token_actor(
 
     Raises:
         ValueError: if the network does not write ``"logits"``.
+        FloatingPointError: on use, if a logit is NaN, or a row's largest is infinite.
 
     Examples:
         >>> from tensordict import TensorDict
@@ -224,6 +229,7 @@ class _CheckedLogits(nn.Module):
                 f"the network wrote logits of shape {tuple(logits.shape)}, expected them to end "
                 f"in (chunk_size, action_dim, bins) = {self.shape}."
             )
+        check_finite_output(logits.amax(-1), "rows of logits")  # a bin may be ruled out by -inf
         return logits
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from tensordict.nn import (
     InteractionType,
@@ -18,6 +20,7 @@ from torch.nn.functional import logsigmoid
 from rftf_torchrl import keys
 from rftf_torchrl.modules.actors import BoundedScale
 from rftf_torchrl.modules.distributions import ChunkNormal
+from rftf_torchrl.modules.finite_output import check_finite_output
 
 __all__ = ["ChunkNormalBernoulli", "arm_gripper_actor"]
 
@@ -146,6 +149,7 @@ def arm_gripper_actor(
 
     Raises:
         ValueError: if the network does not write both.
+        FloatingPointError: on use, if a mean, a standard deviation or a logit is not finite.
 
     Examples:
         >>> from tensordict import TensorDict
@@ -169,6 +173,9 @@ def arm_gripper_actor(
     return ProbabilisticTensorDictSequential(
         network,
         TensorDictModule(scale, in_keys=[ARM_LOC], out_keys=[ARM_SCALE]),
+        TensorDictModule(
+            partial(check_finite_output, what="gripper logits"), [keys.LOGITS], [keys.LOGITS]
+        ),
         ProbabilisticTensorDictModule(
             in_keys={
                 "loc": ARM_LOC,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rftf_torchrl import keys
 from rftf_torchrl.functional import flow_sde_transition
+from rftf_torchrl.modules.finite_output import check_finite_output
 from rftf_torchrl.modules.flow_distribution import ChunkFlow
 
 __all__ = ["FlowActor", "FlowHead", "flow_actor"]
@@ -86,6 +87,7 @@ class FlowHead(TensorDictModuleBase):
         Raises:
             ValueError: if the stored path or a velocity has another shape.
             KeyError: if the data hold a chunk without the path that led to it.
+            FloatingPointError: if a mean or a standard deviation is NaN or infinite.
         """
         features = [tensordict.get(key) for key in self.feature_keys]
         stored = None if self.draw else tensordict.get(self.path_key, None)
@@ -126,9 +128,13 @@ class FlowHead(TensorDictModuleBase):
                 x = straight.detach()
             else:
                 x = (loc + scale * torch.randn_like(loc)).detach()
+        loc, scale = torch.stack(locs, -3), torch.stack(scales, -3)
+        check_finite_output(loc, "denoised means")
+        if self.noise is not None:
+            check_finite_output(scale, "standard deviations")
         tensordict.set(self.path_key, torch.stack(path, -3))
-        tensordict.set(keys.FLOW_LOC, torch.stack(locs, -3))
-        tensordict.set(keys.FLOW_SCALE, torch.stack(scales, -3))
+        tensordict.set(keys.FLOW_LOC, loc)
+        tensordict.set(keys.FLOW_SCALE, scale)
         tensordict.set(keys.FLOW_MODE, straight)
         return tensordict
 
@@ -210,6 +216,7 @@ def flow_actor(
 
     Raises:
         ValueError: if the network does not write the features, or a number is out of its range.
+        FloatingPointError: on use, if a mean or a standard deviation is not finite.
 
     Examples:
         >>> from tensordict import TensorDict

@@ -437,6 +437,16 @@ def test_inputs_that_do_not_fit(spec):
         policy(other)
 
 
+def test_weights_that_are_not_finite(spec):
+    policy = build(spec)
+    data = rollout(spec, policy, 2).select(*spec.in_keys)
+    with torch.no_grad():
+        next(p for p in policy.parameters() if p.requires_grad).fill_(float("nan"))
+    message = "24 of 24 means of the policy are not finite: its weights diverged, an observation is"
+    with pytest.raises(FloatingPointError, match=f"^{re.escape(message)}"):
+        policy(data)
+
+
 def test_a_camera_that_is_off(spec):
     env = TransformedEnv(ArmEnv(chunk=2, wrist=False), spec.observation_transform())
     with pytest.raises(KeyError) as raised:

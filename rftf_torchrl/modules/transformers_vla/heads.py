@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rftf_torchrl.modules.finite_output import check_finite_output
+
 __all__ = ["ActionTokenHead", "ChunkHead"]
 
 
@@ -100,21 +102,5 @@ class ChunkHead(nn.Module):
             self.mean.bias.zero_()
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Maps hidden states [B, H, features] to means, float32 [B, H, A].
-
-        Raises:
-            FloatingPointError: if a mean is NaN or infinite.
-        """
-        mean = self.mean(hidden.to(self.mean.weight.dtype)).float()
-        return check_finite_output(mean, "means")
-
-
-def check_finite_output(output: Tensor, what: str) -> Tensor:
-    """Returns `output`, or raises where it is not finite."""
-    if not torch.compiler.is_compiling() and not bool(torch.isfinite(output).all()):
-        count = int((~torch.isfinite(output)).sum())
-        raise FloatingPointError(
-            f"{count} of {output.numel()} {what} of the policy are not finite: its weights "
-            "diverged, or its precision is too low for this model (try bfloat16 or float32)."
-        )
-    return output
+        """Maps hidden states [B, H, features] to means, float32 [B, H, A]."""
+        return self.mean(hidden.to(self.mean.weight.dtype)).float()

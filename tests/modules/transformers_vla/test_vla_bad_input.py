@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from rftf_torchrl.modules.optional import transformers_module
 from rftf_torchrl.modules.transformers_vla import (
     ActionTokenHead,
+    QueryNetwork,
     TransformersPolicySpec,
     TransformersVLA,
     VLAInputs,
@@ -142,17 +143,24 @@ def test_another_family(copy):
 
 
 def test_weights_that_are_not_finite(described, checkpoint, observations):
-    for head, what, count in (("tokens", "logits", 5 * 96), ("gaussian", "means", 5 * 6)):
+    for head, what, count in (
+        ("tokens", "logits", 5 * 96),
+        ("gaussian", "means", 5 * 6),
+        ("flow", "denoised means", 5 * 4 * 6),
+    ):
         spec = described("smolvlm", head=head)
         policy = spec.load(checkpoint("smolvlm"))
+        network = next(m for m in policy.modules() if isinstance(m, QueryNetwork))
         with torch.no_grad():
-            policy.module[0].model.network.queries.fill_(float("nan"))
+            network.queries.fill_(float("nan"))
         expected = (
-            f"{count} of {count} {what} of the policy are not finite: its weights diverged, or its "
-            "precision is too low for this model (try bfloat16 or float32)."
+            f"{count} of {count} {what} of the policy are not finite: its weights diverged, an "
+            "observation is not finite, or its precision is too low for this model (try bfloat16 "
+            "or float32)."
         )
+        data = spec.observation_transform()(observations.clone())
         with pytest.raises(FloatingPointError, match=f"^{re.escape(expected)}"):
-            policy(spec.observation_transform()(observations.clone()))
+            policy(data.exclude("language_instruction"))
 
 
 def test_a_network_with_another_number_of_queries(described, checkpoint):
