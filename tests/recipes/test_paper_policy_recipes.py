@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from interrupted import interrupted_and_resumed
 from safetensors.torch import load_file
 from tiny import TINY
 
@@ -66,7 +67,7 @@ def test_random_weights_that_stay_are_warned_of_once(configure, tmp_path, caplog
 
 
 @pytest.mark.parametrize("kind", POLICIES)
-def test_clone_finetune_and_evaluate(configure, demos, tmp_path, kind):
+def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, kind, monkeypatch):
     from evaluate import evaluate
     from finetune import finetune
     from train_bc import clone
@@ -80,7 +81,7 @@ def test_clone_finetune_and_evaluate(configure, demos, tmp_path, kind):
         f"policy={kind}",
         f"+{POLICIES[kind]}",
         demos,
-        f"output={tmp_path}",
+        f"output={tmp_path / 'run'}",
     )
     file = clone(config)
     policy, spec = load_policy(file)
@@ -98,9 +99,11 @@ def test_clone_finetune_and_evaluate(configure, demos, tmp_path, kind):
     assert all(
         torch.isfinite(value).all() for value in after.values() if value.dtype.is_floating_point
     )
+    resumed = interrupted_and_resumed(config, file, tmp_path / "broken", monkeypatch)
+    assert all(torch.equal(after[name], resumed[name]) for name in after)
     results = evaluate(replace(config, policy=replace(config.policy, path=ended["policy"])))
     assert results["language"] is not None
-    assert json.loads((tmp_path / "evaluation/results.json").read_text())["success"]
+    assert json.loads((tmp_path / "run/evaluation/results.json").read_text())["success"]
 
 
 def test_cloning_reads_histories_and_moves_the_gripper(configure, demos, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from interrupted import interrupted_and_resumed
 from safetensors.torch import load_file
 from tiny import TINY
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -85,24 +86,7 @@ def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, family, 
         torch.isfinite(weight).all() for weight in after.values() if weight.is_floating_point()
     )
 
-    update = recipe.update
-
-    def interrupted(config, loss_module, optimizer, buffer, data, iteration, **kwargs):
-        if iteration == 1:
-            raise KeyboardInterrupt
-        return update(config, loss_module, optimizer, buffer, data, iteration, **kwargs)
-
-    broken = replace(
-        config,
-        output=str(tmp_path / "broken"),
-        policy=replace(config.policy, path=str(file)),
-        value=replace(config.value, path=f"{config.output}/value/value.safetensors"),
-    )
-    monkeypatch.setattr(recipe, "update", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        recipe.finetune(broken)
-    monkeypatch.setattr(recipe, "update", update)
-    resumed = load_file(recipe.finetune(replace(broken, resume=True))["policy"])
+    resumed = interrupted_and_resumed(config, file, tmp_path / "broken", monkeypatch)
     assert all(torch.equal(after[name], resumed[name]) for name in after)
 
     tuned = replace(config, policy=replace(config.policy, path=whole["policy"]))
@@ -206,22 +190,8 @@ def test_adapters_and_pieces_of_minibatches(configure, demos, tmp_path, monkeypa
     loaded = load_policy(ended["policy"])[0].state_dict()
     assert all(torch.equal(merged[name], loaded[name]) for name in loaded)
 
-    def interrupted(config, loss_module, optimizer, buffer, data, iteration, **kwargs):
-        if iteration == 1:
-            raise KeyboardInterrupt
-        return update(config, loss_module, optimizer, buffer, data, iteration, **kwargs)
-
-    broken = replace(
-        config,
-        output=str(tmp_path / "broken"),
-        policy=replace(config.policy, path=str(file)),
-        value=replace(config.value, path=f"{config.output}/value/value.safetensors"),
-    )
-    monkeypatch.setattr(recipe, "update", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        recipe.finetune(broken)
     monkeypatch.setattr(recipe, "update", update)
-    resumed = load_file(recipe.finetune(replace(broken, resume=True))["policy"])
+    resumed = interrupted_and_resumed(config, file, tmp_path / "broken", monkeypatch)
     assert all(torch.equal(after[name], resumed[name]) for name in after)
 
 
