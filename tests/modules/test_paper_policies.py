@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -20,9 +21,9 @@ from _arm_env import ArmEnv
 from _tiny_vlas import SMALL_GR_MG, SMALL_SEER, gr_mg_checkpoint, seer_checkpoints
 
 from rftf_torchrl import keys
-from rftf_torchrl.envs import Episode, EpisodeCollector
+from rftf_torchrl.envs import Episode, EpisodeCollector, PolicyInputFactory
 from rftf_torchrl.evaluation.chain_stages import PolicyStage
-from rftf_torchrl.modules import values_of_states
+from rftf_torchrl.modules import add_lora, values_of_states
 from rftf_torchrl.modules._vla_blocks.pictures import imagenet_picture
 from rftf_torchrl.modules.gr_mg import (
     GRMG,
@@ -133,6 +134,40 @@ def test_bf16_network(spec):
     torch.testing.assert_close(first, exact, rtol=0.05, atol=0.5)
 
 
+BF16_RATIO = {"gr_mg": 0.2, "seer": 0.05}
+
+
+def test_the_ratio_in_bf16_is_one_within_a_bound(spec):
+    """Acting in float32, learning in bfloat16: what is apart is the rounding of the network."""
+    policy = build(spec)
+    data = rollout(spec, policy)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        log_prob = policy.get_dist(data.clone()).log_prob(data[keys.CHUNK])
+    assert log_prob.dtype == torch.float32
+    furthest = (log_prob - data[keys.LOG_PROB]).exp().sub(1).abs().max()
+    assert 0 < float(furthest) < BF16_RATIO[spec.kind]
+
+
+def test_adapters_off_is_the_policy_before_them(spec):
+    """Bit for bit, after the adapters have moved."""
+    peft = pytest.importorskip("peft")
+    original = build(spec)
+    data = rollout(spec, original)
+    data["advantage"] = torch.linspace(-1, 1, 5)[:, None]
+    expected = RFTFPPOLoss(original, reference_actor=original).add_reference(data.clone())
+    layers = peft.LoraConfig(r=2, target_modules=["to_q", "to_kv"])
+    adapted = add_lora(deepcopy(original), layers, part="")
+    loss = RFTFPPOLoss(adapted, reference_actor="adapters_off")
+    with torch.no_grad():
+        for parameter in loss.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    found = loss.add_reference(data.clone())
+    for key in expected["reference"].keys(True, True):
+        assert torch.equal(found["reference", key], expected["reference", key]), key
+    assert float(loss(found)["kl_reference"]) > 1e-6
+
+
 def test_save_and_load(spec, tmp_path):
     files = {"vocab.json": b"{}"}
     described = json.loads(json.dumps(replace(spec, files=files).to_dict()))
@@ -161,22 +196,22 @@ def test_parallel_environments(spec):
         torch.testing.assert_close(together[row][keys.CHUNK], alone[keys.CHUNK])
 
 
-def test_worker_processes():
-    """The policy has more weights than a process can be given file descriptors."""
-    policy = build(SPECS["gr_mg"])
+def test_worker_processes(spec):
+    """GR-MG has more weights than a process can be given file descriptors."""
+    policy = build(spec)
     mode = ExplorationType.DETERMINISTIC
-    alone = rollout(SPECS["gr_mg"], policy, mode=mode)
-    collector = EpisodeCollector(make_env_of_episode, policy, workers=1)
-    try:
+    alone = rollout(spec, policy, mode=mode)
+    make = PolicyInputFactory(make_arm, spec.observation_transform())
+    with EpisodeCollector(make, policy, workers=1) as collector:
         data = collector.collect([Episode("lift", 0), Episode("lift", 2)], deterministic=True)
-    finally:
-        collector.close()
     torch.testing.assert_close(data[keys.CHUNK][:5], alone[keys.CHUNK], atol=1e-5, rtol=1e-5)
     assert data["vla_inputs", "valid"].sum(-1).tolist() == [1, 2, 3, 3, 3] * 2
+    assert all(isinstance(value, torch.Tensor) for value in data.values(True, True))
+    assert "language_instruction" not in data.keys()  # noqa: SIM118
 
 
-def make_env_of_episode(episode):
-    return make_env(SPECS["gr_mg"])
+def make_arm(episode):
+    return ArmEnv(chunk=2)
 
 
 def test_a_subtask_of_a_chain_starts_anew(spec):

@@ -1,4 +1,4 @@
-"""What every policy on a vision-language model promises, on every family and with both heads."""
+"""What every policy on a vision-language model promises, on every family and with every head."""
 
 from dataclasses import replace
 
@@ -8,21 +8,34 @@ from tensordict import TensorDict
 from torchrl.data import Composite, Unbounded
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from rftf_torchrl import keys
 from rftf_torchrl.modules import load_policy, save_policy
 from rftf_torchrl.objectives import RFTFPPOLoss
 
 pytest.importorskip("transformers")
+from rftf_torchrl.modules.transformers_vla import QueryNetwork
 
 FAMILIES = ["smolvlm", "idefics3", "paligemma", "qwen2_5_vl", "qwen3_vl"]
-HEADS = ["tokens", "gaussian"]
+HEADS = ["tokens", "gaussian", "flow"]
 CHUNK, LOG_PROB = ("vla_action", "chunk"), ("vla_action", "log_probs")
-every_policy = pytest.mark.parametrize(
-    ("family", "head"), [(f, h) for f in FAMILIES for h in HEADS], ids=lambda value: value
-)
+PAIRS = [(f, h) for f in FAMILIES for h in HEADS if h != "flow" or f in FAMILIES[::2]]
+every_policy = pytest.mark.parametrize(("family", "head"), PAIRS, ids=lambda value: value)
 
 
-def parameters_of(head):
-    return ["logits"] if head == "tokens" else ["loc", "scale"]
+PARAMETERS = {
+    "tokens": {"logits": (2, 3, 16)},
+    "gaussian": {"loc": (2, 3), "scale": (2, 3)},
+    "flow": {keys.FLOW_PATH: (4, 2, 3), keys.FLOW_LOC: (4, 2, 3)},
+}
+
+
+def written(policy, data, head):
+    """What the policy makes of observations, without chance: a flow along one path for all."""
+    if head != "flow":
+        return policy(data.clone())["logits" if head == "tokens" else "loc"]
+    path = torch.linspace(-1, 1, 24).reshape(4, 2, 3).expand(*data.batch_size, 4, 2, 3)
+    given = data.clone().update({"vla_action": {"flow_path": path, "chunk": path[..., -1, :, :]}})
+    return policy.get_dist(given).loc
 
 
 @pytest.fixture
@@ -46,8 +59,8 @@ def test_shapes_and_dtypes(make, head, family):
         assert out[CHUNK].shape == (*shape, 2, 3)
         assert out[LOG_PROB].shape == shape
         assert out[CHUNK].dtype == out[LOG_PROB].dtype == torch.float32
-        for key in parameters_of(head):
-            assert out[key].shape[: len(shape) + 2] == (*shape, 2, 3)[: len(shape) + 2]
+        for key, event in PARAMETERS[head].items():
+            assert out[key].shape == (*shape, *event)
             assert out[key].dtype == torch.float32
     assert all(isinstance(value, torch.Tensor) for value in data["vla_inputs"].values())
 
@@ -55,11 +68,17 @@ def test_shapes_and_dtypes(make, head, family):
 @every_policy
 def test_the_mode_is_deterministic_and_samples_are_not(make, head, family):
     policy, data = make(family, head)
-    with set_exploration_type(ExplorationType.DETERMINISTIC):
-        first, second = policy(data.clone()), policy(data.clone())
+    found = []
+    for _ in range(2):
+        torch.manual_seed(1)  # a flow starts at noise in any mode
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            found.append(policy(data.clone()))
+    first, second = found
     assert torch.equal(first[CHUNK], second[CHUNK])
     if head == "gaussian":
         assert torch.equal(first[CHUNK], first["loc"])
+    elif head == "flow":
+        assert torch.equal(first[CHUNK], first[keys.FLOW_MODE])
     else:
         centres = torch.linspace(-1, 1, 16)
         torch.testing.assert_close(first[CHUNK], centres[first["logits"].argmax(-1)])
@@ -69,10 +88,8 @@ def test_the_mode_is_deterministic_and_samples_are_not(make, head, family):
 @every_policy
 def test_batched_equals_one_by_one(make, head, family):
     policy, data = make(family, head)
-    for key in parameters_of(head):
-        batched = policy(data.clone())[key]
-        alone = torch.stack([policy(row.clone())[key] for row in data])
-        torch.testing.assert_close(alone, batched, atol=1e-6, rtol=1e-5)
+    alone = torch.stack([written(policy, row, head) for row in data])
+    torch.testing.assert_close(alone, written(policy, data, head), atol=1e-6, rtol=1e-5)
 
 
 @every_policy
@@ -83,15 +100,14 @@ def test_padding_does_not_leak(make, described, observations, head, family):
     extra = padded["vla_inputs", "input_ids"].shape[-1] - data["vla_inputs", "input_ids"].shape[-1]
     assert extra == 18
     padded["vla_inputs", "input_ids"][~padded["vla_inputs", "attention_mask"]] = 10
-    key = parameters_of(head)[0]
-    torch.testing.assert_close(policy(padded)[key], policy(data)[key], atol=1e-6, rtol=1e-5)
+    found, expected = written(policy, padded, head), written(policy, data, head)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
 @every_policy
 def test_every_input_counts(make, head, family):
     policy, data = make(family, head)
-    key = parameters_of(head)[0]
-    before = policy(data.clone())[key]
+    before = written(policy, data, head)
     for entry in (
         ("vla_inputs", "pixel_values"),
         ("vla_inputs", "input_ids"),
@@ -102,7 +118,7 @@ def test_every_input_counts(make, head, family):
         if entry[1] == "input_ids":  # with the mask and the positions that belong to them
             for name in ("attention_mask", "position_ids"):
                 changed["vla_inputs", name] = data["vla_inputs", name].flip(0)
-        after = policy(changed)[key]
+        after = written(policy, changed, head)
         assert (after - before).abs().amax((-1, -2))[[0, 1, 3, 4]].min() > 1e-5
 
 
@@ -115,8 +131,7 @@ def test_a_saved_policy_needs_nothing_else(make, described, checkpoint, tmp_path
     assert found == spec
     raw = data.select("observation", "language_instruction")
     again = found.observation_transform()(raw)
-    for key in parameters_of(head):
-        assert torch.equal(loaded(again.clone())[key], policy(data.clone())[key])
+    assert torch.equal(written(loaded, again, head), written(policy, data, head))
 
 
 def update_ready(policy, data):
@@ -155,11 +170,11 @@ def test_the_ratio_in_bf16_is_one_within_a_bound(make, head, family):
 def test_weights_in_bf16(make, head, family):
     """The model's weights are bfloat16, what is added to it and what comes out float32."""
     policy, data = make(family, head, dtype="bfloat16")
-    network = policy.module[0].model.network
+    network = next(m for m in policy.modules() if isinstance(m, QueryNetwork))
     assert {weight.dtype for weight in network.backbone.parameters()} == {torch.bfloat16}
     assert network.queries.dtype == network.state.weight.dtype == torch.float32
     data = update_ready(policy, data)
-    assert data[LOG_PROB].dtype == data[parameters_of(head)[0]].dtype == torch.float32
+    assert {data[key].dtype for key in (LOG_PROB, *PARAMETERS[head])} == {torch.float32}
     losses = RFTFPPOLoss(policy, kl_coeff=0)(data)
     assert float(losses["max_ratio"]) == 1.0
 
@@ -186,7 +201,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else(make, family, head, tr
     }
     # Without a token head, the model's output layer has no part unless it is tied.
     unused = [name for name, gradient in gradients.items() if gradient is None]
-    expected = head == "gaussian" and trained != "head" and family != "paligemma"
+    expected = head != "tokens" and trained != "head" and family != "paligemma"
     assert [name.split(".")[-2] for name in unused] == ["lm_head"] * expected
     reached = {name for name, gradient in gradients.items() if gradient is not None}
     assert all(gradients[name].abs().max() > 0 for name in reached if "k_proj.bias" not in name)
@@ -195,10 +210,11 @@ def test_gradients_reach_what_is_trained_and_nothing_else(make, family, head, tr
     assert any("layers" in name and "vis" not in name for name in reached) == language
     frozen = [parameter for parameter in policy.parameters() if not parameter.requires_grad]
     assert all(parameter.grad is None for parameter in frozen)
-    assert "module.0.model.network.queries" in reached
+    assert any(name.endswith(".network.queries") for name in reached)
+    assert any("velocity" in name for name in reached) == (head == "flow")
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ["tokens", "gaussian"])  # of a flow's path, the last step alone
 def test_actions_that_were_not_executed_do_not_count(make, head):
     policy, data = make("paligemma", head)
     data = update_ready(policy, data)
