@@ -18,7 +18,13 @@ import numpy as np
 from simulators import states_file, tuned_tasks
 
 from rftf_torchrl.configs import RunConfig
-from rftf_torchrl.data.calvin import CalvinWriter, absolute_action, to_demonstrations
+from rftf_torchrl.data.calvin import (
+    CalvinDataset,
+    CalvinWriter,
+    absolute_action,
+    to_demonstrations,
+)
+from rftf_torchrl.data.calvin.format import INTERRUPTED_FILE
 from rftf_torchrl.envs.calvin import StateBank, get_task, load_sentences, training_sequences
 from rftf_torchrl.envs.calvin.expert import ChainToRecord, RecordedTask, record_chains
 from rftf_torchrl.training import derive_seed, progress_bar
@@ -121,20 +127,30 @@ def record_split(config: RunConfig, split: str, root: Path) -> int:
                     choices = sentences.get(task.task, [get_task(task.task).instruction])
                     write_task(writer, task, str(rng.choice(choices)))
             bar.update()
-    total = {
-        name: sum(n for (_, task), n in kept.items() if task == name) for name in config.env.tasks
-    }
+        total = dict.fromkeys(config.env.tasks, 0)
+        for (_, task), count in kept.items():
+            total[task] += count
+        missing = [name for name, count in total.items() if not count]
+        if training and missing:
+            raise ValueError(
+                f"the {len(jobs)} training chains have no {', '.join(missing)}. Remove "
+                f"{root / split} and raise demos.chains, or remove its {INTERRUPTED_FILE} and "
+                "leave these tasks out of env.tasks"
+            )
     lacking = {name: count for name, count in total.items() if count < per_task}
     logger.info("%s: %d of %d chains done to the end", split, whole, len(jobs))
-    missing = [name for name, count in lacking.items() if not count]
-    if training and missing:
-        raise ValueError(
-            f"the {len(jobs)} training chains have no {', '.join(missing)}: raise demos.chains "
-            f"(and remove {root / split} first), or leave these tasks out of env.tasks"
-        )
     if lacking:
         logger.warning("fewer than %d %s demonstrations: %s", per_task, split, lacking)
     return steps
+
+
+def refuse_interrupted(dataset: CalvinDataset) -> None:
+    if not dataset.complete:
+        raise ValueError(
+            f"{dataset.folder} holds the {len(dataset.spans)} tasks of a recording that "
+            "stopped early. Move or remove the folder, and it is recorded anew; or, to use what "
+            f"there is, remove its {INTERRUPTED_FILE}"
+        )
 
 
 def collect_calvin(config: RunConfig, out: Path) -> int:
@@ -144,7 +160,9 @@ def collect_calvin(config: RunConfig, out: Path) -> int:
     if not out.exists():
         splits = ["training"] + ["validation"] * (config.demos.held_out_per_task > 0)
         for split in splits:
-            if not (root / split).exists():
+            if (root / split).exists():
+                refuse_interrupted(CalvinDataset(root, split))
+            else:
                 steps += record_split(config, split, root)
         to_demonstrations(
             root,

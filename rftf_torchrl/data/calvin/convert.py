@@ -41,7 +41,8 @@ def to_demonstrations(
     ``instruction`` in the index is this library's. One span is in memory at a time.
 
     An interruption keeps the spans that were read, with ``complete: false``, as
-    :class:`~rftf_torchrl.data.DemonstrationWriter` does. An existing ``out`` is refused.
+    :class:`~rftf_torchrl.data.DemonstrationWriter` does; so do data whose own recording was
+    interrupted. An existing ``out`` is refused.
 
     Args:
         root: the folder of the dataset.
@@ -110,6 +111,8 @@ def to_demonstrations(
                 success=True,
                 split=SPLIT_NAMES[name],
             )
+        if not all(dataset.complete for _, dataset, _ in found):
+            writer.close(complete=False)
     return Path(out)
 
 

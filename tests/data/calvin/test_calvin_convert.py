@@ -89,3 +89,9 @@ def test_both_splits_go_to_one_folder(tmp_path):
     train, held_out = demonstrations.select(split="train"), demonstrations.select(split="test")
     assert len(train.episodes) + len(held_out.episodes) == len(demonstrations.episodes)
     assert len(held_out.episodes) == len(CalvinDataset(root, "validation").spans)
+
+
+def test_half_a_recording_makes_half_the_demonstrations(calvin_root, tmp_path):
+    (calvin_root / "training" / "interrupted.txt").touch()
+    demos = load_demonstrations(to_demonstrations(calvin_root, tmp_path / "demos"))
+    assert (len(demos.episodes), demos.complete) == (4, False)
