@@ -81,7 +81,7 @@ class CalvinEnv(EnvBase):
     Raises:
         ValueError: for an unknown task, scene, split or gripper mode, a non-positive count, or
             depth without a camera.
-        CalvinNotInstalledError: when calvin_env is missing.
+        CalvinNotInstalledError: when calvin_env, or a file of the scene in it, is missing.
 
     A reset takes an optional ``"episode_seed"`` int64 [1] in its tensordict and starts exactly
     that episode of the task, whatever ran before, to the bit.
