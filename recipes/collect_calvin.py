@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,13 @@ from rftf_torchrl.data.calvin import (
     to_demonstrations,
 )
 from rftf_torchrl.data.calvin.format import INTERRUPTED_FILE
-from rftf_torchrl.envs.calvin import StateBank, get_task, load_sentences, training_sequences
+from rftf_torchrl.envs.calvin import (
+    StateBank,
+    benchmark_scene,
+    get_task,
+    load_sentences,
+    training_sequences,
+)
 from rftf_torchrl.envs.calvin.expert import ChainToRecord, RecordedTask, record_chains
 from rftf_torchrl.training import derive_seed, progress_bar
 
@@ -70,6 +77,11 @@ def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str | None) -
     writer.end_episode()
 
 
+def usable(task: RecordedTask, wanted: Collection[str]) -> bool:
+    """Whether a recorded task is wanted and does not begin in a scene of the benchmark."""
+    return task.task in wanted and benchmark_scene(task.scene_obs[0]) is None
+
+
 def collect_starts(config: RunConfig) -> int:
     """Walk chains that gave no demonstration, keep where each task began, and return the steps."""
     seed = derive_seed(config.seed, "chains", "states") % 2**31
@@ -83,7 +95,7 @@ def collect_starts(config: RunConfig) -> int:
     with progress_bar(len(jobs), f"starts in {config.env.scene}") as bar:
         for tasks in record_chains(jobs, workers=config.collector.workers):
             steps += sum(len(task.actions) for task in tasks)
-            starts += [task for task in tasks if task.task in wanted]
+            starts += [task for task in tasks if usable(task, wanted)]
             bar.update()
     missing = set(wanted) - {task.task for task in starts}
     if missing:
@@ -121,8 +133,8 @@ def record_split(config: RunConfig, split: str, root: Path) -> int:
             whole += len(tasks) == len(job.chain.tasks)
             for task in tasks:
                 steps += len(task.actions)
-                wanted = share if task.task in config.env.tasks else 0
-                if kept[job.scene, task.task] < wanted:
+                full = kept[job.scene, task.task] == share
+                if not full and usable(task, config.env.tasks):
                     kept[job.scene, task.task] += 1
                     choices = sentences.get(task.task, [get_task(task.task).instruction])
                     write_task(writer, task, str(rng.choice(choices)))
@@ -171,6 +183,7 @@ def collect_calvin(config: RunConfig, out: Path) -> int:
             image_size=config.env.image_size,
             wrist_size=config.env.wrist_size,
             tasks=config.env.tasks,
+            test_states="refuse",
         )
     if not states_file(config).exists():
         steps += collect_starts(config)

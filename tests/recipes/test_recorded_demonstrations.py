@@ -1,4 +1,4 @@
-"""A recording that stopped early is noticed by the next run, and nothing of it is lost."""
+"""A recording that stopped early is noticed by the next run; no test scene gets into one."""
 
 import json
 import re
@@ -11,7 +11,13 @@ from tiny import CALVIN, TINY
 
 from rftf_torchrl.data import load_demonstrations, write_synthetic_demonstrations
 from rftf_torchrl.data.calvin import CalvinDataset
-from rftf_torchrl.envs.calvin import training_scene, training_sequences
+from rftf_torchrl.envs.calvin import (
+    StateBank,
+    initial_scene,
+    initial_states,
+    training_scene,
+    training_sequences,
+)
 from rftf_torchrl.envs.calvin.expert import RecordedTask
 
 pytestmark = pytest.mark.recipe
@@ -107,6 +113,26 @@ def test_chains_that_lack_a_task_are_no_recording(recording, run):
     fewer = replace(run, env=replace(run.env, tasks=BOTH[:1]))
     collect(fewer)
     assert len(load_demonstrations(Path(run.output, "demos")).episodes) == 1
+
+
+def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatch):
+    """A chain can come by one: that task is left out rather than the whole recording refused."""
+    import collect_calvin
+    from collect_demos import collect
+
+    def record_chains(jobs, *, workers):
+        for number, _ in enumerate(jobs):
+            tasks = [recorded_task(task, number) for task in BOTH]
+            if number == 0:
+                tasks[0].scene_obs[0] = initial_scene(initial_states()[7])[1] + 1e-3
+            yield tasks
+
+    monkeypatch.setattr(collect_calvin, "record_chains", record_chains)
+    collect(run)
+    spans = CalvinDataset(Path(run.output, "calvin")).spans
+    assert [span.task for span in spans] == [BOTH[1], BOTH[0]]
+    bank = StateBank.load(Path(run.output, "states.npz"))
+    assert [bank.count(task) for task in BOTH] == [2, 3]
 
 
 @pytest.mark.metaworld
