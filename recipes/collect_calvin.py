@@ -42,7 +42,7 @@ logger = logging.getLogger("collect_calvin")
 def chains_to_record(config: RunConfig, split: str) -> list[ChainToRecord]:
     training = split == "training"
     count = config.demos.chains if training else config.demos.held_out_chains
-    scenes = sorted(config.demos.scenes or config.env.scene)
+    scenes = sorted(config.demos.scenes or config.env.scene) if training else [config.env.scene]
     seed = derive_seed(config.seed, "chains", split) % 2**31
     return [
         ChainToRecord(

@@ -135,6 +135,17 @@ def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatc
     assert [bank.count(task) for task in BOTH] == [2, 3]
 
 
+@pytest.mark.parametrize(("scenes", "expected"), [("null", "DDDDDD"), ("ABC", "AABBCC")])
+def test_chains_are_spread_over_the_scenes(configure, scenes, expected):
+    from collect_calvin import chains_to_record
+
+    settings = [f"demos.scenes={scenes}", "demos.chains=6", "demos.held_out_chains=3", "output=x"]
+    config = configure(*CALVIN, *settings, name="calvin")
+    jobs = chains_to_record(config, "training")
+    assert "".join(job.scene for job in jobs) == expected
+    assert [job.scene for job in chains_to_record(config, "validation")] == ["D"] * 3
+
+
 @pytest.mark.metaworld
 def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
     import collect_demos
