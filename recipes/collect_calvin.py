@@ -12,14 +12,27 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 from simulators import states_file, tuned_tasks
 
 from rftf_torchrl.configs import RunConfig
-from rftf_torchrl.data.calvin import CalvinWriter, absolute_action, to_demonstrations
-from rftf_torchrl.envs.calvin import StateBank, get_task, load_sentences, training_sequences
+from rftf_torchrl.data.calvin import (
+    CalvinDataset,
+    CalvinWriter,
+    absolute_action,
+    to_demonstrations,
+)
+from rftf_torchrl.data.calvin.format import INTERRUPTED_FILE
+from rftf_torchrl.envs.calvin import (
+    StateBank,
+    benchmark_scene,
+    get_task,
+    load_sentences,
+    training_sequences,
+)
 from rftf_torchrl.envs.calvin.expert import ChainToRecord, RecordedTask, record_chains
 from rftf_torchrl.training import derive_seed, progress_bar
 
@@ -29,7 +42,7 @@ logger = logging.getLogger("collect_calvin")
 def chains_to_record(config: RunConfig, split: str) -> list[ChainToRecord]:
     training = split == "training"
     count = config.demos.chains if training else config.demos.held_out_chains
-    scenes = sorted(config.demos.scenes or config.env.scene)
+    scenes = sorted(config.demos.scenes or config.env.scene) if training else [config.env.scene]
     seed = derive_seed(config.seed, "chains", split) % 2**31
     return [
         ChainToRecord(
@@ -64,6 +77,11 @@ def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str | None) -
     writer.end_episode()
 
 
+def usable(task: RecordedTask, wanted: Collection[str]) -> bool:
+    """Whether a recorded task is wanted and does not begin in a scene of the benchmark."""
+    return task.task in wanted and benchmark_scene(task.scene_obs[0]) is None
+
+
 def collect_starts(config: RunConfig) -> int:
     """Walk chains that gave no demonstration, keep where each task began, and return the steps."""
     seed = derive_seed(config.seed, "chains", "states") % 2**31
@@ -77,7 +95,7 @@ def collect_starts(config: RunConfig) -> int:
     with progress_bar(len(jobs), f"starts in {config.env.scene}") as bar:
         for tasks in record_chains(jobs, workers=config.collector.workers):
             steps += sum(len(task.actions) for task in tasks)
-            starts += [task for task in tasks if task.task in wanted]
+            starts += [task for task in tasks if usable(task, wanted)]
             bar.update()
     missing = set(wanted) - {task.task for task in starts}
     if missing:
@@ -115,26 +133,36 @@ def record_split(config: RunConfig, split: str, root: Path) -> int:
             whole += len(tasks) == len(job.chain.tasks)
             for task in tasks:
                 steps += len(task.actions)
-                wanted = share if task.task in config.env.tasks else 0
-                if kept[job.scene, task.task] < wanted:
+                full = kept[job.scene, task.task] == share
+                if not full and usable(task, config.env.tasks):
                     kept[job.scene, task.task] += 1
                     choices = sentences.get(task.task, [get_task(task.task).instruction])
                     write_task(writer, task, str(rng.choice(choices)))
             bar.update()
-    total = {
-        name: sum(n for (_, task), n in kept.items() if task == name) for name in config.env.tasks
-    }
+        total = dict.fromkeys(config.env.tasks, 0)
+        for (_, task), count in kept.items():
+            total[task] += count
+        missing = [name for name, count in total.items() if not count]
+        if training and missing:
+            raise ValueError(
+                f"the {len(jobs)} training chains have no {', '.join(missing)}. Remove "
+                f"{root / split} and raise demos.chains, or remove its {INTERRUPTED_FILE} and "
+                "leave these tasks out of env.tasks"
+            )
     lacking = {name: count for name, count in total.items() if count < per_task}
     logger.info("%s: %d of %d chains done to the end", split, whole, len(jobs))
-    missing = [name for name, count in lacking.items() if not count]
-    if training and missing:
-        raise ValueError(
-            f"the {len(jobs)} training chains have no {', '.join(missing)}: raise demos.chains "
-            f"(and remove {root / split} first), or leave these tasks out of env.tasks"
-        )
     if lacking:
         logger.warning("fewer than %d %s demonstrations: %s", per_task, split, lacking)
     return steps
+
+
+def refuse_interrupted(dataset: CalvinDataset) -> None:
+    if not dataset.complete:
+        raise ValueError(
+            f"{dataset.folder} holds the {len(dataset.spans)} tasks of a recording that "
+            "stopped early. Move or remove the folder, and it is recorded anew; or, to use what "
+            f"there is, remove its {INTERRUPTED_FILE}"
+        )
 
 
 def collect_calvin(config: RunConfig, out: Path) -> int:
@@ -144,7 +172,9 @@ def collect_calvin(config: RunConfig, out: Path) -> int:
     if not out.exists():
         splits = ["training"] + ["validation"] * (config.demos.held_out_per_task > 0)
         for split in splits:
-            if not (root / split).exists():
+            if (root / split).exists():
+                refuse_interrupted(CalvinDataset(root, split))
+            else:
                 steps += record_split(config, split, root)
         to_demonstrations(
             root,
@@ -153,6 +183,7 @@ def collect_calvin(config: RunConfig, out: Path) -> int:
             image_size=config.env.image_size,
             wrist_size=config.env.wrist_size,
             tasks=config.env.tasks,
+            test_states="refuse",
         )
     if not states_file(config).exists():
         steps += collect_starts(config)

@@ -19,7 +19,7 @@ from simulators import is_calvin
 from tensordict import TensorDict, TensorDictBase
 
 from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.data import DemonstrationWriter, load_demonstrations
+from rftf_torchrl.data import Demonstrations, DemonstrationWriter, load_demonstrations
 from rftf_torchrl.envs import MetaWorldEnv
 from rftf_torchrl.envs.metaworld import ScriptedExpert, get_task
 from rftf_torchrl.training import derive_seed, progress_bar
@@ -29,6 +29,18 @@ logger = logging.getLogger("collect_demos")
 
 def demos_folder(config: RunConfig) -> Path:
     return Path(config.demos.path or Path(config.output, "demos"))
+
+
+def whole_demos(config: RunConfig) -> Demonstrations:
+    """The demonstrations of a recording that was not interrupted."""
+    found = load_demonstrations(demos_folder(config))
+    if not found.complete:
+        raise ValueError(
+            f"{found.root} holds the {len(found.episodes)} episodes of a recording that stopped "
+            "early. Move or remove the folder, and it is recorded anew; or, to use what there is, "
+            'write "complete": true in its demonstrations.json'
+        )
+    return found
 
 
 def record_episode(
@@ -53,8 +65,7 @@ def collect(config: RunConfig) -> int:
     """Record the demonstrations unless they are there, and return the simulator steps used."""
     root = demos_folder(config)
     if root.exists():
-        found = load_demonstrations(root)
-        logger.info("%s has %d episodes already", root, len(found.episodes))
+        logger.info("%s has %d episodes already", root, len(whole_demos(config).episodes))
     if is_calvin(config):
         return collect_calvin(config, root)
     if root.exists():

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from collect_demos import collect, demos_folder
+from collect_demos import collect, demos_folder, whole_demos
 from finetune import finetune, training_episodes
 from policies import acting_policy
 from simulators import episode_collector
@@ -21,7 +21,6 @@ from train_bc import clone, policy_file
 from train_value import rollout_episodes, train_value, value_file
 
 from rftf_torchrl.configs import RunConfig
-from rftf_torchrl.data import load_demonstrations
 from rftf_torchrl.envs import Episode, EpisodeCollector
 from rftf_torchrl.envs.metaworld import get_task
 from rftf_torchrl.envs.metaworld.simulator import MetaWorldSimulator
@@ -166,7 +165,7 @@ def initial_states(config: RunConfig, iterations: int, charged: bool) -> dict[st
     """
     trained = [e for number in range(iterations) for e in training_episodes(config, number)]
     trained += rollout_episodes(config) if charged else []
-    demonstrations = load_demonstrations(demos_folder(config)).select(split="train")
+    demonstrations = whole_demos(config).select(split="train")
     names = {task.id: task.name for task in demonstrations.tasks}
     trained += [Episode(names[e.task_id], e.goal_seed) for e in demonstrations.episodes]
     held_out = held_out_episodes(config.env.tasks, config.evaluation.episodes_per_task)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import hydra
 import torch
-from collect_demos import demos_folder
+from collect_demos import whole_demos
 from policies import add_adapters, new_policy
 from tensordict import NonTensorStack
 from torch import nn
@@ -23,7 +23,7 @@ from torchrl.objectives.common import LossModule
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.data import action_windows, load_demonstrations
+from rftf_torchrl.data import action_windows
 from rftf_torchrl.modules import FlowActor, merge_lora, random_shift, save_policy
 from rftf_torchrl.modules.arm_gripper import ARM_LOC
 from rftf_torchrl.objectives import ArmGripperCloningLoss, FlowMatchingLoss
@@ -77,7 +77,7 @@ def clone(config: RunConfig) -> Path:
     seed_everything(derive_seed(config.seed, "cloning"))
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "cloning", "batches"))
     device = resolve_device(config.device)
-    demonstrations = load_demonstrations(demos_folder(config)).select(split="train")
+    demonstrations = whole_demos(config).select(split="train")
     windows = action_windows(demonstrations, chunk_size=config.env.chunk_size)
     state = demonstrations.frames[keys.STATE][windows.frame]
     action_dim = demonstrations.frames["action"].shape[-1]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import hydra
 import torch
-from collect_demos import demos_folder
+from collect_demos import whole_demos
 from policies import acting_policy
 from simulators import episode_collector, tuned_tasks
 from tensordict import TensorDictBase
@@ -26,7 +26,7 @@ from train_bc import policy_file
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.data import Demonstrations, load_demonstrations, sample_clips
+from rftf_torchrl.data import Demonstrations, sample_clips
 from rftf_torchrl.envs import Episode
 from rftf_torchrl.functional import pairwise_accuracy, value_order_correlation
 from rftf_torchrl.modules import (
@@ -150,7 +150,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value", "batches"))
     device = resolve_device(config.device)
     settings = config.value
-    demonstrations = load_demonstrations(demos_folder(config))
+    demonstrations = whole_demos(config)
     train = demonstrations.select(split="train")
     state = train.frames[keys.STATE]
     pixels = config.env.image_size is not None

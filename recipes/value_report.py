@@ -23,7 +23,7 @@ from pathlib import Path
 
 import hydra
 import torch
-from collect_demos import demos_folder
+from collect_demos import demos_folder, whole_demos
 from policies import acting_policy
 from simulators import episode_collector, task_names, task_of
 from tensordict import TensorDictBase
@@ -32,7 +32,7 @@ from train_value import value_file
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.data import Demonstrations, load_demonstrations
+from rftf_torchrl.data import Demonstrations
 from rftf_torchrl.envs import Episode
 from rftf_torchrl.evaluation import (
     ScoredEpisode,
@@ -132,7 +132,7 @@ def write_films(
 
 def report_value(config: RunConfig) -> dict:
     folder = prepare_output(Path(config.output, "value_report"))
-    demonstrations = load_demonstrations(demos_folder(config))
+    demonstrations = whole_demos(config)
     test = held_out(demonstrations, demos_folder(config))
     value_model = TemporalValueModel.load(value_file(config)).to(resolve_device(config.device))
     rollouts, steps = fresh_rollouts(config)

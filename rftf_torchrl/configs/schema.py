@@ -70,7 +70,8 @@ class DemosConfig:
         start_chains: CALVIN: further chains, whose tasks' first states are where fine-tuning starts
             its episodes.
         scenes: CALVIN: letters of the scenes they are recorded in, e.g. ``"ABC"``; null for the
-            scene of fine-tuning.
+            scene of fine-tuning. The held-out ones are of that scene in any case, as CALVIN's own
+            validation split is.
     """
 
     per_task: int = 5

@@ -13,6 +13,7 @@ from torchrl.envs.transforms import Transform
 from rftf_torchrl.envs.policy_inputs import PolicyInputEnv
 from rftf_torchrl.evaluation.chain_protocol import policy_digest, sentences_label
 from rftf_torchrl.evaluation.chain_stages import ControllerStage, PolicyStage
+from rftf_torchrl.evaluation.fingerprint import transform_label
 
 __all__ = ["ControllerStageFactory", "PolicyStageFactory"]
 
@@ -61,6 +62,7 @@ class PolicyStageFactory:
         """What decides the results."""
         return {
             "policy": policy_digest(self.policy),
+            "transform": transform_label(self.transform),
             "env": _name(self.make_env),
             "deterministic": self.deterministic,
             "sentences": sentences_label(self.sentences),

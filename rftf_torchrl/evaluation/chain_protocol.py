@@ -10,6 +10,7 @@ from platform import python_version
 import torch
 
 from rftf_torchrl.envs.calvin import BENCHMARK_CHAINS, TASKS, Chain, benchmark_sequences
+from rftf_torchrl.evaluation.commits import git_commit
 
 __all__ = [
     "OFFICIAL_STEPS",
@@ -23,6 +24,7 @@ __all__ = [
 OFFICIAL_STEPS = 360
 _OFFICIAL_SENTENCES = "29b49cf50d935d290522917b2fed6e059466622d62b5fac9861f2ac87d7ed44d"
 _BENCHMARKS = "the benchmark's"
+_CLONES = ("rftf-torchrl", "calvin_env")
 _PACKAGES = ("rftf-torchrl", "torch", "torchrl", "numpy", "pybullet", "calvin_env")
 
 
@@ -96,12 +98,17 @@ def protocol_label(
     return f"Official protocol: {len(chains)} chains, {steps} steps a subtask, scene {scene}"
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the results."""
-    found = {"python": python_version()}
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide the results, and commits of clones.
+
+    The version of calvin_env has always been the same, and this library's is between releases;
+    their commits are ``None`` where they run from no clone.
+    """
+    found: dict[str, str | None] = {"python": python_version()}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
-    return found
+    commits = {name: git_commit(name.replace("-", "_")) for name in _CLONES}
+    return found | {f"{name} commit": commit for name, commit in commits.items()}

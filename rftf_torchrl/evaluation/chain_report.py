@@ -50,14 +50,14 @@ class ChainReport:
         crashed: indices of the chains whose simulator died twice; they count nowhere.
         protocol: whether the benchmark's protocol was kept to, and if not where it wasn't.
         settings: all that decided the results.
-        versions: of the libraries.
+        versions: of the libraries, and the commits of those that ran from clones.
     """
 
     results: tuple[ChainResult, ...]
     crashed: tuple[int, ...] = ()
     protocol: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def average_length(self) -> float:

@@ -1,13 +1,20 @@
 """The numbers that the benchmark reports, checked by hand."""
 
+import importlib.util
 import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from rftf_torchrl.envs.calvin import Chain, benchmark_sequences, training_sequences
+from rftf_torchrl.envs.calvin import (
+    Chain,
+    benchmark_sequences,
+    load_sentences,
+    training_sequences,
+)
 from rftf_torchrl.evaluation import (
     ChainReport,
     ChainResult,
@@ -264,3 +271,18 @@ def test_another_kind_of_file(content, tmp_path):
     with pytest.raises(ValueError, match=message):
         ChainFile(path, {})
     assert path.read_text() == content
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("calvin_agent") is None,
+    reason="needs a checkout of github.com/mees/calvin, its calvin_models on the path",
+)
+def test_the_sentences_of_a_checkout_are_the_benchmarks():
+    spec = importlib.util.find_spec("calvin_agent")
+    checkout = Path(spec.submodule_search_locations[0]).parents[1]
+    official = load_sentences(checkout, "validation")
+    assert sentences_label(official) == "the benchmark's"
+    assert sentences_label(load_sentences(checkout, "training")) != "the benchmark's"
+    changed = {**official, "open_drawer": ("open it",)}
+    assert sentences_label(changed).startswith("given (")
+    assert label(sentences=sentences_label(official)) == LABELS[0][1]

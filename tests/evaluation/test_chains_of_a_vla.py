@@ -1,5 +1,7 @@
 """CALVIN's chains by a policy that needs its own inputs: the processor hears every subtask."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -73,3 +75,31 @@ def test_every_subtask_reaches_the_policy_through_the_transform(fake):
     ]
     assert expected == HEARD
     assert "sees the simulator's state" not in report.protocol, "it reads pictures"
+
+
+def other_processor(images, sentences):
+    return processor(images, sentences)
+
+
+def test_an_evaluation_is_not_resumed_with_other_inputs(fake, tmp_path):
+    keys = [("vla_inputs", "steps"), ("vla_inputs", "letters")]
+    policy = TensorDictModule(Act(), in_keys=keys, out_keys=[("vla_action", "chunk")])
+
+    def evaluate(transform):
+        return evaluate_chains(
+            policy,
+            transform=transform,
+            chains=1,
+            chunk_size=4,
+            image_size=8,
+            workers=0,
+            resume_path=tmp_path / "chains.jsonl",
+        )
+
+    label = evaluate(VLAInputs(processor)).settings["transform"]
+    heard = len(HEARD)
+    assert evaluate(VLAInputs(processor)).settings["transform"] == label
+    assert len(HEARD) == heard
+    expected = rf"holds chains with transform = '{re.escape(label)}', and now it is 'VLAInputs \("
+    with pytest.raises(ValueError, match=expected):
+        evaluate(VLAInputs(other_processor))

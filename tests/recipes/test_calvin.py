@@ -71,6 +71,48 @@ def test_fine_tuning_starts_where_tasks_of_other_chains_began(run):
     assert distances.min() > 1e-3
 
 
+def test_several_scenes_are_recorded_and_the_one_of_fine_tuning_is_held_out(configure, tmp_path):
+    """ABC->D in small: one chain in A, one in B; held-out demonstrations and starts in D."""
+    from collect_demos import collect
+
+    from rftf_torchrl.data import load_demonstrations
+    from rftf_torchrl.data.calvin import CalvinDataset
+
+    tasks = ["lift_blue_block_table", "open_drawer"]
+    config = configure(
+        *CALVIN,
+        f"env.tasks=[{','.join(tasks)}]",
+        "demos.scenes=AB",
+        "demos.per_task=2",
+        "demos.held_out_per_task=1",
+        "demos.held_out_chains=1",
+        "demos.start_chains=2",
+        "demos.noise=0",
+        f"output={tmp_path}",
+        name="calvin",
+    )
+    collect(config)
+    training = CalvinDataset(tmp_path / "calvin")
+    recorded = [(training.scenes[training.episode_of(s.start)], s.task) for s in training.spans]
+    assert recorded == [
+        ("A", "open_drawer"),
+        ("A", "lift_blue_block_table"),
+        ("B", "lift_blue_block_table"),
+    ]
+    validation = CalvinDataset(tmp_path / "calvin", "validation")
+    assert set(validation.scenes) == {"D"}
+    assert [span.task for span in validation.spans] == ["lift_blue_block_table"]
+    assert StateBank.load(tmp_path / "states.npz").scene == "D"
+    demos = load_demonstrations(tmp_path / "demos")
+    assert [episode.split for episode in demos.episodes] == ["train"] * 3 + ["test"]
+    lifted = demos.select(tasks[:1]).episodes
+    assert len(lifted) == 3
+    height_of_blue = demos.frames["observation", "state"][:, 22]
+    for episode in lifted:
+        blue = height_of_blue[episode.start : episode.stop]
+        assert blue[-1] - blue[0] > 0.03, "the blocks have the same order whatever the scene"
+
+
 def test_tasks_that_no_chain_starts_are_named(configure, tmp_path):
     from collect_calvin import collect_starts
 

@@ -64,6 +64,19 @@ def test_calvin_has_all_tasks_and_no_more_time_than_the_benchmark(configure):
         assert config.evaluation.steps_per_subtask == SUBTASK_STEPS
 
 
+def test_a_few_episodes_in_a_scene_that_the_policy_has_not_seen(configure):
+    few, whole = configure(name="calvin_few"), configure(name="calvin")
+    assert few.env == whole.env
+    assert few.env.scene not in few.demos.scenes
+    rounds = few.ppo.iterations + few.ppo.critic_warmup
+    assert rounds * few.ppo.episodes_per_task * len(few.ppo.tasks) == 192
+    assert few.ppo.env_steps < whole.ppo.env_steps / 5
+    assert (few.value.failures, few.value.successes) == (0, False), "rollouts would cost episodes"
+    assert few.cloning == whole.cloning
+    assert few.policy == whole.policy
+    assert few.output != whole.output
+
+
 def test_settings_that_calvin_does_not_have_are_refused(configure):
     expected = (
         "the configuration can't be run:\n"

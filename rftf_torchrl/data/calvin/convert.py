@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Literal
 
 from tensordict import TensorDict
 from torch import Tensor
 from tqdm import tqdm
 
-from rftf_torchrl.data.calvin.format import ANNOTATIONS_FILE, SPLITS
+from rftf_torchrl.data.calvin.format import ANNOTATIONS_FILE, SCENE, SPLITS
 from rftf_torchrl.data.calvin.reader import CalvinDataset
 from rftf_torchrl.data.calvin.spans import CalvinSpan
 from rftf_torchrl.data.format import ACTION, DemonstrationError, Task
 from rftf_torchrl.data.writer import DemonstrationWriter
+from rftf_torchrl.envs.calvin.scenes import benchmark_scene
 from rftf_torchrl.envs.calvin.settings import Scene
 from rftf_torchrl.envs.calvin.tasks import TASKS, get_task
+
+logger = logging.getLogger(__name__)
 
 SPLIT_NAMES = dict(zip(SPLITS, ("train", "test"), strict=True))
 
@@ -31,6 +36,7 @@ def to_demonstrations(
     limit: int | None = None,
     scene: Scene | None = None,
     tokenizer: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None,
+    test_states: Literal["warn", "refuse"] = "warn",
     show_progress: bool | None = None,
 ) -> Path:
     """Turn the annotated spans of CALVIN's data into a folder of demonstrations.
@@ -41,7 +47,8 @@ def to_demonstrations(
     ``instruction`` in the index is this library's. One span is in memory at a time.
 
     An interruption keeps the spans that were read, with ``complete: false``, as
-    :class:`~rftf_torchrl.data.DemonstrationWriter` does. An existing ``out`` is refused.
+    :class:`~rftf_torchrl.data.DemonstrationWriter` does; so do data whose own recording was
+    interrupted. An existing ``out`` is refused.
 
     Args:
         root: the folder of the dataset.
@@ -56,6 +63,10 @@ def to_demonstrations(
         scene: the scene, for a split without ``scene_info.npy``.
         tokenizer: n strings -> ``(tokens [n, L], mask [n, L])``;
             :class:`~rftf_torchrl.transforms.HashTokenizer` by default.
+        test_states: what to do with spans of scene D that begin in an initial scene of the
+            benchmark, see :func:`~rftf_torchrl.envs.calvin.benchmark_scene`: ``"warn"`` keeps and
+            counts them, as the published data are what they are, and ``"refuse"`` stops at the
+            first.
         show_progress: False shows no progress bar. None shows it where stderr is a terminal.
 
     Returns:
@@ -64,8 +75,10 @@ def to_demonstrations(
     Raises:
         FileNotFoundError: where there is no such split.
         FileExistsError: where ``out`` exists.
-        DemonstrationError: at data that cannot be used, with file, episode and key.
-        ValueError: at an unknown split, task or scene, a limit below 1, or where no span is left.
+        DemonstrationError: at data that cannot be used, with file, episode and key, and at a scene
+            of the benchmark that is refused.
+        ValueError: at an unknown split, task or scene, a limit below 1, another ``test_states``, or
+            where no span is left.
 
     Example:
         >>> import tempfile
@@ -81,6 +94,8 @@ def to_demonstrations(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}, expected 1 or more, or None.")
+    if test_states not in ("warn", "refuse"):
+        raise ValueError(f"test_states is {test_states!r}, expected 'warn' or 'refuse'.")
     names = None if tasks is None else {get_task(name).name for name in tasks}
     splits = [split] if isinstance(split, str) else list(split)
     found: list[tuple[str, CalvinDataset, CalvinSpan]] = []
@@ -102,14 +117,27 @@ def to_demonstrations(
     present = {span.task for _, _, span in found}
     records = [Task(t.id, t.name, t.instruction) for t in TASKS.values() if t.name in present]
     disable = None if show_progress is None else not show_progress
+    tested = 0
     with DemonstrationWriter(out, tasks=records, simulator="calvin") as writer:
         for name, dataset, span in tqdm(found, desc="convert", disable=disable, dynamic_ncols=True):
+            episode = _episode(dataset, span)
+            if dataset.scenes[dataset.episode_of(span.start)] == "D":
+                tested += _begins_in_test_scene(dataset, span, episode, test_states == "refuse")
             writer.add_episode(
-                _episode(dataset, span),
+                episode,
                 task_id=span.task_id,
                 success=True,
                 split=SPLIT_NAMES[name],
             )
+        if not all(dataset.complete for _, dataset, _ in found):
+            writer.close(complete=False)
+    if tested:
+        logger.warning(
+            "%d of %d spans begin in an initial scene of CALVIN's benchmark: a policy that learns "
+            "from them has seen what it is tested on",
+            tested,
+            len(found),
+        )
     return Path(out)
 
 
@@ -125,6 +153,18 @@ def _chosen(
         if limit is None or counts[span.task] <= limit:
             chosen.append(span)
     return chosen
+
+
+def _begins_in_test_scene(
+    dataset: CalvinDataset, span: CalvinSpan, episode: TensorDict, refuse: bool
+) -> bool:
+    number = benchmark_scene(episode[SCENE][0].numpy())
+    if number is not None and refuse:
+        raise DemonstrationError(
+            f"CALVIN data in {dataset.folder}, annotation {span.index}",
+            [f"frame {span.start} is the benchmark's initial scene {number}: it must not be used"],
+        )
+    return number is not None
 
 
 def _episode(dataset: CalvinDataset, span: CalvinSpan) -> TensorDict:

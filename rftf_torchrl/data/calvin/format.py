@@ -21,6 +21,8 @@ SCENES_FILE = "scene_info.npy"
 STATISTICS_FILE = "statistics.yaml"
 CONFIG_FILE = ".hydra/merged_config.yaml"
 ANNOTATIONS_FILE = "lang_annotations/auto_lang_ann.npy"
+INTERRUPTED_FILE = "interrupted.txt"
+"""Ours: in a split whose recording stopped early. CALVIN's own loader does not look at it."""
 
 ABSOLUTE = "actions"
 RELATIVE = "rel_actions"

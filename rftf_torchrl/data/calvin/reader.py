@@ -15,6 +15,7 @@ from torch import Tensor
 from rftf_torchrl import keys as k
 from rftf_torchrl.data.calvin.format import (
     GRIPPER,
+    INTERRUPTED_FILE,
     RELATIVE,
     ROBOT,
     SCENE,
@@ -51,6 +52,7 @@ class CalvinDataset:
         folder: ``root / split``.
         episodes: int64 [E, 2], the first and the last frame of each episode.
         scenes: the scene of each episode.
+        complete: False where :class:`CalvinWriter` was interrupted.
 
     Raises:
         FileNotFoundError: where there is no such folder.
@@ -92,6 +94,7 @@ class CalvinDataset:
         self.tokenizer = HashTokenizer() if tokenizer is None else tokenizer
         self.episodes = read_episodes(self.folder)
         self.scenes = read_scenes(self.folder, self.episodes, scene)
+        self.complete = not (self.folder / INTERRUPTED_FILE).exists()
 
     @cached_property
     def spans(self) -> tuple[CalvinSpan, ...]:

@@ -24,6 +24,7 @@ from rftf_torchrl.data.calvin.format import (
     EPISODES_FILE,
     GRIPPER,
     GRIPPER_DEPTH,
+    INTERRUPTED_FILE,
     LENGTHS_FILE,
     RELATIVE,
     ROBOT,
@@ -53,7 +54,8 @@ class CalvinWriter:
     Frames collect in a hidden folder beside the split's; :meth:`close` adds the files that describe
     them and gives the folder its name in one step. Where the ``with`` block ends by an exception or
     Ctrl-C, every frame that was added is kept the same way, the unfinished episode as a shorter
-    one; where there is none, nothing is left.
+    one, and a file ``interrupted.txt`` says so (:attr:`CalvinDataset.complete`); where there is
+    none, nothing is left.
 
     The sentence embeddings are :func:`hashed_embedding`'s, not MiniLM's. ``embeddings.npy``, which
     only CALVIN's own rollouts read, is not written.
@@ -241,10 +243,13 @@ class CalvinWriter:
             )
         self._scene = name
 
-    def close(self) -> None:
+    def close(self, *, complete: bool = True) -> None:
         """End the open episode, describe the frames, and give the folder its name.
 
         A second call does nothing.
+
+        Args:
+            complete: False marks the split as an interrupted recording.
 
         Raises:
             ValueError: where no frame was added; nothing is left on disk.
@@ -258,6 +263,11 @@ class CalvinWriter:
             raise ValueError(f"No frame was added for {self.folder}: there is nothing to write.")
         (self._stage / frame_name(self._next)).unlink(missing_ok=True)
         self._describe()
+        if not complete:
+            (self._stage / INTERRUPTED_FILE).write_text(
+                "The recording of this split stopped early. Remove this file to use what there "
+                "is as if it were whole.\n"
+            )
         if self.folder.exists():
             raise FileExistsError(
                 f"{self.folder} was made by another process meanwhile; the data are in "
@@ -281,9 +291,9 @@ class CalvinWriter:
                 return
             logger.warning("%s: interrupted, what was recorded is kept", self.folder)
         try:
-            self.close()
+            self.close(complete=kind is None)
         except KeyboardInterrupt:
-            self.close()
+            self.close(complete=kind is None)
             raise
 
     def _describe(self) -> None:

@@ -14,7 +14,12 @@ from rftf_torchrl.envs.calvin.observation import (
     state_vector,
 )
 from rftf_torchrl.envs.calvin.rules import outcomes
-from rftf_torchrl.envs.calvin.scenes import initial_scene, refuse_test_state, training_scene
+from rftf_torchrl.envs.calvin.scenes import (
+    benchmark_scene,
+    initial_scene,
+    refuse_test_state,
+    training_scene,
+)
 from rftf_torchrl.envs.calvin.sequences import (
     BENCHMARK_CHAINS,
     CHAIN_LENGTH,
@@ -52,6 +57,7 @@ __all__ = [
     "InitialState",
     "SimulatorCrashedError",
     "StateBank",
+    "benchmark_scene",
     "benchmark_sequences",
     "collect_states",
     "default_states",

@@ -20,6 +20,7 @@ from rftf_torchrl.envs.calvin.simulator import ACTION_DIM, CalvinSimulator, Simu
 from rftf_torchrl.envs.calvin.starts import Split, States, default_states
 from rftf_torchrl.envs.calvin.states import StateBank
 from rftf_torchrl.envs.calvin.tasks import TASKS, get_task
+from rftf_torchrl.envs.decision import read_actions
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
 __all__ = ["SUBTASK_STEPS", "CalvinEnv"]
@@ -80,10 +81,12 @@ class CalvinEnv(EnvBase):
     Raises:
         ValueError: for an unknown task, scene, split or gripper mode, a non-positive count, or
             depth without a camera.
-        CalvinNotInstalledError: when calvin_env is missing.
+        CalvinNotInstalledError: when calvin_env, or a file of the scene in it, is missing.
 
     A reset takes an optional ``"episode_seed"`` int64 [1] in its tensordict and starts exactly
     that episode of the task, whatever ran before, to the bit.
+    A step raises ``ValueError`` for an action of another shape than the action spec's, or with a
+    number that is not finite.
 
     Example:
         >>> from rftf_torchrl.envs import CalvinEnv
@@ -305,12 +308,11 @@ class CalvinEnv(EnvBase):
 
     def _actions(self, tensordict: TensorDictBase) -> np.ndarray:
         """The decision's actions, float64 [chunk_size or 1, 7], as the simulator takes them."""
-        given = tensordict.get(self.action_key).detach().cpu().numpy()
-        if not np.isfinite(given).all():
-            raise ValueError(
-                f"{self.action_key}: the action for task {self.task.name!r}, episode seed "
-                f"{self._episode_seed}, decision {self._decisions} is not finite"
-            )
+        moment = (
+            f"task {self.task.name!r}, episode seed {self._episode_seed}, decision "
+            f"{self._decisions}"
+        )
+        given = read_actions(self, tensordict, moment)
         actions = np.clip(given.astype(np.float64).reshape(-1, ACTION_DIM), -1.0, 1.0)
         bad = np.argwhere(np.abs(given[..., -1:]) != 1.0)
         if self.gripper == "strict" and len(bad):

@@ -12,7 +12,7 @@ from rftf_torchrl.envs.calvin.sequences import InitialState, initial_states
 from rftf_torchrl.envs.calvin.settings import Scene, check_scene
 from rftf_torchrl.envs.calvin.tasks import BLOCKS
 
-__all__ = ["initial_scene", "refuse_test_state", "training_scene"]
+__all__ = ["benchmark_scene", "initial_scene", "refuse_test_state", "training_scene"]
 
 _ROBOT_OBS = (
     *(0.02586889, -0.2313129, 0.5712808, 3.09045411, -0.02908596, 1.50013585, 0.07999963),
@@ -36,7 +36,9 @@ _TABLE_Y = (-0.14, -0.10)
 _TABLE_GAP = 0.14
 _SHELF_SHIFT = {"A": 0.0, "B": 0.18, "C": 0.18, "D": 0.0}
 _SHELF_JITTER = (0.02, 0.008)
-_SAME = 1e-6
+_POSITIONS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 14, 18, 19, 20)
+_YAWS = (11, 17, 23)
+_SAME_POSITION, _SAME_YAW = 0.01, 0.02
 
 
 def _number_of(state: InitialState) -> int:
@@ -100,10 +102,40 @@ def _test_scenes() -> np.ndarray:
     return np.stack([initial_scene(state)[1] for state in initial_states()])
 
 
+def benchmark_scene(scene_obs: np.ndarray) -> int | None:
+    """Which of the benchmark's 192 initial scenes a scene vector of scene D is.
+
+    It is the one in which furniture, lights and block positions differ by at most 0.01 (metres) and
+    the blocks' yaws by at most 0.02 rad. What the simulator reports after a reset into a benchmark
+    scene differs by up to 0.0003 and 0.0005 rad, and by 0.004 rad in the blocks' roll and pitch,
+    which are not compared; none of 20,000 fresh scenes of :func:`training_scene` is as near.
+
+    Args:
+        scene_obs: float [24].
+
+    Returns:
+        Its number in :func:`initial_states`, or ``None`` for a scene of one's own.
+
+    Raises:
+        ValueError: for a wrong shape.
+
+    Example:
+        >>> scene_obs = initial_scene(initial_states()[7])[1]
+        >>> benchmark_scene(scene_obs + 0.001), benchmark_scene(scene_obs + 0.02)
+        (7, None)
+    """
+    vector = np.asarray(scene_obs, dtype=np.float64)
+    if vector.shape != (_SCENE_DIM,):
+        raise ValueError(f"scene_obs must have shape (24,), got {vector.shape}")
+    apart = np.abs(_test_scenes() - vector)
+    same = (apart[:, _POSITIONS] <= _SAME_POSITION).all(1) & (apart[:, _YAWS] <= _SAME_YAW).all(1)
+    return int(same.argmax()) if same.any() else None
+
+
 def refuse_test_state(scene_obs: np.ndarray) -> None:
     """Refuse scene vectors that are one of the benchmark's 192 initial scenes.
 
-    Two vectors are the same if no element differs by more than 1e-6.
+    They are if :func:`benchmark_scene` finds one, also as read back from the simulator.
 
     Args:
         scene_obs: float [24] or [N, 24].
@@ -120,10 +152,10 @@ def refuse_test_state(scene_obs: np.ndarray) -> None:
     if vectors.ndim not in (1, 2) or vectors.shape[-1] != _SCENE_DIM:
         raise ValueError(f"scene_obs must have shape (24,) or (N, 24), got {vectors.shape}")
     for index, vector in enumerate(vectors.reshape(-1, _SCENE_DIM)):
-        same = np.flatnonzero((np.abs(_test_scenes() - vector) <= _SAME).all(axis=1))
-        if same.size:
+        number = benchmark_scene(vector)
+        if number is not None:
             raise ValueError(
-                f"scene_obs[{index}] is the benchmark's initial scene {same[0]}: it must not be "
+                f"scene_obs[{index}] is the benchmark's initial scene {number}: it must not be "
                 "trained on"
             )
 
@@ -158,14 +190,21 @@ def training_scene(
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, got {seed}")
     rng = np.random.default_rng([seed, _number_of(initial_state), ord(scene)])
+    vector = _fresh_scene(initial_state, scene, rng)
+    while benchmark_scene(vector) is not None:
+        vector = _fresh_scene(initial_state, scene, rng)
+    return np.array(_ROBOT_OBS), vector
+
+
+def _fresh_scene(state: InitialState, scene: Scene, rng: np.random.Generator) -> np.ndarray:
     low, high = _TABLE_X[scene]
     left, right = np.sort(rng.uniform(low, high - _TABLE_GAP, size=2))
     xs = (left, right + _TABLE_GAP)
     spots = [(x, rng.uniform(*_TABLE_Y), _TABLE_SPOTS[0][2]) for x in xs]
     rng.shuffle(spots)
     shift = (_SHELF_SHIFT[scene], 0.0)
-    places = _places(initial_state)
-    vector = _furniture(initial_state, scene)
+    places = _places(state)
+    vector = _furniture(state, scene)
     poses = vector[6:].reshape(3, 6)
     for pose, block in zip(poses, BLOCK_ORDER[scene], strict=True):
         if places[block] == "table":
@@ -174,5 +213,4 @@ def training_scene(
             pose[:3] = _SHELF_SPOTS[places[block]]
             pose[:2] += np.add(shift, rng.uniform(-1, 1, size=2) * _SHELF_JITTER)
         pose[5] = rng.uniform(*_YAW)
-    refuse_test_state(vector)
-    return np.array(_ROBOT_OBS), vector
+    return vector

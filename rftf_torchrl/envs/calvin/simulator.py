@@ -71,7 +71,7 @@ class CalvinSimulator:
         info: calvin_env's description of this moment, contacts included; the oracle compares two.
 
     Raises:
-        CalvinNotInstalledError: when calvin_env is missing.
+        CalvinNotInstalledError: when calvin_env, or a file of the scene in it, is missing.
         ValueError: for an unknown scene.
 
     Example:

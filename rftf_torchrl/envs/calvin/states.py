@@ -12,7 +12,11 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from rftf_torchrl.envs.calvin.scenes import refuse_test_state, training_scene
+from rftf_torchrl.envs.calvin.scenes import (
+    benchmark_scene,
+    refuse_test_state,
+    training_scene,
+)
 from rftf_torchrl.envs.calvin.sequences import Chain
 from rftf_torchrl.envs.calvin.settings import Scene, check_scene
 from rftf_torchrl.envs.calvin.tasks import TASKS, get_task
@@ -178,6 +182,8 @@ def collect_states(
 ) -> StateBank:
     """Walk chains from fresh training scenes and keep each state from which a task was done.
 
+    A state that has become one of the benchmark's initial scenes is left out.
+
     Args:
         simulator: of any scene.
         controller: does the tasks; a chain ends at its first failure.
@@ -200,7 +206,8 @@ def collect_states(
             start = simulator.robot_obs.copy(), simulator.scene_obs.copy()
             if not _does(simulator, controller, task, max_steps):
                 break
-            rows.append((*start, get_task(task).id, depth))
+            if benchmark_scene(start[1]) is None:
+                rows.append((*start, get_task(task).id, depth))
             depth += 1
         if on_chain is not None:
             on_chain(depth)

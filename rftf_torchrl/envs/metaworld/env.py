@@ -9,6 +9,7 @@ from torchrl.data import Binary, Bounded, Composite, NonTensor, Unbounded
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
+from rftf_torchrl.envs.decision import read_actions
 from rftf_torchrl.envs.metaworld.goals import Split
 from rftf_torchrl.envs.metaworld.simulator import MetaWorldSimulator, SimulatorCrashedError
 from rftf_torchrl.envs.metaworld.tasks import get_task
@@ -67,6 +68,8 @@ class MetaWorldEnv(EnvBase):
 
     A reset takes an optional ``"episode_seed"`` int64 [1] in its tensordict and starts exactly
     that episode, whatever ran before.
+    A step raises ``ValueError`` for an action of another shape than the action spec's, or with a
+    number that is not finite.
 
     Example:
         >>> from rftf_torchrl.envs import MetaWorldEnv
@@ -203,12 +206,11 @@ class MetaWorldEnv(EnvBase):
         return TensorDict(observed, batch_size=[], device=self.device)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        actions = tensordict.get(self.action_key).detach().cpu().numpy().reshape(-1, ACTION_DIM)
-        if not np.isfinite(actions).all():
-            raise ValueError(
-                f"{self.action_key}: the action for task {self.task.name!r}, episode seed "
-                f"{self._episode_seed}, decision {self._decisions} is not finite"
-            )
+        moment = (
+            f"task {self.task.name!r}, episode seed {self._episode_seed}, decision "
+            f"{self._decisions}"
+        )
+        actions = read_actions(self, tensordict, moment).reshape(-1, ACTION_DIM)
         success, crashed, executed = False, False, 0
         try:
             for action in actions:

@@ -1,11 +1,18 @@
 import re
 
+import numpy as np
 import pytest
 import torch
 
-from rftf_torchrl.data import action_windows, load_demonstrations
-from rftf_torchrl.data.calvin import CalvinDataset, to_demonstrations, write_synthetic_calvin
+from rftf_torchrl.data import DemonstrationError, action_windows, load_demonstrations
+from rftf_torchrl.data.calvin import (
+    CalvinDataset,
+    CalvinWriter,
+    to_demonstrations,
+    write_synthetic_calvin,
+)
 from rftf_torchrl.data.calvin import convert as convert_module
+from rftf_torchrl.envs.calvin import initial_scene, initial_states, training_scene
 
 
 def test_spans_become_episodes(pristine, tmp_path):
@@ -89,3 +96,47 @@ def test_both_splits_go_to_one_folder(tmp_path):
     train, held_out = demonstrations.select(split="train"), demonstrations.select(split="test")
     assert len(train.episodes) + len(held_out.episodes) == len(demonstrations.episodes)
     assert len(held_out.episodes) == len(CalvinDataset(root, "validation").spans)
+
+
+def test_half_a_recording_makes_half_the_demonstrations(calvin_root, tmp_path):
+    (calvin_root / "training" / "interrupted.txt").touch()
+    demos = load_demonstrations(to_demonstrations(calvin_root, tmp_path / "demos"))
+    assert (len(demos.episodes), demos.complete) == (4, False)
+
+
+@pytest.fixture
+def begins_in_a_test_scene(tmp_path):
+    """A dataset of which one span of two begins where the benchmark does, as read back."""
+    root = tmp_path / "data"
+    robot, action = np.zeros(15), np.array([0, 0, 0, 0, 0, 0, 1.0])
+    state = initial_states()[20]
+    with CalvinWriter(root, scene="D") as writer:
+        for scene_obs in (training_scene(state, 0)[1], initial_scene(state)[1] + 3e-4):
+            frames = [writer.add_frame(robot, scene_obs, action, action) for _ in range(3)]
+            writer.annotate(frames[0], frames[-1] + 1, "open_drawer", "open the drawer")
+            writer.end_episode()
+    return root
+
+
+def test_spans_that_begin_in_a_scene_of_the_benchmark(begins_in_a_test_scene, tmp_path, caplog):
+    root = begins_in_a_test_scene
+    with caplog.at_level("WARNING"):
+        demos = load_demonstrations(to_demonstrations(root, tmp_path / "all"))
+    assert (len(demos.episodes), demos.complete) == (2, True)
+    assert caplog.messages == [
+        "1 of 2 spans begin in an initial scene of CALVIN's benchmark: a policy that learns from "
+        "them has seen what it is tested on"
+    ]
+    message = (
+        f"CALVIN data in {root / 'training'}, annotation 1: 1 problem found:\n"
+        "  - frame 67 is the benchmark's initial scene 20: it must not be used"
+    )
+    with pytest.raises(DemonstrationError, match=f"^{re.escape(message)}$"):
+        to_demonstrations(root, tmp_path / "refused", test_states="refuse")
+    with pytest.raises(ValueError, match=r"^test_states is 'no', expected 'warn' or 'refuse'\.$"):
+        to_demonstrations(root, tmp_path / "no", test_states="no")
+
+
+def test_other_scenes_are_not_the_benchmarks(begins_in_a_test_scene, tmp_path, caplog):
+    to_demonstrations(begins_in_a_test_scene, tmp_path / "out", scene="A", test_states="refuse")
+    assert caplog.messages == []

@@ -124,6 +124,7 @@ def test_an_interruption_keeps_every_frame(tmp_path, error):
     with pytest.raises(error):
         record()
     dataset = CalvinDataset(tmp_path)
+    assert not dataset.complete
     assert dataset.episodes.tolist() == [[64, 66], [67, 68]]
     assert len(dataset.spans) == 1
     assert len(dataset.read_frames(67, 69)) == 2
@@ -163,6 +164,7 @@ def test_ctrl_c_while_the_files_are_described_loses_nothing(tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt), writer:
         pass
     assert len(CalvinDataset(tmp_path).spans) == 1
+    assert CalvinDataset(tmp_path).complete
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

@@ -12,6 +12,7 @@ from rftf_torchrl.envs.calvin import (
     collect_states,
     initial_scene,
     initial_states,
+    states,
     training_scene,
     training_sequences,
 )
@@ -194,6 +195,15 @@ def test_states_of_done_tasks_are_kept_middles_of_chains_included():
     assert bank.depth.tolist() == [row[1] for row in expected]
     np.testing.assert_allclose(bank.scene_obs, np.stack([row[2] for row in expected]))
     assert sum(depths) == len(bank) < 60
+
+
+def test_a_state_that_is_a_test_scene_is_not_kept(monkeypatch):
+    """The first chain begins in one, and three tasks of 3 mm and 3 mrad later it still is one."""
+    scenes = [initial_scene(initial_states()[9])] + [training_scene(initial_states()[0], 1)] * 3
+    monkeypatch.setattr(states, "training_scene", lambda *a: scenes.pop(0))
+    chains = [replace(chain, tasks=("open_drawer",) * 5) for chain in training_sequences(0, 2)]
+    bank = collect_states(CountingSimulator(), Still(), chains)
+    assert bank.depth.tolist() == [4, 0, 1, 2, 3, 4]
 
 
 def test_a_task_that_needs_more_steps_than_it_has_is_not_kept():

@@ -212,6 +212,33 @@ def test_an_action_that_is_not_finite(make_fake_env, size, key):
         env.step(TensorDict().set(env.action_key, action))
 
 
+@pytest.mark.parametrize(
+    ("size", "key", "given", "expected"),
+    [
+        (None, "action", (14,), (7,)),
+        (None, "action", (1, 7), (7,)),
+        (None, "action", (6,), (7,)),
+        (7, "('vla_action', 'chunk')", (7, 6), (7, 7)),
+        (8, "('vla_action', 'chunk')", (4, 7), (8, 7)),
+        (8, "('vla_action', 'chunk')", (16, 7), (8, 7)),
+        (8, "('vla_action', 'chunk')", (7, 8), (8, 7)),
+        (8, "('vla_action', 'chunk')", (56,), (8, 7)),
+    ],
+)
+def test_an_action_of_another_shape(make_fake_env, size, key, given, expected):
+    """Reshaped, they would be other actions than were meant, or more or fewer."""
+    env = make_fake_env(chunk_size=size)
+    start(env, 8)
+    message = (
+        f"{key}: the action for task 'close_drawer', episode seed 8, decision 0 has the shape "
+        f"{given}, and the environment's action spec has {expected}: give each decision as many "
+        "actions, of as many numbers, as the spec has"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        env.step(TensorDict().set(env.action_key, torch.ones(given)))
+    assert env.simulator.actions == []
+
+
 def test_episodes_start_at_default_training_states(make_fake_env):
     env = make_fake_env()
     start(env, 4)

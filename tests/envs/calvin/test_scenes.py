@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from rftf_torchrl.envs.calvin import (
+    benchmark_scene,
     benchmark_sequences,
     initial_scene,
     initial_states,
     refuse_test_state,
+    scenes,
     training_scene,
 )
 from rftf_torchrl.envs.calvin.observation import BLOCK_ORDER
@@ -96,13 +98,55 @@ def test_training_scenes_depend_on_seed_state_and_scene_alone():
     assert all((first[6:] != other[6:]).any() for other in others)
 
 
+def moved(vector, *, position=0.0, yaw=0.0, tilt=0.0):
+    vector = vector.copy()
+    vector[[0, 1, 3]] += position
+    poses = vector[6:].reshape(3, 6)
+    poses[:, :3] += position
+    poses[:, 3:5] += tilt
+    poses[:, 5] += yaw
+    return vector
+
+
 def test_every_test_state_is_refused_and_no_training_state_is():
     for number, state in enumerate(STATES):
         vector = initial_scene(state)[1]
+        fresh = training_scene(state, 0)[1]
         message = rf"scene_obs\[1\] is the benchmark's initial scene {number}: it must not be"
         with pytest.raises(ValueError, match=message):
-            refuse_test_state(np.stack([vector + 1e-5, vector + 9e-7]))
-        refuse_test_state(training_scene(state, 0)[1])
+            refuse_test_state(np.stack([fresh, vector]))
+        refuse_test_state(fresh)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"position": 0.009, "yaw": -0.019, "tilt": 0.1}, True),
+        ({"position": -0.009, "yaw": 0.019, "tilt": -0.1}, True),
+        ({"position": 0.011}, False),
+        ({"yaw": 0.021}, False),
+    ],
+)
+def test_test_states_are_known_up_to_a_tolerance(change, same):
+    for number in range(0, 192, 7):
+        vector = moved(initial_scene(STATES[number])[1], **change)
+        assert benchmark_scene(vector) == (number if same else None)
+
+
+@pytest.mark.parametrize("index", [0, 1, 3, 4, 5, 6, 13, 20, 11, 17, 23])
+def test_all_of_the_furniture_and_the_blocks_is_compared(index):
+    vector = initial_scene(STATES[5])[1]
+    vector[index] += 0.05
+    assert benchmark_scene(vector) is None
+
+
+def test_a_fresh_scene_that_turns_out_a_test_scene_is_drawn_again(monkeypatch):
+    expected = training_scene(STATES[5], 1)[1]
+    drawn = [initial_scene(STATES[5])[1], moved(initial_scene(STATES[9])[1], yaw=0.01)]
+    draw = scenes._fresh_scene
+    monkeypatch.setattr(scenes, "_fresh_scene", lambda *a: drawn.pop() if drawn else draw(*a))
+    np.testing.assert_array_equal(training_scene(STATES[5], 1)[1], expected)
+    assert drawn == []
 
 
 @pytest.mark.parametrize("shape", [(23,), (2, 3, 24), ()])
@@ -127,6 +171,23 @@ def test_a_state_that_is_none_of_the_192():
         training_scene(held, 0)
     with pytest.raises(ValueError, match=r"InitialState\(.*red_block='drawer'.* none of the 192"):
         initial_scene(held)
+
+
+@pytest.mark.calvin
+def test_test_scenes_are_refused_as_read_back_from_the_simulator(requires_calvin):
+    from rftf_torchrl.envs.calvin import CalvinSimulator
+
+    simulator = CalvinSimulator("D")
+    try:
+        for number in range(0, 192, 16):
+            simulator.reset(*initial_scene(STATES[number]))
+            for _ in range(2):
+                assert benchmark_scene(simulator.scene_obs) == number
+                simulator.step(np.array([0, 0, 0, 0, 0, 0, 1.0]))
+            simulator.reset(*training_scene(STATES[number], number))
+            refuse_test_state(simulator.scene_obs)
+    finally:
+        simulator.close()
 
 
 @pytest.mark.calvin

@@ -140,19 +140,29 @@ def test_a_reset_is_bitwise_whatever_ran_before(make_simulator):
 
 
 def test_two_simulators_in_one_process_do_not_disturb_each_other(make_simulator):
-    start, actions = default_states("train")("turn_on_led", 1), pushes(60, 1)
-    alone = make_simulator()
-    expected = play(alone, start, actions)
-    beside = make_simulator("B")
-    beside.reset(*default_states("train", "B")("turn_on_led", 1))
-    expected_beside = beside.picture(48)
-    beside_again = play(beside, default_states("train", "B")("turn_on_led", 1), [])
-    assert np.array_equal(expected_beside, beside_again[1])
-    assert same(play(alone, start, actions), expected)
-    alone.close()
-    assert same(play(make_simulator(), start, actions), expected)
-    beside.reset(*default_states("train", "B")("turn_on_led", 1))
-    assert np.array_equal(beside.picture(48), expected_beside)
+    """States and pictures of both cameras are those of a simulator that has the process alone."""
+    starts = {scene: default_states("train", scene)("turn_on_led", 1) for scene in "BD"}
+    actions, expected = pushes(60, 1), {}
+    for scene, start in starts.items():
+        alone = make_simulator(scene)
+        expected[scene] = play(alone, start, actions)
+        alone.close()
+    assert not np.array_equal(expected["B"][1], expected["D"][1])
+
+    first, beside = make_simulator("D"), make_simulator("B")
+    for _ in range(2):
+        assert same(play(beside, starts["B"], actions), expected["B"])
+        assert same(play(first, starts["D"], actions), expected["D"])
+    for simulator in (first, beside):
+        simulator.reset(*starts[simulator.scene])
+    for action in actions:
+        first.step(action)
+        beside.step(action)
+    assert np.array_equal(first.picture(48), expected["D"][1])
+    assert np.array_equal(beside.wrist_picture(24), expected["B"][2])
+    first.close()
+    assert same(play(beside, starts["B"], actions), expected["B"])
+    assert same(play(make_simulator("D"), starts["D"], actions), expected["D"])
 
 
 def test_without_arguments_a_reset_is_always_the_same(make_simulator):

@@ -186,6 +186,29 @@ def test_an_action_that_is_not_finite(make_env, chunk_size, key):
         env.step(TensorDict().set(env.action_key, action))
 
 
+@pytest.mark.parametrize(
+    ("size", "key", "given", "expected"),
+    [
+        (None, "action", (8,), (4,)),
+        (4, "('vla_action', 'chunk')", (4, 3), (4, 4)),
+        (5, "('vla_action', 'chunk')", (4, 4), (5, 4)),
+        (5, "('vla_action', 'chunk')", (4, 5), (5, 4)),
+    ],
+)
+def test_an_action_of_another_shape(make_env, size, key, given, expected):
+    env = make_env(chunk_size=size)
+    start(env, 8)
+    before = env.simulator.state.copy()
+    message = (
+        f"{key}: the action for task 'drawer-open', episode seed 8, decision 0 has the shape "
+        f"{given}, and the environment's action spec has {expected}: give each decision as many "
+        "actions, of as many numbers, as the spec has"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        env.step(TensorDict().set(env.action_key, torch.ones(given)))
+    assert (env.simulator.state == before).all()
+
+
 @pytest.mark.parametrize("name", ["image_size", "chunk_size", "action_repeat", "horizon"])
 def test_counts_must_be_positive(name):
     with pytest.raises(ValueError, match=f"^{name} must be at least 1, got 0$"):

@@ -1,0 +1,100 @@
+"""A fingerprint of what stands before a policy: transforms, tokenizers, image processors."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Set
+from dataclasses import fields, is_dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torchrl.envs.transforms import Transform
+
+_PLAIN = (type(None), bool, int, float, complex, str)
+_FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType)
+
+
+def transform_label(transform: Transform | None) -> str | None:
+    """Name a transform by its class and a fingerprint of what it is made of.
+
+    The fingerprint is of keys, weights and public attributes, of those attributes' own, and so on;
+    of tokenizers and image processors, of the files that they save. Private attributes count as
+    caches.
+
+    Args:
+        transform: a policy's ``observation_transform()``; ``None`` where it has none.
+
+    Returns:
+        The label, the same in every process; ``None`` without a transform.
+
+    Example:
+        >>> from torchrl.envs.transforms import StepCounter
+        >>> transform_label(StepCounter(3)) == transform_label(StepCounter(3))
+        True
+        >>> transform_label(StepCounter(3)) == transform_label(StepCounter(4))
+        False
+    """
+    if transform is None:
+        return None
+    digest = sha256(repr(_described(transform, ())).encode()).hexdigest()
+    return f"{type(transform).__name__} ({digest[:16]})"
+
+
+def _described(value: Any, above: tuple[int, ...]) -> Any:
+    """The value as nested tuples of plain values, the same in every process."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, bytes):
+        return sha256(value).hexdigest()
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        return _array(value)
+    if isinstance(value, _FUNCTIONS):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Path):
+        return str(value)
+    name = type(value).__qualname__
+    if id(value) in above:
+        return name
+    above = (*above, id(value))
+    if isinstance(value, Mapping):
+        items = [(_described(k, above), _described(v, above)) for k, v in value.items()]
+        return name, tuple(sorted(items, key=repr))
+    if isinstance(value, Set):
+        return name, tuple(sorted((_described(item, above) for item in value), key=repr))
+    if isinstance(value, (list, tuple)):
+        return tuple(_described(item, above) for item in value)
+    return name, _described(_parts(value), above)
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    """What an object is made of, by name."""
+    if isinstance(value, partial):
+        return {"func": value.func, "args": value.args, "keywords": value.keywords}
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, types.MethodType):
+        return {"func": value.__func__, "self": value.__self__}
+    if hasattr(value, "save_pretrained"):
+        with TemporaryDirectory() as folder:
+            value.save_pretrained(folder)
+            files = [path for path in Path(folder).rglob("*") if path.is_file()]
+            return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    parts = {name: part for name, part in vars(value).items() if not name.startswith("_")}
+    if isinstance(value, nn.Module):
+        del parts["training"]
+        parts |= {"children": dict(value.named_children()), "weights": dict(value.state_dict())}
+    if isinstance(value, Transform):
+        parts |= {"in_keys": value.in_keys, "out_keys": value.out_keys}
+    return parts
+
+
+def _array(value: Any) -> tuple[str, tuple[int, ...], str]:
+    array = torch.as_tensor(value).detach().cpu().contiguous()
+    content = array.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return str(array.dtype), tuple(array.shape), sha256(content).hexdigest()

@@ -1,0 +1,83 @@
+"""The recipe's evaluation on CALVIN, without the simulator: which chains, what is written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import CALVIN
+
+from rftf_torchrl.envs.calvin import PRIVILEGED_DIM, benchmark_sequences, env
+from rftf_torchrl.evaluation import ChainReport, chains
+
+pytestmark = pytest.mark.recipe
+
+
+class FakeSimulator:
+    """Any task of a chain's first three is done after two steps."""
+
+    def __init__(self, scene):
+        self.robot_obs, self.scene_obs, self.info = np.zeros(15), np.zeros(24), {"steps": 0}
+
+    def reset(self, robot_obs, scene_obs):
+        self.robot_obs, self.scene_obs, self.info = robot_obs, scene_obs, {"steps": 0}
+
+    def step(self, action):
+        self.info = {"steps": self.info["steps"] + 1}
+
+    def achieved(self, start_info, tasks):
+        done = self.info["steps"] <= 6 and self.info["steps"] - start_info["steps"] >= 2
+        return set(tasks) if done else set()
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def cloned(configure, tmp_path, monkeypatch):
+    """The configuration of a folder with a policy, and a simulator that is none."""
+    from policies import new_policy
+    from train_bc import policy_file
+
+    from rftf_torchrl.modules import save_policy
+
+    monkeypatch.setattr(env, "CalvinSimulator", FakeSimulator)
+    monkeypatch.setattr(chains, "require_calvin_env", lambda: None)
+    config = configure(*CALVIN, f"output={tmp_path}", name="calvin")
+    policy_file(config).parent.mkdir()
+    save_policy(*new_policy(config, PRIVILEGED_DIM, 7), policy_file(config))
+    return config
+
+
+def test_evaluate_plays_the_benchmarks_chains(cloned):
+    from evaluate import evaluate
+
+    results = evaluate(cloned)
+    folder = Path(cloned.output, "evaluation")
+    report = ChainReport.load(folder / "chains_policy.json")
+    assert results == report.to_dict()
+    assert [r.tasks for r in report.results] == [c.tasks for c in benchmark_sequences(2)]
+    assert [(r.length, r.steps) for r in report.results] == [(3, (2, 2, 2, 8))] * 2
+    assert report.protocol.startswith("NOT the official protocol: 8 steps a subtask; 2 of the 1000")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "chains_policy.json",
+        "chains_policy.jsonl",
+    ]
+
+
+def test_evaluate_again_plays_only_what_is_missing(cloned, monkeypatch):
+    import evaluate as recipe
+
+    before = recipe.evaluate(cloned)
+    finished = Path(cloned.output, "evaluation", "chains_policy.jsonl")
+    lines = finished.read_text().splitlines(keepends=True)
+    finished.write_text("".join(lines[:2]))
+    played = []
+    original = chains.play_chains
+
+    def counting(factory, left, *arguments, **settings):
+        played.extend(left)
+        return original(factory, left, *arguments, **settings)
+
+    monkeypatch.setattr(chains, "play_chains", counting)
+    assert recipe.evaluate(cloned) == before
+    assert played == [1]

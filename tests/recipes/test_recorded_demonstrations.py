@@ -1,0 +1,188 @@
+"""A recording that stopped early is noticed by the next run; no test scene gets into one."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import CALVIN, TINY
+
+from rftf_torchrl.data import load_demonstrations, write_synthetic_demonstrations
+from rftf_torchrl.data.calvin import CalvinDataset
+from rftf_torchrl.envs.calvin import (
+    StateBank,
+    initial_scene,
+    initial_states,
+    training_scene,
+    training_sequences,
+)
+from rftf_torchrl.envs.calvin.expert import RecordedTask
+
+pytestmark = pytest.mark.recipe
+
+
+def recorded_task(task, seed):
+    state = training_sequences(seed, 1)[0].initial_state
+    robot_obs, scene_obs = training_scene(state, seed)
+    actions = np.zeros((2, 7))
+    actions[:, 6] = 1.0
+    return RecordedTask(task, 0, "D", np.stack([robot_obs] * 3), np.stack([scene_obs] * 3), actions)
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """A function that replaces the simulators: each job is a list of names, or raises."""
+
+    def play(*chains):
+        def record_chains(jobs, *, workers):
+            for number, chain in enumerate(chains):
+                if chain is KeyboardInterrupt:
+                    raise KeyboardInterrupt
+                yield [recorded_task(task, number) for task in chain]
+
+        monkeypatch.setattr("collect_calvin.record_chains", record_chains)
+
+    return play
+
+
+@pytest.fixture
+def run(configure, tmp_path):
+    return configure(*CALVIN, f"output={tmp_path}", name="calvin")
+
+
+BOTH = ["open_drawer", "turn_off_lightbulb"]
+
+
+def test_calvin_after_ctrl_c(recording, run):
+    from collect_demos import collect
+
+    training = Path(run.output, "calvin", "training")
+    recording(BOTH[:1], KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        collect(run)
+    message = (
+        f"{training} holds the 1 tasks of a recording that stopped early. Move or remove the "
+        "folder, and it is recorded anew; or, to use what there is, remove its interrupted.txt"
+    )
+    recording(BOTH, BOTH)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            collect(run)
+    assert [span.task for span in CalvinDataset(training.parent).spans] == BOTH[:1]
+
+    kept = training.rename(training.with_name("kept"))
+    assert collect(run) > 0
+    demos = load_demonstrations(Path(run.output, "demos"))
+    assert demos.complete
+    assert len(demos.episodes) == 2
+    assert len(list(kept.glob("*.npz"))) == 3
+
+
+def test_calvin_may_be_used_as_it_is(recording, run):
+    from collect_demos import collect
+
+    training = Path(run.output, "calvin", "training")
+    recording(BOTH[:1], KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        collect(run)
+    (training / "interrupted.txt").unlink()
+    recording(BOTH, BOTH)
+    collect(run)
+    demos = load_demonstrations(Path(run.output, "demos"))
+    assert demos.complete
+    assert len(demos.episodes) == 1
+
+
+def test_chains_that_lack_a_task_are_no_recording(recording, run):
+    """The error says what to do, and the next run does not go on as if it were done."""
+    from collect_demos import collect
+
+    training = Path(run.output, "calvin", "training")
+    recording(BOTH[:1], BOTH[:1])
+    message = (
+        f"the 2 training chains have no turn_off_lightbulb. Remove {training} and raise "
+        "demos.chains, or remove its interrupted.txt and leave these tasks out of env.tasks"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        collect(run)
+    with pytest.raises(ValueError, match="a recording that stopped early"):
+        collect(run)
+    (training / "interrupted.txt").unlink()
+    fewer = replace(run, env=replace(run.env, tasks=BOTH[:1]))
+    collect(fewer)
+    assert len(load_demonstrations(Path(run.output, "demos")).episodes) == 1
+
+
+def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatch):
+    """A chain can come by one: that task is left out rather than the whole recording refused."""
+    import collect_calvin
+    from collect_demos import collect
+
+    def record_chains(jobs, *, workers):
+        for number, _ in enumerate(jobs):
+            tasks = [recorded_task(task, number) for task in BOTH]
+            if number == 0:
+                tasks[0].scene_obs[0] = initial_scene(initial_states()[7])[1] + 1e-3
+            yield tasks
+
+    monkeypatch.setattr(collect_calvin, "record_chains", record_chains)
+    collect(run)
+    spans = CalvinDataset(Path(run.output, "calvin")).spans
+    assert [span.task for span in spans] == [BOTH[1], BOTH[0]]
+    bank = StateBank.load(Path(run.output, "states.npz"))
+    assert [bank.count(task) for task in BOTH] == [2, 3]
+
+
+@pytest.mark.parametrize(("scenes", "expected"), [("null", "DDDDDD"), ("ABC", "AABBCC")])
+def test_chains_are_spread_over_the_scenes(configure, scenes, expected):
+    from collect_calvin import chains_to_record
+
+    settings = [f"demos.scenes={scenes}", "demos.chains=6", "demos.held_out_chains=3", "output=x"]
+    config = configure(*CALVIN, *settings, name="calvin")
+    jobs = chains_to_record(config, "training")
+    assert "".join(job.scene for job in jobs) == expected
+    assert [job.scene for job in chains_to_record(config, "validation")] == ["D"] * 3
+
+
+@pytest.mark.metaworld
+def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
+    import collect_demos
+
+    config = configure(*TINY, f"output={tmp_path}")
+    record_episode, seen = collect_demos.record_episode, []
+
+    def interrupted(*arguments):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(arguments)
+        return record_episode(*arguments)
+
+    monkeypatch.setattr(collect_demos, "record_episode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collect_demos.collect(config)
+    monkeypatch.undo()
+    message = (
+        f"{tmp_path / 'demos'} holds the 1 episodes of a recording that stopped early. Move or "
+        "remove the folder, and it is recorded anew; or, to use what there is, write "
+        '"complete": true in its demonstrations.json'
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        collect_demos.collect(config)
+    (tmp_path / "demos").rename(tmp_path / "kept")
+    assert collect_demos.collect(config) > 0
+    assert len(load_demonstrations(tmp_path / "demos").episodes) == 6
+
+
+@pytest.mark.parametrize(
+    ("recipe", "function"),
+    [("train_bc", "clone"), ("train_value", "train_value"), ("value_report", "report_value")],
+)
+def test_no_recipe_learns_from_half_a_recording(configure, tmp_path, recipe, function):
+    root = write_synthetic_demonstrations(tmp_path / "demos")
+    index = root / "demonstrations.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "complete": False}))
+    config = configure(*TINY, f"output={tmp_path}")
+    with pytest.raises(ValueError, match=r"demos holds the 4 episodes of a recording that stopped"):
+        getattr(__import__(recipe), function)(config)
