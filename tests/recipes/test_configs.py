@@ -64,6 +64,17 @@ def test_calvin_has_all_tasks_and_no_more_time_than_the_benchmark(configure):
         assert config.evaluation.steps_per_subtask == SUBTASK_STEPS
 
 
+def test_the_policy_of_calvins_recipe_makes_room_for_another(configure):
+    own = configure(name="calvin")
+    assert own.policy.head == "arm_gripper"
+    assert own.ppo.minibatch == 512
+    for word in ("tokens", "smolvlm"):
+        other = configure("env=calvin", f"policy={word}", name="calvin")
+        alone = configure("env=calvin", f"policy={word}")
+        assert (other.policy, other.cloning) == (alone.policy, alone.cloning)
+        assert other.ppo.minibatch == alone.ppo.minibatch
+
+
 def test_a_few_episodes_in_a_scene_that_the_policy_has_not_seen(configure):
     few, whole = configure(name="calvin_few"), configure(name="calvin")
     assert few.env == whole.env
