@@ -42,9 +42,9 @@ from rftf_torchrl.evaluation import (
     warn_if_exploited,
 )
 from rftf_torchrl.modules import (
-    FrozenFeatures,
     PolicySpecProtocol,
     TemporalValueModel,
+    cache_bytes,
     cache_features,
     load_policy,
     merge_lora,
@@ -218,12 +218,28 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     else:
         data = learner.gae(data)
     with autocast(data.device, config.precision):
-        if any(isinstance(module, FrozenFeatures) for module in policy.modules()):
-            data = cache_features(policy, data, minibatch=settings.minibatch)
+        data = keep_features(config, policy, data)
         data = mark_executed(data, policy, minibatch=settings.minibatch)
         data = learner.loss.add_reference(data, minibatch=settings.minibatch)
     check_finite(data, [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE])
     return data
+
+
+def keep_features(config: RunConfig, policy: nn.Module, data: TensorDictBase) -> TensorDictBase:
+    """Run the policy's frozen towers once for all epochs, where what they give fits."""
+    needed = 2 * cache_bytes(policy, data) / 2**30  # in the data and in the replay buffer
+    if not needed or not config.ppo.cache_gib:
+        return data
+    if needed > config.ppo.cache_gib:
+        logger.warning(
+            "the policy's frozen towers run in every epoch: their features of %d decisions take "
+            "%.1f GiB, more than ppo.cache_gib=%g allows",
+            len(data),
+            needed,
+            config.ppo.cache_gib,
+        )
+        return data
+    return cache_features(policy, data, minibatch=config.ppo.minibatch)
 
 
 def make_buffer(config: RunConfig, device: torch.device) -> TensorDictReplayBuffer:

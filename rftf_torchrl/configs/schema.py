@@ -273,6 +273,9 @@ class PPOConfig:
         minibatch: decisions an optimizer step.
         micro_batch: decisions that go through the networks at once in an update, whose gradients
             add up to the minibatch's; null for all of them.
+        cache_gib: what frozen towers give is kept for the epochs if that of an iteration's
+            decisions, with its copy in the replay buffer, takes no more memory than this, in GiB; 0
+            runs the towers in every epoch.
         learning_rate: of the policy.
         critic_learning_rate: of the critic.
         critic_warmup: iterations in which only the critic learns.
@@ -298,6 +301,7 @@ class PPOConfig:
     epochs: int = 4
     minibatch: int = 256
     micro_batch: int | None = None
+    cache_gib: float = 16.0
     learning_rate: float = 1e-4
     critic_learning_rate: float = 1e-3
     critic_warmup: int = 1

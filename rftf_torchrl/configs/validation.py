@@ -63,6 +63,7 @@ _NOT_NEGATIVE = (
     "reward.outcome_weight",
     "value.failures",
     "value.wrong_instruction",
+    "ppo.cache_gib",
     "ppo.critic_warmup",
     "ppo.kl_coeff",
     "ppo.entropy_coeff",

@@ -8,7 +8,7 @@ from rftf_torchrl.modules.calibration import ValueCalibration
 from rftf_torchrl.modules.critics import ResidualCritic, residual_critic, small_critic
 from rftf_torchrl.modules.distributions import ChunkCategorical, ChunkNormal
 from rftf_torchrl.modules.encoders import ImageEncoder, TokenEncoder, random_shift
-from rftf_torchrl.modules.feature_cache import FrozenFeatures, cache_features
+from rftf_torchrl.modules.feature_cache import FrozenFeatures, cache_bytes, cache_features
 from rftf_torchrl.modules.flow import FlowActor, FlowHead, flow_actor
 from rftf_torchrl.modules.flow_distribution import ChunkFlow
 from rftf_torchrl.modules.flow_networks import ChunkVelocity, FlowNoise
@@ -33,6 +33,7 @@ from rftf_torchrl.modules.score_module import score_module
 from rftf_torchrl.modules.small_vla import small_vla
 from rftf_torchrl.modules.states import values_of_states
 from rftf_torchrl.modules.temporal_value import TemporalValueModel, temporal_value_model
+from rftf_torchrl.modules.tower_features import TowerFeatures
 from rftf_torchrl.modules.towers import ImageTower, TextTower
 from rftf_torchrl.modules.value_features import cache_image_features, on_cached_features
 
@@ -63,6 +64,7 @@ __all__ = [
     "TemporalValueModel",
     "TextTower",
     "TokenEncoder",
+    "TowerFeatures",
     "ValueCalibration",
     "VisionLanguageEncoder",
     "VisionLanguageFusion",
@@ -70,6 +72,7 @@ __all__ = [
     "adapters_off",
     "add_lora",
     "arm_gripper_actor",
+    "cache_bytes",
     "cache_features",
     "cache_image_features",
     "flow_actor",

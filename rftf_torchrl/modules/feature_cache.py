@@ -1,16 +1,17 @@
-"""A frozen part of a policy that runs once per batch of data instead of once per epoch."""
+"""Frozen parts of a policy that run once per batch of data instead of once per epoch."""
 
 from __future__ import annotations
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey, unravel_key
 from torch import nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.modules.tower_features import TowerFeatures
 
-__all__ = ["FrozenFeatures", "cache_features"]
+__all__ = ["FrozenFeatures", "cache_bytes", "cache_features"]
 
 
 class FrozenFeatures(TensorDictModuleBase):
@@ -68,39 +69,108 @@ def cache_features(
 ) -> TensorDictBase:
     """Runs the frozen towers of a policy once over a batch of data, for the update epochs.
 
+    Of a policy whose towers all train (``trained="all"``, or adapters in them), nothing is cached.
+    The loss's reference reads the same features: it has to have the same towers.
+
     Args:
-        policy: a module with one or more :class:`FrozenFeatures`.
-        data: decisions with their inputs, any batch size; changed in place.
+        policy: a module with one or more :class:`FrozenFeatures` or :class:`TowerFeatures`, such
+            as the policies of ``transformers_vla``, ``gr_mg`` and ``seer``.
+        data: decisions with their inputs, any batch size; changed in place, ``"next"`` is not.
         minibatch: decisions per forward pass.
         from_rollout: take the features that the policy wrote when it collected the data instead of
-            computing them: no forward pass, and the same rounding as in collection.
+            computing them: no forward pass, and the same rounding as in collection. For
+            :class:`FrozenFeatures` only.
 
     Returns:
         The same data, with the outputs under the cache key.
 
     Raises:
-        ValueError: if the policy has no frozen tower.
+        ValueError: if the policy has no frozen tower, or one that writes nothing in rollouts is
+            asked for that.
         KeyError: if the data of a rollout lack the features.
     """
-    towers = [module for module in policy.modules() if isinstance(module, FrozenFeatures)]
+    towers = _towers(policy)
     if not towers:
         raise ValueError(
             f"{type(policy).__name__} has no FrozenFeatures: wrap the frozen part of the policy."
         )
     for tower in towers:
         if from_rollout:
-            _check_features(tower, data)
-            found = data
+            found = _of_rollout(tower, data)
         else:
-            flat = data.select(*tower.module.in_keys).reshape(-1)
-            pieces = [
-                tower.module(piece.copy()).select(*tower.out_keys)
-                for piece in flat.split(minibatch)
-            ]
+            flat = data.select(*_inputs(tower)).reshape(-1)
+            pieces = [_run(tower, piece.copy()) for piece in flat.split(minibatch)]
             found = torch.cat(pieces).reshape(data.batch_size)
-        for key, cached in zip(tower.out_keys, tower.cached_keys, strict=True):
-            data.set(cached, found.get(key))
+        for key in _cached_keys(tower):
+            data.pop(key, None)
+        data.update(found)
     return data
+
+
+def cache_bytes(policy: nn.Module, data: TensorDictBase) -> int:
+    """The memory that :func:`cache_features` would fill.
+
+    One decision goes through the towers to find out.
+
+    Args:
+        policy: any module.
+        data: decisions with their inputs, any batch size; not changed.
+
+    Returns:
+        Bytes for all decisions; 0 where there is nothing to cache.
+
+    Examples:
+        >>> from tensordict.nn import TensorDictModule
+        >>> tower = FrozenFeatures(TensorDictModule(nn.Linear(3, 8), ["state"], ["features"]))
+        >>> cache_bytes(tower, TensorDict({"state": torch.zeros(5, 3)}, [5]))
+        160
+    """
+    towers, decisions = _towers(policy), data.batch_size.numel()
+    if not towers or not decisions:
+        return 0
+    one = data[(0,) * data.batch_dims].unsqueeze(0)
+    one = one.select(*(key for tower in towers for key in _inputs(tower)))
+    found = cache_features(policy, one)
+    cached = [found.get(key, None) for tower in towers for key in _cached_keys(tower)]
+    held = sum(value.numel() * value.element_size() for value in cached if value is not None)
+    return decisions * held
+
+
+def _towers(policy: nn.Module) -> list[FrozenFeatures | TowerFeatures]:
+    kinds = (FrozenFeatures, TowerFeatures)
+    return [module for module in policy.modules() if isinstance(module, kinds)]
+
+
+def _inputs(tower: FrozenFeatures | TowerFeatures) -> list[NestedKey]:
+    return tower.in_keys if isinstance(tower, TowerFeatures) else tower.module.in_keys
+
+
+def _cached_keys(tower: FrozenFeatures | TowerFeatures) -> list[NestedKey]:
+    return tower.out_keys if isinstance(tower, TowerFeatures) else tower.cached_keys
+
+
+def _run(tower: FrozenFeatures | TowerFeatures, piece: TensorDictBase) -> TensorDictBase:
+    """What the data are to hold of one piece of them."""
+    if isinstance(tower, TowerFeatures):
+        return tower(piece).select(*tower.out_keys, strict=False)
+    return _cached(tower, tower.module(piece))
+
+
+def _of_rollout(tower: FrozenFeatures | TowerFeatures, data: TensorDictBase) -> TensorDictBase:
+    if isinstance(tower, TowerFeatures):
+        raise ValueError(
+            "from_rollout=True, but this policy writes no features when it collects: compute them "
+            "with from_rollout=False."
+        )
+    _check_features(tower, data)
+    return _cached(tower, data)
+
+
+def _cached(tower: FrozenFeatures, found: TensorDictBase) -> TensorDictBase:
+    cached = TensorDict(batch_size=found.batch_size, device=found.device)
+    for key, cached_key in zip(tower.out_keys, tower.cached_keys, strict=True):
+        cached.set(cached_key, found.get(key))
+    return cached
 
 
 def _check_features(tower: FrozenFeatures, data: TensorDictBase) -> None:

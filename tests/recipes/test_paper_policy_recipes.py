@@ -66,6 +66,30 @@ def test_random_weights_that_stay_are_warned_of_once(configure, tmp_path, caplog
     assert not caplog.records
 
 
+def watch_encoder(monkeypatch):
+    """How often the picture encoder ran in each update of an iteration."""
+    import finetune as recipe
+
+    from rftf_torchrl.modules._vla_blocks.vit import MAEEncoder
+
+    forward, update, seen, found = MAEEncoder.forward, recipe.update, [], []
+
+    def counted(encoder, image):
+        seen.append(len(image))
+        return forward(encoder, image)
+
+    def watched(*args, **kwargs):
+        assert seen, "rollouts and what precedes the update run it"
+        del seen[:]
+        metrics = update(*args, **kwargs)
+        found.append(len(seen))
+        return metrics
+
+    monkeypatch.setattr(MAEEncoder, "forward", counted)
+    monkeypatch.setattr(recipe, "update", watched)
+    return found
+
+
 @pytest.mark.parametrize("kind", POLICIES)
 def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, kind, monkeypatch):
     from evaluate import evaluate
@@ -89,7 +113,9 @@ def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, kind, mo
     fresh = spec.build().state_dict()
     assert fresh.keys() == policy.state_dict().keys()
     train_value(config)
+    encoded = watch_encoder(monkeypatch)
     ended = finetune(config)
+    assert encoded == [0] * (config.ppo.iterations + config.ppo.critic_warmup), "in the updates"
     assert ended["env_steps"] > 0
     before, after = load_file(file), load_file(ended["policy"])
     changed = {name for name in before if not torch.equal(before[name], after[name])}

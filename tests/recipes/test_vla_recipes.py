@@ -195,6 +195,77 @@ def test_adapters_and_pieces_of_minibatches(configure, demos, tmp_path, monkeypa
     assert all(torch.equal(after[name], resumed[name]) for name in after)
 
 
+REUSED = {
+    "connector trains": ([], {"patches"}),
+    "adapters": (["policy.lora_rank=2", "policy.lora_targets=[up_proj]"], {"image_tokens"}),
+    "no room": (["ppo.cache_gib=1e-9"], set()),
+}
+
+
+@pytest.mark.parametrize("case", REUSED)
+def test_the_vision_tower_runs_once_a_decision(
+    configure, demos, tmp_path, case, monkeypatch, caplog
+):
+    import finetune as recipe
+    from policies import vision_language_model
+    from train_bc import clone
+
+    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+    from rftf_torchrl.modules.transformers_vla.backbone import tower_of
+
+    overrides, names = REUSED[case]
+    if case == "adapters":
+        pytest.importorskip("peft")
+    config = configure(
+        *VLA,
+        *CASES["smolvlm"],
+        demos,
+        "reward=sparse",
+        "critic=none",
+        f"policy.pretrained={save_tiny_vlm(tmp_path / 'model', 'smolvlm')}",
+        f"output={tmp_path / 'run'}",
+        *overrides,
+    )
+    clone(config)
+    calls, before, during, ratios = [], [], [], []
+    load_policy, add_advantages, update = recipe.load_policy, recipe.add_advantages, recipe.update
+
+    def hooked(file):
+        policy, spec = load_policy(file)
+        tower = tower_of(vision_language_model(policy).backbone)
+        tower.register_forward_hook(lambda *_: calls.append(1))
+        return policy, spec
+
+    def prepared(*args):
+        del calls[:]
+        data = add_advantages(*args)
+        before.append(len(calls))
+        assert (set(data["cache"].keys()) if "cache" in data else set()) == names
+        assert "cache" not in data["next"]
+        return data
+
+    def updated(config, loss_module, *args, **kwargs):
+        data = args[2]
+        ratios.append(float(loss_module(data.exclude("next"))["max_ratio"]))
+        pieces = -(-len(data) // config.ppo.minibatch)
+        if names:  # one decision tells the size, then each goes through the tower once
+            assert before[-1] == 1 + pieces
+        del calls[:]
+        metrics = update(config, loss_module, *args, **kwargs)
+        during.append(len(calls))
+        assert during[-1] == (0 if names else config.ppo.epochs * pieces)
+        return metrics
+
+    monkeypatch.setattr(recipe, "load_policy", hooked)
+    monkeypatch.setattr(recipe, "add_advantages", prepared)
+    monkeypatch.setattr(recipe, "update", updated)
+    with caplog.at_level(logging.WARNING, logger="finetune"):
+        recipe.finetune(config)
+    assert len(during) == config.ppo.iterations == 2
+    assert ratios == pytest.approx([1, 1], abs=1e-5)
+    assert ("more than ppo.cache_gib=1e-09 allows" in caplog.text) == (case == "no room")
+
+
 def test_merged_adapters_act_as_the_adapted_policy(configure, tmp_path):
     pytest.importorskip("peft")
     from policies import add_adapters, fit_in_memory, new_policy

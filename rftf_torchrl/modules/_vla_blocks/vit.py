@@ -117,3 +117,8 @@ class MAEEncoder(nn.Module):
         x = torch.cat((self.cls_token.expand(len(image), -1, -1), patches), dim=1)
         x = self.norm(self.blocks(x + self.pos_embed))
         return x[:, 0], x[:, 1:]
+
+    def tokens_of(self, image: Tensor) -> Tensor:
+        """Maps images [..., 3, S, S] to class token and patches, [..., 1 + patches, dim]."""
+        cls, patches = self(image.reshape(-1, *image.shape[-3:]))
+        return torch.cat((cls[:, None], patches), dim=1).unflatten(0, image.shape[:-3])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from rftf_torchrl.functional import euler_to_matrix, matrix_to_euler
 from rftf_torchrl.modules._vla_blocks.inputs import Robot, robot_pose
+from rftf_torchrl.modules._vla_blocks.kept import kept_features
 from rftf_torchrl.modules._vla_blocks.pictures import imagenet_picture
 from rftf_torchrl.modules.gr_mg.network import GRMG
+from rftf_torchrl.modules.tower_features import trains
 
 
 class GRMGReader(nn.Module):
@@ -32,35 +36,54 @@ class GRMGReader(nn.Module):
         valid: Tensor,
         goal_image: Tensor,
         tokens: Tensor,
+        *kept: Tensor | None,
     ) -> dict[str, Tensor]:
-        """The network's inputs, batch [N], from entries of batch [*B]."""
+        """The network's inputs, batch [N], from entries of batch [*B].
+
+        Entries of `kept` are static pictures, gripper pictures, goal image and text as
+        :meth:`frozen_features` gives them; None where they are not known.
+        """
         batch = valid.ndim - 1
         dtype = self.network.embed_lang.weight.dtype
+        known = [None if each is None else _flat(each, batch) for each in kept or (None,) * 4]
         pose, opened = robot_pose(_flat(state, batch), self.robot)
         valid = _flat(valid, batch)
         arm = relative_to_first(pose, self.robot) * valid[..., None]
+        pictures = [
+            self._picture(_flat(image, batch)) if seen is None else seen
+            for image, seen in zip((image, wrist_image, goal_image), known, strict=False)
+        ]
+        text = self.network.text_encoder(_flat(tokens, batch)) if known[3] is None else known[3]
         return {
-            "image": self._picture(image).unflatten(0, valid.shape).to(dtype),
-            "wrist_image": self._picture(wrist_image).unflatten(0, valid.shape).to(dtype),
-            "goal_image": self._picture(goal_image).to(dtype),
+            "image": pictures[0],
+            "wrist_image": pictures[1],
+            "goal_image": pictures[2],
             "arm": arm.to(dtype),
             "gripper": opened * valid,
             "valid": valid,
-            "text": self.network.text_encoder(_flat(tokens, batch)).to(dtype),
+            "text": text.to(dtype),
         }
 
     def _picture(self, image: Tensor) -> Tensor:
-        return imagenet_picture(
-            image.reshape(-1, *image.shape[-3:]), self.network.config.image.image_size
-        )
+        flat = image.reshape(-1, *image.shape[-3:])
+        pictures = imagenet_picture(flat, self.network.config.image.image_size)
+        return pictures.unflatten(0, image.shape[:-3]).to(self.network.embed_lang.weight.dtype)
 
 
 class GRMGActor(GRMGReader):
-    """Mean of the arm, logit of an open gripper, and progress, at the last observation."""
+    """Mean of the arm, logit of an open gripper, and progress, at the last observation.
 
-    def __init__(self, network: GRMG, robot: Robot, chunk_size: int) -> None:
+    Args:
+        network: the network.
+        robot: whose states they are.
+        chunk_size: actions kept of those predicted.
+        wrist: whether there is a gripper camera.
+    """
+
+    def __init__(self, network: GRMG, robot: Robot, chunk_size: int, wrist: bool) -> None:
         super().__init__(network, robot)
         self.chunk_size = chunk_size
+        self.kept = kept_features(self.frozen_features, wrist=wrist, goal=True)
 
     def forward(
         self,
@@ -70,9 +93,10 @@ class GRMGActor(GRMGReader):
         valid: Tensor,
         goal_image: Tensor,
         tokens: Tensor,
+        *kept: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns [*B, H, arm_dim], [*B, H] and [*B, 1], float32."""
-        inputs = self.read(image, wrist_image, state, valid, goal_image, tokens)
+        inputs = self.read(image, wrist_image, state, valid, goal_image, tokens, *kept)
         out = self.network(**inputs)
         batch = valid.shape[:-1]
         arm = _last(out["arm"], inputs["valid"])[:, : self.chunk_size].float()
@@ -83,6 +107,16 @@ class GRMGActor(GRMGReader):
             gripper.reshape(*batch, *gripper.shape[1:]),
             progress.reshape(*batch, 1),
         )
+
+    def frozen_features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the encoders that do not train make of pictures and instruction, batch [N]."""
+        network, found = self.network, {}
+        if not trains(network.model_mae):
+            pictures = {name: value for name, value in inputs.items() if name != "tokens"}
+            found = {n: network.encode(self._picture(each)) for n, each in pictures.items()}
+        if not trains(network.text_encoder):
+            found["text"] = network.text_encoder(inputs["tokens"])
+        return found
 
 
 class GRMGProgress(GRMGReader):

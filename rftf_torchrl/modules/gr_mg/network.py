@@ -84,9 +84,10 @@ class GRMG(nn.Module):
         """Predicts at every observation of a window.
 
         Args:
-            image: normalised pictures of the static camera, float [N, L, 3, S, S].
-            wrist_image: those of the gripper camera, float [N, L, 3, S, S].
-            goal_image: float [N, 3, S, S].
+            image: normalised pictures of the static camera, float [N, L, 3, S, S], or what
+                :meth:`encode` made of them, [N, L, 1 + patches, dim].
+            wrist_image: those of the gripper camera, in the same forms.
+            goal_image: float [N, 3, S, S], or [N, 1 + patches, dim].
             arm: state of the arm, float [N, L, arm_dim].
             gripper: its state, int64 [N, L]: 1 open, 0 closed.
             valid: which observations there are, bool [N, L].
@@ -100,6 +101,11 @@ class GRMG(nn.Module):
             share of the instruction carried out; ``"image"`` and ``"wrist_image"``
             [N, L, patches, 3 * patch_size^2], the pictures three steps ahead.
         """
+        image, wrist_image = (
+            seen if seen.ndim == 4 else self.encode(seen) for seen in (image, wrist_image)
+        )
+        if goal_image.ndim == 4:
+            goal_image = self.encode(goal_image)
         goal = torch.cat(self._see(goal_image, self.embed_goal_patch, self.embed_goal_image), dim=1)
         observed = self._observed(image, wrist_image, arm, gripper, text)
         queries, slices = self._queries(heads)
@@ -120,10 +126,13 @@ class GRMG(nn.Module):
             found["progress"] = self.progress(out[:, :, slices["progress"]].squeeze(2))
         return found
 
-    def _see(self, image: Tensor, patch: nn.Module, whole: nn.Module) -> tuple[Tensor, Tensor]:
-        """Tokens of pictures [N, 3, S, S]: [N, latents, hidden] and [N, 1, hidden]."""
-        cls, patches = self.model_mae(image)
-        return patch(self.perceiver_resampler(patches)), whole(cls)[:, None]
+    def encode(self, image: Tensor) -> Tensor:
+        """Maps pictures [..., 3, S, S] to class token and patches, [..., 1 + patches, dim]."""
+        return self.model_mae.tokens_of(image)
+
+    def _see(self, seen: Tensor, patch: nn.Module, whole: nn.Module) -> tuple[Tensor, Tensor]:
+        """Tokens of encoded pictures [N, ...]: [N, latents, hidden] and [N, 1, hidden]."""
+        return patch(self.perceiver_resampler(seen[:, 1:])), whole(seen[:, 0])[:, None]
 
     def _observed(
         self, image: Tensor, wrist_image: Tensor, arm: Tensor, gripper: Tensor, text: Tensor

@@ -29,6 +29,7 @@ from rftf_torchrl.modules._vla_blocks.inputs import (
     sizes_of,
     spans_of,
 )
+from rftf_torchrl.modules._vla_blocks.kept import kept_keys
 from rftf_torchrl.modules.arm_gripper import ARM_LOC, arm_gripper_actor
 from rftf_torchrl.modules.gr_mg.actor import GRMGActor
 from rftf_torchrl.modules.gr_mg.checkpoint import load_gr_mg_checkpoint
@@ -118,10 +119,12 @@ class GRMGSpec:
         """
         network = GRMG(self.config)
         _freeze(network)
-        actor = GRMGActor(network, self.robot, self.chunk_size)
+        actor = GRMGActor(network, self.robot, self.chunk_size, self.wrist)
         return arm_gripper_actor(
             TensorDictModule(
-                actor, in_keys=self.in_keys, out_keys=[ARM_LOC, keys.LOGITS, PROGRESS]
+                actor,
+                in_keys=[*self.in_keys, *kept_keys(actor.kept)],
+                out_keys=[ARM_LOC, keys.LOGITS, PROGRESS],
             ),
             chunk_size=self.chunk_size,
             arm_dim=self.config.arm_dim,

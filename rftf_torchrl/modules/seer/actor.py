@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from rftf_torchrl.modules._vla_blocks.inputs import Robot, robot_pose
+from rftf_torchrl.modules._vla_blocks.kept import kept_features
 from rftf_torchrl.modules._vla_blocks.pictures import clip_picture
 from rftf_torchrl.modules.seer.network import Seer
+from rftf_torchrl.modules.tower_features import trains
 
 
 class SeerActor(nn.Module):
@@ -17,38 +21,66 @@ class SeerActor(nn.Module):
         network: the network.
         robot: whose states they are.
         chunk_size: actions kept of those predicted.
+        wrist: whether there is a gripper camera.
     """
 
-    def __init__(self, network: Seer, robot: Robot, chunk_size: int) -> None:
+    def __init__(self, network: Seer, robot: Robot, chunk_size: int, wrist: bool) -> None:
         super().__init__()
         self.network = network
         self.robot = robot
         self.chunk_size = chunk_size
+        self.kept = kept_features(self.frozen_features, wrist=wrist)
 
     def forward(
-        self, image: Tensor, wrist_image: Tensor, state: Tensor, valid: Tensor, tokens: Tensor
+        self,
+        image: Tensor,
+        wrist_image: Tensor,
+        state: Tensor,
+        valid: Tensor,
+        tokens: Tensor,
+        *kept: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Returns [*B, H, arm_dim] and [*B, H], float32."""
+        """Returns [*B, H, arm_dim] and [*B, H], float32.
+
+        Entries of `kept` are static pictures, gripper pictures and text as
+        :meth:`frozen_features` gives them; None where they are not known.
+        """
         batch, dtype = valid.shape[:-1], self.network.text_projector.weight.dtype
         count = len(batch)
         pose, opened = robot_pose(_flat(state, count), self.robot)
         valid = _flat(valid, count)
+        known = [None if each is None else _flat(each, count) for each in kept or (None,) * 3]
+        pictures = [
+            self._picture(_flat(image, count)) if seen is None else seen
+            for image, seen in zip((image, wrist_image), known, strict=False)
+        ]
+        text = self.network.clip_model(_flat(tokens, count)) if known[2] is None else known[2]
         out = self.network(
-            image=self._picture(image).unflatten(0, valid.shape).to(dtype),
-            wrist_image=self._picture(wrist_image).unflatten(0, valid.shape).to(dtype),
+            image=pictures[0],
+            wrist_image=pictures[1],
             arm=pose.to(dtype),
             gripper=opened,
-            text=self.network.clip_model(_flat(tokens, count)).to(dtype),
+            text=text.to(dtype),
         )
         rows = torch.arange(len(valid), device=valid.device), valid.sum(-1) - 1
         arm = out.arm[rows][:, : self.chunk_size].float()
         gripper = out.gripper[rows][:, : self.chunk_size].float()
         return arm.reshape(*batch, *arm.shape[1:]), gripper.reshape(*batch, *gripper.shape[1:])
 
+    def frozen_features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the encoders that do not train make of pictures and instruction, batch [N]."""
+        network, found = self.network, {}
+        if not trains(network.vision_encoder):
+            pictures = {name: value for name, value in inputs.items() if name != "tokens"}
+            found = {n: network.encode(self._picture(each)) for n, each in pictures.items()}
+        if not trains(network.clip_model):
+            found["text"] = network.clip_model(inputs["tokens"])
+        return found
+
     def _picture(self, image: Tensor) -> Tensor:
-        return clip_picture(
-            image.reshape(-1, *image.shape[-3:]), self.network.config.image.image_size
-        )
+        flat = image.reshape(-1, *image.shape[-3:])
+        pictures = clip_picture(flat, self.network.config.image.image_size)
+        return pictures.unflatten(0, image.shape[:-3]).to(self.network.text_projector.weight.dtype)
 
 
 def _flat(entry: Tensor, batch: int) -> Tensor:

@@ -120,8 +120,9 @@ class Seer(nn.Module):
         up at its end with anything.
 
         Args:
-            image: normalised pictures of the static camera, float [N, L, 3, S, S].
-            wrist_image: those of the gripper camera, float [N, L, 3, S, S].
+            image: normalised pictures of the static camera, float [N, L, 3, S, S], or what
+                :meth:`encode` made of them, [N, L, 1 + patches, dim].
+            wrist_image: those of the gripper camera, in the same forms.
             arm: pose of the arm, float [N, L, arm_dim].
             gripper: its state, int64 [N, L]: 1 open, 0 closed.
             text: features of the instruction, float [N, text.dim].
@@ -130,6 +131,9 @@ class Seer(nn.Module):
         Returns:
             The predictions.
         """
+        image, wrist_image = (
+            seen if seen.ndim == 4 else self.encode(seen) for seen in (image, wrist_image)
+        )
         observed = self._observed(image, wrist_image, arm, gripper, text)
         window, seen = observed.shape[:2], observed.shape[2]
         foresight = self.obs_tokens.shape[2]
@@ -168,14 +172,14 @@ class Seer(nn.Module):
             dim=2,
         )
 
-    def _see(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Class token [N, L, 1, dim] and resampled patches [N, L, latents, dim] of pictures."""
-        cls, patches = self.vision_encoder(image.flatten(0, 1))
-        window = image.shape[:2]
-        return (
-            cls[:, None].unflatten(0, window),
-            self.perceiver_resampler(patches).unflatten(0, window),
-        )
+    def encode(self, image: Tensor) -> Tensor:
+        """Maps pictures [..., 3, S, S] to class token and patches, [..., 1 + patches, dim]."""
+        return self.vision_encoder.tokens_of(image)
+
+    def _see(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Class token [N, L, 1, dim] and resampled patches [N, L, latents, dim]."""
+        patches = self.perceiver_resampler(seen[:, :, 1:].flatten(0, 1))
+        return seen[:, :, :1], patches.unflatten(0, seen.shape[:2])
 
     def _foresee(self, queries: Tensor) -> Tensor:
         """Patches [N, L, 2, patches, 3 * patch_size^2] from picture queries."""

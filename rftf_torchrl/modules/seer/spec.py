@@ -27,6 +27,7 @@ from rftf_torchrl.modules._vla_blocks.inputs import (
     sizes_of,
     spans_of,
 )
+from rftf_torchrl.modules._vla_blocks.kept import kept_keys
 from rftf_torchrl.modules.arm_gripper import ARM_LOC, arm_gripper_actor
 from rftf_torchrl.modules.seer.actor import SeerActor
 from rftf_torchrl.modules.seer.checkpoint import load_seer_checkpoint
@@ -109,9 +110,13 @@ class SeerSpec:
         ):
             frozen.requires_grad_(False)
         network.mask_token.requires_grad_(False)
-        actor = SeerActor(network, self.robot, self.chunk_size)
+        actor = SeerActor(network, self.robot, self.chunk_size, self.wrist)
         return arm_gripper_actor(
-            TensorDictModule(actor, in_keys=self.in_keys, out_keys=[ARM_LOC, keys.LOGITS]),
+            TensorDictModule(
+                actor,
+                in_keys=[*self.in_keys, *kept_keys(actor.kept)],
+                out_keys=[ARM_LOC, keys.LOGITS],
+            ),
             chunk_size=self.chunk_size,
             arm_dim=self.config.arm_dim,
             init_scale=self.init_scale,

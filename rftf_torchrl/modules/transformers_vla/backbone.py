@@ -92,6 +92,13 @@ def trunk_of(backbone: nn.Module) -> Any:
     return inner.model
 
 
+def tower_of(backbone: nn.Module) -> Any:
+    """The vision tower of a model, also inside a PEFT model; None if no known name has one."""
+    trunk = trunk_of(backbone)
+    found = (getattr(trunk, name, None) for name in ("vision_model", "vision_tower", "visual"))
+    return next((tower for tower in found if tower is not None), None)
+
+
 def freeze_backbone(backbone: nn.Module, trained: Trained) -> None:
     """Switch off the gradient of what is not trained.
 
@@ -105,10 +112,9 @@ def freeze_backbone(backbone: nn.Module, trained: Trained) -> None:
     if trained == "head":
         backbone.requires_grad_(False)
     elif trained == "language":
-        for name in ("vision_model", "vision_tower", "visual"):
-            tower = getattr(trunk_of(backbone), name, None)
-            if tower is not None:
-                tower.requires_grad_(False)
+        tower = tower_of(backbone)
+        if tower is not None:
+            tower.requires_grad_(False)
     elif trained != "all":
         raise ValueError(f"trained must be 'all', 'language' or 'head', got {trained!r}.")
 

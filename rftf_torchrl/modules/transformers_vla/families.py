@@ -32,6 +32,8 @@ class Family:
         grid: whether it needs ``image_grid_thw``.
         channel_axis: axis of the colours in ``pixel_values``; None where they lie in patches
             [..., 3 * patch].
+        connector: name of the module between the vision tower and the language model; None where
+            the tower writes image tokens itself.
     """
 
     prompt: str
@@ -44,6 +46,7 @@ class Family:
     prefix_types: bool = False
     grid: bool = False
     channel_axis: int | None = -3
+    connector: str | None = None
 
 
 def _plain_positions(ids: Tensor, image_token: int, grid: Tensor | None, merge: int) -> Tensor:
@@ -99,6 +102,7 @@ _IDEFICS = Family(
     positions=_plain_positions,
     image_options={"do_image_splitting": False},
     nested=True,
+    connector="connector",
 )
 _PALIGEMMA = Family(
     prompt=f"{{image}}<bos>{QUESTION}\n",
@@ -106,6 +110,7 @@ _PALIGEMMA = Family(
     tokens=_all_patches,
     positions=_from_one,
     prefix_types=True,
+    connector="multi_modal_projector",
 )
 _QWEN = Family(
     prompt=f"<|im_start|>user\n{{image}}{QUESTION}<|im_end|>\n<|im_start|>assistant\n",

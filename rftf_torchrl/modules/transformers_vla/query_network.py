@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rftf_torchrl.modules.transformers_vla.backbone import trunk_of
+from rftf_torchrl.modules.tower_features import trains
+from rftf_torchrl.modules.transformers_vla.backbone import tower_of, trunk_of
 from rftf_torchrl.modules.transformers_vla.families import family_of
 
 __all__ = ["QueryNetwork"]
@@ -125,8 +126,19 @@ class QueryNetwork(nn.Module):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the tensors that the network reads."""
-        grid = ("image_grid_thw",) if self.family.grid else ()
-        return ("input_ids", "attention_mask", "position_ids", "pixel_values", *grid)
+        return ("input_ids", "attention_mask", "position_ids", *self.image_inputs)
+
+    @property
+    def image_inputs(self) -> tuple[str, ...]:
+        """Names of those that tell of the pictures."""
+        return ("pixel_values", "image_grid_thw") if self.family.grid else ("pixel_values",)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of what :meth:`frozen_features` may return."""
+        if self.family.connector is not None:
+            return ("patches", "image_tokens")
+        return ("image_tokens", "deepstack") if self.has_deepstack else ("image_tokens",)
 
     def set_state_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Sets the mean and standard deviation that standardise the state.
@@ -148,25 +160,64 @@ class QueryNetwork(nn.Module):
         self.state_mean.copy_(mean)
         self.state_std.copy_(torch.where(std < 1e-3, torch.ones_like(std), std))
 
-    def image_features(self, inputs: Mapping[str, Tensor]) -> Any:
+    def image_features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the vision tower and its connector make of the pictures.
 
-        It depends on the observation alone, so that a frozen tower's output can be kept.
+        It depends on the observation alone.
 
         Args:
-            inputs: ``pixel_values`` uint8 [B, ...] and, where the family has it,
-                ``image_grid_thw``.
+            inputs: the tensors named by :attr:`image_inputs`, ``pixel_values`` uint8 [B, ...] and,
+                where the family has it, ``image_grid_thw`` int64 [B, pictures, 3].
 
         Returns:
-            The output of the model's ``get_image_features``.
+            ``"image_tokens"`` [B, tokens, hidden_size], in the model's dtype; of Qwen3-VL also
+            ``"deepstack"`` [B, levels, tokens, hidden_size].
         """
+        return self._connect(self._see(inputs))
+
+    def frozen_features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The part of :meth:`image_features` that training does not change.
+
+        Args:
+            inputs: see :meth:`image_features`.
+
+        Returns:
+            That method's output, if neither tower nor connector trains; the tower's output alone,
+            ``"patches"`` [B, pictures, patches, features], if the connector does; nothing if the
+            tower does.
+        """
+        if trains(tower_of(self.backbone)):
+            return {}
+        seen = self._see(inputs)
+        connector = self.family.connector
+        if connector is not None and trains(getattr(trunk_of(self.backbone), connector)):
+            return seen
+        return self._connect(seen)
+
+    def _see(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        trunk = trunk_of(self.backbone)
         pixels = self.normalised(inputs["pixel_values"])
+        batch = len(pixels)
         if self.family.grid:
             grid = inputs["image_grid_thw"].flatten(0, 1)
-            return trunk_of(self.backbone).get_image_features(pixels.flatten(0, 1), grid)
-        if not self.family.nested:
-            pixels = pixels.flatten(0, 1)
-        return trunk_of(self.backbone).get_image_features(pixels)
+            seen = trunk.get_image_features(pixels.flatten(0, 1), grid)
+            tokens = torch.cat(list(seen.pooler_output))
+            found = {"image_tokens": tokens.reshape(batch, -1, self.hidden_size)}
+            if self.has_deepstack:
+                levels = [torch.cat(list(level)) for level in seen.deepstack_features]
+                levels = [level.reshape(batch, -1, self.hidden_size) for level in levels]
+                found["deepstack"] = torch.stack(levels, 1)
+            return found
+        tower = tower_of(self.backbone)
+        patches = tower(pixels.flatten(0, 1).to(trunk.dtype)).last_hidden_state
+        return {"patches": patches.unflatten(0, (batch, -1))}
+
+    def _connect(self, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if "image_tokens" in seen:
+            return dict(seen)
+        connector = getattr(trunk_of(self.backbone), str(self.family.connector))
+        tokens = connector(seen["patches"].flatten(0, 1))
+        return {"image_tokens": tokens.reshape(len(seen["patches"]), -1, self.hidden_size)}
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Rescale and normalise as the image processor does."""
@@ -184,14 +235,15 @@ class QueryNetwork(nn.Module):
         self,
         inputs: Mapping[str, Tensor],
         state: Tensor | None = None,
-        image_features: Any = None,
+        image_features: Mapping[str, Tensor] | None = None,
     ) -> Prompt:
         """Embeds padding, picture, sentence and state.
 
         Args:
             inputs: the tensors named by :attr:`inputs`, [B, ...].
             state: float [B, state_dim].
-            image_features: of :meth:`image_features`, where they are known already.
+            image_features: of :meth:`image_features` or :meth:`frozen_features`, where they are
+                known already.
 
         Returns:
             What every forward of the model begins with.
@@ -199,15 +251,12 @@ class QueryNetwork(nn.Module):
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         is_image = (ids == self.image_token_id) & mask
         words = self.embed(ids.masked_fill(is_image, 0))
-        seen = self.image_features(inputs) if image_features is None else image_features
-        features = seen.pooler_output
-        if isinstance(features, (list, tuple)):
-            features = torch.cat(list(features))
-        features = features.reshape(-1, self.hidden_size).to(words.dtype)
-        words = words.masked_scatter(is_image.unsqueeze(-1), features)
+        seen = self._connect(image_features or self._see(inputs))
+        tokens = seen["image_tokens"].flatten(0, 1).to(words.dtype)
+        words = words.masked_scatter(is_image.unsqueeze(-1), tokens)
         deep = None
         if self.has_deepstack:
-            deep = [torch.cat(list(level)) for level in seen.deepstack_features]
+            deep = list(seen["deepstack"].transpose(0, 1).flatten(1, 2))
         prompt = Prompt(words, mask, is_image, inputs["position_ids"], deep, ids.shape[1])
         if self.state_dim is None:
             return prompt
@@ -255,7 +304,7 @@ class QueryNetwork(nn.Module):
         self,
         inputs: Mapping[str, Tensor],
         state: Tensor | None = None,
-        image_features: Any = None,
+        image_features: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Runs the model once.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchrl.modules.vla import VLAWrapperBase
 
 from rftf_torchrl import keys
+from rftf_torchrl.modules.tower_features import TowerFeatures
 from rftf_torchrl.modules.transformers_vla.heads import ActionTokenHead, ChunkHead
 from rftf_torchrl.modules.transformers_vla.query_network import Prompt, QueryNetwork
 
@@ -18,7 +19,8 @@ __all__ = ["QueryFeatures", "TransformersVLA"]
 class QueryFeatures(TensorDictModuleBase):
     """A :class:`QueryNetwork` that reads and writes tensordicts of any batch size.
 
-    For heads of your own, such as one for flow matching.
+    For heads of your own, such as one for flow matching. While the vision tower does not train,
+    :func:`~rftf_torchrl.modules.cache_features` runs it once for all epochs of an update.
 
     Args:
         network: the network.
@@ -38,9 +40,15 @@ class QueryFeatures(TensorDictModuleBase):
         super().__init__()
         self.network = network
         root = (inputs_key,) if isinstance(inputs_key, str) else tuple(inputs_key)
-        self.in_keys = [(*root, name) for name in network.inputs]
+        self.observation_keys: list[NestedKey] = [(*root, name) for name in network.inputs]
         if network.state_dim is not None:
-            self.in_keys.append(state_key)
+            self.observation_keys.append(state_key)
+        self.kept = TowerFeatures(
+            network.frozen_features,
+            {name: (*root, name) for name in network.image_inputs},
+            network.feature_names,
+        )
+        self.in_keys = [*self.observation_keys, *self.kept.out_keys]
         self.out_keys = [out_key]
 
     def features(self, tensordict: TensorDictBase) -> Tensor:
@@ -56,10 +64,12 @@ class QueryFeatures(TensorDictModuleBase):
         """Returns what the network makes of the observation, in a flat batch."""
         return self.network.prompt(*self._read(tensordict))
 
-    def _read(self, tensordict: TensorDictBase) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _read(
+        self, tensordict: TensorDictBase
+    ) -> tuple[dict[str, Tensor], Tensor | None, dict[str, Tensor]]:
         batch = tensordict.batch_size
         found = []
-        for key in self.in_keys:
+        for key in self.observation_keys:
             entry = tensordict.get(key, None)
             if entry is None:
                 raise KeyError(
@@ -68,7 +78,8 @@ class QueryFeatures(TensorDictModuleBase):
                 )
             found.append(entry.reshape(batch.numel(), *entry.shape[len(batch) :]))
         named = dict(zip(self.network.inputs, found, strict=False))
-        return named, found[-1] if self.network.state_dim is not None else None
+        state = found[-1] if self.network.state_dim is not None else None
+        return named, state, self.kept.cached(tensordict)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Writes the hidden states."""
