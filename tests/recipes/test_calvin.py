@@ -168,3 +168,39 @@ def test_a_policy_with_two_cameras(configure, tmp_path):
     assert ("vla_inputs", "wrist_image_history") in policy.in_keys
     report = run_chains(config, policy, spec, "policy", tmp_path)
     assert "wrist_size=24" in str(report.to_dict())
+
+
+def test_a_vision_language_model_goes_the_whole_way(configure, tmp_path):
+    """Pictures of two sizes, prompts and action tokens, from demonstrations to chains."""
+    pytest.importorskip("transformers")
+    import torch
+    from calvin import calvin
+    from safetensors.torch import load_file
+
+    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+
+    config = configure(
+        *CALVIN,
+        "env=calvin",
+        "env.image_size=32",
+        "env.wrist_size=24",
+        "env.chunk_size=2",
+        "policy=smolvlm",
+        "policy.bins=16",
+        "policy.prompt_tokens=48",
+        "value.calibration=none",
+        "policy.image_options.size.longest_edge=28",
+        f"policy.pretrained={save_tiny_vlm(tmp_path / 'model', 'smolvlm')}",
+        "ppo.learning_rate=1e-3",
+        f"output={tmp_path / 'run'}",
+        name="calvin",
+    )
+    with PeakMemory() as memory:
+        results = calvin(config, memory)
+    assert results["chains"].keys() == {"cloned", "RFTF"}
+    assert results["simulator_steps"]["RFTF"] > results["value_model"]["simulator_steps"] > 0
+    before = load_file(tmp_path / "run/bc/policy.safetensors")
+    after = load_file(tmp_path / "run/rftf/policy.safetensors")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    report = ChainReport.load(tmp_path / "run/chains_RFTF.json")
+    assert "wrist_size=24" in str(report.to_dict())
