@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from rftf_torchrl.modules.transformers_vla import TransformersPolicySpec
+
 transformers = pytest.importorskip("transformers")
 
 FAMILIES = ["smolvlm", "idefics3", "paligemma", "qwen2_5_vl", "qwen3_vl"]
@@ -27,7 +29,10 @@ def test_pictures_are_what_the_image_processor_gives(described, checkpoint, obse
 def test_logits_are_those_of_the_whole_model(described, checkpoint, observations, family):
     """Query tokens in place of words of the vocabulary: then the model can be asked itself."""
     spec = described(family)
-    policy = spec.load(checkpoint(family))
+    check_logits(spec, spec.load(checkpoint(family)), observations, family)
+
+
+def check_logits(spec, policy, observations, family):
     vla = policy.module[0]
     network = vla.model.network
     words = torch.arange(100, 106)
@@ -53,6 +58,32 @@ def test_logits_are_those_of_the_whole_model(described, checkpoint, observations
             expected = network.backbone(pixel_values=pixels, **arguments).logits[0, -6:]
         expected = expected[:, list(spec.action_tokens)].unflatten(0, (2, 3))
         torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_action_tokens_that_were_added_to_the_vocabulary(checkpoint, observations, tmp_path):
+    """New words for the bins, in another order than their ids', and rows of the model for them."""
+    source = checkpoint("smolvlm")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    bins = [f"<bin {number}>" for number in range(5)]
+    assert tokenizer.add_tokens(bins) == 5
+    ids = tuple(tokenizer.convert_tokens_to_ids(bins[::-1]))
+    model = transformers.AutoModelForImageTextToText.from_pretrained(source)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    model.resize_token_embeddings(max(vocabulary, max(ids) + 1))
+    for part in (
+        model,
+        tokenizer,
+        transformers.AutoImageProcessor.from_pretrained(source, backend="pil"),
+    ):
+        part.save_pretrained(tmp_path)
+    spec = TransformersPolicySpec.from_pretrained(
+        tmp_path, chunk_size=2, action_dim=3, action_tokens=ids, prompt_tokens=32
+    )
+    assert spec.action_tokens == ids
+    policy = spec.load(tmp_path)
+    check_logits(spec, policy, observations, "smolvlm")
+    loaded = spec.from_dict(spec.to_dict())
+    assert loaded.action_tokens == ids
 
 
 def test_the_prompt_of_paligemma_is_that_of_its_processor(described, checkpoint, observations):
