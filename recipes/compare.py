@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -39,6 +38,7 @@ from rftf_torchrl.configs import (
     check_study,
     register,
 )
+from rftf_torchrl.evaluation.commits import file_commit
 from rftf_torchrl.evaluation.study import cell_file, load_cells, write_study_report
 from rftf_torchrl.training import prepare_output, progress_bar
 from rftf_torchrl.training.outputs import replace_text_atomic
@@ -68,19 +68,9 @@ def run_config(study: StudyConfig, task_set: str, method: str) -> RunConfig:
     return config
 
 
-def code_commit() -> str:
-    """The checkout's commit, with ``-dirty`` where files differ from it; empty outside of one."""
-    command = ["git", "-C", str(CONF), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip()
-
-
 def list_jobs(study: StudyConfig, command: str) -> list[Job]:
     """Every cell of the study, all of them checked before the first one runs."""
-    commit = code_commit()
+    commit = file_commit(__file__) or ""
     configs = {
         (task_set, method): run_config(study, task_set, method)
         for task_set in study.task_sets

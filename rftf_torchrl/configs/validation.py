@@ -128,6 +128,11 @@ def check_config(config: DictConfig) -> RunConfig:
     scenes = value("demos.scenes") or ""
     if not set(scenes) <= set(SCENES):
         problems.append(f"demos.scenes={scenes!r}: expected letters among {''.join(SCENES)}")
+    if value("demos.chains") < len(scenes):
+        problems.append(
+            f"demos.chains={value('demos.chains')}: must be at least {len(scenes)}, so that every "
+            f"scene of demos.scenes={scenes} has one"
+        )
     problems += _policy_problems(value)
     problems += _advantage_problems(value)
     if problems:

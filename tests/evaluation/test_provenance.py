@@ -13,7 +13,7 @@ import torch
 from torchrl.envs.transforms import Compose, StepCounter, Transform
 
 from rftf_torchrl.evaluation.chain_protocol import versions
-from rftf_torchrl.evaluation.commits import git_commit
+from rftf_torchrl.evaluation.commits import file_commit, git_commit
 from rftf_torchrl.evaluation.fingerprint import transform_label
 from rftf_torchrl.modules.history import ObservationHistory
 from rftf_torchrl.transforms import HashTokenizer, InstructionTokens
@@ -47,6 +47,7 @@ def test_a_clones_commit(clone):
     assert git_commit("cloned_package") == head
     (clone / "cloned_package" / "__init__.py").write_text("changed = True\n")
     assert git_commit("cloned_package") == f"{head}-dirty"
+    assert file_commit(clone / "cloned_package" / "__init__.py") == f"{head}-dirty"
 
 
 def test_a_package_below_somebody_elses_clone_has_no_commit(clone):

@@ -99,6 +99,13 @@ def test_settings_that_calvin_does_not_have_are_refused(configure):
         configure("env=calvin", "env.tasks=[drawer-open]", "env.action_repeat=3", "demos.scenes=AE")
 
 
+def test_no_scene_is_passed_over_for_want_of_chains(configure):
+    expected = "demos.chains=2: must be at least 3, so that every scene of demos.scenes=ABC has one"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        configure("demos.scenes=ABC", "demos.chains=2", name="calvin")
+    assert configure("demos.scenes=ABC", "demos.chains=3", name="calvin").demos.chains == 3
+
+
 @pytest.mark.parametrize("tasks", ["[]", "[drawer-open,fly]"])
 def test_only_tasks_of_the_run_are_tuned(configure, tasks):
     with pytest.raises(ConfigError, match=r"ppo\.tasks=\[.*\]: expected tasks of env\.tasks"):
