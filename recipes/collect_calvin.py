@@ -11,9 +11,9 @@ starts by heart and has little to learn from them. None of it is a scene of the 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from simulators import states_file, tuned_tasks
@@ -113,35 +113,68 @@ def collect_starts(config: RunConfig) -> int:
     return steps
 
 
+def recording_settings(config: RunConfig, split: str) -> dict[str, Any]:
+    """All that decides what a split's recording holds."""
+    demos, env, training = config.demos, config.env, split == "training"
+    sizes = ("chains", "per_task") if training else ("held_out_chains", "held_out_per_task")
+    settings = {f"demos.{name}": getattr(demos, name) for name in (*sizes, "noise")}
+    settings |= {f"env.{name}": getattr(env, name) for name in ("image_size", "wrist_size")}
+    settings["scenes"] = (demos.scenes or env.scene) if training else env.scene
+    settings["CALVIN's own sentences"] = env.checkout is not None
+    return {"seed": config.seed, **settings, "env.tasks": list(env.tasks)}
+
+
+def refuse_other_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [
+        f"{key}={earlier.get(key)}, not {now[key]}" for key in now if earlier[key] != now[key]
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} is a recording that stopped early, with {'; '.join(changed)}. It goes on "
+            "with its own settings; move or remove the folder, and it is recorded anew"
+        )
+
+
 def record_split(config: RunConfig, split: str, root: Path) -> int:
-    """Walk the split's chains and write ``per_task`` of each task, as many a scene."""
+    """Walk the split's chains, write ``per_task`` of each task, as many a scene; return the steps.
+
+    Chains that an interrupted recording has are not walked again.
+    """
     training = split == "training"
     per_task = config.demos.per_task if training else config.demos.held_out_per_task
     sentences = load_sentences(config.env.checkout, split) if config.env.checkout else {}
     jobs = chains_to_record(config, split)
-    rng = np.random.default_rng(derive_seed(config.seed, "sentences", split))
-    kept: Counter[tuple[str, str]] = Counter()
+    settings = recording_settings(config, split)
     share = -(-per_task // len({job.scene for job in jobs}))
-    steps, whole = 0, 0
     with (
-        CalvinWriter(root, split, scene=jobs[0].scene) as writer,
+        CalvinWriter(root, split, scene=jobs[0].scene, resume=True) as writer,
         progress_bar(len(jobs), f"{split} chains") as bar,
     ):
-        recorded = record_chains(jobs, workers=config.collector.workers)
-        for job, tasks in zip(jobs, recorded, strict=True):
+        done, whole, steps, kept = 0, 0, 0, {job.scene: dict[str, int]() for job in jobs}
+        if writer.progress:
+            refuse_other_settings(writer.folder, writer.progress["settings"], settings)
+            done, whole, steps, kept = (
+                writer.progress[name] for name in ("done", "whole", "steps", "kept")
+            )
+        bar.update(done)
+        recorded = record_chains(jobs[done:], workers=config.collector.workers)
+        for job, tasks in zip(jobs[done:], recorded, strict=True):
             writer.set_scene(job.scene)
-            whole += len(tasks) == len(job.chain.tasks)
+            rng = np.random.default_rng(derive_seed(config.seed, "sentences", split, done))
             for task in tasks:
-                steps += len(task.actions)
-                full = kept[job.scene, task.task] == share
-                if not full and usable(task, config.env.tasks):
-                    kept[job.scene, task.task] += 1
+                count = kept[job.scene].get(task.task, 0)
+                if count < share and usable(task, config.env.tasks):
+                    kept[job.scene][task.task] = count + 1
                     choices = sentences.get(task.task, [get_task(task.task).instruction])
                     write_task(writer, task, str(rng.choice(choices)))
+            done += 1
+            whole += len(tasks) == len(job.chain.tasks)
+            steps += sum(len(task.actions) for task in tasks)
+            writer.mark(settings=settings, done=done, whole=whole, steps=steps, kept=kept)
             bar.update()
-        total = dict.fromkeys(config.env.tasks, 0)
-        for (_, task), count in kept.items():
-            total[task] += count
+        total = {
+            name: sum(tasks.get(name, 0) for tasks in kept.values()) for name in config.env.tasks
+        }
         missing = [name for name, count in total.items() if not count]
         if training and missing:
             raise ValueError(
@@ -156,25 +189,14 @@ def record_split(config: RunConfig, split: str, root: Path) -> int:
     return steps
 
 
-def refuse_interrupted(dataset: CalvinDataset) -> None:
-    if not dataset.complete:
-        raise ValueError(
-            f"{dataset.folder} holds the {len(dataset.spans)} tasks of a recording that "
-            "stopped early. Move or remove the folder, and it is recorded anew; or, to use what "
-            f"there is, remove its {INTERRUPTED_FILE}"
-        )
-
-
 def collect_calvin(config: RunConfig, out: Path) -> int:
-    """Record what is missing, and return the control steps used."""
+    """Record what is missing, or go on where it stopped, and return the control steps used."""
     root = Path(config.output, "calvin")
     steps = 0
     if not out.exists():
         splits = ["training"] + ["validation"] * (config.demos.held_out_per_task > 0)
         for split in splits:
-            if (root / split).exists():
-                refuse_interrupted(CalvinDataset(root, split))
-            else:
+            if not (root / split).exists() or not CalvinDataset(root, split).complete:
                 steps += record_split(config, split, root)
         to_demonstrations(
             root,

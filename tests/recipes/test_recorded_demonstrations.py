@@ -34,10 +34,15 @@ def recorded_task(task, seed):
 @pytest.fixture
 def recording(monkeypatch):
     """A function that replaces the simulators: each job is a list of names, or raises."""
+    first_seeds = {}
 
     def play(*chains):
         def record_chains(jobs, *, workers):
-            for number, chain in enumerate(chains):
+            if not jobs:
+                return
+            first = first_seeds.setdefault(jobs[-1].seed, jobs[0].seed)
+            skipped = jobs[0].seed - first
+            for number, chain in enumerate(chains[skipped:], skipped):
                 if chain is KeyboardInterrupt:
                     raise KeyboardInterrupt
                 yield [recorded_task(task, number) for task in chain]
@@ -55,29 +60,74 @@ def run(configure, tmp_path):
 BOTH = ["open_drawer", "turn_off_lightbulb"]
 
 
-def test_calvin_after_ctrl_c(recording, run):
+def files_of(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {file.relative_to(folder): file.read_bytes() for file in files}
+
+
+def test_calvin_goes_on_after_ctrl_c(recording, run, tmp_path):
+    """With what it would have recorded without, and the steps of both parts."""
     from collect_demos import collect
 
     training = Path(run.output, "calvin", "training")
-    recording(BOTH[:1], KeyboardInterrupt)
+    chains = [BOTH, BOTH[:1], BOTH]
+    longer = replace(run, demos=replace(run.demos, chains=3, per_task=2))
+    recording(*chains)
+    whole = replace(longer, output=str(tmp_path / "whole"))
+    steps = collect(whole)
+
+    recording(BOTH, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        collect(longer)
+    assert not CalvinDataset(training.parent).complete
+    recording(*chains)
+    assert collect(longer) == steps
+    assert files_of(training) == files_of(Path(whole.output, "calvin", "training"))
+    assert len(load_demonstrations(Path(run.output, "demos")).episodes) == 4
+
+
+def test_calvin_goes_on_after_ctrl_c_within_a_chain(recording, run, monkeypatch):
+    """The chain is walked again, and none of its tasks is there twice."""
+    import collect_calvin
+    from collect_demos import collect
+
+    training = Path(run.output, "calvin", "training")
+    write_task, written = collect_calvin.write_task, []
+
+    def interrupted(writer, task, sentence):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(task)
+        write_task(writer, task, sentence)
+
+    longer = replace(run, demos=replace(run.demos, per_task=2))
+    recording(BOTH, BOTH)
+    monkeypatch.setattr(collect_calvin, "write_task", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collect(longer)
+    assert [span.task for span in CalvinDataset(training.parent).spans] == [*BOTH, BOTH[0]]
+    monkeypatch.setattr(collect_calvin, "write_task", write_task)
+    collect(longer)
+    assert [span.task for span in CalvinDataset(training.parent).spans] == [*BOTH, *BOTH]
+    assert len(list(training.glob("*.npz"))) == 12
+
+
+def test_a_recording_does_not_go_on_with_other_settings(recording, run):
+    from collect_demos import collect
+
+    training = Path(run.output, "calvin", "training")
+    recording(BOTH, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         collect(run)
+    before = files_of(training)
+    other = replace(run, seed=5, demos=replace(run.demos, chains=8))
     message = (
-        f"{training} holds the 1 tasks of a recording that stopped early. Move or remove the "
-        "folder, and it is recorded anew; or, to use what there is, remove its interrupted.txt"
+        f"{training} is a recording that stopped early, with seed=0, not 5; demos.chains=2, not 8. "
+        "It goes on with its own settings; move or remove the folder, and it is recorded anew"
     )
-    recording(BOTH, BOTH)
-    for _ in range(2):
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            collect(run)
-    assert [span.task for span in CalvinDataset(training.parent).spans] == BOTH[:1]
-
-    kept = training.rename(training.with_name("kept"))
-    assert collect(run) > 0
-    demos = load_demonstrations(Path(run.output, "demos"))
-    assert demos.complete
-    assert len(demos.episodes) == 2
-    assert len(list(kept.glob("*.npz"))) == 3
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        collect(other)
+    assert files_of(training) == before
 
 
 def test_calvin_may_be_used_as_it_is(recording, run):
@@ -107,7 +157,7 @@ def test_chains_that_lack_a_task_are_no_recording(recording, run):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect(run)
-    with pytest.raises(ValueError, match="a recording that stopped early"):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect(run)
     (training / "interrupted.txt").unlink()
     fewer = replace(run, env=replace(run.env, tasks=BOTH[:1]))

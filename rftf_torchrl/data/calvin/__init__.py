@@ -12,7 +12,8 @@ A dataset is a folder with ``training/`` and ``validation/``. In each:
 - ``lang_annotations/auto_lang_ann.npy``: a dictionary with ``language`` (``ann``: sentences,
   ``task``: names, ``emb``: float32 [n, 1, 384]) and ``info`` (``indx``: start and end, exclusive).
 - ``statistics.yaml`` and ``.hydra/merged_config.yaml``.
-- ``interrupted.txt``, this library's own, where :class:`CalvinWriter` was interrupted.
+- ``interrupted.txt``, this library's own, where :class:`CalvinWriter` was interrupted: up to where
+  all belongs together (:meth:`CalvinWriter.mark`), from where ``resume`` goes on.
 
 CALVIN's own loader, ``calvin_agent.datasets.disk_dataset.DiskDataset``, reads what
 :class:`CalvinWriter` writes with both cameras. Source: Mees et al. 2022, arXiv 2112.03227, and

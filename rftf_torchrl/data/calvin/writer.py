@@ -7,37 +7,32 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike
 
 from rftf_torchrl.data.calvin.checks import CAMERAS, camera_problems, vector_problems
-from rftf_torchrl.data.calvin.embedding import EMBEDDING_DIM, hashed_embedding
+from rftf_torchrl.data.calvin.describe import default_config, describe_split
 from rftf_torchrl.data.calvin.format import (
     ABSOLUTE,
-    ANNOTATIONS_FILE,
-    CONFIG_FILE,
-    EPISODES_FILE,
     GRIPPER,
     GRIPPER_DEPTH,
     INTERRUPTED_FILE,
-    LENGTHS_FILE,
     RELATIVE,
     ROBOT,
     SCENE,
-    SCENES_FILE,
     STATIC,
     STATIC_DEPTH,
-    STATISTICS_FILE,
     frame_name,
     scene_name,
     split_folder,
     still_actions,
 )
+from rftf_torchrl.data.calvin.interrupted import Mark, Recorded, resume_recording
 from rftf_torchrl.data.calvin.spans import CalvinSpan, span_problems
 from rftf_torchrl.data.calvin.statistics import RunningStatistics
 from rftf_torchrl.data.format import DemonstrationError
@@ -54,8 +49,8 @@ class CalvinWriter:
     Frames collect in a hidden folder beside the split's; :meth:`close` adds the files that describe
     them and gives the folder its name in one step. Where the ``with`` block ends by an exception or
     Ctrl-C, every frame that was added is kept the same way, the unfinished episode as a shorter
-    one, and a file ``interrupted.txt`` says so (:attr:`CalvinDataset.complete`); where there is
-    none, nothing is left.
+    one, and a file ``interrupted.txt`` says so (:attr:`CalvinDataset.complete`) and lets another
+    writer go on (``resume``); where there is none, nothing is left.
 
     The sentence embeddings are :func:`hashed_embedding`'s, not MiniLM's. ``embeddings.npy``, which
     only CALVIN's own rollouts read, is not written.
@@ -70,9 +65,14 @@ class CalvinWriter:
         config: what to write to ``.hydra/merged_config.yaml``, from which CALVIN's evaluation
             rebuilds the simulator. By default the scene's name and the cameras' sizes, which its
             loader does not need and its evaluation finds too little.
+        resume: go on with an interrupted split from its last :meth:`mark`, where there is one; what
+            was recorded after the mark is removed. The split ends as it would have ended without
+            the interruption.
 
     Raises:
         FileExistsError: where the split's folder exists: data are never overwritten.
+        FileNotFoundError: with ``resume``, where the split exists and is whole.
+        DemonstrationError: with ``resume``, where what there is of the split can't be used.
         OSError: where it cannot be written.
         ValueError: at an unknown split or scene.
 
@@ -99,30 +99,42 @@ class CalvinWriter:
         scene: Scene = "D",
         first_frame: int = FIRST_FRAME,
         config: Mapping[str, Any] | None = None,
+        resume: bool = False,
     ) -> None:
         self.folder = split_folder(root, split)
-        self.scenes: dict[str, list[int]] = {}
-        self.episodes: list[tuple[int, int]] = []
-        self.spans: list[CalvinSpan] = []
         self._scene = scene_name(scene)
         self._config = config
-        self._start = self._next = first_frame
-        self._cameras: dict[str, tuple[int, ...]] | None = None
-        self._statistics = RunningStatistics()
         self._closed = False
-        if self.folder.exists():
-            raise FileExistsError(
-                f"{self.folder} exists, and data are never overwritten: choose another folder or "
-                "remove it."
-            )
-        self._stage = self.folder.parent / f".{self.folder.name}.partial-{uuid.uuid4().hex[:8]}"
-        try:
-            self._stage.mkdir(parents=True)
-        except OSError as error:
-            raise OSError(
-                f"Cannot write CALVIN data to {self.folder}: {error.strerror}. Choose a folder "
-                "that you may write to."
-            ) from error
+        if resume and self.folder.exists():
+            found = resume_recording(self.folder)
+            self._stage = self.folder
+            self._scene = next(reversed(found.scenes), self._scene)
+        else:
+            found = Recorded(Mark(first_frame), [], {}, [], RunningStatistics(), None)
+            self._stage = self._make_stage()
+        self.scenes, self.episodes, self.spans = found.scenes, found.episodes, found.spans
+        self._statistics, self._cameras, self._mark = found.statistics, found.cameras, found.mark
+        self._start = self._next = found.mark.frame
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """A copy of what the last :meth:`mark` was told, empty before the first."""
+        return deepcopy(self._mark.progress)
+
+    def mark(self, **progress: Any) -> None:
+        """End the open episode and say that all so far belongs together.
+
+        Where the recording stops early, ``resume`` goes on from here.
+
+        Args:
+            progress: what the recorder needs to know then; plain values, lists and dictionaries.
+
+        Raises:
+            RuntimeError: after :meth:`close`.
+        """
+        self._check_open("nothing can be marked")
+        self.end_episode()
+        self._mark = Mark(self._next, len(self.spans), deepcopy(progress))
 
     def add_frame(
         self,
@@ -262,18 +274,28 @@ class CalvinWriter:
             self._discard()
             raise ValueError(f"No frame was added for {self.folder}: there is nothing to write.")
         (self._stage / frame_name(self._next)).unlink(missing_ok=True)
-        self._describe()
-        if not complete:
-            (self._stage / INTERRUPTED_FILE).write_text(
-                "The recording of this split stopped early. Remove this file to use what there "
-                "is as if it were whole.\n"
-            )
-        if self.folder.exists():
-            raise FileExistsError(
-                f"{self.folder} was made by another process meanwhile; the data are in "
-                f"{self._stage}."
-            )
-        os.replace(self._stage, self.folder)
+        config = self._config
+        if config is None:
+            config = default_config(self._scene, self._cameras or {})
+        describe_split(
+            self._stage,
+            episodes=self.episodes,
+            scenes=self.scenes,
+            spans=self.spans,
+            statistics=self._statistics,
+            config=config,
+        )
+        if complete:
+            (self._stage / INTERRUPTED_FILE).unlink(missing_ok=True)
+        else:
+            self._mark.write(self._stage)
+        if self._stage != self.folder:
+            if self.folder.exists():
+                raise FileExistsError(
+                    f"{self.folder} was made by another process meanwhile; the data are in "
+                    f"{self._stage}."
+                )
+            os.replace(self._stage, self.folder)
         self._closed = True
 
     def __enter__(self) -> CalvinWriter:
@@ -296,38 +318,21 @@ class CalvinWriter:
             self.close(complete=kind is None)
             raise
 
-    def _describe(self) -> None:
-        """Write every file of the split but the frames."""
-        for file in (ANNOTATIONS_FILE, CONFIG_FILE):
-            (self._stage / file).parent.mkdir(exist_ok=True)
-        episodes = np.array(self.episodes, dtype=np.int64)
-        np.save(self._stage / EPISODES_FILE, episodes)
-        np.save(self._stage / LENGTHS_FILE, episodes[:, 1] - episodes[:, 0] + 1)
-        np.save(self._stage / SCENES_FILE, _object(self.scenes))
-        embeddings = np.zeros((len(self.spans), 1, EMBEDDING_DIM), dtype=np.float32)
-        for index, span in enumerate(self.spans):
-            embeddings[index, 0] = hashed_embedding(span.sentence)
-        annotations = {
-            "language": {
-                "ann": [span.sentence for span in self.spans],
-                "task": [span.task for span in self.spans],
-                "emb": embeddings,
-            },
-            "info": {"episodes": [], "indx": [(span.start, span.stop) for span in self.spans]},
-        }
-        np.save(self._stage / ANNOTATIONS_FILE, _object(annotations))
-        (self._stage / STATISTICS_FILE).write_text(self._statistics.to_yaml())
-        config = self._config if self._config is not None else self._default_config()
-        (self._stage / CONFIG_FILE).write_text(yaml.safe_dump(dict(config), sort_keys=False))
-
-    def _default_config(self) -> dict[str, Any]:
-        names = {STATIC: "static", GRIPPER: "gripper"}
-        cameras = {
-            names[key]: {"name": names[key], "height": shape[0], "width": shape[1]}
-            for key, shape in (self._cameras or {}).items()
-            if key in names
-        }
-        return {"scene": {"name": self._scene}, "cameras": cameras}
+    def _make_stage(self) -> Path:
+        if self.folder.exists():
+            raise FileExistsError(
+                f"{self.folder} exists, and data are never overwritten: choose another folder or "
+                "remove it."
+            )
+        stage = self.folder.parent / f".{self.folder.name}.partial-{uuid.uuid4().hex[:8]}"
+        try:
+            stage.mkdir(parents=True)
+        except OSError as error:
+            raise OSError(
+                f"Cannot write CALVIN data to {self.folder}: {error.strerror}. Choose a folder "
+                "that you may write to."
+            ) from error
+        return stage
 
     def _check_open(self, consequence: str) -> None:
         if self._closed:
@@ -345,9 +350,3 @@ def _channels_last(key: str, picture: np.ndarray | None) -> np.ndarray | None:
     if picture.ndim != 3 or picture.shape[0] != 3:
         raise ValueError(f"{key} has shape {picture.shape}, expected [3, height, width].")
     return np.moveaxis(picture, 0, -1)
-
-
-def _object(content: Any) -> np.ndarray:
-    array = np.empty((), dtype=object)
-    array[()] = content
-    return array

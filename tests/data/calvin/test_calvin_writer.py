@@ -7,6 +7,7 @@ import yaml
 
 from rftf_torchrl.data import DemonstrationError
 from rftf_torchrl.data.calvin import CalvinDataset, CalvinWriter, safe_load_npy
+from rftf_torchrl.data.calvin import describe as describe_module
 from rftf_torchrl.data.calvin import writer as writer_module
 
 ROBOT = np.linspace(0, 0.1, 15)
@@ -157,7 +158,7 @@ def test_ctrl_c_while_the_files_are_described_loses_nothing(tmp_path, monkeypatc
             raise KeyboardInterrupt
         return np.zeros(384)
 
-    monkeypatch.setattr(writer_module, "hashed_embedding", interrupted)
+    monkeypatch.setattr(describe_module, "hashed_embedding", interrupted)
     writer = CalvinWriter(tmp_path)
     add(writer, 3)
     writer.annotate(64, 66, "open_drawer", "open")
