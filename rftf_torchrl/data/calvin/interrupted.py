@@ -117,7 +117,8 @@ def resume_recording(folder: Path) -> Recorded:
     found = read_episodes(folder)
     letters = read_scenes(folder, found, None)
     spans = list(read_spans(folder, found)[: mark.spans])
-    episodes, scenes = [], {}
+    episodes: list[tuple[int, int]] = []
+    scenes: dict[str, list[int]] = {}
     for (first, last), letter in zip(found.tolist(), letters, strict=True):
         if first < mark.frame:
             episodes.append((first, last))
