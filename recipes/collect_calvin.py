@@ -119,7 +119,7 @@ def recording_settings(config: RunConfig, split: str) -> dict[str, Any]:
     sizes = ("chains", "per_task") if training else ("held_out_chains", "held_out_per_task")
     settings = {f"demos.{name}": getattr(demos, name) for name in (*sizes, "noise")}
     settings |= {f"env.{name}": getattr(env, name) for name in ("image_size", "wrist_size")}
-    settings["scenes"] = (demos.scenes or env.scene) if training else env.scene
+    settings["demos.scenes"] = (demos.scenes or env.scene) if training else env.scene
     settings["CALVIN's own sentences"] = env.checkout is not None
     return {"seed": config.seed, **settings, "env.tasks": list(env.tasks)}
 
