@@ -27,7 +27,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from simulators import is_calvin
-from study_cells import Job, load_start, make_start, make_value, run_cell
+from study_cells import Job, load_start, make_start, make_value, run_cell, versions
 from train_value import value_file
 
 from rftf_torchrl.configs import (
@@ -39,7 +39,12 @@ from rftf_torchrl.configs import (
     register,
 )
 from rftf_torchrl.evaluation.commits import file_commit
-from rftf_torchrl.evaluation.study import cell_file, load_cells, write_study_report
+from rftf_torchrl.evaluation.study import (
+    cell_file,
+    check_finished_cells,
+    load_cells,
+    write_study_report,
+)
 from rftf_torchrl.training import prepare_output, progress_bar
 from rftf_torchrl.training.outputs import replace_text_atomic
 
@@ -179,10 +184,12 @@ def compare(study: StudyConfig, command: str = "") -> Path:
     """Run the study's missing cells and write its report."""
     jobs = list_jobs(study, command)
     folder = prepare_output(study.output)
+    digests = {job.key: job.digest for job in jobs}
+    check_finished_cells(folder, digests, versions())
     workers = len(os.sched_getaffinity(0)) if study.workers is None else study.workers
     run_cells(jobs, workers, folder / "workers.log")
     return write_study_report(
-        load_cells(folder, {job.key: job.digest for job in jobs}),
+        load_cells(folder, digests),
         study.report or folder / "report",
         baseline=study.baseline,
         levels=tuple(study.levels),

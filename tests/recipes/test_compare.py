@@ -143,9 +143,13 @@ def test_a_killed_study_continues_and_two_runs_are_identical(tmp_path, monkeypat
     assert charged.curve[0] == sparse.curve[0], "equal start"
     assert charged.states["shared"] == 0 < charged.states["training"]
 
+    monkeypatch.setattr(recipe, "run_cells", lambda *_: pytest.fail("before anything is run"))
     (broken / "cells" / "tiny" / "sparse" / "seed0.json").write_text("{")
     with pytest.raises(ValueError, match=r"seed0\.json is truncated or no JSON"):
         recipe.compare(study, "compare.py")
+    other = configured(*tiny_study(whole, "workers=0", "seeds=[0,1,2]", "curve_episodes=2"))
+    with pytest.raises(ValueError, match=r"seed0\.json was made under other settings"):
+        recipe.compare(other, "compare.py")
 
 
 @pytest.mark.recipe

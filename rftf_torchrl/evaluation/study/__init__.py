@@ -13,7 +13,7 @@ from rftf_torchrl.evaluation.study.cell import (
     load_cell,
     save_cell,
 )
-from rftf_torchrl.evaluation.study.collection import Cells, load_cells
+from rftf_torchrl.evaluation.study.collection import Cells, check_finished_cells, load_cells
 from rftf_torchrl.evaluation.study.curves import (
     Band,
     LevelSteps,
@@ -43,6 +43,7 @@ __all__ = [
     "MethodSummary",
     "bootstrap_interval",
     "cell_file",
+    "check_finished_cells",
     "curve_band",
     "level_steps",
     "load_cell",

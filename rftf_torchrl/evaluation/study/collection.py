@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rftf_torchrl.evaluation.study.cell import Cell, CellError, cell_file, load_cell
 
-__all__ = ["Cells", "load_cells"]
+__all__ = ["Cells", "check_finished_cells", "load_cells"]
 
 Key = tuple[str, str, int]
 
@@ -82,6 +82,47 @@ def load_cells(folder: str | Path, expected: Mapping[Key, str | None]) -> Cells:
         CellError: listing every cell that is missing, truncated, made under other settings or by
             other versions. Nothing is filled in.
     """
+    cells, problems = _read(folder, expected)
+    _raise(problems)
+    return Cells(cells)
+
+
+def check_finished_cells(
+    folder: str | Path, expected: Mapping[Key, str | None], versions: Mapping[str, str]
+) -> None:
+    """Refuse cells of which no report could be made with those that are still to be run.
+
+    Args:
+        folder: the folder of the study.
+        expected: the digest of each (task set, method, seed), as of :func:`load_cells`.
+        versions: of the packages that the others will be run with.
+
+    Raises:
+        CellError: listing every cell that is truncated, or was made under other settings or by
+            other versions.
+
+    Example:
+        >>> check_finished_cells("no-such-folder", {("easy", "sparse", 0): None}, {})
+    """
+    there = {key: digest for key, digest in expected.items() if cell_file(folder, *key).is_file()}
+    cells, problems = _read(folder, there)
+    for cell in cells:
+        changed = [
+            f"{name} {cell.versions.get(name, 'none')}, now {version}"
+            for name, version in versions.items()
+            if cell.versions.get(name) != version
+        ]
+        if changed:
+            path = cell_file(folder, cell.task_set, cell.method, cell.seed)
+            problems.append(
+                f"{path} was made with {'; '.join(changed)}: install what it was made with, move "
+                "it away, or choose another output"
+            )
+    _raise(problems)
+
+
+def _read(folder: str | Path, expected: Mapping[Key, str | None]) -> tuple[list[Cell], list[str]]:
+    """The cells that can be used, and what is wrong with the others."""
     cells, problems = [], []
     for key, digest in expected.items():
         path = cell_file(folder, *key)
@@ -98,8 +139,7 @@ def load_cells(folder: str | Path, expected: Mapping[Key, str | None]) -> Cells:
             )
         else:
             cells.append(cell)
-    _raise(problems)
-    return Cells(cells)
+    return cells, problems
 
 
 def _differences(cells: list[Cell]) -> list[str]:

@@ -6,7 +6,14 @@ import re
 import pytest
 from _synthetic import make_cell
 
-from rftf_torchrl.evaluation.study import CellError, Cells, load_cell, load_cells, save_cell
+from rftf_torchrl.evaluation.study import (
+    CellError,
+    Cells,
+    check_finished_cells,
+    load_cell,
+    load_cells,
+    save_cell,
+)
 
 
 def test_a_cell_comes_back(tmp_path):
@@ -91,6 +98,29 @@ def test_all_that_is_wrong_is_listed_at_once(tmp_path):
     )
     with pytest.raises(CellError, match=f"^{re.escape(message)}$"):
         load_cells(tmp_path, expected)
+
+
+def test_what_is_finished_is_checked_before_the_rest_is_run(tmp_path):
+    """Missing cells are no fault yet; those that no report could use are."""
+    here = make_cell().versions
+    expected = {("easy", "sparse", seed): f"sparse-{seed}" for seed in range(4)}
+    folder = tmp_path / "cells" / "easy" / "sparse"
+    check_finished_cells(tmp_path, expected, here)
+    for seed in range(3):
+        save_cell(tmp_path, make_cell(seed=seed))
+    check_finished_cells(tmp_path, expected, here)
+    expected["easy", "sparse", 2] = "other settings"
+    (folder / "seed1.json").write_text("{")
+    message = (
+        "no report can be made:\n"
+        f"  - {folder}/seed1.json is truncated or no JSON: remove it and run the study again\n"
+        f"  - {folder}/seed2.json was made under other settings: move it away, or choose another "
+        "output\n"
+        f"  - {folder}/seed0.json was made with torch 2.13.0, now 2.14.0; new none, now 1: install "
+        "what it was made with, move it away, or choose another output"
+    )
+    with pytest.raises(CellError, match=f"^{re.escape(message)}$"):
+        check_finished_cells(tmp_path, expected, {**here, "torch": "2.14.0", "new": "1"})
 
 
 def test_a_moved_cell_is_refused(tmp_path):
