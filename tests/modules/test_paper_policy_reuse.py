@@ -10,28 +10,18 @@ from torchrl.envs import TransformedEnv
 
 pytest.importorskip("transformers")
 from _arm_env import ArmEnv
-from _tiny_vlas import LENGTH, SMALL_GR_MG, SMALL_SEER
+from _paper_policies import SPECS
+from _tiny_vlas import LENGTH
 
 from rftf_torchrl import keys
 from rftf_torchrl.modules import add_lora, cache_bytes, cache_features
 from rftf_torchrl.modules._vla_blocks.clip_text import ClipText
 from rftf_torchrl.modules._vla_blocks.vit import MAEEncoder
-from rftf_torchrl.modules.gr_mg import GRMGSpec, gr_mg_value_model
-from rftf_torchrl.modules.seer import SeerSpec
+from rftf_torchrl.modules.gr_mg import gr_mg_value_model
 from rftf_torchrl.objectives import RFTFPPOLoss
 
-TEXT = replace(SMALL_GR_MG.text, context=12)
-SPECS = {
-    "gr_mg": GRMGSpec(replace(SMALL_GR_MG, text=TEXT), chunk_size=2),
-    "seer": SeerSpec(replace(SMALL_SEER, text=TEXT), chunk_size=2),
-}
 PICTURES = {"gr_mg": ["image", "wrist_image", "goal_image"], "seer": ["image", "wrist_image"]}
 STEPS = 5
-
-
-@pytest.fixture(params=SPECS)
-def spec(request):
-    return SPECS[request.param]
 
 
 def make(spec):

@@ -1,0 +1,128 @@
+"""Policies on vision-language models through the recipes: clone, fine-tune, resume, evaluate."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from _vla_settings import CASES, VLA
+from interrupted import interrupted_and_resumed
+from safetensors.torch import load_file
+from tiny import TINY
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+pytest.importorskip("transformers")
+pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, family, monkeypatch):
+    import finetune as recipe
+    from evaluate import evaluate
+    from train_bc import clone
+    from train_value import train_value
+
+    from rftf_torchrl.modules import load_policy
+    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+
+    folder = save_tiny_vlm(tmp_path / "model", family)
+    config = configure(
+        *VLA, *CASES[family], demos, f"policy.pretrained={folder}", f"output={tmp_path / 'run'}"
+    )
+    file = clone(config)
+    train_value(config)
+    whole = recipe.finetune(config)
+    assert whole["env_steps"] > 0
+    before, after = load_file(file), load_file(whole["policy"])
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(".queries" in name for name in changed)
+    assert any("layers" in name for name in changed)
+    assert not any("vision_" in name or "visual" in name for name in changed), "it is frozen"
+    assert all(
+        torch.isfinite(weight).all() for weight in after.values() if weight.is_floating_point()
+    )
+
+    resumed = interrupted_and_resumed(config, file, tmp_path / "broken", monkeypatch)
+    assert all(torch.equal(after[name], resumed[name]) for name in after)
+
+    tuned = replace(config, policy=replace(config.policy, path=whole["policy"]))
+    results = evaluate(tuned)
+    assert results["language"] is not None
+    assert json.loads((tmp_path / "run/evaluation/results.json").read_text())["policy"]
+    assert load_policy(whole["policy"])[1].kind == "transformers"
+
+
+def test_workers_collect_tensors_alone(configure, demos, tmp_path):
+    """Two processes get pickled environments with the processor; what comes back holds no string,
+    and the policy's inputs once."""
+    from simulators import episode_collector
+    from train_bc import new_policy
+
+    from rftf_torchrl.envs import Episode
+    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+
+    folder = save_tiny_vlm(tmp_path / "model", "qwen2_5_vl")
+    config = configure(
+        *VLA,
+        "policy=qwen_vl",
+        "policy.decoding=autoregressive",
+        "policy.bins=16",
+        "policy.image_options.size.shortest_edge=784",
+        "policy.image_options.size.longest_edge=784",
+        "collector.workers=2",
+        f"policy.pretrained={folder}",
+        f"output={tmp_path / 'run'}",
+    )
+    policy, spec = new_policy(config, 4, 4)
+    episodes = [Episode("window-open", 1), Episode("window-close", 2), Episode("window-open", 3)]
+    episodes.append(Episode("window-close", 2, "open the window"))
+    with episode_collector(config, "train", policy, spec) as collector:
+        data = collector.collect(episodes, deterministic=True)
+    assert all(isinstance(value, torch.Tensor) for value in data.values(True, True))
+    assert "language_instruction" not in data.keys()  # noqa: SIM118
+    assert ("next", "vla_inputs", "pixel_values") not in data.keys(True)
+    assert ("next", "observation", "image") in data.keys(True)
+    ids = data["collector", "traj_ids"]
+    prompts = data["vla_inputs", "input_ids"]
+    assert torch.equal(prompts[ids == 0][0], prompts[ids == 3][0])
+    assert not torch.equal(prompts[ids == 1][0], prompts[ids == 3][0])
+    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
+        again = policy(data.select("vla_inputs", "observation").clone())
+    torch.testing.assert_close(again["logits"], data["logits"], atol=1e-5, rtol=1e-4)
+
+
+def test_the_gripper_camera_is_a_second_picture(configure, tmp_path):
+    import policies
+
+    from rftf_torchrl import keys
+    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+
+    folder = save_tiny_vlm(tmp_path / "model", "smolvlm")
+    settings = ["env=calvin", "policy=smolvlm", "policy.bins=16", f"policy.pretrained={folder}"]
+    read = []
+    for camera in ([], ["env.wrist_size=84"]):
+        spec = policies.policy_spec(configure(*settings, *camera, "output=x"), 11, 7)
+        read.append(spec.observation_transform().in_keys[:-1])
+    assert read == [[keys.IMAGE], [keys.IMAGE, keys.WRIST_IMAGE]]
+
+
+def test_a_small_flow_policy(configure, tmp_path):
+    """Cloned by flow matching, whose loss falls; fine-tuned along its stored paths."""
+    from collect_demos import collect
+    from finetune import finetune, read_metrics
+    from train_bc import clone
+    from train_value import train_value
+
+    from rftf_torchrl.modules import FlowActor, load_policy
+
+    config = configure(*TINY, "policy=flow", "cloning.steps=60", f"output={tmp_path}")
+    collect(config)
+    file = clone(config)
+    losses = [row["loss_bc"] for row in read_metrics(tmp_path / "bc")]
+    assert losses[-1] < losses[0]
+    train_value(config)
+    before, after = load_file(file), load_file(finetune(config)["policy"])
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert isinstance(load_policy(file)[0], FlowActor)
+    first = read_metrics(tmp_path / "rftf")[0]
+    assert first["mean_ratio"] == pytest.approx(1, abs=1e-4)
