@@ -1,4 +1,4 @@
-"""Frames written as CALVIN's own loader reads them; a split is either whole or not there."""
+"""Frames written as CALVIN's own loader reads them; a split that is not whole says so."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class CalvinWriter:
 
     Args:
         root: the folder of the dataset.
-        split: ``"training"`` or ``"validation"``; the folder ``root / split`` must not exist.
+        split: ``"training"`` or ``"validation"``; without ``resume``, the folder ``root / split``
+            must not exist.
         scene: the scene of the first episodes, ``"A"`` to ``"D"``; see :meth:`set_scene`.
         first_frame: the number of the first frame. CALVIN's loader refuses a split in which an
             episode or a span ends at a number that is not above its window of 32 frames: the
