@@ -123,6 +123,17 @@ def test_what_is_finished_is_checked_before_the_rest_is_run(tmp_path):
         check_finished_cells(tmp_path, expected, {**here, "torch": "2.14.0", "new": "1"})
 
 
+def test_a_finished_study_may_be_reported_with_later_versions(tmp_path):
+    expected = {("easy", "sparse", seed): f"sparse-{seed}" for seed in range(2)}
+    for seed in range(2):
+        save_cell(tmp_path, make_cell(seed=seed))
+    check_finished_cells(tmp_path, expected, {"torch": "2.14.0"})
+    with pytest.raises(CellError, match=r"seed0\.json was made with torch 2\.13\.0, now 2\.14\.0"):
+        check_finished_cells(
+            tmp_path, {**expected, ("easy", "sparse", 2): None}, {"torch": "2.14.0"}
+        )
+
+
 def test_a_moved_cell_is_refused(tmp_path):
     path = save_cell(tmp_path, make_cell(seed=0))
     path.rename(path.with_name("seed1.json"))
