@@ -126,7 +126,7 @@ def recording_settings(config: RunConfig, split: str) -> dict[str, Any]:
 
 def refuse_other_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [
-        f"{key}={earlier.get(key)}, not {now[key]}" for key in now if earlier[key] != now[key]
+        f"{key}={earlier[key]}, not {value}" for key, value in now.items() if earlier[key] != value
     ]
     if changed:
         raise ValueError(

@@ -88,8 +88,14 @@ def read_mark(folder: Path) -> Mark:
         FileNotFoundError: where there is none: the split is whole.
         DemonstrationError: where the file names no mark.
     """
+    file = folder / INTERRUPTED_FILE
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{file} is missing: the split is whole, and there is nothing to go on with. Choose "
+            "another folder, or move or remove this one to record anew."
+        )
     try:
-        content = yaml.safe_load((folder / INTERRUPTED_FILE).read_text())
+        content = yaml.safe_load(file.read_text())
         mark = Mark(**content)
         if not all(type(number) is int and number >= 0 for number in (mark.frame, mark.spans)):
             raise ValueError(f"frame {mark.frame!r}, spans {mark.spans!r}")

@@ -115,7 +115,9 @@ def test_pictures_of_another_size_are_refused_as_ever(tmp_path):
 
 
 def test_a_whole_split_does_not_go_on(tmp_path, whole):
-    with pytest.raises(FileNotFoundError, match=r"interrupted\.txt"):
+    with pytest.raises(
+        FileNotFoundError, match=r"interrupted\.txt is missing: the split is whole, and"
+    ):
         CalvinWriter(tmp_path / "whole", resume=True)
     assert files_of(tmp_path / "whole" / "training") == whole
 
