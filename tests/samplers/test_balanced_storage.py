@@ -77,9 +77,8 @@ def test_prefetching_ends_after_one_epoch():
     buffer = buffer_of(decisions_of(MIXED), 8, BalancedTrajectorySampler(seed=0), prefetch=2)
     batches = quiet_epoch(buffer)
     assert [len(batch) for batch in batches] == [8] * 5
-    assert batches == quiet_epoch(
-        buffer_of(decisions_of(MIXED), 8, BalancedTrajectorySampler(seed=0))
-    )
+    alone = quiet_epoch(buffer_of(decisions_of(MIXED), 8, BalancedTrajectorySampler(seed=0)))
+    assert sorted(batches) == sorted(alone), "the threads race for the order, not for the rows"
 
 
 def test_memmap_storage(tmp_path):
