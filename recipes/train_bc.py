@@ -23,7 +23,7 @@ from torchrl.objectives.common import LossModule
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.data import action_windows
+from rftf_torchrl.data import Demonstrations, action_windows
 from rftf_torchrl.modules import FlowActor, merge_lora, random_shift, save_policy
 from rftf_torchrl.modules.arm_gripper import ARM_LOC
 from rftf_torchrl.objectives import ArmGripperCloningLoss, FlowMatchingLoss
@@ -72,12 +72,34 @@ def cloning_loss(policy: nn.Module) -> LossModule:
     return loss_module
 
 
+def cloned_demos(config: RunConfig) -> Demonstrations:
+    """The demonstrations to clone.
+
+    Raises:
+        ValueError: if a task has fewer than ``cloning.per_task``.
+    """
+    train = whole_demos(config).select(split="train")
+    count = config.cloning.per_task
+    if count is None:
+        return train
+    by_task: dict[int, list[int]] = {task.id: [] for task in train.tasks}
+    for episode in train.episodes:
+        by_task[episode.task_id].append(episode.index)
+    few = [t.name for t in train.tasks if 0 < len(by_task[t.id]) < count]
+    if few:
+        raise ValueError(
+            f"{train.root} holds fewer than cloning.per_task={count} demonstrations of "
+            f"{', '.join(few)}: record more (demos.per_task), or lower it"
+        )
+    return train.select(episodes=[i for found in by_task.values() for i in found[:count]])
+
+
 def clone(config: RunConfig) -> Path:
     """Train the policy, save it and return its file."""
     seed_everything(derive_seed(config.seed, "cloning"))
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "cloning", "batches"))
     device = resolve_device(config.device)
-    demonstrations = whole_demos(config).select(split="train")
+    demonstrations = cloned_demos(config)
     windows = action_windows(demonstrations, chunk_size=config.env.chunk_size)
     state = demonstrations.frames[keys.STATE][windows.frame]
     action_dim = demonstrations.frames["action"].shape[-1]

@@ -169,12 +169,15 @@ class CloningConfig:
         batch_size: windows a step.
         learning_rate: of Adam, with a cosine decay to zero.
         random_shift: pixels by which pictures are shifted at random.
+        per_task: the first so many demonstrations of each task are cloned; null for all. The value
+            model, which reads no actions, learns from all of them as from videos.
     """
 
     steps: int = 600
     batch_size: int = 128
     learning_rate: float = 1e-3
     random_shift: int = 3
+    per_task: int | None = None
 
 
 @dataclass

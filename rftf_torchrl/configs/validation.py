@@ -102,6 +102,9 @@ def check_config(config: DictConfig) -> RunConfig:
         problems.append(
             f"ppo.micro_batch={micro}: must be at least 1 and at most ppo.minibatch={minibatch}"
         )
+    cloned = value("cloning.per_task")
+    if cloned is not None and cloned < 1:
+        problems.append(f"cloning.per_task={cloned}: must be at least 1, or null for all")
     if value("value.frames") < 2:
         problems.append(f"value.frames={value('value.frames')}: order needs at least 2 frames")
     if not OmegaConf.is_missing(config.env, "tasks"):

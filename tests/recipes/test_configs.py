@@ -249,6 +249,7 @@ def test_a_value_critic_needs_the_value_model(configure):
         ),
         (["reward.shaping_gamma=1.5"], "reward.shaping_gamma=1.5: must be in [0, 1]"),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
+        (["cloning.per_task=0"], "cloning.per_task=0: must be at least 1, or null for all"),
         (
             ["env=calvin_state", "reward=environment"],
             "reward.potential=environment: CALVIN has no dense reward of its own",

@@ -136,6 +136,23 @@ def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
     assert not (tmp_path / "rftf" / "policy.safetensors").exists()
 
 
+def test_what_is_not_cloned_is_left_to_the_value_model(cloned, configure, tmp_path):
+    from collect_demos import whole_demos
+    from train_bc import cloned_demos
+
+    path = f"demos.path={cloned.output}/demos"
+    config = configure(*TINY, path, "cloning.per_task=1", f"output={tmp_path}")
+    train = whole_demos(config).select(split="train")
+    chosen = cloned_demos(config).episodes
+    assert len(train.episodes) == 4
+    assert chosen == tuple(
+        next(e for e in train.episodes if e.task_id == task.id) for task in train.tasks
+    )
+    assert cloned_demos(configure(*TINY, path)).episodes == train.episodes
+    with pytest.raises(ValueError, match=r"fewer than cloning\.per_task=3 .* of window-open, wind"):
+        cloned_demos(configure(*TINY, path, "cloning.per_task=3"))
+
+
 def test_failures_as_negatives(cloned, configure, tmp_path):
     from train_value import train_value
 
