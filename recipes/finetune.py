@@ -212,6 +212,8 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     """Rewards, values, advantages, and what else the loss reads of a batch of episodes."""
     settings, policy = config.ppo, learner.policy
     data = learner.reward(label_outcomes(data))
+    if not settings.bootstrap_timeouts:
+        data["next", "terminated"] = data["next", "done"].clone()
     add_state_values(config, data, learner.critic)
     if config.critic == "group":
         data = group_advantage(data, settings.group_size)

@@ -285,6 +285,8 @@ class PPOConfig:
         critic_warmup_epochs: passes over the decisions of such an iteration.
         gamma: discount per decision.
         lmbda: GAE's lambda.
+        bootstrap_timeouts: an episode that runs out of time goes on as the critic expects; false
+            ends it there, and under the dense reward its last value is then what it was worth.
         clip_epsilon: PPO's clipping.
         entropy_coeff: weight of the entropy bonus.
         critic_coeff: weight of the critic's loss.
@@ -311,6 +313,7 @@ class PPOConfig:
     critic_warmup_epochs: int = 8
     gamma: float = 0.97
     lmbda: float = 0.95
+    bootstrap_timeouts: bool = True
     clip_epsilon: float = 0.2
     entropy_coeff: float = 0.0
     critic_coeff: float = 0.5

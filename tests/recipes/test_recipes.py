@@ -72,6 +72,35 @@ def test_finetune_changes_the_policy(cloned, configure, tmp_path, overrides):
     assert all(torch.isfinite(tensor).all() for tensor in after.values())
 
 
+def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
+    from finetune import add_advantages, make_learner, training_episodes
+    from policies import acting_policy
+    from simulators import episode_collector
+    from train_bc import policy_file
+
+    parts = [f"policy.path={cloned.output}/bc/policy.safetensors"]
+    parts += [f"value.path={cloned.output}/value/value.safetensors", f"output={tmp_path}"]
+    config = configure(*TINY, *parts, "reward.terminal=keep")
+    with episode_collector(
+        config, "train", *acting_policy(config, policy_file(config))
+    ) as collector:
+        played = collector.collect(training_episodes(config, 0), seed=0)
+    assert not played["next", "terminated"].any(), "six decisions are too few to succeed"
+
+    cpu, targets = torch.device("cpu"), {}
+    for go_on in (True, False):
+        arm = replace(config, ppo=replace(config.ppo, bootstrap_timeouts=go_on))
+        torch.manual_seed(0)
+        data = add_advantages(arm, make_learner(arm, cpu), played.to(cpu))
+        last = data["next", "done"]
+        reward, expected = data["next", "reward"][last], data["next", "state_value"][last]
+        targets[go_on] = data["value_target"][last]
+    torch.testing.assert_close(targets[False], reward)
+    torch.testing.assert_close(targets[True], reward + config.ppo.gamma * expected)
+    assert expected.abs().min() > 0
+    assert (data["next", "terminated"] == data["next", "done"]).all()
+
+
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop):
     import finetune as recipe
