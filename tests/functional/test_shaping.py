@@ -32,6 +32,17 @@ def test_hand_computed():
     assert keep.tolist() == [[0.25], [-0.125], [-0.25]]
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0])
+def test_keeping_is_a_bonus_on_the_step_that_terminates(gamma):
+    value, next_value = torch.randn(2, 20, dtype=torch.float64)
+    terminated = torch.arange(20) % 5 == 4
+    zero, keep = (
+        potential_shaping(value, next_value, terminated, gamma, terminal)
+        for terminal in ("zero", "keep")
+    )
+    torch.testing.assert_close(keep, zero + gamma * next_value * terminated)
+
+
 def test_terminal_potential_is_not_read_when_zero():
     value, next_value = torch.tensor([1.0]), torch.tensor([float("nan")])
     assert potential_shaping(value, next_value, torch.tensor([True]), 0.9).item() == -1.0
