@@ -211,9 +211,10 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
 def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) -> TensorDictBase:
     """Rewards, values, advantages, and what else the loss reads of a batch of episodes."""
     settings, policy = config.ppo, learner.policy
-    data = learner.reward(label_outcomes(data))
+    data = label_outcomes(data)
     if not settings.bootstrap_timeouts:
         data["next", "terminated"] = data["next", "done"].clone()
+    data = learner.reward(data)
     add_state_values(config, data, learner.critic)
     if config.critic == "group":
         data = group_advantage(data, settings.group_size)

@@ -286,7 +286,8 @@ class PPOConfig:
         gamma: discount per decision.
         lmbda: GAE's lambda.
         bootstrap_timeouts: an episode that runs out of time goes on as the critic expects; false
-            ends it there, and under the dense reward its last value is then what it was worth.
+            ends it there: its last value is zero, or under ``reward.terminal=keep`` what it was
+            worth.
         clip_epsilon: PPO's clipping.
         entropy_coeff: weight of the entropy bonus.
         critic_coeff: weight of the critic's loss.

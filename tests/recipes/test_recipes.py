@@ -100,6 +100,10 @@ def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
     assert expected.abs().min() > 0
     assert (data["next", "terminated"] == data["next", "done"]).all()
 
+    arm = replace(arm, reward=replace(arm.reward, terminal="zero"))
+    data = add_advantages(arm, make_learner(arm, cpu), played.to(cpu))
+    torch.testing.assert_close(data["next", "reward"][last], -data["temporal_value"][last])
+
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop):
