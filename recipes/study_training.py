@@ -1,0 +1,213 @@
+"""Tabulate what the runs of a study logged while they were fine-tuned.
+
+    python recipes/study_training.py outputs/study_state loss_critic
+    python recipes/study_training.py outputs/study_state failure_gain --methods sparse rftf \
+        --iterations 1-3 last4
+    python recipes/study_training.py outputs/study_state loss_critic --divide keep=4 --out curves
+
+Reads ``<study>/work/<task set>/<method>/seed<seed>/*/metrics.csv``, which ``compare.py`` leaves
+there. Prints means over the seeds, with the smallest and the largest seed's in brackets; ``--out``
+writes them to a folder, with a picture of the curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+
+import matplotlib.pyplot as plt
+
+from rftf_torchrl.evaluation import markdown_table
+from rftf_torchrl.training import prepare_output
+from rftf_torchrl.training.outputs import replace_text_atomic
+
+Runs = dict[str, dict[int, list[float | None]]]
+"""By method and seed, what each iteration logged; None where it did not log the metric."""
+
+
+def read_runs(folder: Path, metric: str, methods: Sequence[str] | None = None) -> Runs:
+    """Read one metric of every run of a task set.
+
+    Args:
+        folder: ``<study>/work/<task set>``.
+        metric: a column of ``metrics.csv``.
+        methods: those to read, in this order; all in the folder if None.
+
+    Raises:
+        FileNotFoundError: if a method has no run.
+        KeyError: if a run did not log the metric.
+    """
+    if methods is None:
+        methods = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    runs: Runs = {}
+    for method in methods:
+        files = sorted(folder.glob(f"{method}/seed*/*/metrics.csv"))
+        if not files:
+            raise FileNotFoundError(
+                f"no {folder / method}/seed*/*/metrics.csv: the folder of a study is wanted, with "
+                "'work' as compare.py leaves it, and a method that fine-tunes"
+            )
+        runs[method] = {}
+        for path in files:
+            with path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            columns = list(rows[0]) if rows else []
+            if metric not in columns:
+                raise KeyError(f"{path} has no {metric!r}, but {', '.join(columns)}")
+            seed = int(path.parts[-3].removeprefix("seed"))
+            runs[method][seed] = [float(row[metric]) if row[metric] else None for row in rows]
+    return runs
+
+
+def iterations(span: str, count: int) -> range:
+    """The iterations of a span: ``"4"``, ``"7-9"``, both counted from 1, or ``"last4"``.
+
+    Args:
+        span: the span.
+        count: iterations of the run.
+
+    Raises:
+        ValueError: if the span is none, or the run ends within it.
+    """
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?|last(\d+)", span)
+    if not found:
+        raise ValueError(f"iterations are '4', '7-9' or 'last4', not {span!r}")
+    first, end, last = (int(text) if text else None for text in found.groups())
+    wanted = (
+        range(count - last, count)
+        if first is None
+        else range(first - 1, first if end is None else end)
+    )
+    if not wanted or wanted.start < 0 or wanted.stop > count:
+        raise ValueError(f"iterations {span} of a run of {count}")
+    return wanted
+
+
+def equal_spans(runs: Runs, parts: int = 6) -> list[str]:
+    """Spans of the same length, up to where the shortest run ends."""
+    shortest = min(len(values) for seeds in runs.values() for values in seeds.values())
+    edges = [shortest * part // parts for part in range(parts + 1)]
+    return [f"{a + 1}-{b}" if a + 1 < b else str(b) for a, b in pairwise(edges) if a < b]
+
+
+def span_means(seeds: Mapping[int, Sequence[float | None]], span: str) -> list[float]:
+    """Each seed's mean over a span; iterations that did not log the metric are left out."""
+    means = []
+    for seed, values in seeds.items():
+        try:
+            found = [values[k] for k in iterations(span, len(values))]
+        except ValueError as error:
+            raise ValueError(f"seed {seed}: {error}") from None
+        logged = [value for value in found if value is not None]
+        if not logged:
+            raise ValueError(f"seed {seed}: the metric was not logged in iterations {span}")
+        means.append(fmean(logged))
+    return means
+
+
+def training_table(runs: Runs, spans: Sequence[str]) -> str:
+    """A row a method, a column a span: the mean over seeds, and the range of the seeds' means.
+
+    Raises:
+        ValueError: if a run has no value in a span; the message names method and seed.
+    """
+    rows = []
+    for method, seeds in runs.items():
+        row = [method, str(len(seeds))]
+        for span in spans:
+            try:
+                means = span_means(seeds, span)
+            except ValueError as error:
+                raise ValueError(f"{method}, {error}") from None
+            row.append(f"{fmean(means):.3g} ({min(means):.3g} to {max(means):.3g})")
+        rows.append(row)
+    return markdown_table(["method", "seeds", *spans], rows)
+
+
+def plot_runs(runs: Runs, metric: str, path: Path) -> None:
+    """The mean over seeds by iteration, up to where each method's shortest run ends."""
+    figure, ax = plt.subplots(figsize=(7, 4.2))
+    for method, seeds in runs.items():
+        points: dict[int, list[float]] = defaultdict(list)
+        for number, values in enumerate(zip(*seeds.values(), strict=False), start=1):
+            points[number] = [value for value in values if value is not None]
+        drawn = {number: values for number, values in points.items() if values}
+        means = [fmean(values) for values in drawn.values()]
+        (line,) = ax.plot(list(drawn), means, marker=".", label=f"{method} ({len(seeds)} seeds)")
+        low, high = ([pick(values) for values in drawn.values()] for pick in (min, max))
+        ax.fill_between(list(drawn), low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+    ax.set_xlabel("iteration")
+    ax.set_ylabel(metric)
+    ax.set_title("Mean over the seeds; the band holds all of them")
+    ax.grid(alpha=0.25)
+    ax.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def divisor(text: str) -> tuple[str, float]:
+    """``keep=4`` as its two parts."""
+    method, _, number = text.partition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = 0.0
+    if not method or not value:
+        raise argparse.ArgumentTypeError(f"METHOD=NUMBER is wanted, with no zero, not {text!r}")
+    return method, value
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", type=Path, help="the output folder of compare.py")
+    parser.add_argument("metric", help="a column of metrics.csv")
+    parser.add_argument("--methods", nargs="+", help="default: all that were fine-tuned")
+    parser.add_argument(
+        "--iterations", nargs="+", metavar="SPAN", help="'4', '7-9', 'last4'; default: six parts"
+    )
+    parser.add_argument(
+        "--divide",
+        nargs="+",
+        type=divisor,
+        default=[],
+        metavar="METHOD=NUMBER",
+        help="divide a method's values, as a squared error by the square of a success's worth",
+    )
+    parser.add_argument("--out", type=Path, help="folder for the tables and pictures")
+    given = parser.parse_args(arguments)
+    folders = sorted(path for path in given.study.glob("work/*") if path.is_dir())
+    if not folders:
+        parser.error(f"{given.study / 'work'} holds no task set: is this a study's folder?")
+    texts = []
+    for folder in folders:
+        try:
+            runs = read_runs(folder, given.metric, given.methods)
+            for method, number in given.divide:
+                if method not in runs:
+                    parser.error(f"--divide: there is no {method!r}, but {', '.join(runs)}")
+                for seed, values in runs[method].items():
+                    runs[method][seed] = [v if v is None else v / number for v in values]
+            table = training_table(runs, given.iterations or equal_spans(runs))
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            parser.error(str(error.args[0]))
+        texts.append(f"## {given.metric}, {folder.name}\n\n{table}\n")
+        if given.out:
+            name = given.metric.replace("/", "_")
+            plot_runs(runs, given.metric, prepare_output(given.out) / f"{name}_{folder.name}.png")
+    text = "\n".join(texts)
+    if given.out:
+        replace_text_atomic(given.out / f"{given.metric.replace('/', '_')}.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
