@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torchrl.data import Binary, Bounded, Composite, NonTensor, Unbounded
+from torchrl.data import Bounded, NonTensor, Unbounded
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
@@ -20,7 +20,7 @@ from rftf_torchrl.envs.calvin.simulator import ACTION_DIM, CalvinSimulator, Simu
 from rftf_torchrl.envs.calvin.starts import Split, States, default_states
 from rftf_torchrl.envs.calvin.states import StateBank
 from rftf_torchrl.envs.calvin.tasks import TASKS, get_task
-from rftf_torchrl.envs.decision import read_actions
+from rftf_torchrl.envs.decision import read_actions, reward_and_done, set_decision_specs
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
 __all__ = ["SUBTASK_STEPS", "CalvinEnv"]
@@ -202,32 +202,14 @@ class CalvinEnv(EnvBase):
         text: dict = {}
         if self.write_text:
             text[keys.INSTRUCTION_TEXT] = NonTensor(shape=[], example_data=self.instruction)
-        length = self._tokens.shape
-        self.observation_spec = Composite(
-            {
-                "observation": Composite(observation),
-                "instruction": Composite(
-                    tokens=Unbounded(length, dtype=torch.int64),
-                    mask=Binary(shape=length, dtype=torch.bool),
-                ),
-                keys.TASK_ID: Unbounded([1], dtype=torch.int64),
-                "episode_seed": Unbounded([1], dtype=torch.int64),
-                keys.SUCCESS: Binary(shape=[1], dtype=torch.bool),
-                keys.CRASHED: Binary(shape=[1], dtype=torch.bool),
-                "executed": Binary(shape=[self.chunk_size or 1], dtype=torch.bool),
-                **text,
-            }
+        set_decision_specs(
+            self,
+            observation,
+            tokens=len(self._tokens),
+            chunk_size=self.chunk_size,
+            action_dim=ACTION_DIM,
+            extra=text,
         )
-        # TransformedEnv hands nothing but state keys on to the reset of the environment inside.
-        self.state_spec = Composite(episode_seed=Unbounded([1], dtype=torch.int64))
-        self.reward_spec = Unbounded([1])
-        flag = Binary(shape=[1], dtype=torch.bool)
-        self.done_spec = Composite(done=flag, terminated=flag.clone(), truncated=flag.clone())
-        if self.chunk_size is None:
-            self.action_spec = Bounded(-1.0, 1.0, shape=[ACTION_DIM])
-        else:
-            chunk = Bounded(-1.0, 1.0, shape=[self.chunk_size, ACTION_DIM])
-            self.action_spec = Composite(vla_action=Composite(chunk=chunk))
 
     def _set_seed(self, seed: int | None) -> None:
         self._seeds = np.random.default_rng(0 if seed is None else seed)
@@ -339,12 +321,9 @@ class CalvinEnv(EnvBase):
             logger.warning("%s", error)
             success, crashed = False, True
         self._decisions += 1
-        truncated = not success and (crashed or self._decisions >= self.horizon)
+        truncated = crashed or self._decisions >= self.horizon
         out = self._observe(success=success, crashed=crashed, executed=executed)
-        out["reward"] = torch.tensor([float(success)])
-        out["terminated"] = torch.tensor([success])
-        out["truncated"] = torch.tensor([truncated])
-        out["done"] = torch.tensor([success or truncated])
+        out |= reward_and_done(success=success, truncated=truncated)
         return TensorDict(out, batch_size=[], device=self.device)
 
     def picture(self, size: int) -> torch.Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torchrl.data import Binary, Bounded, Composite, NonTensor, Unbounded
+from torchrl.data import Bounded, NonTensor, Unbounded
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
-from rftf_torchrl.envs.decision import read_actions
+from rftf_torchrl.envs.decision import read_actions, reward_and_done, set_decision_specs
 from rftf_torchrl.envs.metaworld.goals import Split
 from rftf_torchrl.envs.metaworld.simulator import MetaWorldSimulator, SimulatorCrashedError
 from rftf_torchrl.envs.metaworld.tasks import get_task
@@ -143,32 +143,14 @@ class MetaWorldEnv(EnvBase):
         extra: dict = {keys.ENV_POTENTIAL: Unbounded([1])} if self.potential else {}
         if self.write_text:
             extra[keys.INSTRUCTION_TEXT] = NonTensor(shape=[], example_data=self.instruction)
-        length = self._tokens.shape
-        self.observation_spec = Composite(
-            {
-                "observation": Composite(observation),
-                "instruction": Composite(
-                    tokens=Unbounded(length, dtype=torch.int64),
-                    mask=Binary(shape=length, dtype=torch.bool),
-                ),
-                keys.TASK_ID: Unbounded([1], dtype=torch.int64),
-                "episode_seed": Unbounded([1], dtype=torch.int64),
-                keys.SUCCESS: Binary(shape=[1], dtype=torch.bool),
-                keys.CRASHED: Binary(shape=[1], dtype=torch.bool),
-                "executed": Binary(shape=[self.chunk_size or 1], dtype=torch.bool),
-                **extra,
-            }
+        set_decision_specs(
+            self,
+            observation,
+            tokens=len(self._tokens),
+            chunk_size=self.chunk_size,
+            action_dim=ACTION_DIM,
+            extra=extra,
         )
-        # TransformedEnv hands nothing but state keys on to the reset of the environment inside.
-        self.state_spec = Composite(episode_seed=Unbounded([1], dtype=torch.int64))
-        self.reward_spec = Unbounded([1])
-        flag = Binary(shape=[1], dtype=torch.bool)
-        self.done_spec = Composite(done=flag, terminated=flag.clone(), truncated=flag.clone())
-        if self.chunk_size is None:
-            self.action_spec = Bounded(-1.0, 1.0, shape=[ACTION_DIM])
-        else:
-            chunk = Bounded(-1.0, 1.0, shape=[self.chunk_size, ACTION_DIM])
-            self.action_spec = Composite(vla_action=Composite(chunk=chunk))
 
     def _set_seed(self, seed: int | None) -> None:
         self._seeds = np.random.default_rng(0 if seed is None else seed)
@@ -221,12 +203,9 @@ class MetaWorldEnv(EnvBase):
         except SimulatorCrashedError:
             crashed = True
         self._decisions += 1
-        truncated = not success and (crashed or self._decisions >= self.horizon)
+        truncated = crashed or self._decisions >= self.horizon
         out = self._observe(success=success, crashed=crashed, executed=executed)
-        out["reward"] = torch.tensor([float(success)])
-        out["terminated"] = torch.tensor([success])
-        out["truncated"] = torch.tensor([truncated])
-        out["done"] = torch.tensor([success or truncated])
+        out |= reward_and_done(success=success, truncated=truncated)
         return TensorDict(out, batch_size=[], device=self.device)
 
     def _apply(self, action: np.ndarray) -> bool:
