@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from rftf_torchrl.training import prepare_output
 from rftf_torchrl.training.outputs import replace_text_atomic
 
 Runs = dict[str, dict[int, list[float | None]]]
-"""By method and seed, what each iteration logged; None where it did not log the metric."""
+"""By method and seed, what each iteration logged; None where it logged nothing, or no number."""
 
 
 def read_runs(folder: Path, metric: str, methods: Sequence[str] | None = None) -> Runs:
@@ -61,7 +62,8 @@ def read_runs(folder: Path, metric: str, methods: Sequence[str] | None = None) -
             if metric not in columns:
                 raise KeyError(f"{path} has no {metric!r}, but {', '.join(columns)}")
             seed = int(path.parts[-3].removeprefix("seed"))
-            runs[method][seed] = [float(row[metric]) if row[metric] else None for row in rows]
+            logged = [float(row[metric] or "nan") for row in rows]
+            runs[method][seed] = [None if math.isnan(value) else value for value in logged]
     return runs
 
 

@@ -88,6 +88,15 @@ def test_a_few_episodes_in_a_scene_that_the_policy_has_not_seen(configure):
     assert few.output != whole.output
 
 
+def test_calvin_from_pixels_in_a_small_size(configure):
+    pixels, whole = configure(name="calvin_pixels"), configure(name="calvin")
+    assert pixels.env == configure("env=calvin").env
+    assert pixels.policy == whole.policy
+    assert pixels.ppo.tasks == whole.ppo.tasks
+    assert pixels.ppo.env_steps < whole.ppo.env_steps
+    assert pixels.output != whole.output
+
+
 def test_settings_that_calvin_does_not_have_are_refused(configure):
     expected = (
         "the configuration can't be run:\n"

@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.recipe
 
 SPARSE = {3: ["1", "2", "3"], 4: ["3", "4", "5", "6"]}
-KEEP = {3: ["8", "", "4"], 4: ["4", "", "2"]}
+KEEP = {3: ["8", "", "4"], 4: ["4", "nan", "2"]}
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_means_over_seeds_with_their_range(study, capsys):
     assert "| method | seeds | 1 | 2-3 | last2 |" in said
     # seed 3: 1, (2 + 3) / 2, (2 + 3) / 2; seed 4: 3, (4 + 5) / 2, (5 + 6) / 2
     assert "| sparse | 2 | 2 (1 to 3) | 3.5 (2.5 to 4.5) | 4 (2.5 to 5.5) |" in said
-    # halved; the empty second iteration is left out
+    # halved; the second iteration, empty and not a number, is left out
     assert "| keep | 2 | 3 (2 to 4) | 1.5 (1 to 2) | 1.5 (1 to 2) |" in said
     assert (study / "out" / "loss_critic.md").read_text() + "\n" == said
     assert (study / "out" / "loss_critic_easy.png").stat().st_size > 5000
