@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,8 @@ def lengths_table(found: dict[str, list[ChainReport]]) -> str:
 
 def comparison_table(comparisons: dict[str, dict[str, Any]]) -> str:
     def interval(bounds: Sequence[float]) -> str:
-        return f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
+        known = not math.isnan(bounds[0])
+        return f"{bounds[0]:+.3f} to {bounds[1]:+.3f}" if known else "needs two seeds"
 
     rows = [
         [
@@ -98,7 +100,10 @@ def curves(folders: Sequence[Path], path: Path, window: int = 5) -> None:
             ax.plot(steps, smooth, color=colour, linewidth=1.8, alpha=0.9, label=shown)
     ax.set_xlabel("environment steps")
     ax.set_ylabel("success of training episodes, sampled actions")
-    ax.set_title(f"Fine-tuning on CALVIN, {len(folders)} seeds, mean of {window} iterations")
+    ax.set_title(
+        f"Fine-tuning on CALVIN, {len(folders)} seed{'s' * (len(folders) > 1)}, "
+        f"mean of {window} iterations"
+    )
     ax.grid(alpha=0.25)
     ax.legend()
     figure.tight_layout()
@@ -127,7 +132,7 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         for run in runs
     ]
     report = run_report(
-        f"CALVIN, seeds {', '.join(str(run['seed']) for run in runs)}",
+        f"CALVIN, seed{'s' * (len(runs) > 1)} {', '.join(str(run['seed']) for run in runs)}",
         {
             "Success in a row": lengths_table(found),
             "Paired differences": comparison_table(comparisons),
