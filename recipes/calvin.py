@@ -3,6 +3,7 @@
     python recipes/calvin.py                                   # D->D from the simulator's state
     python recipes/calvin.py demos.scenes=ABC                  # ABC->D
     python recipes/calvin.py env=calvin device=cuda            # from pixels
+    python recipes/calvin.py --config-name calvin_pixels       # from pixels, for a CPU
     python recipes/calvin.py baseline=sparse                   # plain PPO beside it
     python recipes/calvin.py resume=true                       # after a kill
 
