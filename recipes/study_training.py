@@ -13,7 +13,6 @@ writes them to a folder, with a picture of the curves.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import re
 from collections import defaultdict
@@ -25,7 +24,7 @@ from statistics import fmean
 import matplotlib.pyplot as plt
 
 from rftf_torchrl.evaluation import markdown_table
-from rftf_torchrl.training import prepare_output
+from rftf_torchrl.training import MetricsFile, prepare_output
 from rftf_torchrl.training.outputs import replace_text_atomic
 
 Runs = dict[str, dict[int, list[float | None]]]
@@ -56,13 +55,11 @@ def read_runs(folder: Path, metric: str, methods: Sequence[str] | None = None) -
             )
         runs[method] = {}
         for path in files:
-            with path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            columns = list(rows[0]) if rows else []
-            if metric not in columns:
-                raise KeyError(f"{path} has no {metric!r}, but {', '.join(columns)}")
+            metrics = MetricsFile(path)
+            if metric not in metrics.columns:
+                raise KeyError(f"{path} has no {metric!r}, but {', '.join(metrics.columns)}")
             seed = int(path.parts[-3].removeprefix("seed"))
-            logged = [float(row[metric] or "nan") for row in rows]
+            logged = [float(row.get(metric, "nan")) for row in metrics.rows]
             runs[method][seed] = [None if math.isnan(value) else value for value in logged]
     return runs
 
