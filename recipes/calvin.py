@@ -19,24 +19,26 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import hydra
-from collect_demos import collect
-from evaluate import run_chains
-from finetune import finetune, refuse_used_folder, run_name
-from policies import acting_policy
-from train_bc import clone, policy_file
-from train_value import train_value, value_file
-
-from rftf_torchrl.configs import RewardConfig, RunConfig, register, start_run
-from rftf_torchrl.envs.calvin import require_calvin_env
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
+    PeakMemory,
+    PhaseClock,
+    RewardConfig,
+    RunConfig,
     chain_comparison_table,
     compare_chains,
     markdown_table,
     phase_table,
+    recipe,
+    require_calvin_env,
     run_report,
+    write_json_atomic,
 )
-from rftf_torchrl.training import PeakMemory, PhaseClock, write_json_atomic
+from rftf_torchrl.recipes.collect_demos import collect
+from rftf_torchrl.recipes.evaluate import run_chains
+from rftf_torchrl.recipes.finetune import finetune, refuse_used_folder, run_name
+from rftf_torchrl.recipes.policies import acting_policy
+from rftf_torchrl.recipes.train_bc import clone, policy_file
+from rftf_torchrl.recipes.train_value import train_value, value_file
 
 logger = logging.getLogger("calvin")
 
@@ -125,13 +127,11 @@ def calvin(config: RunConfig, memory: PeakMemory) -> dict:
     return results
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="calvin")
-def main(raw) -> None:
-    config = start_run(raw, "calvin")
+@recipe("calvin")
+def main(config: RunConfig) -> None:
     with PeakMemory() as memory:
         calvin(config, memory)
 
 
 if __name__ == "__main__":
-    register()
     main()

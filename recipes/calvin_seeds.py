@@ -20,10 +20,16 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from rftf_torchrl.evaluation import ChainReport, compare_seeds, markdown_table, run_report
+from rftf_torchrl import (
+    ChainReport,
+    compare_seeds,
+    markdown_table,
+    prepare_output,
+    run_report,
+    write_json_atomic,
+)
 from rftf_torchrl.evaluation._figures import BLUE, ORANGE
 from rftf_torchrl.evaluation.report import percent
-from rftf_torchrl.training import prepare_output, write_json_atomic
 
 POLICIES = ("cloned", "sparse", "RFTF")
 

@@ -16,25 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from simulators import states_file, tuned_tasks
 
-from rftf_torchrl.configs import RunConfig
-from rftf_torchrl.data.calvin import (
+from rftf_torchrl import (
     CalvinDataset,
     CalvinWriter,
-    absolute_action,
-    to_demonstrations,
-)
-from rftf_torchrl.data.calvin.format import INTERRUPTED_FILE
-from rftf_torchrl.envs.calvin import (
+    ChainToRecord,
+    RecordedTask,
+    RunConfig,
     StateBank,
+    absolute_action,
     benchmark_scene,
-    get_task,
+    derive_seed,
     load_sentences,
+    progress_bar,
+    record_chains,
+    to_demonstrations,
     training_sequences,
 )
-from rftf_torchrl.envs.calvin.expert import ChainToRecord, RecordedTask, record_chains
-from rftf_torchrl.training import derive_seed, progress_bar
+from rftf_torchrl.calvin.data.format import INTERRUPTED_FILE
+from rftf_torchrl.calvin.tasks import get_task
+from rftf_torchrl.recipes.simulators import states_file, tuned_tasks
 
 logger = logging.getLogger("collect_calvin")
 

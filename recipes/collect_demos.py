@@ -12,17 +12,23 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import hydra
 import torch
-from collect_calvin import collect_calvin
-from simulators import is_calvin
 from tensordict import TensorDict, TensorDictBase
 
-from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.data import Demonstrations, DemonstrationWriter, load_demonstrations
-from rftf_torchrl.envs import MetaWorldEnv
-from rftf_torchrl.envs.metaworld import ScriptedExpert, get_task
-from rftf_torchrl.training import derive_seed, progress_bar
+from rftf_torchrl import (
+    Demonstrations,
+    DemonstrationWriter,
+    MetaWorldEnv,
+    RunConfig,
+    ScriptedExpert,
+    derive_seed,
+    load_demonstrations,
+    progress_bar,
+    recipe,
+)
+from rftf_torchrl.metaworld.tasks import get_task
+from rftf_torchrl.recipes.collect_calvin import collect_calvin
+from rftf_torchrl.recipes.simulators import is_calvin
 
 logger = logging.getLogger("collect_demos")
 
@@ -112,13 +118,11 @@ def collect(config: RunConfig) -> int:
     return steps
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(raw) -> None:
-    config = start_run(raw, "collect_demos")
+@recipe()
+def main(config: RunConfig) -> None:
     steps = collect(config)
     logger.info("%d simulator steps; demonstrations in %s", steps, demos_folder(config))
 
 
 if __name__ == "__main__":
-    register()
     main()

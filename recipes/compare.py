@@ -25,32 +25,37 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
-from simulators import is_calvin
-from study_cells import Job, load_start, make_start, make_value, run_cell, versions
-from train_value import value_file
+from omegaconf import DictConfig, OmegaConf
 
-from rftf_torchrl.configs import (
+from rftf_torchrl import (
     ConfigError,
     RunConfig,
     StudyConfig,
-    check_config,
-    check_study,
-    register,
-)
-from rftf_torchrl.evaluation.commits import file_commit
-from rftf_torchrl.evaluation.study import (
     cell_file,
+    check_config,
     check_finished_cells,
+    check_study,
     load_cells,
+    prepare_output,
+    progress_bar,
+    register,
     write_study_report,
 )
-from rftf_torchrl.training import prepare_output, progress_bar
+from rftf_torchrl.configs.recipe import CONF
+from rftf_torchrl.evaluation.commits import file_commit
+from rftf_torchrl.recipes.simulators import is_calvin
+from rftf_torchrl.recipes.study_cells import (
+    Job,
+    load_start,
+    make_start,
+    make_value,
+    run_cell,
+    versions,
+)
+from rftf_torchrl.recipes.train_value import value_file
 from rftf_torchrl.training.outputs import replace_text_atomic
 
 logger = logging.getLogger("compare")
-
-CONF = Path(__file__).parent / "conf"
 
 
 def last_of_each(settings: list[str]) -> list[str]:
@@ -199,8 +204,14 @@ def compare(study: StudyConfig, command: str = "") -> Path:
     )
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="compare")
-def main(raw) -> None:
+def main() -> None:
+    register()
+    register("study_schema", StudyConfig)
+    composed()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="compare")
+def composed(raw: DictConfig) -> None:
     study = check_study(raw)
     folder = prepare_output(study.output)
     replace_text_atomic(folder / "compare.yaml", OmegaConf.to_yaml(raw, resolve=True))
@@ -212,5 +223,4 @@ def main(raw) -> None:
 
 
 if __name__ == "__main__":
-    register()
     main()

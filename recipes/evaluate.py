@@ -12,9 +12,32 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import hydra
-from policies import acting_policy
-from simulators import (
+from tensordict import TensorDictBase
+from torch import nn
+
+from rftf_torchrl import (
+    ChainReport,
+    PolicySpecProtocol,
+    RunConfig,
+    SuccessReport,
+    TemporalValueModel,
+    evaluate_chains,
+    final_value_auc,
+    held_out_episodes,
+    instruction_sensitivity,
+    keys,
+    load_sentences,
+    plot_value_over_time,
+    prepare_output,
+    progress_bar,
+    recipe,
+    record_videos,
+    success_report,
+    values_of_states,
+    write_json_atomic,
+)
+from rftf_torchrl.recipes.policies import acting_policy
+from rftf_torchrl.recipes.simulators import (
     environment_factory,
     episode_collector,
     is_calvin,
@@ -22,31 +45,8 @@ from simulators import (
     task_names,
     task_of,
 )
-from tensordict import TensorDictBase
-from torch import nn
-from train_bc import policy_file
-from train_value import value_file
-
-from rftf_torchrl import keys
-from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.envs.calvin import load_sentences
-from rftf_torchrl.evaluation import (
-    ChainReport,
-    SuccessReport,
-    evaluate_chains,
-    final_value_auc,
-    held_out_episodes,
-    instruction_sensitivity,
-    plot_value_over_time,
-    record_videos,
-    success_report,
-)
-from rftf_torchrl.modules import (
-    PolicySpecProtocol,
-    TemporalValueModel,
-    values_of_states,
-)
-from rftf_torchrl.training import prepare_output, progress_bar, write_json_atomic
+from rftf_torchrl.recipes.train_bc import policy_file
+from rftf_torchrl.recipes.train_value import value_file
 
 logger = logging.getLogger("evaluate")
 
@@ -169,11 +169,10 @@ def evaluate(config: RunConfig) -> dict:
     return results
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(raw) -> None:
-    evaluate(start_run(raw, "evaluate"))
+@recipe()
+def main(config: RunConfig) -> None:
+    evaluate(config)
 
 
 if __name__ == "__main__":
-    register()
     main()

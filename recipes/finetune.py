@@ -20,55 +20,56 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import hydra
 import torch
-from policies import add_adapters, build_critic, fit_in_memory
-from simulators import episode_collector, task_names, tuned_tasks
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import nn
 from torchrl.data import LazyTensorStorage, SamplerWithoutReplacement, TensorDictReplayBuffer
-from train_bc import policy_file
-from train_value import value_file
 
-from rftf_torchrl import keys
-from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.envs import Episode
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
+    BalancedTrajectorySampler,
+    Episode,
+    PhaseClock,
+    PolicySpecProtocol,
+    RFTFPPOLoss,
+    RunCheckpoints,
+    RunConfig,
+    TemporalValueModel,
+    ValueReward,
+    accumulate_gradients,
+    autocast,
+    cache_bytes,
+    cache_features,
+    check_finite,
+    clip_and_check_gradients,
+    derive_seed,
     exploitation_watch,
     final_value_auc,
+    footprint,
+    group_advantage,
+    keys,
+    label_outcomes,
+    load_policy,
+    make_gae,
+    make_logger,
+    mark_executed,
+    merge_lora,
     plot_learning_curve,
+    prepare_output,
+    progress_bar,
+    recipe,
+    resolve_device,
+    save_policy,
+    seed_everything,
+    stop_on_non_finite_loss,
+    values_of_states,
     warn_if_blind,
     warn_if_exploited,
 )
-from rftf_torchrl.modules import (
-    PolicySpecProtocol,
-    TemporalValueModel,
-    cache_bytes,
-    cache_features,
-    load_policy,
-    merge_lora,
-    save_policy,
-    values_of_states,
-)
-from rftf_torchrl.objectives import RFTFPPOLoss, group_advantage, make_gae
-from rftf_torchrl.samplers import BalancedTrajectorySampler
-from rftf_torchrl.training import (
-    PhaseClock,
-    RunCheckpoints,
-    accumulate_gradients,
-    autocast,
-    clip_and_check_gradients,
-    derive_seed,
-    footprint,
-    make_logger,
-    prepare_output,
-    progress_bar,
-    resolve_device,
-    seed_everything,
-    stop_on_non_finite_loss,
-)
-from rftf_torchrl.transforms import ValueReward, check_finite, label_outcomes, mark_executed
+from rftf_torchrl.recipes.policies import add_adapters, build_critic, fit_in_memory
+from rftf_torchrl.recipes.simulators import episode_collector, task_names, tuned_tasks
+from rftf_torchrl.recipes.train_bc import policy_file
+from rftf_torchrl.recipes.train_value import value_file
 
 logger = logging.getLogger("finetune")
 
@@ -410,12 +411,10 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
         ]
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(raw) -> None:
-    config = start_run(raw, "finetune")
+@recipe()
+def main(config: RunConfig) -> None:
     logger.info("%s", finetune(config))
 
 
 if __name__ == "__main__":
-    register()
     main()

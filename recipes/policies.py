@@ -10,21 +10,24 @@ from typing import Any
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import nn
 
-from rftf_torchrl.configs import RunConfig
-from rftf_torchrl.modules import (
+from rftf_torchrl import (
     EncoderConfig,
     PolicySpec,
     PolicySpecProtocol,
+    QueryNetwork,
+    RunConfig,
+    TransformersPolicySpec,
     VisionLanguageEncoder,
     add_lora,
+    checkpoint_activations,
+    compile_module,
     load_policy,
     residual_critic,
+    resolve_device,
     small_critic,
     spec_class,
 )
-from rftf_torchrl.modules.optional import optional_module
-from rftf_torchrl.modules.transformers_vla import QueryNetwork, TransformersPolicySpec
-from rftf_torchrl.training import checkpoint_activations, compile_module, resolve_device
+from rftf_torchrl.optional import optional_module
 
 logger = logging.getLogger("policies")
 

@@ -18,19 +18,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import hydra
-from collect_demos import collect
-from evaluate import add_values, check_language, film, run_held_out
-from finetune import finetune, read_metrics, refuse_used_folder, run_name
-from policies import acting_policy
-from simulators import task_names
 from tensordict import TensorDictBase
-from train_bc import clone, policy_file
-from train_value import train_value, value_file
 
-from rftf_torchrl.configs import RewardConfig, RunConfig, register, start_run
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
+    PeakMemory,
+    PhaseClock,
+    RewardConfig,
+    RunConfig,
     SuccessReport,
+    TemporalValueModel,
     compare_success,
     comparison_table,
     final_value_auc,
@@ -40,10 +36,17 @@ from rftf_torchrl.evaluation import (
     plot_learning_curve,
     plot_success_bars,
     plot_value_over_time,
+    recipe,
     run_report,
+    write_json_atomic,
 )
-from rftf_torchrl.modules import TemporalValueModel
-from rftf_torchrl.training import PeakMemory, PhaseClock, write_json_atomic
+from rftf_torchrl.recipes.collect_demos import collect
+from rftf_torchrl.recipes.evaluate import add_values, check_language, film, run_held_out
+from rftf_torchrl.recipes.finetune import finetune, read_metrics, refuse_used_folder, run_name
+from rftf_torchrl.recipes.policies import acting_policy
+from rftf_torchrl.recipes.simulators import task_names
+from rftf_torchrl.recipes.train_bc import clone, policy_file
+from rftf_torchrl.recipes.train_value import train_value, value_file
 
 logger = logging.getLogger("quickstart")
 
@@ -183,13 +186,11 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
     return results
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="quickstart")
-def main(raw) -> None:
-    config = start_run(raw, "quickstart")
+@recipe("quickstart")
+def main(config: RunConfig) -> None:
     with PeakMemory() as memory:
         quickstart(config, memory)
 
 
 if __name__ == "__main__":
-    register()
     main()

@@ -8,15 +8,24 @@ from pathlib import Path
 from torch import nn
 from torchrl.envs import EnvBase
 
-from rftf_torchrl.configs import RunConfig
-from rftf_torchrl.envs import Episode, EpisodeCollector, PolicyInputFactory
-from rftf_torchrl.envs.calvin import CalvinFactory, CalvinTask, StateBank, load_sentences
-from rftf_torchrl.envs.calvin import get_task as calvin_task
-from rftf_torchrl.envs.metaworld import SAME_SCENE, MetaWorldFactory, Task
-from rftf_torchrl.envs.metaworld import get_task as metaworld_task
-from rftf_torchrl.envs.metaworld.goals import Split
-from rftf_torchrl.modules import PolicySpecProtocol
-from rftf_torchrl.modules.states import policy_device
+from rftf_torchrl import (
+    SAME_SCENE,
+    CalvinFactory,
+    CalvinTask,
+    Episode,
+    EpisodeCollector,
+    MetaWorldFactory,
+    PolicyInputFactory,
+    PolicySpecProtocol,
+    RunConfig,
+    StateBank,
+    load_sentences,
+)
+from rftf_torchrl.calvin.tasks import get_task as calvin_task
+from rftf_torchrl.metaworld.goals import Split
+from rftf_torchrl.metaworld.tasks import Task
+from rftf_torchrl.metaworld.tasks import get_task as metaworld_task
+from rftf_torchrl.nets.evaluate_states import policy_device
 
 
 def is_calvin(config: RunConfig) -> bool:

@@ -12,21 +12,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from collect_demos import collect, demos_folder, whole_demos
-from finetune import finetune, training_episodes
-from policies import acting_policy
-from simulators import episode_collector
 from torch import nn
-from train_bc import clone, policy_file
-from train_value import rollout_episodes, train_value, value_file
 
-from rftf_torchrl.configs import RunConfig
-from rftf_torchrl.envs import Episode, EpisodeCollector
-from rftf_torchrl.envs.metaworld import get_task
-from rftf_torchrl.envs.metaworld.simulator import MetaWorldSimulator
-from rftf_torchrl.evaluation import evaluate_success, held_out_episodes
-from rftf_torchrl.evaluation.study import Cell, CurvePoint, save_cell
-from rftf_torchrl.training import prepare_output, write_json_atomic
+from rftf_torchrl import (
+    Cell,
+    CurvePoint,
+    Episode,
+    EpisodeCollector,
+    RunConfig,
+    evaluate_success,
+    held_out_episodes,
+    prepare_output,
+    save_cell,
+    write_json_atomic,
+)
+from rftf_torchrl.metaworld.simulator import MetaWorldSimulator
+from rftf_torchrl.metaworld.tasks import get_task
+from rftf_torchrl.recipes.collect_demos import collect, demos_folder, whole_demos
+from rftf_torchrl.recipes.finetune import finetune, training_episodes
+from rftf_torchrl.recipes.policies import acting_policy
+from rftf_torchrl.recipes.simulators import episode_collector
+from rftf_torchrl.recipes.train_bc import clone, policy_file
+from rftf_torchrl.recipes.train_value import rollout_episodes, train_value, value_file
 
 Outcomes = dict[str, tuple[bool | None, ...]]
 

@@ -23,8 +23,7 @@ from statistics import fmean
 
 import matplotlib.pyplot as plt
 
-from rftf_torchrl.evaluation import markdown_table
-from rftf_torchrl.training import MetricsFile, prepare_output
+from rftf_torchrl import MetricsFile, markdown_table, prepare_output
 from rftf_torchrl.training.outputs import replace_text_atomic
 
 Runs = dict[str, dict[int, list[float | None]]]

@@ -11,33 +11,38 @@ import logging
 import warnings
 from pathlib import Path
 
-import hydra
 import torch
-from collect_demos import whole_demos
-from policies import add_adapters, new_policy
 from tensordict import NonTensorStack
 from torch import nn
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 from torchrl.objectives.common import LossModule
 
-from rftf_torchrl import keys
-from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.data import Demonstrations, action_windows
-from rftf_torchrl.modules import FlowActor, merge_lora, random_shift, save_policy
-from rftf_torchrl.modules.arm_gripper import ARM_LOC
-from rftf_torchrl.objectives import ArmGripperCloningLoss, FlowMatchingLoss
-from rftf_torchrl.training import (
+from rftf_torchrl import (
+    ArmGripperCloningLoss,
+    Demonstrations,
+    FlowActor,
+    FlowMatchingLoss,
+    RunConfig,
+    action_windows,
     autocast,
     clip_and_check_gradients,
     derive_seed,
+    keys,
     make_logger,
+    merge_lora,
     prepare_output,
     progress_bar,
+    random_shift,
+    recipe,
     resolve_device,
+    save_policy,
     seed_everything,
     stop_on_non_finite_loss,
 )
+from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
+from rftf_torchrl.recipes.collect_demos import whole_demos
+from rftf_torchrl.recipes.policies import add_adapters, new_policy
 
 logger = logging.getLogger("train_bc")
 
@@ -156,12 +161,10 @@ def clone(config: RunConfig) -> Path:
     return file
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(raw) -> None:
-    config = start_run(raw, "train_bc")
+@recipe()
+def main(config: RunConfig) -> None:
     logger.info("policy in %s", clone(config))
 
 
 if __name__ == "__main__":
-    register()
     main()

@@ -15,43 +15,43 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import hydra
 import torch
-from collect_demos import whole_demos
-from policies import acting_policy
-from simulators import episode_collector, tuned_tasks
 from tensordict import TensorDictBase
 from torch import nn
-from train_bc import policy_file
 
-from rftf_torchrl import keys
-from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.data import Demonstrations, sample_clips
-from rftf_torchrl.envs import Episode
-from rftf_torchrl.functional import pairwise_accuracy, value_order_correlation
-from rftf_torchrl.modules import (
+from rftf_torchrl import (
+    Demonstrations,
     EncoderConfig,
+    Episode,
     PretrainedEncoderConfig,
+    RunConfig,
+    TemporalRankingLoss,
     TemporalValueModel,
-    cache_image_features,
-    on_cached_features,
-    random_shift,
-    temporal_value_model,
-)
-from rftf_torchrl.objectives import TemporalRankingLoss
-from rftf_torchrl.training import (
     autocast,
+    cache_image_features,
     clip_and_check_gradients,
     derive_seed,
+    keys,
+    label_outcomes,
     make_logger,
+    on_cached_features,
+    pairwise_accuracy,
     prepare_output,
     progress_bar,
+    random_shift,
+    recipe,
     resolve_device,
+    sample_clips,
     seed_everything,
     stop_on_non_finite_loss,
+    temporal_value_model,
+    value_order_correlation,
     write_json_atomic,
 )
-from rftf_torchrl.transforms import label_outcomes
+from rftf_torchrl.recipes.collect_demos import whole_demos
+from rftf_torchrl.recipes.policies import acting_policy
+from rftf_torchrl.recipes.simulators import episode_collector, tuned_tasks
+from rftf_torchrl.recipes.train_bc import policy_file
 
 logger = logging.getLogger("train_value")
 
@@ -229,13 +229,11 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     return file, extra_steps
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(raw) -> None:
-    config = start_run(raw, "train_value")
+@recipe()
+def main(config: RunConfig) -> None:
     file, _ = train_value(config)
     logger.info("value model in %s", file)
 
 
 if __name__ == "__main__":
-    register()
     main()

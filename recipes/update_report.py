@@ -19,9 +19,24 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import hydra
 import torch
-from finetune import (
+from tensordict import TensorDictBase
+
+from rftf_torchrl import (
+    RewardConfig,
+    RunConfig,
+    derive_seed,
+    keys,
+    make_gae,
+    markdown_table,
+    progress_bar,
+    recipe,
+    resolve_device,
+    seed_everything,
+    surrogate_gain,
+    write_json_atomic,
+)
+from rftf_torchrl.recipes.finetune import (
     Learner,
     add_advantages,
     make_buffer,
@@ -31,23 +46,9 @@ from finetune import (
     training_episodes,
     update,
 )
-from policies import acting_policy
-from simulators import episode_collector
-from tensordict import TensorDictBase
-from train_bc import policy_file
-
-from rftf_torchrl import keys
-from rftf_torchrl.configs import RewardConfig, RunConfig, register, start_run
-from rftf_torchrl.evaluation import markdown_table
-from rftf_torchrl.functional import surrogate_gain
-from rftf_torchrl.objectives import make_gae
-from rftf_torchrl.training import (
-    derive_seed,
-    progress_bar,
-    resolve_device,
-    seed_everything,
-    write_json_atomic,
-)
+from rftf_torchrl.recipes.policies import acting_policy
+from rftf_torchrl.recipes.simulators import episode_collector
+from rftf_torchrl.recipes.train_bc import policy_file
 
 logger = logging.getLogger("update_report")
 
@@ -143,11 +144,10 @@ def report_table(report: dict) -> str:
     )
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(raw) -> None:
-    report_update(start_run(raw, "update_report"))
+@recipe()
+def main(config: RunConfig) -> None:
+    report_update(config)
 
 
 if __name__ == "__main__":
-    register()
     main()

@@ -21,25 +21,25 @@ from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
 
-import hydra
 import torch
-from collect_demos import demos_folder, whole_demos
-from policies import acting_policy
-from simulators import episode_collector, task_names, task_of
 from tensordict import TensorDictBase
-from train_bc import policy_file
-from train_value import value_file
 
-from rftf_torchrl import keys
-from rftf_torchrl.configs import RunConfig, register, start_run
-from rftf_torchrl.data import Demonstrations
-from rftf_torchrl.envs import Episode
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
+    Demonstrations,
+    Episode,
+    RunConfig,
     ScoredEpisode,
+    TemporalValueModel,
+    derive_seed,
+    keys,
     overlay_value,
     plot_calibration,
     plot_confusion,
     plot_value_over_progress,
+    prepare_output,
+    progress_bar,
+    recipe,
+    resolve_device,
     run_report,
     score_demonstrations,
     score_rollouts,
@@ -49,17 +49,15 @@ from rftf_torchrl.evaluation import (
     value_report,
     value_report_tables,
     warn_if_blind,
+    write_json_atomic,
     write_progress_table,
     write_video,
 )
-from rftf_torchrl.modules import TemporalValueModel
-from rftf_torchrl.training import (
-    derive_seed,
-    prepare_output,
-    progress_bar,
-    resolve_device,
-    write_json_atomic,
-)
+from rftf_torchrl.recipes.collect_demos import demos_folder, whole_demos
+from rftf_torchrl.recipes.policies import acting_policy
+from rftf_torchrl.recipes.simulators import episode_collector, task_names, task_of
+from rftf_torchrl.recipes.train_bc import policy_file
+from rftf_torchrl.recipes.train_value import value_file
 
 logger = logging.getLogger("value_report")
 
@@ -174,11 +172,10 @@ def report_value(config: RunConfig) -> dict:
     return report.to_dict()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(raw) -> None:
-    report_value(start_run(raw, "value_report"))
+@recipe()
+def main(config: RunConfig) -> None:
+    report_value(config)
 
 
 if __name__ == "__main__":
-    register()
     main()

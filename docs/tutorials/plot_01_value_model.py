@@ -12,7 +12,7 @@ and check it against a control that has nothing to learn.
 # Demonstrations
 # --------------
 # Meta-World ships scripted experts. An environment with plain actions (``chunk_size=None``) and an
-# expert give episodes; :class:`~rftf_torchrl.data.DemonstrationWriter` puts them on disk. The two
+# expert give episodes; :class:`~rftf_torchrl.DemonstrationWriter` puts them on disk. The two
 # tasks share their scene, so that only the sentence says which is which.
 
 import tempfile
@@ -21,9 +21,8 @@ from pathlib import Path
 import torch
 from tensordict import TensorDict
 
-from rftf_torchrl.data import DemonstrationWriter
-from rftf_torchrl.envs import MetaWorldEnv
-from rftf_torchrl.envs.metaworld import ScriptedExpert, get_task
+from rftf_torchrl import DemonstrationWriter, MetaWorldEnv, ScriptedExpert
+from rftf_torchrl.metaworld.tasks import get_task
 
 tasks = [get_task("window-open"), get_task("window-close")]
 
@@ -55,10 +54,10 @@ with DemonstrationWriter(root, tasks=records, simulator="metaworld", action_repe
             env.close()
 
 # %%
-# :func:`~rftf_torchrl.data.load_demonstrations` checks every frame and opens them memory-mapped.
+# :func:`~rftf_torchrl.load_demonstrations` checks every frame and opens them memory-mapped.
 # Training and test episodes start from states that are disjoint by construction.
 
-from rftf_torchrl.data import load_demonstrations
+from rftf_torchrl import load_demonstrations
 
 demonstrations = load_demonstrations(root).select(success=True)
 train = demonstrations.select(split="train")
@@ -74,7 +73,7 @@ print("sentences:", [task.instruction for task in demonstrations.tasks])
 
 import matplotlib.pyplot as plt
 
-from rftf_torchrl.data import sample_clips
+from rftf_torchrl import sample_clips
 
 generator = torch.Generator().manual_seed(0)
 clips = sample_clips(train, batch_size=2, frames=6, generator=generator)
@@ -99,8 +98,7 @@ for row, clip in zip(axes, clips, strict=True):
 # All pairs come from :math:`n` evaluations. Pictures are shifted by a few pixels at random, so that
 # a handful of episodes go a longer way.
 
-from rftf_torchrl.modules import EncoderConfig, random_shift, temporal_value_model
-from rftf_torchrl.objectives import TemporalRankingLoss
+from rftf_torchrl import EncoderConfig, TemporalRankingLoss, random_shift, temporal_value_model
 
 
 def train_value_model(shuffle_time=False, steps=150):
@@ -147,7 +145,7 @@ ax.legend()
 # sentence are 0 on average, the last ones 1. Both metrics below are computed on episodes that the
 # model has not seen.
 
-from rftf_torchrl.functional import pairwise_accuracy, value_order_correlation
+from rftf_torchrl import pairwise_accuracy, value_order_correlation
 
 first, last = train.spans[:, 0], train.spans[:, 1] - 1
 model.calibrate(train.frames[first], train.frames[last], mode="instruction")
@@ -201,11 +199,11 @@ axes[0].legend()
 # Experts never fail, so nothing here says that the value model would notice a failure that *looks*
 # like a success: a hand that goes through the right motions beside the handle. Order within
 # demonstrations is necessary, not sufficient. Before a policy is trained on a value model,
-# :func:`~rftf_torchrl.evaluation.final_value_auc` measures on the policy's own rollouts how well
+# :func:`~rftf_torchrl.final_value_auc` measures on the policy's own rollouts how well
 # the last values tell success from failure; ``recipes/finetune.py`` does so in its first iteration
 # and warns. The third tutorial shows it.
 #
-# :meth:`TemporalValueModel.save <rftf_torchrl.modules.TemporalValueModel.save>` writes weights,
+# :meth:`TemporalValueModel.save <rftf_torchrl.TemporalValueModel.save>` writes weights,
 # calibration and sizes to one file, which the recipes take as ``value.path=``.
 
 model.save(root.parent / "value.safetensors")

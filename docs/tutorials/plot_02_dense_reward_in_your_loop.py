@@ -3,7 +3,7 @@ A dense reward in your own loop
 ===============================
 
 You have a TorchRL pipeline, and success is all that its environment rewards. This tutorial adds the
-value difference to it with one transform, :class:`~rftf_torchrl.transforms.ValueReward`, and
+value difference to it with one transform, :class:`~rftf_torchrl.ValueReward`, and
 changes nothing else: collector, advantage and PPO loss are TorchRL's own. The environment is
 TorchRL's ``ToyVLAEnv``, which needs no simulator.
 """
@@ -40,14 +40,13 @@ def make_env():
 # ---------------------------------
 # Our demonstrations move from the origin to the target in eight steps. The value model learns their
 # order, and is calibrated: 0 at the start, 1 at the target. It is a
-# :class:`~rftf_torchrl.modules.TemporalValueModel` here, but any TensorDict module that writes
+# :class:`~rftf_torchrl.TemporalValueModel` here, but any TensorDict module that writes
 # ``"temporal_value"`` would do.
 #
 # We train two. The second also gets failed episodes, here random positions, which are to score
 # below the ends of the demonstrations; time order in them counts for nothing.
 
-from rftf_torchrl.modules import TemporalValueModel
-from rftf_torchrl.objectives import TemporalRankingLoss
+from rftf_torchrl import TemporalRankingLoss, TemporalValueModel
 
 FRAMES, EPISODES = 8, 256
 
@@ -118,7 +117,7 @@ axes[0].legend(labelcolor="white", facecolor="black")
 # As a collector's ``postproc``, the transform gets whole batches and evaluates each state once.
 # ``ValueReward(None)`` is the sparse reward, for comparison.
 
-from rftf_torchrl.transforms import ValueReward
+from rftf_torchrl import ValueReward
 
 GAMMA = 0.95
 rewards = {"success alone": ValueReward(None, gamma=GAMMA)}
@@ -194,6 +193,6 @@ ax.legend()
 # where a critic learns easily there is little to speed up.
 #
 # For your own pipeline that means: measure the value model on your policy's own rollouts
-# (:func:`~rftf_torchrl.evaluation.final_value_auc`), compare with ``ValueReward(None)`` over
+# (:func:`~rftf_torchrl.final_value_auc`), compare with ``ValueReward(None)`` over
 # several seeds, and watch whether failures gain as much value as successes
-# (:func:`~rftf_torchrl.evaluation.exploitation_watch`).
+# (:func:`~rftf_torchrl.exploitation_watch`).

@@ -22,9 +22,15 @@ import matplotlib.pyplot as plt
 import torch
 from tensordict import TensorDict
 
-from rftf_torchrl import keys
-from rftf_torchrl.envs import Episode, EpisodeCollector, MetaWorldEnv
-from rftf_torchrl.envs.metaworld import MetaWorldFactory, ScriptedExpert, get_task
+from rftf_torchrl import (
+    Episode,
+    EpisodeCollector,
+    MetaWorldEnv,
+    MetaWorldFactory,
+    ScriptedExpert,
+    keys,
+)
+from rftf_torchrl.metaworld.tasks import get_task
 
 TASK = get_task("window-open")
 IMAGE, CHUNK, REPEAT, HORIZON = 48, 2, 3, 20
@@ -36,7 +42,7 @@ generator = torch.Generator().manual_seed(0)
 # --------------
 # Four episodes of the scripted expert, as in the first tutorial.
 
-from rftf_torchrl.data import DemonstrationWriter, load_demonstrations
+from rftf_torchrl import DemonstrationWriter, load_demonstrations
 
 root = Path(tempfile.mkdtemp()) / "demos"
 record = {"id": TASK.id, "name": TASK.name, "instruction": TASK.instruction}
@@ -68,8 +74,13 @@ print([(len(episode), episode.success) for episode in demonstrations.episodes])
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 
-from rftf_torchrl.data import action_windows
-from rftf_torchrl.modules import EncoderConfig, VisionLanguageEncoder, random_shift, small_vla
+from rftf_torchrl import (
+    EncoderConfig,
+    VisionLanguageEncoder,
+    action_windows,
+    random_shift,
+    small_vla,
+)
 
 encoder = EncoderConfig(image_size=IMAGE, state_dim=4, channels=(16, 32, 32))
 policy = small_vla(encoder, chunk_size=CHUNK, action_dim=4, init_scale=0.3)
@@ -97,9 +108,7 @@ print(f"mean error of an action: {loss.item():.3f}")
 # -----------
 # From the same files, without their actions.
 
-from rftf_torchrl.data import sample_clips
-from rftf_torchrl.modules import temporal_value_model
-from rftf_torchrl.objectives import TemporalRankingLoss
+from rftf_torchrl import TemporalRankingLoss, sample_clips, temporal_value_model
 
 value_model = temporal_value_model(EncoderConfig(image_size=IMAGE, channels=(16, 32, 32)))
 ranking = TemporalRankingLoss(value_model)
@@ -123,10 +132,16 @@ print(f"pairs in the right order: {losses['pairwise_accuracy'].item():.3f}")
 
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from rftf_torchrl.modules import small_critic, values_of_states
-from rftf_torchrl.objectives import RFTFPPOLoss, make_gae
-from rftf_torchrl.samplers import BalancedTrajectorySampler
-from rftf_torchrl.transforms import ValueReward, label_outcomes, mark_executed
+from rftf_torchrl import (
+    BalancedTrajectorySampler,
+    RFTFPPOLoss,
+    ValueReward,
+    label_outcomes,
+    make_gae,
+    mark_executed,
+    small_critic,
+    values_of_states,
+)
 
 reward = ValueReward(value_model, gamma=0.97)
 critic = small_critic(encoder)
@@ -145,10 +160,10 @@ optimizer = torch.optim.Adam(ppo.parameters(), lr=1e-4)
 # %%
 # Fine-tuning: the loop
 # ---------------------
-# :class:`~rftf_torchrl.envs.EpisodeCollector` runs a *list of episodes* to their ends, here in this
+# :class:`~rftf_torchrl.EpisodeCollector` runs a *list of episodes* to their ends, here in this
 # process (``workers=0``). Everything after it works on one flat batch of complete trajectories.
 
-from rftf_torchrl.evaluation import exploitation_watch, final_value_auc
+from rftf_torchrl import exploitation_watch, final_value_auc
 
 factory = MetaWorldFactory("train", IMAGE, CHUNK, REPEAT, HORIZON)
 collector = EpisodeCollector(factory, policy, workers=0)
@@ -214,7 +229,7 @@ axes[1].set(xlabel="decision", title="dense reward")
 # On held-out states, with mean actions, and with an honest interval: a handful of episodes says
 # little.
 
-from rftf_torchrl.evaluation import evaluate_success, held_out_episodes
+from rftf_torchrl import evaluate_success, held_out_episodes
 
 factory = MetaWorldFactory("test", IMAGE, CHUNK, REPEAT, HORIZON)
 with EpisodeCollector(factory, policy, workers=0) as collector:

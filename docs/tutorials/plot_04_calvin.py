@@ -24,8 +24,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from rftf_torchrl import keys
-from rftf_torchrl.envs.calvin import CalvinNotInstalledError, require_calvin_env
+from rftf_torchrl import CalvinNotInstalledError, keys, require_calvin_env
 
 KEPT = Path("plot_04_calvin.json")
 try:
@@ -42,7 +41,7 @@ print("this page ran the simulator" if live else "this page shows the run that w
 # ------
 # The benchmark's thousand chains come from the code; they need no download and no simulator.
 
-from rftf_torchrl.envs.calvin import Chain, benchmark_sequences, initial_states
+from rftf_torchrl import Chain, benchmark_sequences, initial_states
 
 for chain in benchmark_sequences(3):
     print(" -> ".join(chain.tasks))
@@ -82,12 +81,12 @@ to_learn, to_play = chains_of(shuffled[:40], generator), chains_of(shuffled[-12:
 # Demonstrations
 # --------------
 # The expert sees the simulator's true state and acts through the seven numbers that a policy has.
-# :func:`~rftf_torchrl.envs.calvin.expert.record_chains` puts the blocks at fresh places, never at
+# :func:`~rftf_torchrl.record_chains` puts the blocks at fresh places, never at
 # those of the benchmark, and keeps every task that the oracle found done. ``noise`` makes the
 # expert stray from its path and records what it meant to do, so that there is something to learn
 # about coming back.
 
-from rftf_torchrl.envs.calvin.expert import ChainToRecord, record_chains
+from rftf_torchrl import ChainToRecord, record_chains
 
 if live:
     jobs = [ChainToRecord(chain, seed, noise=0.15) for seed, chain in enumerate(to_learn)]
@@ -103,9 +102,8 @@ for name, steps in sorted(run["steps"].items()):
 # be. With cameras (``image_size=...`` of a job) the frames hold pictures too. We make two folders:
 # one of the first ten chains, one of all forty.
 
-from rftf_torchrl.data import load_demonstrations
-from rftf_torchrl.data.calvin import CalvinWriter, absolute_action, to_demonstrations
-from rftf_torchrl.envs.calvin import get_task
+from rftf_torchrl import CalvinWriter, absolute_action, load_demonstrations, to_demonstrations
+from rftf_torchrl.calvin.tasks import get_task
 
 
 def write(tasks, root):
@@ -143,8 +141,7 @@ for name, (frames, width) in run["frames"].items():
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 
-from rftf_torchrl.data import action_windows
-from rftf_torchrl.modules import EncoderConfig, VisionLanguageEncoder, small_vla
+from rftf_torchrl import EncoderConfig, VisionLanguageEncoder, action_windows, small_vla
 
 CHUNK = 5
 torch.manual_seed(0)
@@ -184,13 +181,13 @@ for name, error in run["errors"].items():
 # %%
 # The evaluation
 # --------------
-# :func:`~rftf_torchrl.evaluation.evaluate_chains` plays by CALVIN's rules: one reset a chain, none
+# :func:`~rftf_torchrl.evaluate_chains` plays by CALVIN's rules: one reset a chain, none
 # between its tasks; a policy that starts each task afresh; done when the oracle says so; the first
 # failure ends the chain. It takes a policy, or a controller such as the expert, and writes on the
 # report in what the evaluation differs from the benchmark.
 
-from rftf_torchrl.envs.calvin.expert import CalvinExpert
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
+    CalvinExpert,
     ChainReport,
     chain_comparison_table,
     compare_chains,

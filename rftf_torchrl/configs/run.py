@@ -11,8 +11,6 @@ from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import check_config
 from rftf_torchrl.training.outputs import prepare_output, replace_text_atomic
 
-__all__ = ["start_run"]
-
 
 def start_run(raw: DictConfig, recipe: str) -> RunConfig:
     """Check the configuration, make the output folder and keep the configuration there.

@@ -11,21 +11,6 @@ from typing import Any
 
 from omegaconf import MISSING
 
-__all__ = [
-    "BalanceConfig",
-    "CloningConfig",
-    "CollectorConfig",
-    "DemosConfig",
-    "EnvConfig",
-    "EvaluationConfig",
-    "LoggerConfig",
-    "PPOConfig",
-    "PolicyConfig",
-    "RewardConfig",
-    "RunConfig",
-    "ValueConfig",
-]
-
 
 @dataclass
 class EnvConfig:

@@ -7,13 +7,11 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from rftf_torchrl.calvin.settings import SCENES
+from rftf_torchrl.calvin.tasks import TASKS as CALVIN_TASKS
 from rftf_torchrl.configs.schema import RunConfig
-from rftf_torchrl.envs.calvin.settings import SCENES
-from rftf_torchrl.envs.calvin.tasks import TASKS as CALVIN_TASKS
-from rftf_torchrl.envs.metaworld.tasks import TASKS as METAWORLD_TASKS
-from rftf_torchrl.modules.policy_spec import spec_class
-
-__all__ = ["ConfigError", "check_config"]
+from rftf_torchrl.metaworld.tasks import TASKS as METAWORLD_TASKS
+from rftf_torchrl.policies.spec import spec_class
 
 _CHOICES = {
     "env.name": ("metaworld", "calvin"),

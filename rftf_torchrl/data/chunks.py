@@ -38,7 +38,7 @@ class ActionWindows:
 
     Example:
         >>> import tempfile
-        >>> from rftf_torchrl.data import load_demonstrations, write_synthetic_demonstrations
+        >>> from rftf_torchrl import load_demonstrations, write_synthetic_demonstrations
         >>> root = write_synthetic_demonstrations(tempfile.mkdtemp() + "/demos")
         >>> windows = action_windows(load_demonstrations(root), chunk_size=3)
         >>> batch = windows.batch(torch.tensor([0, 4]))
@@ -91,7 +91,7 @@ def action_windows(
 
     Example:
         >>> import tempfile
-        >>> from rftf_torchrl.data import load_demonstrations, write_synthetic_demonstrations
+        >>> from rftf_torchrl import load_demonstrations, write_synthetic_demonstrations
         >>> root = write_synthetic_demonstrations(tempfile.mkdtemp() + "/demos")
         >>> windows = action_windows(load_demonstrations(root), chunk_size=3)
         >>> windows.targets["action_is_pad"][3:6].tolist()

@@ -55,7 +55,7 @@ def sample_clips(
 
     Example:
         >>> import tempfile
-        >>> from rftf_torchrl.data import load_demonstrations, write_synthetic_demonstrations
+        >>> from rftf_torchrl import load_demonstrations, write_synthetic_demonstrations
         >>> root = write_synthetic_demonstrations(tempfile.mkdtemp() + "/demos")
         >>> generator = torch.Generator().manual_seed(0)
         >>> clips = sample_clips(

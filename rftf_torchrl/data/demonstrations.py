@@ -36,7 +36,7 @@ class Demonstrations:
 
     Example:
         >>> import tempfile
-        >>> from rftf_torchrl.data import write_synthetic_demonstrations
+        >>> from rftf_torchrl import write_synthetic_demonstrations
         >>> root = write_synthetic_demonstrations(tempfile.mkdtemp() + "/demos")
         >>> demonstrations = load_demonstrations(root)
         >>> len(demonstrations.episodes), demonstrations.num_frames
@@ -166,7 +166,7 @@ def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstra
     """Open a folder of demonstrations.
 
     Args:
-        root: the folder that :class:`~rftf_torchrl.data.DemonstrationWriter` wrote.
+        root: the folder that :class:`~rftf_torchrl.DemonstrationWriter` wrote.
         validate: check every frame and label. Without it only the index and the sizes of the files
             are checked, which reads no frame.
 

@@ -40,7 +40,7 @@ class DemonstrationWriter:
 
     Args:
         root: the folder to make. It must not exist.
-        tasks: every task that an episode may have: :class:`~rftf_torchrl.data.Task`, or records
+        tasks: every task that an episode may have: :class:`Task`, or records
             ``{id, name, instruction}``.
         simulator: the name of the simulator.
         action_repeat: simulator steps per recorded action.

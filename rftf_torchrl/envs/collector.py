@@ -20,9 +20,7 @@ from torchrl.envs import EnvBase
 from rftf_torchrl import keys
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult, environment_of, run_episodes
 from rftf_torchrl.envs.shared_weights import share_weights
-from rftf_torchrl.modules.states import eval_mode, policy_device
-
-__all__ = ["EpisodeCollector", "TooManyCrashesError"]
+from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
 
 logger = logging.getLogger(__name__)
 

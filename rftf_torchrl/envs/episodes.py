@@ -13,9 +13,7 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl.envs.action_sizes import check_action_sizes
-from rftf_torchrl.modules.states import policy_device
-
-__all__ = ["Episode", "EpisodeResult", "environment_of", "run_episodes"]
+from rftf_torchrl.nets.evaluate_states import policy_device
 
 
 @dataclass(frozen=True)

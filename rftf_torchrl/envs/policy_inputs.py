@@ -11,8 +11,6 @@ from torchrl.envs import Compose, EnvBase, ExcludeTransform, Transform, Transfor
 from rftf_torchrl import keys
 from rftf_torchrl.envs.episodes import Episode, environment_of
 
-__all__ = ["PolicyInputEnv", "PolicyInputFactory"]
-
 
 class PolicyInputEnv(TransformedEnv):
     """An environment with a policy's observation transform, from which no string comes out.
@@ -26,7 +24,7 @@ class PolicyInputEnv(TransformedEnv):
 
     Attributes:
         input_keys: what the transform wrote. Nothing but the policy reads it, so that
-            :func:`~rftf_torchrl.envs.run_episodes` keeps it of the states in which the policy
+            :func:`~rftf_torchrl.run_episodes` keeps it of the states in which the policy
             decided, and not once more under ``"next"``.
     """
 

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from rftf_torchrl.evaluation._files import whole_file
+from rftf_torchrl.files import whole_file
 
 # Okabe, Ito 2008: distinguishable with every kind of colour vision
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"

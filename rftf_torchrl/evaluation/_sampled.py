@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rftf_torchrl.functional import percentile_interval, wilson_interval
+from rftf_torchrl.functional.intervals import wilson_interval
+from rftf_torchrl.functional.resampling import percentile_interval
 
 
 @dataclass(frozen=True)

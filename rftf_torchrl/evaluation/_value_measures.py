@@ -11,13 +11,8 @@ from torch import Tensor
 
 from rftf_torchrl.evaluation._sampled import Sampled
 from rftf_torchrl.evaluation.scored_episodes import ScoredEpisode, Source
-from rftf_torchrl.functional import (
-    kendall_tau,
-    negative_step_share,
-    pairwise_accuracy,
-    value_order_correlation,
-)
-from rftf_torchrl.functional.progress import calibration_sums
+from rftf_torchrl.functional.metrics import kendall_tau, pairwise_accuracy, value_order_correlation
+from rftf_torchrl.functional.progress import calibration_sums, negative_step_share
 
 GRID = 21
 """Points of a mean curve over the share of the episode."""

@@ -8,7 +8,7 @@ import torch
 
 from rftf_torchrl.evaluation.report import markdown_table, percent
 from rftf_torchrl.evaluation.success import SuccessReport
-from rftf_torchrl.functional import paired_difference_interval
+from rftf_torchrl.functional.paired import paired_difference_interval
 
 
 def compare_success(
@@ -20,7 +20,7 @@ def compare_success(
     crashed in either are left out and counted.
 
     Source: Newcombe, Statistics in Medicine 1998, 17:2635, method 10; see
-    :func:`~rftf_torchrl.functional.paired_difference_interval`.
+    :func:`~rftf_torchrl.paired_difference_interval`.
 
     Args:
         before: outcomes before.
@@ -36,7 +36,7 @@ def compare_success(
         ValueError: if the episodes differ, one occurs twice, or all crashed in either.
 
     Example:
-        >>> from rftf_torchrl.evaluation import EpisodeOutcome, SuccessReport
+        >>> from rftf_torchrl import EpisodeOutcome, SuccessReport
         >>> before = [EpisodeOutcome("reach", seed, seed < 2, 5) for seed in range(10)]
         >>> after = [EpisodeOutcome("reach", seed, seed < 8, 5) for seed in range(10)]
         >>> result = compare_success(SuccessReport(tuple(before)), SuccessReport(tuple(after)))

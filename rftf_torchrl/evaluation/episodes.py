@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from rftf_torchrl.envs.episodes import Episode
-from rftf_torchrl.envs.metaworld.tasks import get_task
+from rftf_torchrl.metaworld.tasks import get_task
 
 Sentences = Callable[[str], str]
 

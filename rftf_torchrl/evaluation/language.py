@@ -45,7 +45,7 @@ def instruction_sensitivity(
     because success is still that of the scene's task.
 
     Args:
-        collector: runs episodes, see :class:`~rftf_torchrl.envs.collector.EpisodeCollector`.
+        collector: runs episodes, see :class:`~rftf_torchrl.EpisodeCollector`.
         episodes: what to run; those of tasks without a partner are left out.
         pairs: pairs of tasks that share a scene, each task in one pair at most.
         seed: seed of the policy's noise, of which a deterministic policy has none.

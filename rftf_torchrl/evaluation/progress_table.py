@@ -10,8 +10,8 @@ import torch
 from tensordict.nn import TensorDictModuleBase
 
 from rftf_torchrl.data.demonstrations import Demonstrations
-from rftf_torchrl.evaluation._files import whole_file
-from rftf_torchrl.modules.states import evaluate_states
+from rftf_torchrl.files import whole_file
+from rftf_torchrl.nets.evaluate_states import evaluate_states
 
 COLUMNS = ("index", "episode_index", "frame_index", "progress_dense")
 

@@ -70,7 +70,7 @@ def phase_table(seconds: Mapping[str, float]) -> str:
     """Where the time of a run went, as a Markdown table with the shares and the sum.
 
     Args:
-        seconds: wall time by phase, as :class:`~rftf_torchrl.training.PhaseClock` adds it up.
+        seconds: wall time by phase, as :class:`~rftf_torchrl.PhaseClock` adds it up.
 
     Raises:
         ValueError: for a negative time.

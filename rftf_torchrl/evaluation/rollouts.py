@@ -18,7 +18,7 @@ from rftf_torchrl.envs.episodes import Episode
 from rftf_torchrl.evaluation.overlay import overlay_value
 from rftf_torchrl.evaluation.trajectories import succeeded
 from rftf_torchrl.evaluation.video import side_by_side, write_video
-from rftf_torchrl.modules.states import eval_mode, policy_device, values_of_states
+from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device, values_of_states
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from rftf_torchrl import keys
 from rftf_torchrl.data.demonstrations import Demonstrations
 from rftf_torchrl.evaluation.trajectories import require_entry, split_trajectories, succeeded
 from rftf_torchrl.evaluation.value_curves import task_name
-from rftf_torchrl.modules.states import evaluate_states
+from rftf_torchrl.nets.evaluate_states import evaluate_states
 
 Source = Literal["demonstration", "reversed", "shuffled", "wrong_instruction", "success", "failure"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -149,7 +149,7 @@ def score_rollouts(
     Args:
         value_model: writes the value of a state, float [*B, 1], to its first ``out_keys``.
         trajectories: complete trajectories, batch [N], as for
-            :func:`~rftf_torchrl.evaluation.split_trajectories`.
+            :func:`~rftf_torchrl.split_trajectories`.
         instructions: by task, see :func:`task_instructions`.
         task_names: name by task id.
 

@@ -14,13 +14,13 @@ from tensordict import TensorDictBase
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult
 from rftf_torchrl.evaluation.report import MISSING, markdown_table, percent, percent_interval
 from rftf_torchrl.evaluation.trajectories import split_trajectories, succeeded
-from rftf_torchrl.functional import wilson_interval
+from rftf_torchrl.functional.intervals import wilson_interval
 
 logger = logging.getLogger(__name__)
 
 
 class Collector(Protocol):
-    """What runs a list of episodes: :class:`~rftf_torchrl.envs.collector.EpisodeCollector`."""
+    """What runs a list of episodes: :class:`~rftf_torchrl.EpisodeCollector`."""
 
     def collect(
         self,
@@ -198,7 +198,7 @@ def evaluate_success(
     Source of the intervals: Wilson, JASA 1927.
 
     Args:
-        collector: runs episodes, see :class:`~rftf_torchrl.envs.collector.EpisodeCollector`.
+        collector: runs episodes, see :class:`~rftf_torchrl.EpisodeCollector`.
         episodes: what to run, e.g. of :func:`held_out_episodes`.
         seed: seed of the policy's noise.
         deterministic: mean actions instead of samples.
@@ -237,7 +237,7 @@ def success_report(trajectories: TensorDictBase, episodes: Sequence[Episode]) ->
     Example:
         >>> import torch
         >>> from tensordict import TensorDict
-        >>> from rftf_torchrl.envs.episodes import Episode
+        >>> from rftf_torchrl import Episode
         >>> flags = torch.tensor([[False], [True], [True]])
         >>> success = torch.tensor([[False], [True], [False]])
         >>> data = TensorDict({"next": {"done": flags, "success": success}}, [3])

@@ -59,7 +59,7 @@ def split_trajectories(tensordict: TensorDictBase) -> dict[int, TensorDictBase]:
         if crashed[start:stop].any():
             raise ValueError(
                 f"trajectory {name} crashed, which says nothing about the policy: drop and count "
-                "such trajectories with rftf_torchrl.objectives.gae.drop_crashed."
+                "such trajectories with rftf_torchrl.drop_crashed."
             )
         parts[name] = tensordict[start:stop]
         start = stop

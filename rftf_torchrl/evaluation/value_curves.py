@@ -20,7 +20,7 @@ from rftf_torchrl.evaluation.trajectories import (
     succeeded,
     value_curve,
 )
-from rftf_torchrl.functional import roc_auc
+from rftf_torchrl.functional.metrics import roc_auc
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ import torch
 from rftf_torchrl.evaluation import _value_measures as measures
 from rftf_torchrl.evaluation._sampled import Measure, Sampled, mean_of
 from rftf_torchrl.evaluation.scored_episodes import SOURCES, ScoredEpisode
-from rftf_torchrl.functional import bootstrap_counts, wilson_interval
+from rftf_torchrl.functional.intervals import wilson_interval
+from rftf_torchrl.functional.resampling import bootstrap_counts
 
 Group = dict[str, Measure]
 
@@ -64,7 +65,7 @@ def value_report(
       ``"final_value"``;
     - ``"calibration"`` of demonstrations, whose true progress at frame t of n is taken to be
       :math:`t / (n - 1)`: ``"error"``, see
-      :func:`~rftf_torchrl.functional.calibration_error`, and ``"deviation"``, the mean of
+      :func:`~rftf_torchrl.calibration_error`, and ``"deviation"``, the mean of
       :math:`|V_t - p_t|`;
     - ``"outcome"``, successful against failed rollouts of the same task: ``"final_auc"``,
       ``"max_auc"`` (areas under the ROC curve of the final and of the highest value),

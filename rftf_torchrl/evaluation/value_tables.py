@@ -41,7 +41,7 @@ _OTHER = {
 
 
 def value_report_tables(report: ValueReport) -> dict[str, str]:
-    """The tables of a report, by heading; see :func:`~rftf_torchrl.evaluation.run_report`.
+    """The tables of a report, by heading; see :func:`~rftf_torchrl.run_report`.
 
     Args:
         report: of :func:`~rftf_torchrl.evaluation.value_report`.

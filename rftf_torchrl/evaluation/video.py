@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rftf_torchrl.evaluation._files import whole_file
+from rftf_torchrl.files import whole_file
 
 _GAP = 4
 

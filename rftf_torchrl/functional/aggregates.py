@@ -34,7 +34,7 @@ def interquartile_mean(scores: torch.Tensor) -> torch.Tensor:
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import interquartile_mean
+        >>> from rftf_torchrl import interquartile_mean
         >>> interquartile_mean(torch.tensor([0.0, 0.5, 0.7, 9.0]))
         tensor(0.6000)
     """
@@ -67,7 +67,7 @@ def probability_of_improvement(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import probability_of_improvement
+        >>> from rftf_torchrl import probability_of_improvement
         >>> x, y = torch.tensor([[0.5], [0.9]]), torch.tensor([[0.4], [0.5]])
         >>> probability_of_improvement(x, y)
         tensor(0.8750)
@@ -103,7 +103,7 @@ def steps_to_level(steps: torch.Tensor, success: torch.Tensor, level: float) -> 
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import steps_to_level
+        >>> from rftf_torchrl import steps_to_level
         >>> steps, success = torch.tensor([0, 100, 200]), torch.tensor([0.25, 0.5, 0.75])
         >>> steps_to_level(steps, success, 0.625), steps_to_level(steps, success, 0.9)
         (150.0, inf)

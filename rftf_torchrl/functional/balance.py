@@ -44,7 +44,7 @@ def outcome_pools(success: torch.Tensor, task: torch.Tensor | None = None) -> li
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import outcome_pools
+        >>> from rftf_torchrl import outcome_pools
         >>> success = torch.tensor([True, True, False, False])
         >>> first, second = outcome_pools(success, task=torch.tensor([0, 0, 0, 1]))
         >>> first.success.tolist(), first.failure.tolist(), first.mixed, second.mixed
@@ -79,7 +79,7 @@ def find_mixed_trajectory(success: torch.Tensor, trajectory: torch.Tensor) -> in
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import find_mixed_trajectory
+        >>> from rftf_torchrl import find_mixed_trajectory
         >>> find_mixed_trajectory(torch.tensor([False, True, True]), torch.tensor([3, 3, 5]))
         3
     """
@@ -117,7 +117,7 @@ def pairs_per_task(
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import OutcomePools, pairs_per_task
+        >>> from rftf_torchrl import OutcomePools, pairs_per_task
         >>> pools = [OutcomePools(torch.arange(4), torch.arange(4, 7))]
         >>> pairs_per_task(pools, "total"), pairs_per_task(pools, "larger")
         (([3], 0), ([4], None))
@@ -164,7 +164,7 @@ def walk_pool(
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import walk_pool
+        >>> from rftf_torchrl import walk_pool
         >>> drawn, order, cursor = walk_pool(torch.tensor([7, 8, 9]), 1, 4, shuffle=False)
         >>> drawn.tolist(), cursor
         ([8, 9, 7, 8], 2)
@@ -208,7 +208,7 @@ def spread_evenly(
         Permutation, int64, [sum(counts)], of the units numbered group by group.
 
     Examples:
-        >>> from rftf_torchrl.functional import spread_evenly
+        >>> from rftf_torchrl import spread_evenly
         >>> spread_evenly([4, 2], shuffle=False).tolist()
         [0, 4, 1, 2, 5, 3]
     """

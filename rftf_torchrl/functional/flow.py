@@ -44,7 +44,7 @@ def flow_sde_transition(
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import flow_sde_transition
+        >>> from rftf_torchrl import flow_sde_transition
         >>> flow_sde_transition(torch.tensor([2.0]), torch.tensor([1.0]), 0.5, 0.25, level=0.0)
         (tensor([2.2500]), 0.0)
         >>> mean, std = flow_sde_transition(torch.tensor([2.0]), torch.tensor([1.0]), 0.0, 1.0, 1.0)
@@ -96,7 +96,7 @@ def flow_matching_error(
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import flow_matching_error
+        >>> from rftf_torchrl import flow_matching_error
         >>> action, noise = torch.full((2, 3, 4), 2.0), torch.ones(2, 3, 4)
         >>> flow_matching_error(torch.zeros(2, 3, 4), action, noise)
         tensor(1.)

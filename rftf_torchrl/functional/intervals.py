@@ -49,7 +49,7 @@ def wilson_interval(successes, trials, confidence=0.95):
         TypeError: if a count is not an integer.
 
     Examples:
-        >>> from rftf_torchrl.functional import wilson_interval
+        >>> from rftf_torchrl import wilson_interval
         >>> low, high = wilson_interval(9, 10)
         >>> round(low, 4), round(high, 4)
         (0.5958, 0.9821)
@@ -104,7 +104,7 @@ def newcombe_interval(successes_a, trials_a, successes_b, trials_b, confidence=0
         TypeError: if a count is not an integer.
 
     Examples:
-        >>> from rftf_torchrl.functional import newcombe_interval
+        >>> from rftf_torchrl import newcombe_interval
         >>> low, high = newcombe_interval(56, 70, 48, 80)
         >>> round(low, 4), round(high, 4)
         (0.0524, 0.3339)

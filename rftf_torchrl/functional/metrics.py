@@ -40,7 +40,7 @@ def pairwise_accuracy(values: torch.Tensor, mask: torch.Tensor | None = None) ->
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import pairwise_accuracy
+        >>> from rftf_torchrl import pairwise_accuracy
         >>> round(pairwise_accuracy(torch.tensor([0.0, 1.0, 1.0, 3.0])).item(), 4)
         0.9167
     """
@@ -76,7 +76,7 @@ def value_order_correlation(values: torch.Tensor, mask: torch.Tensor | None = No
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import value_order_correlation
+        >>> from rftf_torchrl import value_order_correlation
         >>> value_order_correlation(torch.tensor([0.0, 0.2, 0.1, 0.4], dtype=torch.float64)).item()
         0.8
     """
@@ -119,7 +119,7 @@ def kendall_tau(values: torch.Tensor, mask: torch.Tensor | None = None) -> torch
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import kendall_tau
+        >>> from rftf_torchrl import kendall_tau
         >>> round(kendall_tau(torch.tensor([0.0, 0.2, 0.1, 0.4])).item(), 4)
         0.6667
     """
@@ -155,7 +155,7 @@ def roc_auc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import roc_auc
+        >>> from rftf_torchrl import roc_auc
         >>> scores = torch.tensor([0.1, 0.4, 0.35, 0.8])
         >>> roc_auc(scores, torch.tensor([False, False, True, True])).item()
         0.75

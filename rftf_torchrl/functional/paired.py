@@ -32,7 +32,7 @@ def paired_difference_interval(
 
     where :math:`\phi = 0` if a margin is empty. The more the outcomes of the same episode agree,
     the narrower the interval is, compared to
-    :func:`~rftf_torchrl.functional.newcombe_interval` of independent episodes.
+    :func:`~rftf_torchrl.newcombe_interval` of independent episodes.
 
     Source: Newcombe, "Improved confidence intervals for the difference between binomial
     proportions based on paired data", Statistics in Medicine 1998, 17:2635, method 10.
@@ -51,7 +51,7 @@ def paired_difference_interval(
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import paired_difference_interval
+        >>> from rftf_torchrl import paired_difference_interval
         >>> after = torch.tensor([True] * 48 + [False] * 2)
         >>> before = torch.tensor([True] * 36 + [False] * 12 + [True] * 2)
         >>> low, high = paired_difference_interval(after, before)

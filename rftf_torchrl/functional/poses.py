@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["euler_to_matrix", "matrix_to_euler", "tool_to_world", "world_to_tool"]
-
 
 def euler_to_matrix(euler: Tensor) -> Tensor:
     r"""Rotation matrices of angles about the fixed axes x, y and z.

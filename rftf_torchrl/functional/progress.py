@@ -38,7 +38,7 @@ def negative_step_share(values: torch.Tensor, mask: torch.Tensor | None = None) 
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import negative_step_share
+        >>> from rftf_torchrl import negative_step_share
         >>> negative_step_share(torch.tensor([0.0, 0.2, 0.1, 0.1, 0.4])).item()
         0.25
     """
@@ -85,7 +85,7 @@ def calibration_curve(
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import calibration_curve
+        >>> from rftf_torchrl import calibration_curve
         >>> values = torch.tensor([-0.25, 0.25, 0.75, 1.25])
         >>> value, progress, frames = calibration_curve(values, torch.linspace(0, 1, 4), bins=2)
         >>> value.tolist(), frames.tolist()
@@ -101,7 +101,7 @@ def calibration_error(values: torch.Tensor, progress: torch.Tensor, bins: int = 
     .. math::
         E = \sum_b \frac{|F_b|}{N} \, |\bar V_b - \bar p_b|
 
-    with the bins of :func:`~rftf_torchrl.functional.calibration_curve`; empty ones do not count.
+    with the bins of :func:`~rftf_torchrl.calibration_curve`; empty ones do not count.
     It is at most the mean of :math:`|V_t - p_t|`, in which deviations do not cancel.
 
     Source: the expected calibration error, Naeini, Cooper, Hauskrecht, AAAI 2015.
@@ -115,12 +115,12 @@ def calibration_error(values: torch.Tensor, progress: torch.Tensor, bins: int = 
         The error, a scalar in float32, or float64 if ``values`` is float64.
 
     Raises:
-        ValueError: as :func:`~rftf_torchrl.functional.calibration_curve`.
+        ValueError: as :func:`~rftf_torchrl.calibration_curve`.
         TypeError: if a dtype is wrong.
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import calibration_error
+        >>> from rftf_torchrl import calibration_error
         >>> progress = torch.linspace(0, 1, 5)
         >>> calibration_error(progress, progress).item()
         0.0

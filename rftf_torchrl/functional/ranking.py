@@ -37,7 +37,7 @@ def temporal_ranking_loss(values: torch.Tensor, mask: torch.Tensor | None = None
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import temporal_ranking_loss
+        >>> from rftf_torchrl import temporal_ranking_loss
         >>> ordered, reversed_ = torch.tensor([0.0, 2.0, 4.0]), torch.tensor([4.0, 2.0, 0.0])
         >>> round(temporal_ranking_loss(ordered).item(), 4)
         0.0907

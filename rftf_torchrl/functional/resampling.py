@@ -26,7 +26,7 @@ def bootstrap_counts(count: int, resamples: int, generator: torch.Generator) -> 
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import bootstrap_counts
+        >>> from rftf_torchrl import bootstrap_counts
         >>> counts = bootstrap_counts(5, 3, torch.Generator().manual_seed(0))
         >>> counts.shape, counts.sum(-1).tolist()
         (torch.Size([3, 5]), [5.0, 5.0, 5.0])
@@ -63,7 +63,7 @@ def percentile_interval(
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import percentile_interval
+        >>> from rftf_torchrl import percentile_interval
         >>> low, high = percentile_interval(torch.arange(101.0), confidence=0.9)
         >>> low.item(), high.item()
         (5.0, 95.0)

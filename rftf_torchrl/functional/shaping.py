@@ -52,7 +52,7 @@ def potential_shaping(
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import potential_shaping
+        >>> from rftf_torchrl import potential_shaping
         >>> value, next_value = torch.tensor([0.0, 0.5]), torch.tensor([0.5, 1.0])
         >>> terminated = torch.tensor([False, True])
         >>> potential_shaping(value, next_value, terminated, gamma=0.5)

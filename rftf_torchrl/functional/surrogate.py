@@ -55,7 +55,7 @@ def surrogate_gain(
 
     Examples:
         >>> import torch
-        >>> from rftf_torchrl.functional import surrogate_gain
+        >>> from rftf_torchrl import surrogate_gain
         >>> ratio = torch.tensor([1.2, 1.0, 0.9, 1.1])
         >>> advantage = torch.tensor([1.0, 1.0, -1.0, -1.0])
         >>> episode = torch.tensor([0, 0, 1, 1])

@@ -12,13 +12,11 @@ from torch import nn
 from torchrl.objectives.common import LossModule
 
 from rftf_torchrl import keys
-from rftf_torchrl.modules.arm_gripper import ARM_LOC
-
-__all__ = ["ArmGripperCloningLoss"]
+from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
 
 
 class ArmGripperCloningLoss(LossModule):
-    r"""Clones demonstrations into a policy from :func:`~rftf_torchrl.modules.arm_gripper_actor`.
+    r"""Clones demonstrations into a policy from :func:`~rftf_torchrl.arm_gripper_actor`.
 
     .. math::
         L = \frac{1}{D} \sum_d | \mu_d - a_d | + c \, \mathrm{BCE}(\ell, g \ge 0)
@@ -36,7 +34,7 @@ class ArmGripperCloningLoss(LossModule):
 
     Examples:
         >>> from tensordict.nn import TensorDictModule
-        >>> from rftf_torchrl.modules import arm_gripper_actor
+        >>> from rftf_torchrl import arm_gripper_actor
         >>> network = TensorDictModule(
         ...     lambda x: (x.new_zeros(5, 4, 2), x.new_zeros(5, 4)), ["x"], ["arm_loc", "logits"]
         ... )

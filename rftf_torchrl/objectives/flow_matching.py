@@ -13,10 +13,8 @@ from torch import Tensor
 from torchrl.objectives.common import LossModule
 
 from rftf_torchrl import keys
-from rftf_torchrl.functional import flow_matching_error
-from rftf_torchrl.modules.flow import FlowActor
-
-__all__ = ["FlowMatchingLoss"]
+from rftf_torchrl.functional.flow import flow_matching_error
+from rftf_torchrl.policies.heads.flow import FlowActor
 
 
 class FlowMatchingLoss(LossModule):
@@ -28,13 +26,13 @@ class FlowMatchingLoss(LossModule):
 
     One time and one noise are drawn per decision and call. Used like
     :class:`torchrl.objectives.BCLoss`, whose key of the loss it has. A learned noise
-    (:class:`~rftf_torchrl.modules.FlowNoise`) gets no gradient: PPO trains it.
+    (:class:`~rftf_torchrl.FlowNoise`) gets no gradient: PPO trains it.
 
     Source: Lipman et al. 2023, arXiv 2210.02747; Black et al. 2024, "pi_0", arXiv 2410.24164,
     appendix B (the beta distribution of times, which favours noisy chunks).
 
     Args:
-        actor_network: a policy from :func:`~rftf_torchrl.modules.flow_actor`.
+        actor_network: a policy from :func:`~rftf_torchrl.flow_actor`.
         times: ``"uniform"``, or ``"beta"``: :math:`\tau = 0.999 (1 - u)` with
             :math:`u \sim \mathrm{Beta}(1.5, 1)`.
 
@@ -43,7 +41,7 @@ class FlowMatchingLoss(LossModule):
 
     Examples:
         >>> from tensordict.nn import TensorDictModule
-        >>> from rftf_torchrl.modules import ChunkVelocity, flow_actor
+        >>> from rftf_torchrl import ChunkVelocity, flow_actor
         >>> network = TensorDictModule(torch.nn.Linear(3, 8), ["state"], ["features"])
         >>> actor = flow_actor(network, ChunkVelocity(8, (4, 2)), chunk_size=4, action_dim=2)
         >>> data = TensorDict({"state": torch.zeros(5, 3)}, [5])

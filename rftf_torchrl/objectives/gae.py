@@ -11,14 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torchrl.objectives.value import GAE
 
-from rftf_torchrl.keys import (
-    ADVANTAGE,
-    CRASHED,
-    REWARD,
-    STATE_VALUE,
-    TRAJECTORY,
-    VALUE_TARGET,
-)
+from rftf_torchrl.keys import ADVANTAGE, CRASHED, REWARD, STATE_VALUE, TRAJECTORY, VALUE_TARGET
 
 
 def make_gae(

@@ -18,9 +18,7 @@ from torch.distributions import Distribution, kl_divergence
 from torchrl.objectives import ClipPPOLoss
 
 from rftf_torchrl import keys
-from rftf_torchrl.modules.lora import LoraReference
-
-__all__ = ["RFTFPPOLoss"]
+from rftf_torchrl.nets.lora import LoraReference
 
 
 class RFTFPPOLoss(ClipPPOLoss):
@@ -45,7 +43,7 @@ class RFTFPPOLoss(ClipPPOLoss):
         reference_actor: the policy to stay near. It is copied, frozen and kept out of
             ``parameters()`` and ``state_dict()``. ``"adapters_off"`` is the policy itself as it is
             now and without its low-rank adapters: no copy but of the other parameters that train
-            (:class:`~rftf_torchrl.modules.LoraReference`). A function that returns a context
+            (:class:`~rftf_torchrl.LoraReference`). A function that returns a context
             manager is called in its place; inside the context, the policy has to be the reference.
             None if the data already hold its distribution.
         kl_coeff: initial coefficient c; 0 switches the penalty off.
@@ -58,7 +56,7 @@ class RFTFPPOLoss(ClipPPOLoss):
 
     Examples:
         >>> from tensordict import TensorDict
-        >>> from rftf_torchrl.modules import gaussian_actor
+        >>> from rftf_torchrl import gaussian_actor
         >>> network = TensorDictModule(
         ...     nn.Sequential(nn.Linear(3, 8), nn.Unflatten(-1, (4, 2))), ["state"], ["loc"]
         ... )

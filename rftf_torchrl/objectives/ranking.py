@@ -13,10 +13,9 @@ from torch.nn.functional import logsigmoid
 from torchrl.objectives.common import LossModule
 
 from rftf_torchrl import keys
-from rftf_torchrl.functional import pairwise_accuracy, temporal_ranking_loss
-from rftf_torchrl.modules.temporal_value import TemporalValueModel
-
-__all__ = ["TemporalRankingLoss"]
+from rftf_torchrl.functional.metrics import pairwise_accuracy
+from rftf_torchrl.functional.ranking import temporal_ranking_loss
+from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 
 class TemporalRankingLoss(LossModule):

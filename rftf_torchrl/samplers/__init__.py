@@ -1,7 +1,1 @@
-"""Replay-buffer samplers."""
-
-from __future__ import annotations
-
-from rftf_torchrl.samplers.balanced import BalancedTrajectorySampler
-
-__all__ = ["BalancedTrajectorySampler"]
+"""Minibatches."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from rftf_torchrl.functional import OutcomePools, pairs_per_task, spread_evenly, walk_pool
+from rftf_torchrl.functional.balance import OutcomePools, pairs_per_task, spread_evenly, walk_pool
 
 
 class PoolWalk:

@@ -12,7 +12,7 @@ from tensordict import NestedKey, TensorDictBase
 from torchrl.data import SamplerWithoutReplacement
 from torchrl.data.replay_buffers.storages import Storage
 
-from rftf_torchrl.functional import OutcomePools, find_mixed_trajectory, outcome_pools
+from rftf_torchrl.functional.balance import OutcomePools, find_mixed_trajectory, outcome_pools
 from rftf_torchrl.keys import TASK_ID, TRAJECTORY, TRAJECTORY_SUCCESS
 from rftf_torchrl.samplers._epochs import BalancedEpochs
 
@@ -25,7 +25,7 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
     The rule, for a storage of N decisions:
 
     - **Task share first.** A task fills minibatches in proportion to its number of decisions (up
-      to about one pair, see :func:`~rftf_torchrl.functional.spread_evenly`).
+      to about one pair, see :func:`~rftf_torchrl.spread_evenly`).
     - **Halves inside.** A task with both outcomes contributes pairs of one decision from a
       successful and one from a failed trajectory. With an even batch size no pair is cut, so
       every full minibatch is balanced exactly, in each such task; with an odd one the extra
@@ -74,7 +74,7 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         >>> import torch
         >>> from tensordict import TensorDict
         >>> from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-        >>> from rftf_torchrl.samplers import BalancedTrajectorySampler
+        >>> from rftf_torchrl import BalancedTrajectorySampler
         >>> decisions = TensorDict(
         ...     {
         ...         "trajectory_success": torch.tensor([[True]] * 2 + [[False]] * 6),
@@ -198,7 +198,7 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
             available = sorted(map(str, decisions.keys(True, True)))
             raise KeyError(
                 f"{key!r} is not in the storage, which has {available}. Write it to every decision "
-                "before extending the buffer (rftf_torchrl.transforms.label_outcomes writes the "
+                "before extending the buffer (rftf_torchrl.label_outcomes writes the "
                 "outcome, once the trajectories are complete), or name another key with "
                 f"{argument}=."
             )

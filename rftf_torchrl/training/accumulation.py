@@ -56,7 +56,7 @@ def accumulate_gradients(
             not reduce by the mean.
 
     Example:
-        >>> from rftf_torchrl.objectives import TemporalRankingLoss
+        >>> from rftf_torchrl import TemporalRankingLoss
         >>> from tensordict.nn import TensorDictModule
         >>> model = TensorDictModule(nn.Linear(2, 1), ["state"], ["temporal_value"])
         >>> clips = TensorDict({"state": torch.randn(5, 3, 2)}, [5, 3])

@@ -8,8 +8,6 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["PeakMemory"]
-
 _GIB = 2**30
 
 

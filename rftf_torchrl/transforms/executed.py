@@ -8,7 +8,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential
 from tensordict.utils import NestedKey
 
 from rftf_torchrl.keys import CHUNK, EXECUTED, LOG_PROB
-from rftf_torchrl.modules.states import eval_mode
+from rftf_torchrl.nets.evaluate_states import eval_mode
 
 
 def mark_executed(

@@ -14,12 +14,18 @@ from statistics import fmean, median, stdev
 
 import numpy as np
 
-from rftf_torchrl.envs.calvin.expert import CalvinExpert, walk_chain
-from rftf_torchrl.envs.calvin.scenes import initial_scene, training_scene
-from rftf_torchrl.envs.calvin.sequences import Chain, benchmark_sequences, training_sequences
-from rftf_torchrl.envs.calvin.simulator import CalvinSimulator
-from rftf_torchrl.envs.calvin.tasks import TASKS
-from rftf_torchrl.functional import wilson_interval
+from rftf_torchrl import (
+    CalvinExpert,
+    CalvinSimulator,
+    Chain,
+    benchmark_sequences,
+    initial_scene,
+    training_scene,
+    training_sequences,
+    walk_chain,
+    wilson_interval,
+)
+from rftf_torchrl.calvin.tasks import TASKS
 
 Start = tuple[Chain, np.ndarray, np.ndarray]
 

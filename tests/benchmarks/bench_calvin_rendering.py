@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from rftf_torchrl.envs.calvin import CalvinSimulator, default_states
+from rftf_torchrl import CalvinSimulator, default_states
 
 MODES = {
     "no pictures": 0,

@@ -11,9 +11,7 @@ from multiprocessing import get_context
 import torch
 from tensordict.nn import TensorDictModule
 
-from rftf_torchrl.envs.collector import EpisodeCollector
-from rftf_torchrl.envs.episodes import Episode
-from rftf_torchrl.envs.metaworld import MetaWorldFactory
+from rftf_torchrl import Episode, EpisodeCollector, MetaWorldFactory
 from rftf_torchrl.keys import CHUNK, STATE
 
 CHUNK_SIZE, REPEAT, HORIZON = 5, 2, 20

@@ -10,13 +10,13 @@ import time
 import torch
 from tensordict import TensorDict
 
-from rftf_torchrl.modules import (
+from rftf_torchrl import (
     PretrainedEncoderConfig,
+    TemporalRankingLoss,
     cache_image_features,
     on_cached_features,
     temporal_value_model,
 )
-from rftf_torchrl.objectives import TemporalRankingLoss
 
 TOWER = {
     "model_type": "dinov2",

@@ -19,11 +19,10 @@ PARTS = ("collect", "rewards and values", "update")
 
 
 def seconds_per_iteration(source: Path, reward: str, iterations: int = 6) -> float:
-    from finetune import finetune
     from hydra import compose, initialize_config_dir
 
-    from rftf_torchrl.configs import check_config, register
-    from rftf_torchrl.training import PhaseClock
+    from rftf_torchrl import PhaseClock, check_config, register
+    from rftf_torchrl.recipes.finetune import finetune
 
     register()
     clock = PhaseClock()

@@ -26,22 +26,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaModel, SiglipVisionConfig, SiglipVisionModel
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from rftf_torchrl import keys
-from rftf_torchrl.modules import (
+from rftf_torchrl import (
     ChunkVelocity,
     FrozenFeatures,
-    add_lora,
-    cache_features,
-    flow_actor,
-    gaussian_actor,
-)
-from rftf_torchrl.objectives import RFTFPPOLoss
-from rftf_torchrl.training import (
+    RFTFPPOLoss,
     accumulate_gradients,
+    add_lora,
     autocast,
+    cache_features,
     checkpoint_activations,
     compile_module,
+    flow_actor,
     footprint,
+    gaussian_actor,
+    keys,
     resolve_device,
 )
 

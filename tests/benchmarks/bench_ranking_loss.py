@@ -7,7 +7,7 @@ import time
 import torch
 from torch.nn.functional import logsigmoid
 
-from rftf_torchrl.functional import temporal_ranking_loss
+from rftf_torchrl import temporal_ranking_loss
 
 
 def double_loop(values: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from rftf_torchrl.envs.metaworld import FastRenderer, get_task
-from rftf_torchrl.envs.metaworld.simulator import CAMERA, MetaWorldSimulator
+from rftf_torchrl import FastRenderer
+from rftf_torchrl.metaworld.simulator import CAMERA, MetaWorldSimulator
+from rftf_torchrl.metaworld.tasks import get_task
 
 SETTINGS = {
     "stock": {"cell": 0.0, "effects": True},

@@ -8,8 +8,8 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, SamplerWithoutReplacement, TensorDictReplayBuffer
 
+from rftf_torchrl import BalancedTrajectorySampler
 from rftf_torchrl.keys import STATE, TASK_ID, TRAJECTORY, TRAJECTORY_SUCCESS
-from rftf_torchrl.samplers import BalancedTrajectorySampler
 
 TRAJECTORIES, LENGTH, TASKS, BATCH = 128, 50, 5, 256
 

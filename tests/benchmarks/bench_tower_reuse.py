@@ -19,12 +19,15 @@ from statistics import median
 import torch
 from tensordict import TensorDict
 
-from rftf_torchrl import keys
-from rftf_torchrl.modules import cache_bytes, cache_features
-from rftf_torchrl.modules.gr_mg import GRMGSpec
-from rftf_torchrl.modules.seer import SeerSpec
-from rftf_torchrl.modules.transformers_vla import TransformersPolicySpec
-from rftf_torchrl.objectives import RFTFPPOLoss
+from rftf_torchrl import (
+    GRMGSpec,
+    RFTFPPOLoss,
+    SeerSpec,
+    TransformersPolicySpec,
+    cache_bytes,
+    cache_features,
+    keys,
+)
 
 WORDS, ACTION, WINDOW = 64, 7, 10
 

@@ -12,7 +12,7 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 
 from rftf_torchrl.keys import IMAGE, TEMPORAL_VALUE
-from rftf_torchrl.modules.states import evaluate_states
+from rftf_torchrl.nets.evaluate_states import evaluate_states
 
 
 class Convolutions(nn.Sequential):

@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from rftf_torchrl.data import action_windows
+from rftf_torchrl import action_windows
 
 
 def slow_windows(demonstrations, chunk_size):

@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from rftf_torchrl.data import sample_clips
+from rftf_torchrl import sample_clips
 
 
 def clips(demonstrations, seed=0, **kwargs):

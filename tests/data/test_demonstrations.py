@@ -7,8 +7,8 @@ import pytest
 import torch
 from tensordict import MemoryMappedTensor, TensorDict
 
-from rftf_torchrl.data import DemonstrationError, Episode, load_demonstrations
-from rftf_torchrl.data.demonstrations import Demonstrations
+from rftf_torchrl import DemonstrationError, Demonstrations, load_demonstrations
+from rftf_torchrl.data.format import Episode
 
 
 def edit_json(root, change):

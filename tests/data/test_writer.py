@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from rftf_torchrl.data import DemonstrationError, DemonstrationWriter, load_demonstrations
+from rftf_torchrl import DemonstrationError, DemonstrationWriter, load_demonstrations
 from rftf_torchrl.data import writer as writer_module
 
 

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import yaml
 
-from rftf_torchrl import evaluation
-from rftf_torchrl.data.calvin import write_synthetic_calvin
-from rftf_torchrl.envs.calvin import TASKS, CalvinNotInstalledError, env, require_calvin_env
-from rftf_torchrl.evaluation import chains
+import rftf_torchrl
+from rftf_torchrl import (
+    CalvinNotInstalledError,
+    require_calvin_env,
+    write_synthetic_calvin,
+)
+from rftf_torchrl.calvin import env
+from rftf_torchrl.calvin.chains import play as chains
+from rftf_torchrl.calvin.tasks import TASKS
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 WORK = 20
@@ -63,7 +68,7 @@ def folder(tmp_path, monkeypatch):
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(evaluation, "evaluate_chains", in_short)
+    monkeypatch.setattr(rftf_torchrl, "evaluate_chains", in_short)
     return here
 
 
@@ -92,7 +97,7 @@ def test_your_own_checkpoint(folder, fake):
     )
     assert names["by_controller"].protocol.endswith("the controller sees the simulator's state")
     assert len(names["policy"].module.seen) == 0, "the workers' copies remember, not this one"
-    assert evaluation.ChainReport.load("checkpoint.json").results == names["report"].results
+    assert rftf_torchrl.ChainReport.load("checkpoint.json").results == names["report"].results
     assert len((folder / "checkpoint.jsonl").read_text().splitlines()) == 3
     chunk = names["policy"](
         env.CalvinEnv(
@@ -128,7 +133,7 @@ def test_calvin(folder, fake):
     output.mkdir(parents=True)
     for label, after in (("cloned", 2), ("RFTF", 5)):
         report = evaluate_in_short(controller=partial(Lazy, after))
-        report = evaluation.ChainReport(report.results, protocol=label)
+        report = rftf_torchrl.ChainReport(report.results, protocol=label)
         report.save(output / f"chains_{label}.json")
     names = run_snippets("calvin.md")
     assert names["comparison"]["difference"] == 3
@@ -163,6 +168,6 @@ def test_every_setting_of_the_commands_exists(configure_calvin):
 
 @pytest.fixture
 def configure_calvin():
-    from rftf_torchrl.configs import RunConfig
+    from rftf_torchrl import RunConfig
 
     return RunConfig()

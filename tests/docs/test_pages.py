@@ -68,7 +68,7 @@ def test_lerobot(tmp_path):
     from _lerobot import INPUTS, random_stats, smolvla_config
     from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
-    from rftf_torchrl.modules import LeRobotSpec
+    from rftf_torchrl import LeRobotSpec
 
     checkpoint = tmp_path / "checkpoint"
     config = smolvla_config(tmp_path / "smolvlm")

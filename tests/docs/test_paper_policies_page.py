@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,14 +11,13 @@ import torch
 
 pytest.importorskip("transformers")
 
+from _arm_env import ArmEnv
+from _tiny_vlas import SMALL_GR_MG, SMALL_SEER, gr_mg_checkpoint, seer_checkpoints
+
+import rftf_torchrl
+from rftf_torchrl import GRMG, GRMGSpec, Seer
+
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tests" / "modules"))
-
-from _arm_env import ArmEnv  # noqa: E402
-from _tiny_vlas import SMALL_GR_MG, SMALL_SEER, gr_mg_checkpoint, seer_checkpoints  # noqa: E402
-
-from rftf_torchrl import envs, evaluation  # noqa: E402
-from rftf_torchrl.modules import gr_mg, seer  # noqa: E402
 
 
 def calvin(task, *, image_size, wrist_size, chunk_size, write_text):
@@ -46,19 +44,19 @@ def downloads(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = replace(SMALL_GR_MG.text, context=40)
     gr_mg_config, seer_config = replace(SMALL_GR_MG, text=text), replace(SMALL_SEER, text=text)
-    monkeypatch.setattr(gr_mg, "GRMGSpec", partial(gr_mg.GRMGSpec, gr_mg_config))
-    monkeypatch.setattr(seer, "SeerConfig", lambda: seer_config)
-    network = seer.Seer(seer_config)
-    torch.save(gr_mg_checkpoint(gr_mg.GRMG(gr_mg_config)), "epoch=47-step=83712.ckpt")
+    monkeypatch.setattr(rftf_torchrl, "GRMGSpec", partial(GRMGSpec, gr_mg_config))
+    monkeypatch.setattr(rftf_torchrl, "SeerConfig", lambda: seer_config)
+    network = Seer(seer_config)
+    torch.save(gr_mg_checkpoint(GRMG(gr_mg_config)), "epoch=47-step=83712.ckpt")
     trained, image, _ = seer_checkpoints(network)
     torch.save(trained, "19.pth")
     torch.save(image, "mae_pretrain_vit_base.pth")
     network.clip_model.model.save_pretrained("clip-vit-base-patch32")
     tokenizer(tmp_path / "clip-vit-base-patch32", text.vocab_size)
-    monkeypatch.setattr(envs, "CalvinEnv", calvin)
+    monkeypatch.setattr(rftf_torchrl, "CalvinEnv", calvin)
     small = {"workers": 0, "chains": 2, "steps_per_subtask": 4}
-    real = evaluation.evaluate_chains
-    monkeypatch.setattr(evaluation, "evaluate_chains", lambda p, **k: real(p, **{**k, **small}))
+    real = rftf_torchrl.evaluate_chains
+    monkeypatch.setattr(rftf_torchrl, "evaluate_chains", lambda p, **k: real(p, **{**k, **small}))
 
 
 def test_page(downloads):
@@ -76,6 +74,6 @@ def test_page(downloads):
     change = scored["next", "temporal_value"] - scored["temporal_value"]
     assert float(change.abs().min()) > 0
     assert float(names["losses"]["kl_reference"]) == pytest.approx(0.0, abs=1e-6)
-    env = envs.CalvinEnv("t", image_size=200, wrist_size=84, chunk_size=1, write_text=True)
+    env = rftf_torchrl.CalvinEnv("t", image_size=200, wrist_size=84, chunk_size=1, write_text=True)
     transformed = names["TransformedEnv"](env, names["seer_spec"].observation_transform())
     assert transformed.rollout(3, names["seer"])["vla_action", "chunk"].shape == (3, 1, 7)

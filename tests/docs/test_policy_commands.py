@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from rftf_torchrl.configs import check_config, register
+from rftf_torchrl import check_config, register
 
 ROOT = Path(__file__).parents[2]
 PAGES = {"gr-mg-and-seer": ("calvin", 4), "lerobot": ("metaworld", 2)}

@@ -39,7 +39,7 @@ def test_the_code_runs(my_vla):
 def test_the_commands_compose(my_vla, monkeypatch):
     from hydra import compose, initialize_config_dir
 
-    from rftf_torchrl.configs import check_config, register
+    from rftf_torchrl import check_config, register
 
     register()
     commands = re.findall(r"python recipes/(\w+\.py)\s+(.*)", PAGE.replace("\\\n", ""))

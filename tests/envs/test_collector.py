@@ -17,8 +17,7 @@ from fakes import (
 from tensordict.nn import TensorDictModule
 from torchrl.envs import StepCounter, TransformedEnv
 
-from rftf_torchrl.envs.collector import EpisodeCollector, TooManyCrashesError
-from rftf_torchrl.envs.episodes import Episode, run_episodes
+from rftf_torchrl import Episode, EpisodeCollector, TooManyCrashesError, run_episodes
 from rftf_torchrl.keys import CHUNK
 
 SEEDS = [4, 7, 5, 9, 6]

@@ -8,8 +8,7 @@ from torch import nn
 from torchrl.data import Composite, NonTensor, Unbounded
 from torchrl.envs import EnvBase, ParallelEnv, check_env_specs
 
-from rftf_torchrl.envs import Episode, EpisodeCollector, PolicyInputEnv, PolicyInputFactory
-from rftf_torchrl.modules.transformers_vla import VLAInputs
+from rftf_torchrl import Episode, EpisodeCollector, PolicyInputEnv, PolicyInputFactory, VLAInputs
 
 
 class Talking(EnvBase):

@@ -5,13 +5,13 @@ import re
 import pytest
 import torch
 
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
     EpisodeOutcome,
     SuccessReport,
     compare_success,
     comparison_table,
+    paired_difference_interval,
 )
-from rftf_torchrl.functional import paired_difference_interval
 
 
 def report(task_outcomes, crashed=()):

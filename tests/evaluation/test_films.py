@@ -9,8 +9,8 @@ import torch
 from _envs import value_model
 from _evaluation_fakes import PictureWalkEnv, constant_policy
 
-from rftf_torchrl.envs.episodes import Episode
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
+    Episode,
     final_value_auc,
     overlay_value,
     record_videos,

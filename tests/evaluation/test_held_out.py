@@ -7,8 +7,8 @@ import pytest
 import torch
 from _evaluation_fakes import FakeCollector, trajectory
 
-from rftf_torchrl.envs.episodes import Episode
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
+    Episode,
     held_out_episodes,
     instruction_sensitivity,
     language_table,

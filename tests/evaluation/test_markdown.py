@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rftf_torchrl.evaluation import markdown_table, phase_table, run_report
+from rftf_torchrl import markdown_table, phase_table, run_report
 
 
 def test_table():

@@ -9,7 +9,7 @@ from _evaluation_fakes import trajectory
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
     EpisodeOutcome,
     SuccessReport,
     plot_learning_curve,

@@ -9,15 +9,16 @@ from _evaluation_fakes import trajectory
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 
-from rftf_torchrl import keys
-from rftf_torchrl.data import load_demonstrations, write_synthetic_demonstrations
-from rftf_torchrl.evaluation import (
-    progress_table,
+from rftf_torchrl import (
+    keys,
+    load_demonstrations,
     score_demonstrations,
     score_rollouts,
     task_instructions,
     write_progress_table,
+    write_synthetic_demonstrations,
 )
+from rftf_torchrl.evaluation import progress_table
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 from _evaluation_fakes import FakeCollector, PictureWalkEnv, constant_policy, trajectory
 from scipy.stats import binomtest
 
-from rftf_torchrl.envs.collector import EpisodeCollector
-from rftf_torchrl.envs.episodes import Episode
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
+    Episode,
+    EpisodeCollector,
     EpisodeOutcome,
     SuccessReport,
     evaluate_success,
@@ -161,7 +161,7 @@ BROKEN = [
         ValueError,
         "crashed",
         "trajectory 0 crashed, which says nothing about the policy: drop and count such "
-        "trajectories with rftf_torchrl.objectives.gae.drop_crashed.",
+        "trajectories with rftf_torchrl.drop_crashed.",
     ),
     (
         KeyError,

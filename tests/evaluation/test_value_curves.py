@@ -8,7 +8,7 @@ import pytest
 import torch
 from _evaluation_fakes import trajectory
 
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
     exploitation_watch,
     final_value_auc,
     split_trajectories,

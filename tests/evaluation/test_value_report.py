@@ -9,15 +9,16 @@ import pytest
 import torch
 from scipy import stats
 
-from rftf_torchrl.evaluation import (
+from rftf_torchrl import (
     ScoredEpisode,
+    calibration_error,
     plot_calibration,
     plot_confusion,
     plot_value_over_progress,
     value_report,
     value_report_tables,
+    wilson_interval,
 )
-from rftf_torchrl.functional import calibration_error, wilson_interval
 
 NAN = math.nan
 

@@ -6,11 +6,7 @@ import re
 import pytest
 import torch
 
-from rftf_torchrl.functional import (
-    interquartile_mean,
-    probability_of_improvement,
-    steps_to_level,
-)
+from rftf_torchrl import interquartile_mean, probability_of_improvement, steps_to_level
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 7, 8, 40])

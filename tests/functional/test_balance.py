@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rftf_torchrl.functional import (
+from rftf_torchrl import (
     OutcomePools,
     find_mixed_trajectory,
     outcome_pools,

@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from rftf_torchrl.functional import flow_matching_error, flow_sde_transition
+from rftf_torchrl import flow_matching_error, flow_sde_transition
 
 
 def gaussian_velocity(x, tau, mean, std):

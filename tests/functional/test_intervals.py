@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from rftf_torchrl.functional import newcombe_interval, wilson_interval
+from rftf_torchrl import newcombe_interval, wilson_interval
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])

@@ -7,12 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from rftf_torchrl.functional import (
-    kendall_tau,
-    pairwise_accuracy,
-    roc_auc,
-    value_order_correlation,
-)
+from rftf_torchrl import kendall_tau, pairwise_accuracy, roc_auc, value_order_correlation
 
 ORDER_METRICS = [pairwise_accuracy, value_order_correlation, kendall_tau]
 

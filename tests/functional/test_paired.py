@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from rftf_torchrl.functional import newcombe_interval, paired_difference_interval
+from rftf_torchrl import newcombe_interval, paired_difference_interval
 
 
 def outcomes(both, only_a, only_b, neither):

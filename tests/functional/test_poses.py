@@ -3,12 +3,7 @@ import math
 import pytest
 import torch
 
-from rftf_torchrl.functional import (
-    euler_to_matrix,
-    matrix_to_euler,
-    tool_to_world,
-    world_to_tool,
-)
+from rftf_torchrl import euler_to_matrix, matrix_to_euler, tool_to_world, world_to_tool
 
 Rotation = pytest.importorskip("scipy.spatial.transform").Rotation
 

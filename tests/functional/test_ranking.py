@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from rftf_torchrl.functional import temporal_ranking_loss
+from rftf_torchrl import temporal_ranking_loss
 
 
 def slow_loss(values, mask):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from rftf_torchrl.functional import bootstrap_counts, percentile_interval
+from rftf_torchrl import bootstrap_counts, percentile_interval
 
 
 def generator(seed=0):

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from rftf_torchrl.functional import potential_shaping
+from rftf_torchrl import potential_shaping
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 0.99, 1.0])

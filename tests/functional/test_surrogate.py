@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from rftf_torchrl.functional import surrogate_gain
+from rftf_torchrl import surrogate_gain
 
 
 def test_hand_computed():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from rftf_torchrl.functional import calibration_curve, calibration_error, negative_step_share
+from rftf_torchrl import calibration_curve, calibration_error, negative_step_share
 
 
 def test_negative_steps_by_hand():

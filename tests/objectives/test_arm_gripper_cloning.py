@@ -8,9 +8,14 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 
-from rftf_torchrl import keys
-from rftf_torchrl.modules import EncoderConfig, arm_gripper_actor, gaussian_actor, small_vla
-from rftf_torchrl.objectives import ArmGripperCloningLoss
+from rftf_torchrl import (
+    ArmGripperCloningLoss,
+    EncoderConfig,
+    arm_gripper_actor,
+    gaussian_actor,
+    keys,
+    small_vla,
+)
 
 
 def still_actor(loc, logit):

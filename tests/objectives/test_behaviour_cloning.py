@@ -6,8 +6,7 @@ from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 
-from rftf_torchrl import keys
-from rftf_torchrl.modules import EncoderConfig, small_vla
+from rftf_torchrl import EncoderConfig, keys, small_vla
 
 CONFIG = EncoderConfig(image_size=None, state_dim=5, text_dim=8, features=16)
 PAD = torch.tensor([[False, False, False, False], [False, True, True, True]])

@@ -8,9 +8,15 @@ from torch import nn
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import ClipPPOLoss
 
-from rftf_torchrl import keys
-from rftf_torchrl.modules import ChunkVelocity, FlowNoise, flow_actor, gaussian_actor
-from rftf_torchrl.objectives import FlowMatchingLoss, RFTFPPOLoss
+from rftf_torchrl import (
+    ChunkVelocity,
+    FlowMatchingLoss,
+    FlowNoise,
+    RFTFPPOLoss,
+    flow_actor,
+    gaussian_actor,
+    keys,
+)
 
 H, A = 3, 2
 

@@ -11,8 +11,7 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.objectives.value import GAE
 
-from rftf_torchrl.modules.states import values_of_states
-from rftf_torchrl.objectives.gae import drop_crashed, make_gae
+from rftf_torchrl import drop_crashed, make_gae, values_of_states
 
 GAMMA, LMBDA = 0.9, 0.8
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from rftf_torchrl.objectives import group_advantage
+from rftf_torchrl import group_advantage
 
 
 def trajectories(*specs):

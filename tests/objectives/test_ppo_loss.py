@@ -9,9 +9,7 @@ from torch.distributions import kl_divergence
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
-from rftf_torchrl import keys
-from rftf_torchrl.modules import EncoderConfig, residual_critic, small_critic, small_vla
-from rftf_torchrl.objectives import RFTFPPOLoss
+from rftf_torchrl import EncoderConfig, RFTFPPOLoss, keys, residual_critic, small_critic, small_vla
 
 CONFIG = EncoderConfig(image_size=None, state_dim=5, text_dim=8, features=16)
 HEADS = ["gaussian", "tokens"]

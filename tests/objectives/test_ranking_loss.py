@@ -8,9 +8,13 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 from torch.nn.functional import logsigmoid
 
-from rftf_torchrl.functional import pairwise_accuracy
-from rftf_torchrl.modules import EncoderConfig, TemporalValueModel, temporal_value_model
-from rftf_torchrl.objectives import TemporalRankingLoss
+from rftf_torchrl import (
+    EncoderConfig,
+    TemporalRankingLoss,
+    TemporalValueModel,
+    pairwise_accuracy,
+    temporal_value_model,
+)
 
 
 class Identity(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from tiny import RECIPES
 
-from rftf_torchrl.configs import check_config, register
+from rftf_torchrl import check_config, register
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from tiny import CALVIN
 
-from rftf_torchrl.envs.calvin import CalvinNotInstalledError, StateBank, require_calvin_env
-from rftf_torchrl.evaluation import ChainReport
-from rftf_torchrl.training import PeakMemory
+from rftf_torchrl import (
+    CalvinNotInstalledError,
+    ChainReport,
+    PeakMemory,
+    StateBank,
+    require_calvin_env,
+)
 
 pytestmark = [pytest.mark.recipe, pytest.mark.calvin]
 
@@ -26,7 +30,7 @@ def simulator():
 @pytest.fixture(scope="module")
 def run(configure, tmp_path_factory):
     """The configuration of a finished run, and what it returned."""
-    from calvin import calvin
+    from rftf_torchrl.recipes.calvin import calvin
 
     config = configure(
         *CALVIN, "baseline=sparse", f"output={tmp_path_factory.mktemp('calvin')}", name="calvin"
@@ -73,10 +77,8 @@ def test_fine_tuning_starts_where_tasks_of_other_chains_began(run):
 
 def test_several_scenes_are_recorded_and_the_one_of_fine_tuning_is_held_out(configure, tmp_path):
     """ABC->D in small: one chain in A, one in B; held-out demonstrations and starts in D."""
-    from collect_demos import collect
-
-    from rftf_torchrl.data import load_demonstrations
-    from rftf_torchrl.data.calvin import CalvinDataset
+    from rftf_torchrl import CalvinDataset, load_demonstrations
+    from rftf_torchrl.recipes.collect_demos import collect
 
     tasks = ["lift_blue_block_table", "open_drawer"]
     config = configure(
@@ -114,7 +116,7 @@ def test_several_scenes_are_recorded_and_the_one_of_fine_tuning_is_held_out(conf
 
 
 def test_tasks_that_no_chain_starts_are_named(configure, tmp_path):
-    from collect_calvin import collect_starts
+    from rftf_torchrl.recipes.collect_calvin import collect_starts
 
     changes = ["ppo.tasks=[turn_off_lightbulb]", "demos.start_chains=1", f"output={tmp_path}"]
     config = configure(*CALVIN, *changes, name="calvin")
@@ -124,7 +126,7 @@ def test_tasks_that_no_chain_starts_are_named(configure, tmp_path):
 
 
 def test_a_finished_run_is_read_and_not_repeated(run):
-    from calvin import calvin
+    from rftf_torchrl.recipes.calvin import calvin
 
     config, results = run
     with PeakMemory() as memory:
@@ -138,12 +140,11 @@ def test_a_finished_run_is_read_and_not_repeated(run):
 def test_a_policy_with_two_cameras(configure, tmp_path):
     """Demonstrations, rollouts and chains have the gripper camera's pictures."""
     pytest.importorskip("transformers")
-    from collect_demos import collect
-    from evaluate import run_chains
-    from policies import acting_policy
-    from train_bc import clone
-
-    from rftf_torchrl.data import load_demonstrations
+    from rftf_torchrl import load_demonstrations
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.evaluate import run_chains
+    from rftf_torchrl.recipes.policies import acting_policy
+    from rftf_torchrl.recipes.train_bc import clone
 
     sizes = (
         "hidden: 32, layers: 1, heads: 4, history: 3, foresight: 4, "
@@ -174,10 +175,10 @@ def test_a_vision_language_model_goes_the_whole_way(configure, tmp_path):
     """Pictures of two sizes, prompts and action tokens, from demonstrations to chains."""
     pytest.importorskip("transformers")
     import torch
-    from calvin import calvin
     from safetensors.torch import load_file
 
-    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+    from rftf_torchrl import save_tiny_vlm
+    from rftf_torchrl.recipes.calvin import calvin
 
     config = configure(
         *CALVIN,

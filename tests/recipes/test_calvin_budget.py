@@ -7,7 +7,7 @@ pytestmark = pytest.mark.recipe
 
 
 def test_rollouts_of_the_value_model_come_out_of_the_budget(configure):
-    from calvin import after_rollouts
+    from rftf_torchrl.recipes.calvin import after_rollouts
 
     config = configure(*TINY, "output=x", "ppo.env_steps=1000")
     assert after_rollouts(config, 300).ppo.env_steps == 700

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tiny import CALVIN
 
-from rftf_torchrl.envs.calvin import PRIVILEGED_DIM, benchmark_sequences, env
-from rftf_torchrl.evaluation import ChainReport, chains
+from rftf_torchrl import PRIVILEGED_DIM, ChainReport, benchmark_sequences
+from rftf_torchrl.calvin import env
+from rftf_torchrl.calvin.chains import play as chains
 
 pytestmark = pytest.mark.recipe
 
@@ -35,10 +36,9 @@ class FakeSimulator:
 @pytest.fixture
 def cloned(configure, tmp_path, monkeypatch):
     """The configuration of a folder with a policy, and a simulator that is none."""
-    from policies import new_policy
-    from train_bc import policy_file
-
-    from rftf_torchrl.modules import save_policy
+    from rftf_torchrl import save_policy
+    from rftf_torchrl.recipes.policies import new_policy
+    from rftf_torchrl.recipes.train_bc import policy_file
 
     monkeypatch.setattr(env, "CalvinSimulator", FakeSimulator)
     monkeypatch.setattr(chains, "require_calvin_env", lambda: None)
@@ -49,7 +49,7 @@ def cloned(configure, tmp_path, monkeypatch):
 
 
 def test_evaluate_plays_the_benchmarks_chains(cloned):
-    from evaluate import evaluate
+    from rftf_torchrl.recipes.evaluate import evaluate
 
     results = evaluate(cloned)
     folder = Path(cloned.output, "evaluation")

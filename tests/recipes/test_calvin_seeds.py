@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rftf_torchrl.evaluation import ChainReport, ChainResult
+from rftf_torchrl import ChainReport, ChainResult
 
 pytestmark = pytest.mark.recipe
 
@@ -34,7 +34,7 @@ def folders(tmp_path):
 
 
 def test_the_report(folders, tmp_path):
-    from calvin_seeds import pool
+    from rftf_torchrl.recipes.calvin_seeds import pool
 
     out = tmp_path / "report"
     results = pool(folders, out)
@@ -50,7 +50,7 @@ def test_the_report(folders, tmp_path):
 
 
 def test_one_seed_says_nothing_about_training_again(folders, tmp_path):
-    from calvin_seeds import pool
+    from rftf_torchrl.recipes.calvin_seeds import pool
 
     pool(folders[:1], tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
@@ -61,7 +61,7 @@ def test_one_seed_says_nothing_about_training_again(folders, tmp_path):
 
 
 def test_a_run_that_has_not_finished(folders, tmp_path):
-    from calvin_seeds import pool
+    from rftf_torchrl.recipes.calvin_seeds import pool
 
     (folders[1] / "chains_RFTF.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"seed4.*chains_RFTF\.json"):

@@ -12,8 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from tiny import RECIPES, TINY
 
-from rftf_torchrl.configs import ConfigError, check_study
-from rftf_torchrl.evaluation.study import load_cell
+from rftf_torchrl import ConfigError, check_study, load_cell
 
 STUDIES = sorted(path.stem for path in (RECIPES / "conf" / "study").glob("*.yaml"))
 
@@ -45,7 +44,7 @@ def tiny_study(output, *overrides):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_method_of_every_study_can_be_run(name):
-    from compare import list_jobs
+    from rftf_torchrl.recipes.compare import list_jobs
 
     study = configured(f"study={name}")
     study = replace(study, methods=list(study.catalogue))
@@ -58,7 +57,7 @@ def test_every_method_of_every_study_can_be_run(name):
 
 
 def test_a_later_setting_wins():
-    from compare import last_of_each
+    from rftf_torchrl.recipes.compare import last_of_each
 
     assert last_of_each(["env=a", "ppo.epochs=1", "env=b"]) == ["env=b", "ppo.epochs=1"]
 
@@ -93,7 +92,7 @@ def test_a_wrong_study_is_refused(overrides, problems):
 
 
 def test_calvin_has_its_own_recipe(tmp_path):
-    from compare import list_jobs
+    from rftf_torchrl.recipes.compare import list_jobs
 
     study = configured("study=quick", "settings=['env=calvin_state']", f"output={tmp_path}")
     message = "compare.py evaluates on Meta-World; for CALVIN there is calvin.py"
@@ -176,8 +175,8 @@ def test_as_a_command_with_processes(tmp_path):
 
 @pytest.mark.metaworld
 def test_shared_initial_states_are_refused(configure, tmp_path, monkeypatch):
-    import study_cells
-    from collect_demos import collect
+    from rftf_torchrl.recipes import study_cells
+    from rftf_torchrl.recipes.collect_demos import collect
 
     config = configure(*TINY, f"output={tmp_path}", "env.tasks=[drawer-open]")
     collect(config)
@@ -188,7 +187,7 @@ def test_shared_initial_states_are_refused(configure, tmp_path, monkeypatch):
         "MetaWorldSimulator",
         lambda task, split, **kwargs: simulator(task, "train", **kwargs),
     )
-    from rftf_torchrl.envs.metaworld.simulator import MetaWorldSimulator as simulator
+    from rftf_torchrl.metaworld.simulator import MetaWorldSimulator as simulator
 
     trained = study_cells.training_episodes(config, 0)[0]
     monkeypatch.setattr(study_cells, "held_out_episodes", lambda *_: [trained])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from rftf_torchrl.configs import ConfigError
+from rftf_torchrl import ConfigError
 
 CONF = Path(__file__).parents[2] / "recipes" / "conf"
 GROUPS = sorted(
@@ -41,7 +41,7 @@ def test_the_words_of_the_readme_mean_what_they_say(configure):
 
 
 def test_the_quick_start_has_two_same_scene_pairs(configure):
-    from rftf_torchrl.envs.metaworld import SAME_SCENE
+    from rftf_torchrl import SAME_SCENE
 
     tasks = set(configure(name="quickstart").env.tasks)
     assert len(tasks) >= 5
@@ -49,7 +49,8 @@ def test_the_quick_start_has_two_same_scene_pairs(configure):
 
 
 def test_calvin_has_all_tasks_and_no_more_time_than_the_benchmark(configure):
-    from rftf_torchrl.envs.calvin import SUBTASK_STEPS, TASKS
+    from rftf_torchrl import SUBTASK_STEPS
+    from rftf_torchrl.calvin.tasks import TASKS
 
     pixels, state, whole = (
         configure("env=calvin"), configure("env=calvin_state"), configure(name="calvin")

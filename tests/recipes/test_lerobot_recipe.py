@@ -48,14 +48,13 @@ def save_checkpoint(folder):
 
 
 def test_clone_finetune_and_evaluate(configure, tmp_path):
-    from collect_demos import collect
-    from evaluate import evaluate
-    from finetune import finetune
-    from policies import new_policy
-    from train_bc import clone
-    from train_value import train_value
-
-    from rftf_torchrl.modules import load_policy
+    from rftf_torchrl import load_policy
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.evaluate import evaluate
+    from rftf_torchrl.recipes.finetune import finetune
+    from rftf_torchrl.recipes.policies import new_policy
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
 
     saved = save_checkpoint(tmp_path / "act").state_dict()
     settings = [*SETTINGS, f"policy.pretrained={tmp_path / 'act'}", f"output={tmp_path / 'run'}"]

@@ -42,7 +42,7 @@ POLICIES = {
 
 @pytest.fixture(scope="module")
 def demos(configure, tmp_path_factory):
-    from collect_demos import collect
+    from rftf_torchrl.recipes.collect_demos import collect
 
     config = configure(
         *SETTINGS, "env.horizon=6", f"output={tmp_path_factory.mktemp('paper_demos')}"
@@ -52,7 +52,7 @@ def demos(configure, tmp_path_factory):
 
 
 def test_random_weights_that_stay_are_warned_of_once(configure, tmp_path, caplog):
-    import policies
+    from rftf_torchrl.recipes import policies
 
     settings = [*SETTINGS, "policy=gr_mg", f"+{POLICIES['gr_mg']}", f"output={tmp_path}"]
     policy, _ = policies.new_policy(configure(*settings), 4, 4)
@@ -70,7 +70,7 @@ def watch_encoder(monkeypatch):
     """How often the picture encoder ran in each update of an iteration."""
     import finetune as recipe
 
-    from rftf_torchrl.modules._vla_blocks.vit import MAEEncoder
+    from rftf_torchrl.paper_policies.blocks.vit import MAEEncoder
 
     forward, update, seen, found = MAEEncoder.forward, recipe.update, [], []
 
@@ -92,12 +92,11 @@ def watch_encoder(monkeypatch):
 
 @pytest.mark.parametrize("kind", POLICIES)
 def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, kind, monkeypatch):
-    from evaluate import evaluate
-    from finetune import finetune
-    from train_bc import clone
-    from train_value import train_value
-
-    from rftf_torchrl.modules import load_policy
+    from rftf_torchrl import load_policy
+    from rftf_torchrl.recipes.evaluate import evaluate
+    from rftf_torchrl.recipes.finetune import finetune
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
 
     config = configure(
         *SETTINGS,
@@ -134,7 +133,7 @@ def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, kind, mo
 
 def test_cloning_reads_histories_and_moves_the_gripper(configure, demos, tmp_path):
     """The loss is the likelihood of the recorded chunk, which the gripper's logits enter."""
-    from train_bc import clone
+    from rftf_torchrl.recipes.train_bc import clone
 
     config = configure(
         *SETTINGS,
@@ -154,11 +153,10 @@ def test_cloning_reads_histories_and_moves_the_gripper(configure, demos, tmp_pat
 
 def test_adapters_in_named_layers(configure, demos, tmp_path):
     pytest.importorskip("peft")
-    from finetune import finetune
-    from policies import add_adapters
-    from train_bc import clone
-
-    from rftf_torchrl.modules import load_policy
+    from rftf_torchrl import load_policy
+    from rftf_torchrl.recipes.finetune import finetune
+    from rftf_torchrl.recipes.policies import add_adapters
+    from rftf_torchrl.recipes.train_bc import clone
 
     settings = [*SETTINGS, "env.horizon=2", "policy=seer", f"+{POLICIES['seer']}", demos]
     file = clone(configure(*settings, f"output={tmp_path}"))

@@ -8,10 +8,7 @@ pytest.importorskip("transformers")
 
 from _towers import saved
 
-from rftf_torchrl.configs import ConfigError
-from rftf_torchrl.data import load_demonstrations
-from rftf_torchrl.modules import TemporalValueModel
-from rftf_torchrl.modules.towers import ImageTower
+from rftf_torchrl import ConfigError, ImageTower, TemporalValueModel, load_demonstrations
 
 pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
 
@@ -21,8 +18,8 @@ PIXELS = [setting for setting in TINY if not setting.startswith("env.image_size"
 @pytest.fixture(scope="module")
 def cloned(configure, tmp_path_factory):
     """The configuration of a run from pixels with demonstrations and a cloned policy."""
-    from collect_demos import collect
-    from train_bc import clone
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_bc import clone
 
     config = configure(*PIXELS, "env.image_size=32", f"output={tmp_path_factory.mktemp('run')}")
     collect(config)
@@ -39,8 +36,8 @@ def cloned(configure, tmp_path_factory):
     ],
 )
 def test_from_a_folder_to_the_reward(cloned, configure, tmp_path, monkeypatch, name, overrides):
-    from finetune import finetune
-    from train_value import train_value
+    from rftf_torchrl.recipes.finetune import finetune
+    from rftf_torchrl.recipes.train_value import train_value
 
     model, folder = saved(name, tmp_path / "tower")
     config = configure(

@@ -19,9 +19,9 @@ pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
 @pytest.fixture(scope="module")
 def cloned(configure, tmp_path_factory):
     """The configuration of an output folder with demonstrations, policy and value model."""
-    from collect_demos import collect
-    from train_bc import clone
-    from train_value import train_value
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
 
     config = configure(*TINY, f"output={tmp_path_factory.mktemp('run')}")
     assert collect(config) > 0
@@ -55,7 +55,7 @@ def test_value_report_of_held_out_demonstrations(cloned):
     ids=" ".join,
 )
 def test_finetune_changes_the_policy(cloned, configure, tmp_path, overrides):
-    from finetune import finetune
+    from rftf_torchrl.recipes.finetune import finetune
 
     config = configure(
         *TINY,
@@ -73,10 +73,10 @@ def test_finetune_changes_the_policy(cloned, configure, tmp_path, overrides):
 
 
 def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
-    from finetune import add_advantages, make_learner, training_episodes
-    from policies import acting_policy
-    from simulators import episode_collector
-    from train_bc import policy_file
+    from rftf_torchrl.recipes.finetune import add_advantages, make_learner, training_episodes
+    from rftf_torchrl.recipes.policies import acting_policy
+    from rftf_torchrl.recipes.simulators import episode_collector
+    from rftf_torchrl.recipes.train_bc import policy_file
 
     parts = [f"policy.path={cloned.output}/bc/policy.safetensors"]
     parts += [f"value.path={cloned.output}/value/value.safetensors", f"output={tmp_path}"]
@@ -136,7 +136,7 @@ def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop):
 
 
 def test_an_earlier_runs_checkpoints_are_not_mixed_with_a_new_runs(cloned, tmp_path):
-    from finetune import finetune
+    from rftf_torchrl.recipes.finetune import finetune
 
     (tmp_path / "rftf" / "checkpoints").mkdir(parents=True)
     (tmp_path / "rftf" / "checkpoints" / "checkpoint-000000000001.torchrl").touch()
@@ -170,8 +170,8 @@ def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
 
 
 def test_what_is_not_cloned_is_left_to_the_value_model(cloned, configure, tmp_path):
-    from collect_demos import whole_demos
-    from train_bc import cloned_demos
+    from rftf_torchrl.recipes.collect_demos import whole_demos
+    from rftf_torchrl.recipes.train_bc import cloned_demos
 
     path = f"demos.path={cloned.output}/demos"
     config = configure(*TINY, path, "cloning.per_task=1", f"output={tmp_path}")
@@ -187,7 +187,7 @@ def test_what_is_not_cloned_is_left_to_the_value_model(cloned, configure, tmp_pa
 
 
 def test_failures_as_negatives(cloned, configure, tmp_path):
-    from train_value import train_value
+    from rftf_torchrl.recipes.train_value import train_value
 
     config = configure(
         *TINY,
@@ -202,7 +202,7 @@ def test_failures_as_negatives(cloned, configure, tmp_path):
 
 
 def test_rollouts_of_the_cloned_policy(cloned, configure, tmp_path):
-    from train_value import train_value
+    from rftf_torchrl.recipes.train_value import train_value
 
     config = configure(
         *TINY,
@@ -234,7 +234,7 @@ def test_successful_rollouts_are_ordered_only_where_they_are_asked_for(
 ):
     import train_value as recipe
 
-    from rftf_torchrl.data import load_demonstrations
+    from rftf_torchrl import load_demonstrations
 
     demonstrations = load_demonstrations(f"{cloned.output}/demos")
 
@@ -258,7 +258,7 @@ def test_successful_rollouts_are_ordered_only_where_they_are_asked_for(
 
 
 def test_clips_of_rollouts_are_in_time_order_and_masked_where_the_rollout_is_short():
-    from train_value import rollout_clips
+    from rftf_torchrl.recipes.train_value import rollout_clips
 
     def rollout(length, success):
         time = torch.arange(length).unsqueeze(-1)
@@ -289,7 +289,7 @@ def test_clips_of_rollouts_are_in_time_order_and_masked_where_the_rollout_is_sho
 
 
 def test_evaluate(cloned):
-    from evaluate import evaluate
+    from rftf_torchrl.recipes.evaluate import evaluate
 
     results = evaluate(cloned)
     assert results["success"]["pooled"]["trials"] == 4
@@ -301,10 +301,10 @@ def test_evaluate(cloned):
 
 @pytest.mark.parametrize("policy", ["tokens", "arm_gripper"])
 def test_other_heads(configure, tmp_path, policy):
-    from collect_demos import collect
-    from finetune import finetune
-    from train_bc import clone
-    from train_value import train_value
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.finetune import finetune
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
 
     config = configure(*TINY, f"policy={policy}", f"output={tmp_path}")
     collect(config)
@@ -314,10 +314,10 @@ def test_other_heads(configure, tmp_path, policy):
 
 
 def test_some_of_the_tasks_are_tuned(configure, tmp_path):
-    from collect_demos import collect
-    from finetune import finetune, training_episodes
-    from train_bc import clone
-    from train_value import rollout_episodes, train_value
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.finetune import finetune, training_episodes
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import rollout_episodes, train_value
 
     config = configure(
         *TINY, "ppo.tasks=[window-close]", "value=ranking_rollouts", f"output={tmp_path}"
@@ -334,7 +334,7 @@ def test_some_of_the_tasks_are_tuned(configure, tmp_path):
 
 
 def test_missing_policy_says_what_to_run(configure, tmp_path):
-    from finetune import finetune
+    from rftf_torchrl.recipes.finetune import finetune
 
     with pytest.raises(FileNotFoundError, match=r"run train_bc\.py with the same output first"):
         finetune(configure(*TINY, f"output={tmp_path}"))
@@ -375,9 +375,10 @@ def test_quick_start_from_pixels_as_a_command(tmp_path):
 
 def test_a_frozen_tower_does_not_run_in_the_update(configure, tmp_path, monkeypatch):
     import finetune as recipe
-    from collect_demos import collect
     from frozen_policy import Tower
-    from train_bc import clone
+
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_bc import clone
 
     config = configure(
         *TINY, "reward=sparse", "policy.kind=frozen_policy:FrozenSpec", f"output={tmp_path}"

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from tiny import CALVIN, TINY
 
-from rftf_torchrl.data import load_demonstrations, write_synthetic_demonstrations
-from rftf_torchrl.data.calvin import CalvinDataset
-from rftf_torchrl.envs.calvin import (
+from rftf_torchrl import (
+    CalvinDataset,
+    RecordedTask,
     StateBank,
     initial_scene,
     initial_states,
+    load_demonstrations,
     training_scene,
     training_sequences,
+    write_synthetic_demonstrations,
 )
-from rftf_torchrl.envs.calvin.expert import RecordedTask
 
 pytestmark = pytest.mark.recipe
 
@@ -67,7 +68,7 @@ def files_of(folder):
 
 def test_calvin_goes_on_after_ctrl_c(recording, run, tmp_path):
     """With what it would have recorded without, and the steps of both parts."""
-    from collect_demos import collect
+    from rftf_torchrl.recipes.collect_demos import collect
 
     training = Path(run.output, "calvin", "training")
     chains = [BOTH, BOTH[:1], BOTH]
@@ -88,8 +89,8 @@ def test_calvin_goes_on_after_ctrl_c(recording, run, tmp_path):
 
 def test_calvin_goes_on_after_ctrl_c_within_a_chain(recording, run, monkeypatch):
     """The chain is walked again, and none of its tasks is there twice."""
-    import collect_calvin
-    from collect_demos import collect
+    from rftf_torchrl.recipes import collect_calvin
+    from rftf_torchrl.recipes.collect_demos import collect
 
     training = Path(run.output, "calvin", "training")
     write_task, written = collect_calvin.write_task, []
@@ -113,7 +114,7 @@ def test_calvin_goes_on_after_ctrl_c_within_a_chain(recording, run, monkeypatch)
 
 
 def test_a_recording_does_not_go_on_with_other_settings(recording, run):
-    from collect_demos import collect
+    from rftf_torchrl.recipes.collect_demos import collect
 
     training = Path(run.output, "calvin", "training")
     recording(BOTH, KeyboardInterrupt)
@@ -131,7 +132,7 @@ def test_a_recording_does_not_go_on_with_other_settings(recording, run):
 
 
 def test_calvin_may_be_used_as_it_is(recording, run):
-    from collect_demos import collect
+    from rftf_torchrl.recipes.collect_demos import collect
 
     training = Path(run.output, "calvin", "training")
     recording(BOTH[:1], KeyboardInterrupt)
@@ -147,7 +148,7 @@ def test_calvin_may_be_used_as_it_is(recording, run):
 
 def test_chains_that_lack_a_task_are_no_recording(recording, run):
     """The error says what to do, and the next run does not go on as if it were done."""
-    from collect_demos import collect
+    from rftf_torchrl.recipes.collect_demos import collect
 
     training = Path(run.output, "calvin", "training")
     recording(BOTH[:1], BOTH[:1])
@@ -167,8 +168,8 @@ def test_chains_that_lack_a_task_are_no_recording(recording, run):
 
 def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatch):
     """A chain can come by one: that task is left out rather than the whole recording refused."""
-    import collect_calvin
-    from collect_demos import collect
+    from rftf_torchrl.recipes import collect_calvin
+    from rftf_torchrl.recipes.collect_demos import collect
 
     def record_chains(jobs, *, workers):
         for number, _ in enumerate(jobs):
@@ -187,7 +188,7 @@ def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatc
 
 @pytest.mark.parametrize(("scenes", "expected"), [("null", "DDDDDD"), ("ABC", "AABBCC")])
 def test_chains_are_spread_over_the_scenes(configure, scenes, expected):
-    from collect_calvin import chains_to_record
+    from rftf_torchrl.recipes.collect_calvin import chains_to_record
 
     settings = [f"demos.scenes={scenes}", "demos.chains=6", "demos.held_out_chains=3", "output=x"]
     config = configure(*CALVIN, *settings, name="calvin")
@@ -198,7 +199,7 @@ def test_chains_are_spread_over_the_scenes(configure, scenes, expected):
 
 @pytest.mark.metaworld
 def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
-    import collect_demos
+    from rftf_torchrl.recipes import collect_demos
 
     config = configure(*TINY, f"output={tmp_path}")
     record_episode, seen = collect_demos.record_episode, []

@@ -11,8 +11,8 @@ pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
 @pytest.fixture(scope="module")
 def cloned(configure, tmp_path_factory):
     """A cloned policy's file."""
-    from collect_demos import collect
-    from train_bc import clone
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_bc import clone
 
     config = configure(*TINY, f"output={tmp_path_factory.mktemp('start')}")
     collect(config)
@@ -22,7 +22,7 @@ def cloned(configure, tmp_path_factory):
 @pytest.fixture
 def run(cloned, configure, tmp_path):
     """A function from overrides to the result of fine-tuning and the weights before and after."""
-    from finetune import finetune
+    from rftf_torchrl.recipes.finetune import finetune
 
     def ran(*overrides):
         settings = [*TINY, *overrides, f"output={tmp_path}", f"policy.path={cloned}"]
@@ -66,7 +66,7 @@ def test_a_budget_of_simulator_steps_ends_the_run(run):
 
 
 def test_groups_share_their_initial_state(configure):
-    from finetune import training_episodes
+    from rftf_torchrl.recipes.finetune import training_episodes
 
     settings = [*TINY, "reward=sparse", "critic=group", "ppo.episodes_per_task=4", "output=x"]
     grouped = training_episodes(configure(*settings, "ppo.group_size=2"), 0)

@@ -22,7 +22,7 @@ def study(tmp_path):
 
 
 def test_means_over_seeds_with_their_range(study, capsys):
-    from study_training import main
+    from rftf_torchrl.recipes.study_training import main
 
     spans = ["--iterations", "1", "2-3", "last2"]
     main([str(study), "loss_critic", "--divide", "keep=2", *spans, "--out", str(study / "out")])
@@ -38,7 +38,7 @@ def test_means_over_seeds_with_their_range(study, capsys):
 
 
 def test_the_parts_end_with_the_shortest_run(study, capsys):
-    from study_training import main
+    from rftf_torchrl.recipes.study_training import main
 
     main([str(study), "loss_critic", "--methods", "sparse"])
     assert "| method | seeds | 1 | 2 | 3 |" in capsys.readouterr().out
@@ -64,7 +64,7 @@ def test_the_parts_end_with_the_shortest_run(study, capsys):
     ],
 )
 def test_what_is_wrong_is_said(study, capsys, arguments, why):
-    from study_training import main
+    from rftf_torchrl.recipes.study_training import main
 
     with pytest.raises(SystemExit):
         main([str(study), *arguments])
@@ -72,7 +72,7 @@ def test_what_is_wrong_is_said(study, capsys, arguments, why):
 
 
 def test_a_folder_without_a_study(tmp_path, capsys):
-    from study_training import main
+    from rftf_torchrl.recipes.study_training import main
 
     with pytest.raises(SystemExit):
         main([str(tmp_path), "loss_critic"])

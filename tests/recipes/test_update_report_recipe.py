@@ -12,9 +12,9 @@ pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
 
 @pytest.fixture(scope="module")
 def cloned(configure, tmp_path_factory):
-    from collect_demos import collect
-    from train_bc import clone
-    from train_value import train_value
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
 
     config = configure(*TINY, "env.horizon=20", f"output={tmp_path_factory.mktemp('run')}")
     collect(config)
@@ -24,7 +24,7 @@ def cloned(configure, tmp_path_factory):
 
 
 def test_both_arms_on_the_same_episodes(cloned):
-    from update_report import report_update
+    from rftf_torchrl.recipes.update_report import report_update
 
     report = report_update(cloned)
     assert json.loads(Path(cloned.output, "update_report.json").read_text()) == report
@@ -42,7 +42,7 @@ def test_both_arms_on_the_same_episodes(cloned):
 
 
 def test_plain_ppo_alone_is_the_same_as_beside_another_arm(cloned, configure):
-    from update_report import report_update
+    from rftf_torchrl.recipes.update_report import report_update
 
     both = report_update(cloned)
     plain = configure(*TINY, "env.horizon=20", "reward=sparse", f"output={cloned.output}")
@@ -53,14 +53,14 @@ def test_plain_ppo_alone_is_the_same_as_beside_another_arm(cloned, configure):
 
 @pytest.mark.parametrize("critic", ["none", "temporal"])
 def test_arms_without_a_critic_network(cloned, critic):
-    from update_report import report_update
+    from rftf_torchrl.recipes.update_report import report_update
 
     report = report_update(replace(cloned, critic=critic))
     assert report["arms"].keys() == {"sparse", "rftf"}
 
 
 def test_a_step_of_zero_gains_nothing(cloned):
-    from update_report import report_update
+    from rftf_torchrl.recipes.update_report import report_update
 
     still = replace(cloned, ppo=replace(cloned.ppo, learning_rate=0.0))
     for arm in report_update(still)["arms"].values():

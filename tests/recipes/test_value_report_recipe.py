@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from tiny import TINY
 
-from rftf_torchrl.data import load_demonstrations
+from rftf_torchrl import load_demonstrations
 
 pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
 
 
 def prepared(config):
-    from collect_demos import collect
-    from train_bc import clone
-    from train_value import train_value
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
 
     collect(config)
     clone(config)
@@ -30,7 +30,7 @@ def cloned(configure, tmp_path_factory):
 
 
 def test_value_report(cloned):
-    from value_report import report_value
+    from rftf_torchrl.recipes.value_report import report_value
 
     report = report_value(cloned)
     folder = Path(cloned.output, "value_report")
@@ -49,7 +49,7 @@ def test_value_report(cloned):
 
 
 def test_value_report_from_pixels(configure, tmp_path):
-    from value_report import report_value
+    from rftf_torchrl.recipes.value_report import report_value
 
     overrides = ["env.image_size=16", "value.calibration=none", f"output={tmp_path}"]
     report_value(prepared(configure(*TINY, *overrides)))
@@ -59,7 +59,7 @@ def test_value_report_from_pixels(configure, tmp_path):
 
 
 def test_value_report_needs_held_out_demonstrations(cloned, tmp_path):
-    from value_report import held_out
+    from rftf_torchrl.recipes.value_report import held_out
 
     demonstrations = load_demonstrations(f"{cloned.output}/demos")
     expected = (

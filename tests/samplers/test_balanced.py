@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 from torchrl.data import SamplerWithoutReplacement
 
-from rftf_torchrl.samplers import BalancedTrajectorySampler
+from rftf_torchrl import BalancedTrajectorySampler
 
 
 @fast

@@ -8,7 +8,7 @@ import torch
 from _outcome_buffers import buffer_of, decisions_of
 from torchrl.data import LazyTensorStorage, ListStorage, TensorDictReplayBuffer
 
-from rftf_torchrl.samplers import BalancedTrajectorySampler
+from rftf_torchrl import BalancedTrajectorySampler
 
 
 def _sampler(**options):
@@ -36,7 +36,7 @@ def test_one_outcome_falls_back_to_uniform_sampling_and_warns_once(outcome):
 GOOD = decisions_of([(True, 0, 2), (False, 0, 2)])
 MISSING = (
     "{key} is not in the storage, which has {available}. Write it to every decision before "
-    "extending the buffer (rftf_torchrl.transforms.label_outcomes writes the outcome, once the "
+    "extending the buffer (rftf_torchrl.label_outcomes writes the outcome, once the "
     "trajectories are complete), or name another key with {argument}=."
 )
 BROKEN = [

@@ -5,7 +5,7 @@ import pickle
 import pytest
 from _outcome_buffers import MIXED, buffer_of, decisions_of
 
-from rftf_torchrl.samplers import BalancedTrajectorySampler
+from rftf_torchrl import BalancedTrajectorySampler
 
 
 @pytest.mark.parametrize("consumed", [0, 2, 5, 9])

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
 
-from rftf_torchrl.samplers import BalancedTrajectorySampler
+from rftf_torchrl import BalancedTrajectorySampler
 
 
 @fast

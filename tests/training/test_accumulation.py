@@ -9,9 +9,7 @@ from torch import nn
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 
-from rftf_torchrl import keys
-from rftf_torchrl.objectives import RFTFPPOLoss
-from rftf_torchrl.training import accumulate_gradients
+from rftf_torchrl import RFTFPPOLoss, accumulate_gradients, keys
 
 
 def built(**options):

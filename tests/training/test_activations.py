@@ -6,8 +6,7 @@ import torch
 from _blocks_policy import critic, decisions, gradients, moved, policy, total
 from torch import nn
 
-from rftf_torchrl.objectives import RFTFPPOLoss
-from rftf_torchrl.training import checkpoint_activations
+from rftf_torchrl import RFTFPPOLoss, checkpoint_activations
 
 
 def counted(module):

@@ -7,10 +7,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
 
-from rftf_torchrl import keys
-from rftf_torchrl.modules import ChunkVelocity, FlowNoise, flow_actor
-from rftf_torchrl.objectives import RFTFPPOLoss
-from rftf_torchrl.training import autocast
+from rftf_torchrl import ChunkVelocity, FlowNoise, RFTFPPOLoss, autocast, flow_actor, keys
 
 RATIO_BOUND = 1e-6
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchrl.checkpoint import CheckpointError
 
-from rftf_torchrl.training import RunCheckpoints
+from rftf_torchrl import RunCheckpoints
 from rftf_torchrl.training.checkpoint import _RNGState
 
 
@@ -196,7 +196,7 @@ def test_steps_must_increase(tmp_path, step):
 KILLED = """
 import os, signal, sys, zipfile
 from torch import nn
-from rftf_torchrl.training import RunCheckpoints
+from rftf_torchrl import RunCheckpoints
 checkpoints = RunCheckpoints(sys.argv[1], model=nn.Linear(2, 2))
 checkpoints.save(1)
 zipfile.ZipFile.write = lambda *args: os.kill(os.getpid(), signal.SIGKILL)

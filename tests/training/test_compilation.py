@@ -4,8 +4,7 @@ import pytest
 import torch
 from _blocks_policy import critic, decisions, gradients, policy, total
 
-from rftf_torchrl.objectives import RFTFPPOLoss
-from rftf_torchrl.training import compile_module
+from rftf_torchrl import RFTFPPOLoss, compile_module
 
 
 @pytest.fixture(autouse=True)

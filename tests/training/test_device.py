@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from rftf_torchrl.training import autocast, resolve_device
+from rftf_torchrl import autocast, resolve_device
 
 
 def cuda(monkeypatch, count, bf16=True):

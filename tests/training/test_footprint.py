@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from rftf_torchrl.training import PartFootprint, footprint
+from rftf_torchrl import PartFootprint, footprint
 
 
 def test_parameters_gradients_and_optimizer_state_by_part():

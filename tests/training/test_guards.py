@@ -6,7 +6,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from rftf_torchrl.training import clip_and_check_gradients, stop_on_non_finite_loss
+from rftf_torchrl import clip_and_check_gradients, stop_on_non_finite_loss
 
 NAN, INF = float("nan"), float("inf")
 ADVICE = (

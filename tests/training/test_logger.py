@@ -5,7 +5,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rftf_torchrl.training import make_logger
+from rftf_torchrl import make_logger
 
 CONFIG = {"seed": 3, "model": {"width": 8}}
 

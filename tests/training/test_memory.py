@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from rftf_torchrl.training import PeakMemory
+from rftf_torchrl import PeakMemory
 
 HOLD = "block = bytearray(150 * 2**20)\nprint('ready', flush=True)\ninput()"
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rftf_torchrl.training import MetricsFile
+from rftf_torchrl import MetricsFile
 
 
 def table(path):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rftf_torchrl.training import prepare_output, write_json_atomic
+from rftf_torchrl import prepare_output, write_json_atomic
 
 
 def test_folder_is_made_and_left_empty(tmp_path):

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from rftf_torchrl.training import PhaseClock, progress_bar
+from rftf_torchrl import PhaseClock, progress_bar
 
 
 def test_bar_goes_through_an_iterable(capsys):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from rftf_torchrl.training import derive_seed, seed_everything
+from rftf_torchrl import derive_seed, seed_everything
 
 
 def test_seeds_never_change():

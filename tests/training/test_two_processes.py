@@ -10,7 +10,7 @@ import pytest
 import torch
 from _two_steps import WAYS, two_steps
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 HAS_PEFT = importlib.util.find_spec("peft") is not None
 
 
@@ -21,7 +21,7 @@ def found(tmp_path_factory):
     ways = [way for way in WAYS if way != "lora" or HAS_PEFT]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, str(HERE / "_two_steps.py"), str(folder)],
+        [*command, str(HELPERS / "_two_steps.py"), str(folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "WAYS": ",".join(ways)},
         capture_output=True,
         text=True,

@@ -15,8 +15,7 @@ from tensordict.nn import (
 from torch import nn
 from torch.distributions import Independent, Normal
 
-from rftf_torchrl.modules.distributions import ChunkNormal
-from rftf_torchrl.transforms import mark_executed
+from rftf_torchrl import ChunkNormal, mark_executed
 
 
 class Mean(nn.Module):

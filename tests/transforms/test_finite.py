@@ -12,7 +12,7 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import TransformedEnv, check_env_specs
 from torchrl.envs.transforms import Compose, Transform
 
-from rftf_torchrl.transforms import FiniteCheck, check_finite
+from rftf_torchrl import FiniteCheck, check_finite
 
 ADVICE = (
     "Stop here: one such element makes every parameter NaN within one optimizer step. Look at "

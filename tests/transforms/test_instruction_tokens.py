@@ -14,7 +14,7 @@ from tensordict import NonTensorData, NonTensorStack, TensorDict
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import EnvBase, ParallelEnv, SerialEnv, ToyVLAEnv, TransformedEnv, check_env_specs
 
-from rftf_torchrl.transforms import HashTokenizer, InstructionTokens
+from rftf_torchrl import HashTokenizer, InstructionTokens
 
 
 class WithTextKeys(InstructionTokens):

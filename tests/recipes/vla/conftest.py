@@ -6,7 +6,7 @@ from _vla_settings import LONG, VLA
 
 @pytest.fixture(scope="session")
 def demos(configure, tmp_path_factory):
-    from collect_demos import collect
+    from rftf_torchrl.recipes.collect_demos import collect
 
     config = configure(*VLA, LONG, f"output={tmp_path_factory.mktemp('demos')}")
     assert collect(config) > 0

@@ -22,12 +22,11 @@ def test_adapters_and_pieces_of_minibatches(configure, demos, tmp_path, monkeypa
     holds an ordinary policy that equals the adapted one."""
     pytest.importorskip("peft")
     import finetune as recipe
-    from policies import vision_language_model
-    from train_bc import clone
-    from train_value import train_value
 
-    from rftf_torchrl.modules import adapter_state_dict, load_policy, merge_lora
-    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+    from rftf_torchrl import adapter_state_dict, load_policy, merge_lora, save_tiny_vlm
+    from rftf_torchrl.recipes.policies import vision_language_model
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
 
     config = configure(
         *VLA,
@@ -78,12 +77,9 @@ def test_adapters_and_pieces_of_minibatches(configure, demos, tmp_path, monkeypa
 
 def test_merged_adapters_act_as_the_adapted_policy(configure, tmp_path):
     pytest.importorskip("peft")
-    from policies import add_adapters, fit_in_memory, new_policy
-    from simulators import episode_collector
-
-    from rftf_torchrl.envs import Episode
-    from rftf_torchrl.modules import load_policy, merge_lora, save_policy
-    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+    from rftf_torchrl import Episode, load_policy, merge_lora, save_policy, save_tiny_vlm
+    from rftf_torchrl.recipes.policies import add_adapters, fit_in_memory, new_policy
+    from rftf_torchrl.recipes.simulators import episode_collector
 
     config = configure(
         *VLA,
@@ -114,7 +110,7 @@ def test_merged_adapters_act_as_the_adapted_policy(configure, tmp_path):
 
 
 def test_another_policy_than_the_settings_say(configure, tmp_path):
-    import policies
+    from rftf_torchrl.recipes import policies
 
     config = configure(*TINY, "policy=smolvlm", "env.image_size=32", f"output={tmp_path}")
     small = replace(config, policy=replace(config.policy, kind="small"))

@@ -21,11 +21,11 @@ def test_the_vision_tower_runs_once_a_decision(
     configure, demos, tmp_path, case, monkeypatch, caplog
 ):
     import finetune as recipe
-    from policies import vision_language_model
-    from train_bc import clone
 
-    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
-    from rftf_torchrl.modules.transformers_vla.backbone import tower_of
+    from rftf_torchrl import save_tiny_vlm
+    from rftf_torchrl.policies.transformers_vla.backbone import tower_of
+    from rftf_torchrl.recipes.policies import vision_language_model
+    from rftf_torchrl.recipes.train_bc import clone
 
     overrides, names = REUSED[case]
     if case == "adapters":
@@ -82,8 +82,9 @@ def test_the_vision_tower_runs_once_a_decision(
 
 def test_pieces_give_the_numbers_of_the_minibatch(configure, demos, tmp_path):
     import finetune as recipe
-    from train_bc import clone
-    from train_value import train_value
+
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
 
     config = configure(*VLA, demos, "critic=learned", f"output={tmp_path / 'run'}")
     file = clone(config)
@@ -111,9 +112,8 @@ def test_pieces_give_the_numbers_of_the_minibatch(configure, demos, tmp_path):
 
 
 def test_what_is_compiled_is_what_every_forward_calls(configure, tmp_path, monkeypatch):
-    import policies
-
-    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+    from rftf_torchrl import save_tiny_vlm
+    from rftf_torchrl.recipes import policies
 
     config = configure(
         *VLA,

@@ -18,12 +18,11 @@ pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
 @pytest.mark.parametrize("family", CASES)
 def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, family, monkeypatch):
     import finetune as recipe
-    from evaluate import evaluate
-    from train_bc import clone
-    from train_value import train_value
 
-    from rftf_torchrl.modules import load_policy
-    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+    from rftf_torchrl import load_policy, save_tiny_vlm
+    from rftf_torchrl.recipes.evaluate import evaluate
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
 
     folder = save_tiny_vlm(tmp_path / "model", family)
     config = configure(
@@ -55,11 +54,9 @@ def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, family, 
 def test_workers_collect_tensors_alone(configure, demos, tmp_path):
     """Two processes get pickled environments with the processor; what comes back holds no string,
     and the policy's inputs once."""
-    from simulators import episode_collector
-    from train_bc import new_policy
-
-    from rftf_torchrl.envs import Episode
-    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+    from rftf_torchrl import Episode, save_tiny_vlm
+    from rftf_torchrl.recipes.simulators import episode_collector
+    from rftf_torchrl.recipes.train_bc import new_policy
 
     folder = save_tiny_vlm(tmp_path / "model", "qwen2_5_vl")
     config = configure(
@@ -92,10 +89,8 @@ def test_workers_collect_tensors_alone(configure, demos, tmp_path):
 
 
 def test_the_gripper_camera_is_a_second_picture(configure, tmp_path):
-    import policies
-
-    from rftf_torchrl import keys
-    from rftf_torchrl.modules.transformers_vla import save_tiny_vlm
+    from rftf_torchrl import keys, save_tiny_vlm
+    from rftf_torchrl.recipes import policies
 
     folder = save_tiny_vlm(tmp_path / "model", "smolvlm")
     settings = ["env=calvin", "policy=smolvlm", "policy.bins=16", f"policy.pretrained={folder}"]
@@ -108,12 +103,11 @@ def test_the_gripper_camera_is_a_second_picture(configure, tmp_path):
 
 def test_a_small_flow_policy(configure, tmp_path):
     """Cloned by flow matching, whose loss falls; fine-tuned along its stored paths."""
-    from collect_demos import collect
-    from finetune import finetune, read_metrics
-    from train_bc import clone
-    from train_value import train_value
-
-    from rftf_torchrl.modules import FlowActor, load_policy
+    from rftf_torchrl import FlowActor, load_policy
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.finetune import finetune, read_metrics
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
 
     config = configure(*TINY, "policy=flow", "cloning.steps=60", f"output={tmp_path}")
     collect(config)

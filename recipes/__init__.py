@@ -1,0 +1,1 @@
+"""The recipes: one file a command, each with its loop in sight."""

@@ -1,0 +1,1 @@
+"""CALVIN: simulator, data, scripted expert and the benchmark of chains."""

@@ -1,0 +1,1 @@
+"""CALVIN's benchmark: chains of five tasks."""

@@ -1,0 +1,200 @@
+"""CALVIN's benchmark: chains of five tasks, played until the first that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tensordict.nn import TensorDictModuleBase
+from torchrl.envs.transforms import Transform
+
+from rftf_torchrl.calvin.chains.factories import ControllerStageFactory, PolicyStageFactory
+from rftf_torchrl.calvin.chains.protocol import (
+    OFFICIAL_STEPS,
+    chains_digest,
+    protocol_label,
+    versions,
+)
+from rftf_torchrl.calvin.chains.report import ChainReport
+from rftf_torchrl.calvin.chains.results import ChainFile, ChainResult
+from rftf_torchrl.calvin.chains.workers import play_chains
+from rftf_torchrl.calvin.env import CalvinEnv
+from rftf_torchrl.calvin.install import require_calvin_env
+from rftf_torchrl.calvin.sequences import Chain, benchmark_sequences
+from rftf_torchrl.calvin.settings import Scene, check_scene
+from rftf_torchrl.calvin.simulator import CalvinSimulator
+from rftf_torchrl.calvin.tasks import get_task
+from rftf_torchrl.envs.shared_weights import share_weights
+
+
+def evaluate_chains(
+    policy: TensorDictModuleBase | None = None,
+    *,
+    controller: Callable[[], Any] | None = None,
+    chains: int | Sequence[Chain] = 1000,
+    steps_per_subtask: int = OFFICIAL_STEPS,
+    scene: Scene = "D",
+    image_size: int | None = 64,
+    wrist_size: int | None = None,
+    depth: bool = False,
+    chunk_size: int | None = None,
+    sentences: Mapping[str, Sequence[str]] | None = None,
+    make_env: Callable[[], Any] | None = None,
+    transform: Transform | None = None,
+    deterministic: bool = True,
+    seed: int = 0,
+    workers: int = 2,
+    timeout: float = 120.0,
+    max_restarts: int = 10,
+    resume_path: str | Path | None = None,
+    on_chain: Callable[[ChainResult | None], None] | None = None,
+) -> ChainReport:
+    """Play CALVIN's chains of five tasks and report success in a row and the average length.
+
+    One reset per chain and none between its tasks. Each task starts with a policy that was reset
+    and with the oracle's start taken anew, has ``steps_per_subtask`` control steps, and is done
+    when the oracle first says so, also in the middle of a chunk. The first failure ends the chain.
+    The results do not depend on the number of workers: each chain has its own noise. A chain whose
+    simulator dies is played once more by a new worker; if that one dies too, the chain is reported
+    as crashed and counts neither as done nor as failed.
+
+    Source: Mees et al., "CALVIN", arXiv 2112.03227; ``evaluate_policy.py`` of its code.
+
+    Args:
+        policy: TensorDict policy on any device; workers hold a CPU copy, and without workers it
+            acts where it is. If it has a method
+            ``reset()``, that is called at the start of each task.
+        controller: instead of a policy, builds an object with ``start(task, simulator)`` and
+            ``action(simulator)``, e.g. ``CalvinExpert``; called for each chain.
+        chains: how many of the benchmark's thousand, from its first on, or a list of chains.
+        steps_per_subtask: control steps for each task; the benchmark grants 360.
+        scene: the benchmark is scene ``"D"``; the other scenes get fresh initial scenes.
+        image_size: see :class:`~rftf_torchrl.CalvinEnv`.
+        wrist_size: see :class:`~rftf_torchrl.CalvinEnv`.
+        depth: see :class:`~rftf_torchrl.CalvinEnv`.
+        chunk_size: see :class:`~rftf_torchrl.CalvinEnv`.
+        sentences: sentences by task, the first of which is spoken. The benchmark's are those of
+            ``load_sentences(calvin_root, "validation")``; by default it is our own.
+        make_env: builds the environment (for a controller the simulator) instead of what the
+            arguments above say; picklable.
+        transform: the policy's ``observation_transform()``, where it has one. An environment of
+            ``make_env`` then has to write ``"language_instruction"``.
+        deterministic: mean actions instead of samples.
+        seed: of the policy's noise, 0 or more.
+        workers: number of processes; 0 plays in this one.
+        timeout: seconds without a sign of life after which a worker counts as hung.
+        max_restarts: how many dead or hung workers to replace before giving up.
+        resume_path: a file to which finished chains are added. If it exists, the chains in it are
+            not played again; it must be of the same evaluation.
+        on_chain: called with each result as it comes, ``None`` for a crash, e.g. for a progress
+            bar; not with those of the file.
+
+    Returns:
+        The report; it says whether this was the official protocol.
+
+    Raises:
+        ValueError: for both or neither of policy and controller, no chain, an unknown task or
+            scene, a task without a sentence, a number that is too small, a file of another
+            evaluation, or a policy whose action has other sizes than the environment's.
+        TooManyCrashesError: when workers keep dying.
+        RuntimeError: when a worker met a programming error.
+        CalvinNotInstalledError: when calvin_env is missing and ``make_env`` is not given.
+    """
+    check_scene(scene)
+    if policy is not None and controller is not None:
+        raise ValueError("got a policy and a controller; give one of them")
+    for name, value, least in (
+        ("steps_per_subtask", steps_per_subtask, 1),
+        ("seed", seed, 0),
+        ("workers", workers, 0),
+        ("max_restarts", max_restarts, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be {least} or more, got {value}")
+    if timeout <= 0:
+        raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
+    chosen = benchmark_sequences(chains) if isinstance(chains, int) else list(chains)
+    _check(chosen, sentences)
+    if make_env is None:
+        require_calvin_env()
+    factory: PolicyStageFactory | ControllerStageFactory
+    if policy is not None:
+        own = partial(
+            CalvinEnv,
+            scene=scene,
+            image_size=image_size,
+            wrist_size=wrist_size,
+            depth=depth,
+            chunk_size=chunk_size,
+            horizon=-(-steps_per_subtask // (chunk_size or 1)),
+            write_text=transform is not None,
+        )
+        copy = deepcopy(policy).eval().requires_grad_(False)
+        if workers:
+            copy = share_weights(copy.to("cpu"))
+        factory = PolicyStageFactory(
+            make_env or own, copy, steps_per_subtask, deterministic, sentences, transform
+        )
+    elif controller is not None:
+        simulator = make_env or partial(CalvinSimulator, scene)
+        factory = ControllerStageFactory(simulator, controller, steps_per_subtask)
+    else:
+        raise ValueError("got neither a policy nor a controller; give one of them")
+    settings = {
+        "steps_per_subtask": steps_per_subtask,
+        "scene": scene,
+        "chains": len(chosen),
+        "chains_digest": chains_digest(chosen),
+        "seed": seed,
+        **factory.settings,
+    }
+    found = versions()
+    file = None if resume_path is None else ChainFile(resume_path, {**settings, **found})
+    results = {} if file is None else dict(file.results)
+    left = {index: chain for index, chain in enumerate(chosen) if index not in results}
+    crashed = []
+    playing = play_chains(
+        factory,
+        left,
+        scene,
+        seed,
+        workers=workers,
+        timeout=timeout,
+        max_restarts=max_restarts,
+    )
+    with closing(playing):
+        for index, result in playing:
+            if result is None:
+                crashed.append(index)
+            else:
+                results[index] = result
+                if file is not None:
+                    file.add(result)
+            if on_chain is not None:
+                on_chain(result)
+    label = protocol_label(
+        steps=steps_per_subtask,
+        chains=chosen,
+        crashed=len(crashed),
+        scene=scene,
+        sentences=settings.get("sentences"),
+        privileged=factory.privileged,
+    )
+    in_order = tuple(results[index] for index in sorted(results))
+    return ChainReport(in_order, tuple(sorted(crashed)), label, settings, found)
+
+
+def _check(chains: Sequence[Chain], sentences: Mapping[str, Sequence[str]] | None) -> None:
+    if not chains:
+        raise ValueError("there is no chain to evaluate; give at least one")
+    for index, chain in enumerate(chains):
+        if not chain.tasks:
+            raise ValueError(f"chain {index} has no task; expected at least one")
+        for task in chain.tasks:
+            get_task(task)
+            if sentences is not None and not sentences.get(task):
+                raise ValueError(f"sentences has none for the task {task!r} of chain {index}")

@@ -1,0 +1,201 @@
+"""Play one chain of tasks: by a policy in an environment, or by a controller in a simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torchrl.envs import TransformedEnv
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from rftf_torchrl import keys
+from rftf_torchrl.calvin.chains.results import ChainResult
+from rftf_torchrl.calvin.scenes import initial_scene, training_scene
+from rftf_torchrl.calvin.sequences import Chain
+from rftf_torchrl.calvin.settings import Scene
+from rftf_torchrl.calvin.simulator import SimulatorCrashedError
+from rftf_torchrl.envs.action_sizes import check_action_sizes
+from rftf_torchrl.nets.evaluate_states import policy_device
+
+
+class ChainStage(Protocol):
+    """Where chains are played, one after another."""
+
+    def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
+        """Puts the simulator into the initial state of a chain."""
+        ...
+
+    def do(self, task: str, alive: Callable[[], None]) -> tuple[bool, int]:
+        """Tries a task from where the simulator is: whether it was done, and its control steps."""
+        ...
+
+    def close(self) -> None:
+        """Frees the simulator."""
+        ...
+
+
+class PolicyStage:
+    """A policy in a :class:`~rftf_torchrl.CalvinEnv`.
+
+    A chunk is cut at its first success. Steps of a chunk beyond the limit never count.
+
+    Args:
+        env: the environment.
+        policy: TensorDict policy on any device; called on batches of one. If it has a method
+            ``reset()``, that is called at the start of each subtask; nothing else outlives one:
+            to an environment's transforms a subtask is an episode.
+        limit: control steps for each task.
+        deterministic: mean actions instead of samples.
+        sentences: sentences by task, the first of which is spoken; ``None`` for the environment's.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        policy: TensorDictModuleBase,
+        limit: int,
+        deterministic: bool,
+        sentences: Mapping[str, Sequence[str]] | None,
+    ) -> None:
+        self._env = env
+        self._policy = policy
+        self._limit = limit
+        self._mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
+        self._sentences = sentences
+        self._observed = [*env.observation_spec.keys(True, True), *env.done_keys]
+        self._device = policy_device(policy)
+        self._fits = False
+        self._read = [key for key in policy.in_keys if key in self._observed]
+
+    def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
+        """See :class:`ChainStage`."""
+        self._env.simulator.reset(robot_obs, scene_obs)
+
+    def do(self, task: str, alive: Callable[[], None]) -> tuple[bool, int]:
+        """See :class:`ChainStage`."""
+        forget = getattr(self._policy, "reset", None)
+        if forget is not None:
+            forget()
+        sentence = None if self._sentences is None else self._sentences[task][0]
+        current = _begin_subtask(self._env, task, sentence)
+        steps = 0
+        while steps < self._limit:
+            alive()
+            with torch.inference_mode(), set_exploration_type(self._mode):
+                decision = self._policy(current.select(*self._read).unsqueeze(0).to(self._device))
+            decision = decision.select(*self._policy.out_keys).squeeze(0).to("cpu")
+            if not self._fits:
+                check_action_sizes(decision, self._env, task)
+                self._fits = True
+            after = self._env.step(current.select(*self._observed).update(decision))["next"]
+            if after[keys.CRASHED].item():
+                raise SimulatorCrashedError(f"the simulator crashed in task {task!r}")
+            steps += int(after["executed"].sum())
+            if after[keys.SUCCESS].item():
+                return steps <= self._limit, min(steps, self._limit)
+            if after["done"].item() and steps < self._limit:
+                raise ValueError(
+                    f"the environment ended task {task!r} after {steps} control steps, and the "
+                    f"evaluation grants {self._limit}: give it a larger horizon"
+                )
+            current = after
+        return False, self._limit
+
+    def close(self) -> None:
+        """See :class:`ChainStage`."""
+        self._env.close()
+
+
+def _begin_subtask(env: Any, task: str, sentence: str | None) -> TensorDictBase:
+    """What a policy sees first; transforms take it for the start of an episode.
+
+    A transformed environment hands ``continue_chain`` on to the one inside, whose observation has
+    seen no transform.
+    """
+    if not isinstance(env, TransformedEnv):
+        return env.continue_chain(task, sentence)
+    started = _begin_subtask(env.base_env, task, sentence)
+    return env.transform._reset(started.empty(), started)
+
+
+class ControllerStage:
+    """A controller, such as the scripted expert, in a bare simulator.
+
+    Args:
+        simulator: a :class:`~rftf_torchrl.CalvinSimulator`.
+        make_controller: builds one with ``start(task, simulator)`` and ``action(simulator)``,
+            anew for each chain.
+        limit: control steps for each task.
+    """
+
+    def __init__(self, simulator: Any, make_controller: Callable[[], Any], limit: int) -> None:
+        self._simulator = simulator
+        self._make_controller = make_controller
+        self._limit = limit
+
+    def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
+        """See :class:`ChainStage`."""
+        self._simulator.reset(robot_obs, scene_obs)
+        self._controller = self._make_controller()
+
+    def do(self, task: str, alive: Callable[[], None]) -> tuple[bool, int]:
+        """See :class:`ChainStage`."""
+        simulator = self._simulator
+        start_info = simulator.info
+        self._controller.start(task, simulator)
+        for step in range(1, self._limit + 1):
+            alive()
+            simulator.step(self._controller.action(simulator))
+            if simulator.achieved(start_info, {task}):
+                return True, step
+        return False, self._limit
+
+    def close(self) -> None:
+        """See :class:`ChainStage`."""
+        self._simulator.close()
+
+
+def play_chain(
+    stage: ChainStage,
+    index: int,
+    chain: Chain,
+    *,
+    scene: Scene = "D",
+    seed: int = 0,
+    alive: Callable[[], None] = lambda: None,
+) -> ChainResult:
+    """Play a chain as the benchmark does: one reset, then tasks until the first that fails.
+
+    Source: Mees et al., "CALVIN", arXiv 2112.03227; ``evaluate_policy.py`` of its code.
+
+    Args:
+        stage: where.
+        index: the chain's place in the list.
+        chain: the chain.
+        scene: the benchmark's initial scene in ``"D"``, a fresh one in the others.
+        seed: of the policy's noise, together with the index.
+        alive: called now and then.
+
+    Raises:
+        SimulatorCrashedError: when the simulator died.
+    """
+    noise = np.random.SeedSequence([seed, index]).generate_state(1)[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(noise))
+        if scene == "D":
+            stage.begin(*initial_scene(chain.initial_state))
+        else:
+            stage.begin(*training_scene(chain.initial_state, index, scene))
+        steps: list[int] = []
+        length = 0
+        for task in chain.tasks:
+            done, taken = stage.do(task, alive)
+            steps.append(taken)
+            if not done:
+                break
+            length += 1
+    return ChainResult(index, chain.tasks, tuple(steps), length)

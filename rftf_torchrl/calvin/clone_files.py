@@ -1,0 +1,58 @@
+"""Files of the user's clone of calvin_env, and what to type where one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
+
+from rftf_torchrl.calvin.install import CalvinNotInstalledError
+
+
+def require_file(root: Path, file: Path) -> None:
+    """Refuse to go on without a file of the clone.
+
+    Args:
+        root: the folder of the clone.
+        file: a path below it.
+
+    Raises:
+        CalvinNotInstalledError: where it is missing.
+
+    Example:
+        >>> try:
+        ...     require_file(Path("env"), Path("env/conf/scene/calvin_scene_A.yaml"))
+        ... except CalvinNotInstalledError as error:
+        ...     print(error)
+        calvin_env was found in env, but not its file 'conf/scene/calvin_scene_A.yaml'. Restore it:
+            git -C env checkout -- conf/scene/calvin_scene_A.yaml
+    """
+    if not file.is_file():
+        name = file.relative_to(root).as_posix()
+        raise CalvinNotInstalledError(
+            f"calvin_env was found in {root}, but not its file {name!r}. Restore it:\n"
+            f"    git -C {root} checkout -- {name}"
+        )
+
+
+def require_models(root: Path, models: Iterable[str]) -> None:
+    """Refuse to go on without a model or a mesh of it, which PyBullet would leave out silently.
+
+    Args:
+        root: the folder of the clone.
+        models: URDF files below its ``data``.
+
+    Raises:
+        CalvinNotInstalledError: naming the first file that is missing.
+        ValueError: where a model can't be read.
+    """
+    for model in models:
+        file = root / "data" / model
+        require_file(root, file)
+        try:
+            meshes = ElementTree.parse(file).iter("mesh")
+        except ElementTree.ParseError as error:
+            raise ValueError(f"{file} is damaged ({error}): restore calvin_env's own") from error
+        for name in sorted({mesh.attrib["filename"] for mesh in meshes}):
+            if "://" not in name:
+                require_file(root, Path(file.parent, name).resolve())

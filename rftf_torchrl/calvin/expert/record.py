@@ -1,0 +1,183 @@
+"""Record chains of tasks that the expert does, in as many processes as there are cores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+
+from rftf_torchrl.calvin.expert.expert import CalvinExpert
+from rftf_torchrl.calvin.expert.walk import walk_chain
+from rftf_torchrl.calvin.scenes import training_scene
+from rftf_torchrl.calvin.sequences import Chain
+from rftf_torchrl.calvin.settings import Scene
+from rftf_torchrl.calvin.simulator import CalvinSimulator
+
+
+@dataclass(frozen=True)
+class RecordedTask:
+    """A task that was done, T control steps long.
+
+    Attributes:
+        task: CALVIN's name.
+        depth: how many tasks of the chain came before.
+        scene: the scene's letter.
+        robot_obs: float64 [T + 1, 15], before each step and after the last.
+        scene_obs: float64 [T + 1, 24].
+        actions: float64 [T, 7], relative actions as the expert meant them, without its noise.
+        pictures: uint8 [T + 1, 3, size, size] of the static camera, or ``None``.
+        wrist_pictures: uint8 [T + 1, 3, size, size] of the gripper camera, or ``None``.
+    """
+
+    task: str
+    depth: int
+    scene: Scene
+    robot_obs: np.ndarray
+    scene_obs: np.ndarray
+    actions: np.ndarray
+    pictures: np.ndarray | None = None
+    wrist_pictures: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ChainToRecord:
+    """One chain and the training scene that it begins in.
+
+    Attributes:
+        chain: initial state and tasks.
+        seed: of the scene's positions and angles, and of the expert's noise.
+        scene: the scene's letter.
+        noise: of :class:`CalvinExpert`.
+        image_size: edge in pixels of the static camera's pictures; ``None`` for none.
+        wrist_size: edge in pixels of the gripper camera's pictures; ``None`` for none.
+        max_steps: control steps for each task.
+    """
+
+    chain: Chain
+    seed: int
+    scene: Scene = "D"
+    noise: float = 0.0
+    image_size: int | None = None
+    wrist_size: int | None = None
+    max_steps: int = 360
+
+
+class _Frames:
+    """What is seen and done during one task."""
+
+    def __init__(self, simulator: CalvinSimulator, job: ChainToRecord) -> None:
+        self._simulator, self._job = simulator, job
+        self._actions: list[np.ndarray] = []
+        self._columns: dict[str, list[np.ndarray]] = {}
+        self.look()
+
+    def act(self, action: np.ndarray) -> None:
+        self._actions.append(action.copy())
+
+    def look(self) -> None:
+        simulator, job = self._simulator, self._job
+        seen = {"robot_obs": simulator.robot_obs.copy(), "scene_obs": simulator.scene_obs.copy()}
+        if job.image_size is not None:
+            seen["pictures"] = simulator.picture(job.image_size)
+        if job.wrist_size is not None:
+            seen["wrist_pictures"] = simulator.wrist_picture(job.wrist_size)
+        for name, value in seen.items():
+            self._columns.setdefault(name, []).append(value)
+
+    def finish(self, task: str, depth: int) -> RecordedTask:
+        columns = {name: np.stack(values) for name, values in self._columns.items()}
+        actions = np.stack(self._actions)
+        return RecordedTask(task, depth, self._job.scene, actions=actions, **columns)
+
+
+def record_chain(simulator: CalvinSimulator, job: ChainToRecord) -> list[RecordedTask]:
+    """Let the expert do one chain and keep every task that it did.
+
+    Args:
+        simulator: of the job's scene.
+        job: the chain.
+
+    Returns:
+        The done tasks in order; the one that failed, which ends the chain, is left out.
+
+    Raises:
+        ValueError: where the simulator is of another scene.
+    """
+    if simulator.scene != job.scene:
+        raise ValueError(f"the chain is for scene {job.scene}, the simulator is {simulator.scene}")
+    simulator.reset(*training_scene(job.chain.initial_state, job.seed, job.scene))
+    expert = CalvinExpert(noise=job.noise, seed=job.seed)
+    frames: list[_Frames] = []
+
+    def on_step(index: int, task: str, action: np.ndarray) -> None:
+        if index == len(frames):
+            if frames:
+                frames[-1].look()
+            frames.append(_Frames(simulator, job))
+        else:
+            frames[-1].look()
+        frames[-1].act(action)
+
+    done = walk_chain(simulator, expert, job.chain.tasks, max_steps=job.max_steps, on_step=on_step)
+    if len(done) == len(frames):
+        frames[-1].look()
+    return [frames[k].finish(job.chain.tasks[k], k) for k in range(len(done))]
+
+
+class _Recorder:
+    """A process's only simulator, made anew where the scene changes."""
+
+    def __init__(self) -> None:
+        self._simulator: CalvinSimulator | None = None
+
+    def __call__(self, job: ChainToRecord) -> list[RecordedTask]:
+        if self._simulator is None or self._simulator.scene != job.scene:
+            self.close()
+            self._simulator = CalvinSimulator(job.scene)
+        return record_chain(self._simulator, job)
+
+    def close(self) -> None:
+        if self._simulator is not None:
+            self._simulator.close()
+        self._simulator = None
+
+
+_recorder = _Recorder()
+"""Of a worker process, which keeps its simulator from one chain to the next."""
+
+
+def _record(job: ChainToRecord) -> list[RecordedTask]:
+    return _recorder(job)
+
+
+def record_chains(
+    jobs: Sequence[ChainToRecord], *, workers: int = 2
+) -> Iterator[list[RecordedTask]]:
+    """Record many chains; the result does not depend on the number of processes.
+
+    Args:
+        jobs: the chains; those of one scene should follow one another, as a process holds one
+            scene at a time.
+        workers: processes; 0 records in this one.
+
+    Yields:
+        What :func:`record_chain` returns, in the order of the jobs.
+
+    Raises:
+        BrokenProcessPool: when a process died.
+    """
+    if workers == 0:
+        recorder = _Recorder()
+        try:
+            yield from map(recorder, jobs)
+        finally:
+            recorder.close()
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        try:
+            yield from pool.map(_record, jobs)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

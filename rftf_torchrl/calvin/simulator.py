@@ -1,0 +1,278 @@
+"""One CALVIN scene with bitwise resets: the plain-NumPy side of :class:`CalvinEnv`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from rftf_torchrl.calvin.install import quiet, require_calvin_env
+from rftf_torchrl.calvin.settings import (
+    Scene,
+    camera_settings,
+    check_scene,
+    env_settings,
+    task_settings,
+)
+
+ACTION_DIM = 7
+ROBOT_DIM = 15
+SCENE_DIM = 24
+_LIGHTS = slice(4, 6)
+_LOADING_SEED = 0
+
+
+class SimulatorCrashedError(RuntimeError):
+    """The physics engine died or became unstable: the episode says nothing about the policy."""
+
+
+def _make_env(root: Path, scene: Scene) -> Any:
+    from calvin_env.envs.play_table_env import PlayTableSimEnv
+    from calvin_env.robot import robot
+
+    class Env(PlayTableSimEnv):
+        """Loads everything into its own physics client, and is closed once and silently.
+
+        calvin_env draws the robot's base into client 0, whichever it is, and an environment that
+        was closed disconnects a later one with the same number when it is collected.
+        """
+
+        def load(self):
+            with patch.object(robot, "p", self.p):
+                super().load()
+
+        def __del__(self):
+            pass
+
+    return Env(**env_settings(root, scene))
+
+
+class CalvinSimulator:
+    """Reset, step, draw and judge one CALVIN scene.
+
+    A reset is bitwise: the same arguments give the same numbers and pictures whatever ran before.
+    Simulators in one process do not disturb each other, but each takes tens of MB.
+
+    Args:
+        scene: ``"A"``, ``"B"``, ``"C"`` or ``"D"``.
+
+    Attributes:
+        scene: the scene's letter.
+        robot_obs: float64 [15]: 0:3 hand position in metres, 3:6 its Euler angles, 6 gripper
+            width, 7:14 joint angles, 14 last gripper action.
+        scene_obs: float64 [24]: slider, drawer, button, switch, lightbulb, led, then position and
+            Euler angles of three blocks in the order of :attr:`blocks`.
+        info: calvin_env's description of this moment, contacts included; the oracle compares two.
+
+    Raises:
+        CalvinNotInstalledError: when calvin_env, or a file of the scene in it, is missing.
+        ValueError: for an unknown scene.
+
+    Example:
+        >>> import numpy as np
+        >>> from rftf_torchrl import CalvinNotInstalledError, CalvinSimulator
+        >>> try:
+        ...     simulator = CalvinSimulator("D")
+        ...     simulator.reset()
+        ...     simulator.step(np.array([0, 0, 1, 0, 0, 0, 1.0]))
+        ...     shape = simulator.robot_obs.shape
+        ...     simulator.close()
+        ... except CalvinNotInstalledError:
+        ...     shape = (15,)
+        >>> shape
+        (15,)
+    """
+
+    def __init__(self, scene: Scene = "D") -> None:
+        check_scene(scene)
+        self.scene = scene
+        self._root = require_calvin_env()
+        from calvin_env.envs.tasks import Tasks
+        from pybullet import error
+
+        self._engine_error: type[Exception] = error
+        with quiet():
+            self._env = _make_env(self._root, scene)
+        self._oracle = Tasks(task_settings(self._root).tasks)
+        self._cameras: dict[tuple[str, int], Any] = {}
+        self._drawn: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+        self._closed = False
+        self.reset()
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Colours of the three blocks in the order in which ``scene_obs`` holds them."""
+        return tuple(block.name.removeprefix("block_") for block in self._env.scene.movable_objects)
+
+    def block_positions(self) -> dict[str, np.ndarray]:
+        """Position in metres [3] of each block, by colour."""
+        poses = self.scene_obs[6:].reshape(3, 6)
+        return {name: poses[index, :3].copy() for index, name in enumerate(self.blocks)}
+
+    def reset(
+        self, robot_obs: np.ndarray | None = None, scene_obs: np.ndarray | None = None
+    ) -> None:
+        """Put robot and scene into a state, whatever ran before.
+
+        Equal to ``reset(robot_obs, scene_obs)`` of a calvin_env that was just built, except that
+        the last gripper action is taken from ``robot_obs[14]`` instead of always being 1. For
+        this everything is loaded anew, which takes about 0.1 s: the physics engine's own
+        ``restoreState`` keeps the order of old contacts, so that the same actions end elsewhere.
+
+        Args:
+            robot_obs: float [15]; ``None`` for the robot's rest position.
+            scene_obs: float [24], blocks in the order of :attr:`blocks`; ``None`` for everything
+                closed and off, with the blocks where calvin_env puts them under one fixed seed.
+
+        Raises:
+            ValueError: for a wrong shape, a value that is not finite, or a light that is neither
+                0 nor 1.
+            SimulatorCrashedError: when the physics engine died.
+        """
+        if robot_obs is not None:
+            robot_obs = _checked("robot_obs", robot_obs, ROBOT_DIM)
+        if scene_obs is not None:
+            scene_obs = _checked("scene_obs", scene_obs, SCENE_DIM)
+            if not np.isin(scene_obs[_LIGHTS], (0.0, 1.0)).all():
+                raise ValueError(
+                    "scene_obs[4:6], lightbulb and led, must be 0 or 1, got "
+                    f"{scene_obs[_LIGHTS].tolist()}"
+                )
+        closed = robot_obs is not None and robot_obs[-1] < 0
+        env = self._env
+        with self._engine_errors(), quiet():
+            env.seed(_LOADING_SEED)
+            env.scene.np_random = env.np_random
+            env.load()
+            env.robot.gripper_action = -1 if closed else 1
+            observation = env.reset(robot_obs, scene_obs)
+            self._look(observation, env.get_info())
+
+    def step(self, action: np.ndarray) -> None:
+        """Carry out one relative action for one control step of 1/30 s, without drawing.
+
+        Args:
+            action: float [7] in [-1, 1]: hand displacement in units of 0.02 m, rotation in units
+                of 0.05 rad, and the gripper: exactly 1 (open) or -1 (close).
+
+        Raises:
+            ValueError: for a wrong shape or a value outside of what is said above.
+            SimulatorCrashedError: when the physics engine died or became unstable.
+        """
+        action = _checked("action", action, ACTION_DIM)
+        beyond = np.flatnonzero(np.abs(action) > 1)
+        if beyond.size:
+            raise ValueError(
+                f"action[{beyond[0]}] must be in [-1, 1], got {action[beyond[0]]}: clip it"
+            )
+        if abs(action[-1]) != 1:
+            raise ValueError(
+                f"action[6], the gripper, must be 1 (open) or -1 (close), got {action[-1]}"
+            )
+        with self._engine_errors():
+            observation, _, _, info = self._env.step(action)
+            self._look(observation, info)
+
+    def _look(self, observation: dict, info: dict) -> None:
+        robot_obs, scene_obs = observation["robot_obs"], observation["scene_obs"]
+        if not (np.isfinite(robot_obs).all() and np.isfinite(scene_obs).all()):
+            raise SimulatorCrashedError(f"CALVIN scene {self.scene}: the state is not finite")
+        self.robot_obs: np.ndarray = np.asarray(robot_obs, dtype=np.float64)
+        self.scene_obs: np.ndarray = scene_obs
+        self.info: dict = info
+        self._drawn.clear()
+
+    def _engine_errors(self) -> _EngineErrors:
+        if self._closed:
+            raise RuntimeError("this simulator is closed; make a new one")
+        return _EngineErrors(self._engine_error, self.scene)
+
+    def achieved(self, start_info: dict, tasks: Collection[str]) -> set[str]:
+        """Which of the tasks calvin_env's oracle finds done between ``start_info`` and now.
+
+        Args:
+            start_info: :attr:`info` at the start of the subtask.
+            tasks: names of tasks.
+
+        Raises:
+            ValueError: for a name that the oracle does not know.
+        """
+        unknown = sorted(set(tasks) - set(self._oracle.tasks))
+        if unknown:
+            raise ValueError(
+                f"unknown CALVIN task {unknown[0]!r}; choose from {', '.join(self._oracle.tasks)}"
+            )
+        return self._oracle.get_task_info_for_set(start_info, self.info, set(tasks))
+
+    def picture(self, size: int) -> np.ndarray:
+        """What the static camera sees now, uint8 [3, size, size]."""
+        return self._draw("static", size)[0]
+
+    def wrist_picture(self, size: int) -> np.ndarray:
+        """What the camera at the gripper sees now, uint8 [3, size, size]."""
+        return self._draw("gripper", size)[0]
+
+    def depth(self, size: int) -> np.ndarray:
+        """Distances from the static camera in metres, float32 [size, size]."""
+        return self._draw("static", size)[1]
+
+    def wrist_depth(self, size: int) -> np.ndarray:
+        """Distances from the camera at the gripper in metres, float32 [size, size]."""
+        return self._draw("gripper", size)[1]
+
+    def _draw(self, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+        key = name, size
+        if key not in self._drawn:
+            if key not in self._cameras:
+                self._cameras[key] = self._make_camera(name, size)
+            with self._engine_errors():
+                picture, depth = self._cameras[key].render()
+            picture = np.ascontiguousarray(picture.transpose(2, 0, 1), dtype=np.uint8)
+            self._drawn[key] = picture, np.asarray(depth, dtype=np.float32)
+        picture, depth = self._drawn[key]
+        return picture.copy(), depth.copy()
+
+    def _make_camera(self, name: str, size: int) -> Any:
+        from hydra.utils import instantiate
+
+        if size < 1:
+            raise ValueError(f"the size of a picture must be at least 1, got {size}")
+        settings = camera_settings(self._root, name, size)
+        robot = self._env.robot.robot_uid
+        return instantiate(settings, cid=self._env.cid, robot_id=robot, objects=None)
+
+    def close(self) -> None:
+        """Free the physics engine."""
+        if not self._closed:
+            with quiet(), suppress(self._engine_error):
+                self._env.close()
+            self._closed = True
+
+
+class _EngineErrors:
+    """Turns the physics engine's errors into ours."""
+
+    def __init__(self, engine_error: type[Exception], scene: str) -> None:
+        self._engine_error = engine_error
+        self._scene = scene
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error, where) -> None:
+        if isinstance(error, self._engine_error):
+            raise SimulatorCrashedError(f"CALVIN scene {self._scene}: {error}") from error
+
+
+def _checked(name: str, value: np.ndarray, length: int) -> np.ndarray:
+    value = np.array(value, dtype=np.float64)
+    if value.shape != (length,):
+        raise ValueError(f"{name} must have the shape ({length},), got {value.shape}")
+    bad = np.flatnonzero(~np.isfinite(value))
+    if bad.size:
+        raise ValueError(f"{name}[{bad[0]}] is not finite: {value[bad[0]]}")
+    return value

@@ -1,0 +1,1 @@
+"""Meta-World: tasks with sentences, disjoint initial states, fast images."""

@@ -1,0 +1,219 @@
+"""Meta-World as a TorchRL environment for vision-language-action policies."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torchrl.data import Bounded, NonTensor, Unbounded
+from torchrl.envs import EnvBase
+
+from rftf_torchrl import keys
+from rftf_torchrl.envs.decision import read_actions, reward_and_done, set_decision_specs
+from rftf_torchrl.metaworld.goals import Split
+from rftf_torchrl.metaworld.simulator import MetaWorldSimulator, SimulatorCrashedError
+from rftf_torchrl.metaworld.tasks import get_task
+from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
+
+ACTION_DIM = 4
+_STATE_DIM = 39
+_HAND_DIM = 4
+
+
+class MetaWorldEnv(EnvBase):
+    """One Meta-World task from pixels and proprioception, or from the simulator's state alone.
+
+    One step is one *decision*: a single action, or a chunk of ``chunk_size`` actions, each held
+    for ``action_repeat`` simulator steps. The picture is drawn once a decision, after the chunk.
+    An episode terminates at the first success, also in the middle of a chunk, and is truncated
+    after ``horizon`` decisions; ``executed`` says which actions of the chunk were carried out.
+
+    Keys written (at the root after a reset, under ``"next"`` after a step):
+
+    - ``("observation", "image")``: uint8 [3, image_size, image_size], absent when state-only;
+    - ``("observation", "state")``: float32 [4], hand position in metres and gripper opening in
+      [0, 1]; [39], Meta-World's goal-observable state, when state-only;
+    - ``("instruction", "tokens")``, ``("instruction", "mask")``: int64 and bool [L];
+    - ``"task_id"``, ``"episode_seed"``: int64 [1];
+    - ``"success"``, ``"crashed"``: bool [1]; ``"executed"``: bool [chunk_size or 1];
+    - ``"reward"``: float32 [1], 1 at success and 0 otherwise;
+    - with ``write_text``, ``"language_instruction"``: the sentence, for a transform to consume;
+    - with ``potential``, ``"env_potential"``: float32 [1], Meta-World's own dense reward of the
+      state and of the action that led there, divided by 10, its highest value.
+
+    Args:
+        task: Meta-World's name without version, e.g. ``"drawer-open"``.
+        split: ``"train"`` or ``"test"``; the two never share an initial state, see
+            :class:`~rftf_torchrl.GoalSampler`.
+        image_size: edge of the picture in pixels; ``None`` for state-only mode (no rendering).
+        chunk_size: actions per decision; ``None`` takes a plain ``"action"`` [4] instead of
+            ``("vla_action", "chunk")`` [chunk_size, 4].
+        action_repeat: simulator steps for which an action is held.
+        horizon: decisions after which an episode is truncated.
+        instruction: the sentence; by default the task's own. A different one makes an episode in
+            which the scene and the goal belong to ``task`` and the words to something else.
+        tokenizer: maps a sentence to (tokens [1, L], mask [1, L]).
+        seed: start of the sequence of episodes that successive resets go through.
+        potential: whether to write ``"env_potential"``.
+        write_text: whether to write ``"language_instruction"``. Strings must not leave the process
+            or enter a storage: see :class:`~rftf_torchrl.PolicyInputEnv`.
+        camera_cell: size in metres of the clusters to which display meshes are reduced.
+
+    Raises:
+        ValueError: for an unknown task or split, or a non-positive count.
+        ModuleNotFoundError: when Meta-World is not installed.
+        NoOpenGLBackendError: when pictures are asked for and nothing can draw them.
+
+    A reset takes an optional ``"episode_seed"`` int64 [1] in its tensordict and starts exactly
+    that episode, whatever ran before.
+    A step raises ``ValueError`` for an action of another shape than the action spec's, or with a
+    number that is not finite.
+
+    Example:
+        >>> from rftf_torchrl import MetaWorldEnv
+        >>> env = MetaWorldEnv("drawer-open", image_size=None, chunk_size=5)
+        >>> env.rollout(2)["vla_action", "chunk"].shape
+        torch.Size([2, 5, 4])
+        >>> env.close()
+    """
+
+    batch_locked = True
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        split: Split = "train",
+        image_size: int | None = 64,
+        chunk_size: int | None = None,
+        action_repeat: int = 1,
+        horizon: int = 100,
+        instruction: str | None = None,
+        tokenizer=None,
+        seed: int = 0,
+        potential: bool = False,
+        write_text: bool = False,
+        camera_cell: float = 0.01,
+        device=None,
+    ) -> None:
+        for name, value in (
+            ("image_size", image_size),
+            ("chunk_size", chunk_size),
+            ("action_repeat", action_repeat),
+            ("horizon", horizon),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        super().__init__(device=device, batch_size=[])
+        self.task = get_task(task)
+        self.image_size = image_size
+        self.chunk_size = chunk_size
+        self.action_repeat = action_repeat
+        self.horizon = horizon
+        self.potential = potential
+        self.write_text = write_text
+        self._simulator = MetaWorldSimulator(
+            self.task, split, camera_cell=camera_cell, render=image_size is not None
+        )
+        self._tokenizer = tokenizer or HashTokenizer()
+        self.set_instruction(instruction)
+        self._decisions = 0
+        self._episode_seed = 0
+        self._make_specs()
+        self.set_seed(seed)
+
+    @property
+    def simulator(self) -> MetaWorldSimulator:
+        """The simulator underneath, for experts and videos."""
+        return self._simulator
+
+    def set_instruction(self, instruction: str | None) -> None:
+        """Give another sentence from the next reset on; ``None`` gives the task's own."""
+        self.instruction = self.task.instruction if instruction is None else instruction
+        tokens, mask = self._tokenizer(self.instruction)
+        self._tokens, self._mask = tokens[0], mask[0]
+
+    def _make_specs(self) -> None:
+        observation = {"state": Unbounded([_HAND_DIM if self.image_size else _STATE_DIM])}
+        if self.image_size:
+            shape = [3, self.image_size, self.image_size]
+            observation["image"] = Bounded(0, 255, shape=shape, dtype=torch.uint8)
+        extra: dict = {keys.ENV_POTENTIAL: Unbounded([1])} if self.potential else {}
+        if self.write_text:
+            extra[keys.INSTRUCTION_TEXT] = NonTensor(shape=[], example_data=self.instruction)
+        set_decision_specs(
+            self,
+            observation,
+            tokens=len(self._tokens),
+            chunk_size=self.chunk_size,
+            action_dim=ACTION_DIM,
+            extra=extra,
+        )
+
+    def _set_seed(self, seed: int | None) -> None:
+        self._seeds = np.random.default_rng(0 if seed is None else seed)
+
+    def _observe(self, *, success: bool, crashed: bool, executed: int) -> dict:
+        simulator = self._simulator
+        state = simulator.proprioception if self.image_size else simulator.state
+        observation = {"state": torch.as_tensor(state, dtype=torch.float32)}
+        if self.image_size:
+            observation["image"] = torch.from_numpy(simulator.picture(self.image_size))
+        extra: dict = {}
+        if self.write_text:
+            extra[keys.INSTRUCTION_TEXT] = self.instruction
+        if self.potential:
+            extra[keys.ENV_POTENTIAL] = torch.tensor([simulator.dense_reward / 10])
+        return {
+            **extra,
+            "observation": observation,
+            "instruction": {"tokens": self._tokens.clone(), "mask": self._mask.clone()},
+            keys.TASK_ID: torch.tensor([self.task.id]),
+            "episode_seed": torch.tensor([self._episode_seed]),
+            keys.SUCCESS: torch.tensor([success]),
+            keys.CRASHED: torch.tensor([crashed]),
+            "executed": torch.arange(self.chunk_size or 1) < executed,
+        }
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs) -> TensorDictBase:
+        wanted = None if tensordict is None else tensordict.get("episode_seed", None)
+        self._episode_seed = (
+            int(self._seeds.integers(2**31)) if wanted is None else int(wanted.item())
+        )
+        self._simulator.reset(self._episode_seed)
+        self._decisions = 0
+        observed = self._observe(success=False, crashed=False, executed=self.chunk_size or 1)
+        return TensorDict(observed, batch_size=[], device=self.device)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        moment = (
+            f"task {self.task.name!r}, episode seed {self._episode_seed}, decision "
+            f"{self._decisions}"
+        )
+        actions = read_actions(self, tensordict, moment).reshape(-1, ACTION_DIM)
+        success, crashed, executed = False, False, 0
+        try:
+            for action in actions:
+                executed += 1
+                success = self._apply(action)
+                if success:
+                    break
+        except SimulatorCrashedError:
+            crashed = True
+        self._decisions += 1
+        truncated = crashed or self._decisions >= self.horizon
+        out = self._observe(success=success, crashed=crashed, executed=executed)
+        out |= reward_and_done(success=success, truncated=truncated)
+        return TensorDict(out, batch_size=[], device=self.device)
+
+    def _apply(self, action: np.ndarray) -> bool:
+        return any(self._simulator.step(action) for _ in range(self.action_repeat))
+
+    def picture(self, size: int) -> torch.Tensor:
+        """What the camera sees now at another size, uint8 [3, size, size], for videos."""
+        return torch.from_numpy(self._simulator.picture(size))
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Free the simulator and its OpenGL contexts."""
+        self._simulator.close()
+        super().close(raise_if_closed=raise_if_closed)

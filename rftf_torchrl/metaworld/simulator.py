@@ -1,0 +1,177 @@
+"""One Meta-World task, seeded, with pictures: the plain-NumPy side of :class:`MetaWorldEnv`."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+
+import numpy as np
+
+from rftf_torchrl.metaworld.gl import select_gl_backend
+from rftf_torchrl.metaworld.goals import GoalSampler, Split
+from rftf_torchrl.metaworld.rendering import FastRenderer
+from rftf_torchrl.metaworld.tasks import Task
+
+CAMERA = "corner2"
+_CAMERA_POSITION = (0.75, 0.075, 0.7)
+_HAND = 4
+_OBJECT_AND_GOAL = 6
+
+
+class SimulatorCrashedError(RuntimeError):
+    """The physics became unstable: the episode says nothing about the policy."""
+
+
+def _task_class(name: str):
+    for package in ("metaworld", "packaging"):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"MetaWorldEnv needs the package {package!r}: pip install 'rftf-torchrl[metaworld]'"
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+    return ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
+
+
+def _warnings_of_unstable_physics() -> tuple[int, ...]:
+    from mujoco import mjtWarning
+
+    kinds = (mjtWarning.mjWARN_BADQPOS, mjtWarning.mjWARN_BADQVEL, mjtWarning.mjWARN_BADQACC)
+    return tuple(kind.value for kind in kinds)
+
+
+class MetaWorldSimulator:
+    """Step, reset and draw one task.
+
+    Args:
+        task: which task.
+        split: ``"train"`` or ``"test"`` initial states.
+        camera_cell: cluster size of the display meshes in metres, see :class:`FastRenderer`.
+        show_goal: draw the goal marker; by default only where the goal is drawn independently of
+            the object (reach, push, pick-place and their like), as it can't be seen otherwise.
+        render: whether pictures will be asked for.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        split: Split,
+        *,
+        camera_cell: float = 0.01,
+        show_goal: bool | None = None,
+        render: bool = True,
+    ) -> None:
+        self.task = task
+        if render:
+            select_gl_backend()
+        self._env = _task_class(task.name)(seed=0)
+        self._unstable = _warnings_of_unstable_physics()
+        self._env.max_path_length = 2**31
+        self._env.model.cam_pos[self._env.model.camera(CAMERA).id] = _CAMERA_POSITION
+        space = self._env._random_reset_space
+        self._goals = GoalSampler(space.low, space.high, split)
+        self._env._freeze_rand_vec = False
+        self._env._get_state_rand_vec = self._goals.draw
+        self._env.touching_object = self._touching_object
+        self._show_goal = len(space.low) == _OBJECT_AND_GOAL if show_goal is None else show_goal
+        self._cell = camera_cell
+        self._renderers: dict[int, FastRenderer] = {}
+        self.state = np.zeros(39)
+        self._reward: float | None = None
+
+    @property
+    def model(self):
+        """The ``mujoco.MjModel``."""
+        return self._env.model
+
+    @property
+    def data(self):
+        """The ``mujoco.MjData``."""
+        return self._env.data
+
+    @property
+    def proprioception(self) -> np.ndarray:
+        """Hand position in metres and gripper opening in [0, 1], float64 [4]."""
+        return self.state[:_HAND]
+
+    def reset(self, episode_seed: int) -> None:
+        """Start the episode that belongs to this seed, whatever ran before.
+
+        Meta-World's tasks read positions that were computed before they move their objects, so
+        one ``reset_model`` leaves targets and pictures at the previous episode's places. A second
+        one with the same draws settles them, as in Meta-World's own ``reset`` of a fixed vector.
+        """
+        import mujoco
+
+        for _ in range(2):
+            self._goals.reseed(self.task.id, episode_seed)
+            mujoco.mj_resetData(self.model, self.data)
+            self._env.reset_model()
+        mujoco.mj_forward(self.model, self.data)
+        self._env.curr_path_length = 0
+        self._env._prev_obs = self._env._get_curr_obs_combined_no_goal()
+        self.state = self._env._get_obs()
+        self._reward = None
+
+    def start_vectors(self, episode_seed: int, count: int = 16) -> np.ndarray:
+        """The first vectors that a reset to this seed draws, float64 [count, D].
+
+        The episode starts from one of them: the first, unless the task finds object and goal too
+        close to each other and draws again.
+        """
+        self._goals.reseed(self.task.id, episode_seed)
+        return np.stack([self._goals.draw() for _ in range(count)])
+
+    @property
+    def dense_reward(self) -> float:
+        """Meta-World's own reward of the present state and the last action, 0 to 10."""
+        if self._reward is None:
+            self._reward = float(self._env.evaluate_state(self.state, np.zeros(4))[0])
+        return self._reward
+
+    def step(self, action: np.ndarray) -> bool:
+        """Apply one action [4] for one simulator step and tell whether the task is solved.
+
+        MuJoCo answers unstable physics with a warning and puts the scene back to its start, from
+        where the episode would go on unnoticed; the warning counters since the reset tell.
+
+        Raises:
+            SimulatorCrashedError: when the physics became unstable.
+        """
+        state, reward, _, _, info = self._env.step(np.clip(action, -1.0, 1.0))
+        if any(self.data.warning[kind].number for kind in self._unstable):
+            raise SimulatorCrashedError(f"Meta-World task {self.task.name!r}: unstable physics")
+        self.state = state
+        self._reward = float(reward)
+        return bool(info["success"])
+
+    def _touching_object(self, geom: int) -> bool:
+        """Meta-World's own test whether both finger pads press on a geom.
+
+        Its own walks MuJoCo's contacts one by one in Python, a quarter of a step's time.
+        """
+        data = self.data
+        pairs = data.contact.geom
+        on_geom = (pairs == geom).any(1)
+        for pad in ("leftpad_geom", "rightpad_geom"):
+            touching = on_geom & (pairs == data.geom(pad).id).any(1)
+            if not sum(data.efc_force[data.contact.efc_address[touching]]) > 0:
+                return False
+        return True
+
+    def picture(self, size: int) -> np.ndarray:
+        """What the camera sees now, uint8 [3, size, size]."""
+        if size not in self._renderers:
+            markers = (self.model.site(index).name for index in range(self.model.nsite))
+            hidden = () if self._show_goal else tuple(name for name in markers if "goal" in name)
+            self._renderers[size] = FastRenderer(
+                self.model, size, CAMERA, cell=self._cell, flip=True, hidden_sites=hidden
+            )
+        return self._renderers[size].render(self.data)
+
+    def close(self) -> None:
+        """Free the OpenGL contexts."""
+        while self._renderers:
+            self._renderers.popitem()[1].close()
+        self._env.close()

@@ -1,0 +1,1 @@
+"""Networks that policies and value models are built from."""

@@ -1,0 +1,180 @@
+"""Frozen parts of a policy that run once per batch of data instead of once per epoch."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey, unravel_key
+from torch import nn
+
+from rftf_torchrl import keys
+from rftf_torchrl.nets.tower_features import TowerFeatures
+
+
+class FrozenFeatures(TensorDictModuleBase):
+    """A frozen module that reads its outputs from the data where :func:`cache_features` put them.
+
+    The module never trains: its parameters require no gradient and it stays in evaluation mode.
+    Put it where the features come first in a policy, before what trains. Rollouts have no cache
+    and compute the features.
+
+    Args:
+        module: the tower, a TensorDict module whose outputs depend on the observation alone.
+        cache_key: the entry of the data that holds cached outputs, under the module's out_keys.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> from tensordict.nn import TensorDictModule
+        >>> tower = FrozenFeatures(TensorDictModule(nn.Linear(3, 8), ["state"], ["features"]))
+        >>> data = cache_features(tower, TensorDict({"state": torch.zeros(5, 3)}, [5]))
+        >>> data["cache", "features"].shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(self, module: TensorDictModuleBase, cache_key: NestedKey = keys.CACHE) -> None:
+        super().__init__()
+        self.module = module.requires_grad_(False).eval()
+        self.cache_key = unravel_key(cache_key)
+        self.out_keys = [unravel_key(key) for key in module.out_keys]
+        self.cached_keys = [unravel_key((cache_key, key)) for key in self.out_keys]
+        self.in_keys = [*module.in_keys, *self.cached_keys]
+
+    def train(self, mode: bool = True) -> FrozenFeatures:
+        """Leaves the frozen module in evaluation mode."""
+        super().train(mode)
+        self.module.eval()
+        return self
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Writes the features, from the cache if the data have one."""
+        cached = [tensordict.get(key, None) for key in self.cached_keys]
+        if any(value is None for value in cached):
+            with torch.no_grad():
+                return self.module(tensordict)
+        for key, value in zip(self.out_keys, cached, strict=True):
+            tensordict.set(key, value)
+        return tensordict
+
+
+@torch.no_grad()
+def cache_features(
+    policy: nn.Module,
+    data: TensorDictBase,
+    *,
+    minibatch: int = 256,
+    from_rollout: bool = False,
+) -> TensorDictBase:
+    """Runs the frozen towers of a policy once over a batch of data, for the update epochs.
+
+    Of a policy whose towers all train (``trained="all"``, or adapters in them), nothing is cached.
+    The loss's reference reads the same features: it has to have the same towers.
+
+    Args:
+        policy: a module with one or more :class:`FrozenFeatures` or :class:`TowerFeatures`, such
+            as the policies of ``transformers_vla``, ``gr_mg`` and ``seer``.
+        data: decisions with their inputs, any batch size; changed in place, ``"next"`` is not.
+        minibatch: decisions per forward pass.
+        from_rollout: take the features that the policy wrote when it collected the data instead of
+            computing them: no forward pass, and the same rounding as in collection. For
+            :class:`FrozenFeatures` only.
+
+    Returns:
+        The same data, with the outputs under the cache key.
+
+    Raises:
+        ValueError: if the policy has no frozen tower, or one that writes nothing in rollouts is
+            asked for that.
+        KeyError: if the data of a rollout lack the features.
+    """
+    towers = _towers(policy)
+    if not towers:
+        raise ValueError(
+            f"{type(policy).__name__} has no FrozenFeatures: wrap the frozen part of the policy."
+        )
+    for tower in towers:
+        if from_rollout:
+            found = _of_rollout(tower, data)
+        else:
+            flat = data.select(*_inputs(tower)).reshape(-1)
+            pieces = [_run(tower, piece.copy()) for piece in flat.split(minibatch)]
+            found = torch.cat(pieces).reshape(data.batch_size)
+        for key in _cached_keys(tower):
+            data.pop(key, None)
+        data.update(found)
+    return data
+
+
+def cache_bytes(policy: nn.Module, data: TensorDictBase) -> int:
+    """The memory that :func:`cache_features` would fill.
+
+    One decision goes through the towers to find out.
+
+    Args:
+        policy: any module.
+        data: decisions with their inputs, any batch size; not changed.
+
+    Returns:
+        Bytes for all decisions; 0 where there is nothing to cache.
+
+    Examples:
+        >>> from tensordict.nn import TensorDictModule
+        >>> tower = FrozenFeatures(TensorDictModule(nn.Linear(3, 8), ["state"], ["features"]))
+        >>> cache_bytes(tower, TensorDict({"state": torch.zeros(5, 3)}, [5]))
+        160
+    """
+    towers, decisions = _towers(policy), data.batch_size.numel()
+    if not towers or not decisions:
+        return 0
+    one = data[(0,) * data.batch_dims].unsqueeze(0)
+    one = one.select(*(key for tower in towers for key in _inputs(tower)))
+    found = cache_features(policy, one)
+    cached = [found.get(key, None) for tower in towers for key in _cached_keys(tower)]
+    held = sum(value.numel() * value.element_size() for value in cached if value is not None)
+    return decisions * held
+
+
+def _towers(policy: nn.Module) -> list[FrozenFeatures | TowerFeatures]:
+    kinds = (FrozenFeatures, TowerFeatures)
+    return [module for module in policy.modules() if isinstance(module, kinds)]
+
+
+def _inputs(tower: FrozenFeatures | TowerFeatures) -> list[NestedKey]:
+    return tower.in_keys if isinstance(tower, TowerFeatures) else tower.module.in_keys
+
+
+def _cached_keys(tower: FrozenFeatures | TowerFeatures) -> list[NestedKey]:
+    return tower.out_keys if isinstance(tower, TowerFeatures) else tower.cached_keys
+
+
+def _run(tower: FrozenFeatures | TowerFeatures, piece: TensorDictBase) -> TensorDictBase:
+    """What the data are to hold of one piece of them."""
+    if isinstance(tower, TowerFeatures):
+        return tower(piece).select(*tower.out_keys, strict=False)
+    return _cached(tower, tower.module(piece))
+
+
+def _of_rollout(tower: FrozenFeatures | TowerFeatures, data: TensorDictBase) -> TensorDictBase:
+    if isinstance(tower, TowerFeatures):
+        raise ValueError(
+            "from_rollout=True, but this policy writes no features when it collects: compute them "
+            "with from_rollout=False."
+        )
+    _check_features(tower, data)
+    return _cached(tower, data)
+
+
+def _cached(tower: FrozenFeatures, found: TensorDictBase) -> TensorDictBase:
+    cached = TensorDict(batch_size=found.batch_size, device=found.device)
+    for key, cached_key in zip(tower.out_keys, tower.cached_keys, strict=True):
+        cached.set(cached_key, found.get(key))
+    return cached
+
+
+def _check_features(tower: FrozenFeatures, data: TensorDictBase) -> None:
+    missing = [key for key in tower.out_keys if data.get(key, None) is None]
+    if missing:
+        raise KeyError(
+            f"the data lack {missing}, which the policy writes when it collects: keep them, or "
+            "compute them with from_rollout=False."
+        )

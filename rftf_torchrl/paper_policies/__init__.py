@@ -1,0 +1,1 @@
+"""The policies of the RFTF paper: GR-MG and Seer."""

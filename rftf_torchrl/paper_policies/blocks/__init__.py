@@ -1,0 +1,1 @@
+"""What GR-MG and Seer share."""

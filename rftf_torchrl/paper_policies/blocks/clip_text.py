@@ -1,0 +1,118 @@
+"""CLIP's text tower from ``transformers``, filled from OpenAI's parameter names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from rftf_torchrl.paper_policies.blocks.checkpoint import Source
+from rftf_torchrl.paper_policies.blocks.optional import transformers
+
+
+@dataclass(frozen=True)
+class ClipTextConfig:
+    """Sizes of CLIP's text tower; the defaults are those of ViT-B/32.
+
+    Attributes:
+        vocab_size: token ids; the last two are the start and the end token.
+        context: longest instruction in tokens, both ends counted.
+        width: features of a token.
+        layers: number of blocks.
+        heads: attention heads.
+        dim: features of the instruction.
+    """
+
+    vocab_size: int = 49408
+    context: int = 77
+    width: int = 512
+    layers: int = 12
+    heads: int = 8
+    dim: int = 512
+
+    @property
+    def start_token(self) -> int:
+        """The token that begins an instruction."""
+        return self.vocab_size - 2
+
+    @property
+    def end_token(self) -> int:
+        """The token that ends an instruction."""
+        return self.vocab_size - 1
+
+
+class ClipText(nn.Module):
+    """Instruction features, float32, as OpenAI's ``encode_text`` gives them."""
+
+    def __init__(self, config: ClipTextConfig) -> None:
+        super().__init__()
+        clip = transformers("CLIP's text tower").models.clip
+        self.config = config
+        self.model = clip.CLIPTextModelWithProjection(
+            clip.CLIPTextConfig(
+                vocab_size=config.vocab_size,
+                hidden_size=config.width,
+                intermediate_size=4 * config.width,
+                projection_dim=config.dim,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                max_position_embeddings=config.context,
+                hidden_act="quick_gelu",
+                bos_token_id=config.start_token,
+                eos_token_id=config.end_token,
+                pad_token_id=0,
+            )
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps tokens int64 [N, T] to features [N, dim].
+
+        Raises:
+            ValueError: if there are too many tokens, or a row has no end token.
+        """
+        if tokens.shape[-1] > self.config.context:
+            raise ValueError(
+                f"an instruction has {tokens.shape[-1]} tokens, and CLIP's text tower takes "
+                f"{self.config.context}: build the environment with the policy's "
+                "observation_transform()."
+            )
+        ends = tokens == self.config.end_token
+        if not bool(ends.any(-1).all()):
+            raise ValueError(
+                f"an instruction has no end token {self.config.end_token}, so it was not tokenized "
+                "for CLIP: build the environment with the policy's observation_transform()."
+            )
+        last = int(ends.float().argmax(-1).max()) + 1  # what follows an end is seen by nothing
+        return self.model(input_ids=tokens[:, :last]).text_embeds.float()
+
+
+def openai_sources(config: ClipTextConfig) -> dict[str, Source]:
+    """Where each parameter of :class:`ClipText` lies under OpenAI's names."""
+    theirs = {
+        "text_model.embeddings.token_embedding.weight": Source("token_embedding.weight"),
+        "text_model.embeddings.position_embedding.weight": Source("positional_embedding"),
+        "text_projection.weight": Source("text_projection", transpose=True),
+    }
+    pairs = [("text_model.final_layer_norm", "ln_final")]
+    for i in range(config.layers):
+        here, there = f"text_model.encoder.layers.{i}", f"transformer.resblocks.{i}"
+        pairs += [
+            (f"{here}.layer_norm1", f"{there}.ln_1"),
+            (f"{here}.layer_norm2", f"{there}.ln_2"),
+            (f"{here}.self_attn.out_proj", f"{there}.attn.out_proj"),
+            (f"{here}.mlp.fc1", f"{there}.mlp.c_fc"),
+            (f"{here}.mlp.fc2", f"{there}.mlp.c_proj"),
+        ]
+        for kind in ("weight", "bias"):
+            for part, name in enumerate(("q_proj", "k_proj", "v_proj")):
+                theirs[f"{here}.self_attn.{name}.{kind}"] = Source(
+                    f"{there}.attn.in_proj_{kind}", third=part
+                )
+    for here, there in pairs:
+        for kind in ("weight", "bias"):
+            theirs[f"{here}.{kind}"] = Source(f"{there}.{kind}")
+    return {f"model.{name}": source for name, source in theirs.items()}
+
+
+OPENAI_UNUSED = ("visual.", "logit_scale", "input_resolution", "context_length", "vocab_size")
+"""Beginnings of the names in OpenAI's file that the text tower does not need."""

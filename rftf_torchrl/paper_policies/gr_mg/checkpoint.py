@@ -1,0 +1,61 @@
+"""Load GR-MG's released checkpoints."""
+
+from __future__ import annotations
+
+import os
+
+from torch import nn
+
+from rftf_torchrl.paper_policies.blocks.checkpoint import (
+    Source,
+    entry,
+    load_tensors,
+    read_file,
+    without_prefix,
+)
+from rftf_torchrl.paper_policies.blocks.clip_text import OPENAI_UNUSED, openai_sources
+from rftf_torchrl.paper_policies.blocks.find import only_module
+from rftf_torchrl.paper_policies.gr_mg.network import GRMG
+
+_OUR_GROUPS = ("action.", "images.", "progress.")
+_UNUSED = tuple(f"text_encoder.{name}" for name in OPENAI_UNUSED)
+
+
+def load_gr_mg_checkpoint(
+    policy: nn.Module, path: str | os.PathLike[str], *, weights_only: bool = True
+) -> None:
+    """Fills a GR-MG policy from a file of its authors, e.g. ``epoch=47-step=83712.ckpt``.
+
+    The file is Lightning's: its ``"state_dict"`` holds the whole model, image encoder and CLIP
+    included, under ``model.<name>``. CLIP's image tower is not needed and left out.
+
+    Source: github.com/bytedance/GR-MG, ``evaluate/wrapper/model_wrapper.py``.
+
+    Args:
+        policy: a policy built by :class:`GRMGSpec`, a value model of it, or the :class:`GRMG`.
+        path: the file.
+        weights_only: refuse a file that holds anything but tensors and plain containers; False
+            runs code from the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is another kind of file, or a key is missing, unexpected or of another
+            shape; all are listed.
+    """
+    network = only_module(policy, GRMG)
+    payload = read_file(path, weights_only=weights_only)
+    tensors = without_prefix(entry(payload, "state_dict", str(path)), "model.")
+    load_tensors(network, tensors, gr_mg_sources(network), unused=_UNUSED, where=str(path))
+
+
+def gr_mg_sources(network: GRMG) -> dict[str, Source]:
+    """Where each entry of the network's state dict lies in a checkpoint, without ``model.``."""
+    text = openai_sources(network.config.text)
+    found = {}
+    for name in network.state_dict():
+        if name.startswith("text_encoder."):
+            found[name] = text[name.removeprefix("text_encoder.")].under("text_encoder.")
+        else:
+            group = next((g for g in _OUR_GROUPS if name.startswith(g)), "")
+            found[name] = Source(name.removeprefix(group))
+    return found

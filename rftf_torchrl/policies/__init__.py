@@ -1,0 +1,1 @@
+"""Policies: their specs, their file, their heads, one package or module per family."""

@@ -1,0 +1,143 @@
+"""A policy as one file that says how to build it: weights, spec, and what else it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tensordict.nn import ProbabilisticTensorDictSequential
+from torch import Tensor, nn
+
+from rftf_torchrl.policies.spec import PolicySpecProtocol, spec_class
+
+_FORMAT = "rftf_torchrl.policy.2"
+_SMALL_ONLY = "rftf_torchrl.policy.1"
+_FILE = "file:"
+
+
+def save_policy(
+    policy: ProbabilisticTensorDictSequential,
+    spec: PolicySpecProtocol,
+    path: str | os.PathLike[str],
+) -> None:
+    """Write weights, spec and the spec's files to one safetensors file, atomically.
+
+    A weight that has several names (an output layer tied to the embeddings, say) is stored once.
+
+    Args:
+        policy: a policy that ``spec`` describes.
+        spec: see :class:`PolicySpecProtocol`.
+        path: the file.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    weights, tied = _distinct(policy.state_dict())
+    files: Mapping[str, bytes] = getattr(spec, "files", {})
+    for name, content in files.items():
+        weights[_FILE + name] = torch.from_numpy(np.frombuffer(content, np.uint8).copy())
+    metadata = {
+        "format": _FORMAT,
+        "kind": spec.kind,
+        "policy": json.dumps(spec.to_dict()),
+        "tied": json.dumps(tied),
+    }
+    try:
+        save_file(weights, partial, metadata)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_policy(
+    path: str | os.PathLike[str],
+) -> tuple[ProbabilisticTensorDictSequential, Any]:
+    """Build the policy that :func:`save_policy` wrote, on the CPU; nothing else is read.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The policy, and its spec.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file is damaged, is no policy or of an unknown kind, or its weights
+            are not those of the policy that its spec describes; every weight that is missing,
+            unexpected or of another shape is listed.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"no policy at {path}: run train_bc.py with the same output first, or set policy.path"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+    if metadata.get("format") not in (_FORMAT, _SMALL_ONLY):
+        raise ValueError(
+            f"{path} is not a policy: expected format {_FORMAT!r}, got {metadata.get('format')!r}"
+        )
+    described = json.loads(metadata["policy"])
+    files = {
+        name.removeprefix(_FILE): bytes(weights.pop(name).numpy())
+        for name in sorted(weights)
+        if name.startswith(_FILE)
+    }
+    if files:
+        described["files"] = files
+    spec = spec_class(metadata.get("kind", "small")).from_dict(described)
+    policy = spec.build()
+    for name, kept in json.loads(metadata.get("tied", "{}")).items():
+        weights[name] = weights[kept]
+    load_weights(policy, weights, str(path))
+    return policy, spec
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Copy weights into a module that has exactly these.
+
+    Args:
+        module: where they go.
+        weights: by name.
+        source: where they are from, for the error.
+
+    Raises:
+        ValueError: listing every weight that is missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    problems = [f"missing: {name}" for name in own if name not in weights]
+    problems += [f"unexpected: {name}" for name in weights if name not in own]
+    problems += [
+        f"{name}: shape {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if problems:
+        raise ValueError(
+            f"the weights in {source} are not those of the policy:\n  - " + "\n  - ".join(problems)
+        )
+    module.load_state_dict(dict(weights))
+
+
+def _distinct(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The weights without repetitions, and which names repeat which."""
+    kept: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    seen: dict[tuple, str] = {}
+    for name, value in state.items():
+        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if value.numel() and place in seen:
+            tied[name] = seen[place]
+        else:
+            seen[place] = name
+            kept[name] = value.detach().cpu().contiguous()
+    return kept, tied

@@ -1,0 +1,204 @@
+"""Policies over chunks of an arm's continuous action and a gripper that is open or closed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from tensordict.nn import (
+    InteractionType,
+    ProbabilisticTensorDictModule,
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+    TensorDictModuleBase,
+)
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution, constraints, kl_divergence, register_kl
+from torch.nn.functional import logsigmoid
+
+from rftf_torchrl import keys
+from rftf_torchrl.nets.finite_output import check_finite_output
+from rftf_torchrl.policies.heads.actors import BoundedScale
+from rftf_torchrl.policies.heads.distributions import ChunkNormal
+
+# Not "loc": there is more to the chunk than that. But TorchRL's BCLoss takes a policy for a
+# deterministic one, without a warning, unless it writes one of "loc", "scale", "logits", "probs".
+ARM_LOC = "arm_loc"
+ARM_SCALE = "arm_scale"
+
+
+class ChunkNormalBernoulli(Distribution):
+    r"""A chunk whose arm is normal and whose gripper is 1 (open) or -1 (closed).
+
+    .. math::
+        \log \pi(a) = \sum_{h : \mathrm{executed}_h} \Big( \sum_d \log N(a_{hd}; \mu_{hd},
+        \sigma_{hd}) + \log \mathrm{sigmoid}(g_h \ell_h) \Big), \qquad g_h \in \{1, -1\}
+
+    Actions that were never executed enter neither log-probability, entropy nor divergence. All
+    three are float32. A gripper of 0 or more counts as open.
+
+    Args:
+        loc: mean of the arm, float [*B, H, D], D = A - 1.
+        scale: standard deviation of the arm, float [*B, H, D], positive.
+        logits: of an open gripper, float [*B, H].
+        executed: bool [*B, H]; None counts every action.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Examples:
+        >>> dist = ChunkNormalBernoulli(torch.zeros(2, 3), torch.ones(2, 3), torch.zeros(2))
+        >>> round(float(dist.log_prob(torch.zeros(2, 4))), 4)  # 6 * -0.9189 + 2 * log(1/2)
+        -6.8999
+    """
+
+    arg_constraints = {}  # noqa: RUF012
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = False
+
+    def __init__(
+        self, loc: Tensor, scale: Tensor, logits: Tensor, executed: Tensor | None = None
+    ) -> None:
+        if logits.shape != loc.shape[:-1]:
+            raise ValueError(
+                f"logits must have the shape of loc without its last dimension, "
+                f"{tuple(loc.shape[:-1])}, got {tuple(logits.shape)}."
+            )
+        self.arm = ChunkNormal(loc, scale, executed)
+        self.gripper = Bernoulli(logits=logits.float(), validate_args=False)
+        self.executed = executed
+        event = torch.Size((loc.shape[-2], loc.shape[-1] + 1))
+        super().__init__(loc.shape[:-2], event, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The expected chunk, [*B, H, A]."""
+        return _joined(self.arm.mean, 2 * self.gripper.probs - 1)
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable chunk, [*B, H, A]; the gripper is closed where both are as likely."""
+        return _joined(self.arm.mode, _sign(self.gripper.probs > 0.5))
+
+    @property
+    def deterministic_sample(self) -> Tensor:
+        """What TorchRL uses in deterministic mode: the mode, [*B, H, A]."""
+        return self.mode
+
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        """Samples chunks [*sample_shape, *B, H, A]."""
+        shape = torch.Size(sample_shape)
+        return _joined(self.arm.sample(shape), _sign(self.gripper.sample(shape) > 0.5))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns the log-probability [*B] of chunks [*B, H, A]."""
+        gripper = self.gripper.log_prob((value[..., -1] >= 0).float())
+        return self.arm.log_prob(value[..., :-1]) + _summed(gripper, self.executed)
+
+    def entropy(self) -> Tensor:
+        """Returns the entropy [*B]."""
+        return self.arm.entropy() + _summed(self.gripper.entropy(), self.executed)
+
+
+@register_kl(ChunkNormalBernoulli, ChunkNormalBernoulli)
+def _kl_normal_bernoulli(p: ChunkNormalBernoulli, q: ChunkNormalBernoulli) -> Tensor:
+    gripper = _kl_of_logits(p.gripper.logits, q.gripper.logits)
+    return kl_divergence(p.arm, q.arm) + _summed(gripper, p.executed)
+
+
+def _kl_of_logits(p: Tensor, q: Tensor) -> Tensor:
+    """Of Bernoullis; torch's divergence is infinite where a probability rounds to 0 or 1."""
+    opened = torch.sigmoid(p) * (logsigmoid(p) - logsigmoid(q))
+    return opened + torch.sigmoid(-p) * (logsigmoid(-p) - logsigmoid(-q))
+
+
+def arm_gripper_actor(
+    network: TensorDictModuleBase,
+    *,
+    chunk_size: int,
+    arm_dim: int,
+    init_scale: float = 0.1,
+    learn_scale: bool = True,
+    scale_bounds: tuple[float, float] = (0.02, 1.0),
+    chunk_key: NestedKey = keys.CHUNK,
+    log_prob_key: NestedKey = keys.LOG_PROB,
+    executed_key: NestedKey = keys.EXECUTED,
+) -> ProbabilisticTensorDictSequential:
+    """Makes a policy from a network that predicts an arm's mean and the logit of an open gripper.
+
+    The policy writes ``"arm_scale"`` [*B, H, arm_dim], the chunk [*B, H, arm_dim + 1], whose last
+    entry is 1 or -1, and its log-probability [*B].
+
+    Args:
+        network: a TensorDict module that writes ``"arm_loc"`` [*B, H, arm_dim] and
+            ``"logits"`` [*B, H].
+        chunk_size: actions per chunk, H.
+        arm_dim: size of the arm's action.
+        init_scale: initial standard deviation of the arm.
+        learn_scale: whether it is learned.
+        scale_bounds: its smallest and largest value.
+        chunk_key: where the chunk goes.
+        log_prob_key: where its log-probability goes.
+        executed_key: where the data tell which actions were executed, bool [*B, H].
+
+    Returns:
+        The policy, as collectors and :class:`torchrl.objectives.ClipPPOLoss` take it.
+
+    Raises:
+        ValueError: if the network does not write both.
+        FloatingPointError: on use, if a mean, a standard deviation or a logit is not finite.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> network = TensorDictModule(
+        ...     lambda x: (x.new_zeros(5, 4, 2), x.new_zeros(5, 4)),
+        ...     in_keys=["x"],
+        ...     out_keys=["arm_loc", "logits"],
+        ... )
+        >>> actor = arm_gripper_actor(network, chunk_size=4, arm_dim=2)
+        >>> actor(TensorDict({"x": torch.zeros(5)}, [5]))["vla_action", "chunk"].shape
+        torch.Size([5, 4, 3])
+    """
+    if ARM_LOC not in network.out_keys or keys.LOGITS not in network.out_keys:
+        raise ValueError(
+            f"the network must write {ARM_LOC!r} and {keys.LOGITS!r}, it writes "
+            f"{list(network.out_keys)}: set its out_keys."
+        )
+    scale = BoundedScale(
+        (chunk_size, arm_dim), init=init_scale, bounds=scale_bounds, learn=learn_scale
+    )
+    return ProbabilisticTensorDictSequential(
+        network,
+        TensorDictModule(scale, in_keys=[ARM_LOC], out_keys=[ARM_SCALE]),
+        TensorDictModule(
+            partial(check_finite_output, what="gripper logits"), [keys.LOGITS], [keys.LOGITS]
+        ),
+        ProbabilisticTensorDictModule(
+            in_keys={
+                "loc": ARM_LOC,
+                "scale": ARM_SCALE,
+                "logits": keys.LOGITS,
+                "executed": executed_key,
+            },
+            out_keys=[chunk_key],
+            distribution_class=ChunkNormalBernoulli,
+            return_log_prob=True,
+            log_prob_key=log_prob_key,
+            default_interaction_type=InteractionType.RANDOM,
+        ),
+    )
+
+
+def _joined(arm: Tensor, gripper: Tensor) -> Tensor:
+    return torch.cat((arm, gripper[..., None]), dim=-1)
+
+
+def _sign(opened: Tensor) -> Tensor:
+    return 2 * opened.float() - 1
+
+
+def _summed(each: Tensor, executed: Tensor | None) -> Tensor:
+    if executed is not None:
+        each = torch.where(executed, each, torch.zeros_like(each))
+    return each.sum(-1)

@@ -1,0 +1,135 @@
+"""From the environment's observation to what a LeRobot policy reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.data import Composite, Unbounded
+from torchrl.envs.transforms import Transform
+
+from rftf_torchrl.policies.lerobot.actor import batch_key
+
+if TYPE_CHECKING:
+    from rftf_torchrl.policies.lerobot.spec import LeRobotSpec
+
+
+class LeRobotObservation(Transform):
+    """Writes the entries of LeRobot's batch, by LeRobot's own preprocessor.
+
+    Pictures, uint8 [*B, 3, H, W], become float32 in 0..1; then LeRobot normalises, adds and
+    tokenises. ``"observation.images.top"`` goes to ``("lerobot", "observation", "images",
+    "top")``. Works on an environment (reset and step), on a replay buffer and on a batch.
+
+    Args:
+        spec: the policy's spec; the preprocessor is built from it on first use.
+
+    Raises:
+        KeyError: on use, if an entry is missing.
+
+    Examples:
+        >>> _ = __import__("pytest").importorskip("lerobot")
+        >>> from tensordict import TensorDict
+        >>> from rftf_torchrl import LeRobotSpec
+        >>> state = {"type": "STATE", "shape": [3]}
+        >>> config = {"type": "act", "input_features": {"observation.state": state}}
+        >>> stats = {"observation.state": {"mean": [1.0] * 3, "std": [2.0] * 3}}
+        >>> spec = LeRobotSpec(config, {"observation.state": "joints"}, stats)
+        >>> data = spec.observation_transform()(TensorDict({"joints": torch.full((3,), 4.0)}))
+        >>> data["lerobot", "observation", "state"]
+        tensor([1.5000, 1.5000, 1.5000])
+    """
+
+    def __init__(self, spec: LeRobotSpec) -> None:
+        self.spec = spec
+        self.names = spec.batch_names
+        super().__init__(
+            in_keys=list(spec.inputs.values()), out_keys=[batch_key(name) for name in self.names]
+        )
+        self._preprocess: Any = None
+
+    def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
+        if next_tensordict.get("next", None) is not None:
+            return self.forward(next_tensordict)
+        return self._write(next_tensordict)
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return self._write(tensordict_reset)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write the entries at the root, and under ``"next"`` if there is an observation."""
+        self._write(tensordict)
+        following = tensordict.get("next", None)
+        if following is not None and following.get(self.in_keys[0], None) is not None:
+            self._write(following)
+        return tensordict
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        """Add the entries."""
+        example = observation_spec.zero()
+        if self.spec.text_key is not None:
+            example.set(self.spec.text_key, _repeated("text", example.batch_size))
+        self._write(example)
+        for key in self.out_keys:
+            value = example.get(key)
+            observation_spec[key] = Unbounded(
+                shape=value.shape, dtype=value.dtype, device=observation_spec.device
+            )
+        return observation_spec
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_preprocess": None}
+
+    def _write(self, tensordict: TensorDictBase) -> TensorDictBase:
+        if self._preprocess is None:
+            self._preprocess = self.spec.processors()[0]
+        shape = tensordict.batch_size
+        batch: dict[str, Any] = {
+            name: _as_batch(self._present(tensordict, key), shape)
+            for name, key in self.spec.inputs.items()
+        }
+        if self.spec.text_key is not None:
+            entry = self._present(tensordict, self.spec.text_key)
+            batch["task"] = _strings(entry.tolist() if hasattr(entry, "tolist") else entry)
+        done = self._preprocess(batch)
+        for name in self.names:
+            value = done[name]
+            if "attention_mask" in name:
+                value = value.bool()
+            value = value.reshape(*shape, *value.shape[1:])
+            tensordict.set(
+                batch_key(name),
+                value if tensordict.device is None else value.to(tensordict.device),
+            )
+        return tensordict
+
+    def _present(self, tensordict: TensorDictBase, key: NestedKey) -> Any:
+        value = tensordict.get(key, None)
+        if value is None:
+            raise KeyError(
+                f"{key!r} is missing, and the LeRobot policy reads it: the environment must write "
+                "it, or LeRobotSpec.inputs must name another entry."
+            )
+        return value
+
+
+def _as_batch(value: Tensor, shape: torch.Size) -> Tensor:
+    value = value.reshape(shape.numel(), *value.shape[len(shape) :])
+    return value.float() / 255 if value.dtype == torch.uint8 else value.float()
+
+
+def _repeated(text: str, shape: torch.Size) -> Any:
+    from tensordict import NonTensorData
+
+    return NonTensorData(text, batch_size=shape)
+
+
+def _strings(entry: Any) -> list[str]:
+    if isinstance(entry, str):
+        return [entry]
+    return [text for item in entry for text in _strings(item)]

@@ -1,0 +1,1 @@
+"""Policies on vision-language models of transformers."""

@@ -1,0 +1,127 @@
+"""The transform that runs a model's processor where observations enter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.data import Composite, Unbounded
+from torchrl.envs.transforms import Transform
+
+from rftf_torchrl import keys
+
+
+class VLAInputs(Transform):
+    """Writes what a vision-language-action policy reads, once for each observation.
+
+    Append it to an environment that writes the instruction's string, or call it on a batch of
+    demonstrations. Pictures and sentence stay as they are, for the value model and the critic; the
+    policy reads tensors alone.
+
+    Args:
+        processor: maps pictures, uint8 [n, pictures, 3, h, w], and n sentences to named tensors
+            [n, ...], each of the same shape whatever the sentence, like :class:`VLAProcessor`.
+            Where the cameras' sizes differ, it is given the pictures as n lists of [3, h, w].
+        image_keys: the pictures of an observation, uint8 [*B, 3, h, w].
+        instruction_key: the sentence.
+        out_key: where the tensors go, as (out_key, name).
+
+    Raises:
+        KeyError: on use, if a picture or the sentence is missing.
+        ValueError: on use, if there are not as many sentences as observations.
+
+    Example:
+        >>> def processor(images, texts):
+        ...     return {"length": torch.tensor([[len(text)] for text in texts])}
+        >>> data = TensorDict({"observation": {"image": torch.zeros(3, 8, 8, dtype=torch.uint8)}})
+        >>> data["language_instruction"] = "open"
+        >>> VLAInputs(processor)(data)["vla_inputs", "length"]
+        tensor([4])
+    """
+
+    def __init__(
+        self,
+        processor: Callable[[Any, Sequence[str]], Mapping[str, Tensor]],
+        *,
+        image_keys: Sequence[NestedKey] = (keys.IMAGE,),
+        instruction_key: NestedKey = keys.INSTRUCTION_TEXT,
+        out_key: NestedKey = keys.VLA_INPUTS,
+    ) -> None:
+        super().__init__(in_keys=[*image_keys, instruction_key], out_keys=[out_key])
+        self.processor = processor
+
+    def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
+        return self._write(next_tensordict)
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return self._write(tensordict_reset)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write the tensors of a batch of observations."""
+        return self._write(tensordict)
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        """Add the tensors, whose shapes a picture of the environment's size tells."""
+        batch = observation_spec.shape
+        images = [
+            torch.zeros(1, *self._entry(observation_spec, key).shape[len(batch) :]).byte()
+            for key in self.in_keys[:-1]
+        ]
+        example = self.processor(_together(images), ["move"])
+        observation_spec[self.out_keys[0]] = Composite(
+            {
+                name: Unbounded((*batch, *value.shape[1:]), dtype=value.dtype)
+                for name, value in example.items()
+            },
+            shape=batch,
+        )
+        return observation_spec
+
+    def _write(self, tensordict: TensorDictBase) -> TensorDictBase:
+        shape = tensordict.batch_size
+        *image_keys, instruction_key = self.in_keys
+        images = [self._entry(tensordict, key) for key in image_keys]
+        flat = [image.reshape(-1, *image.shape[len(shape) :]) for image in images]
+        texts = _flat_strings(self._entry(tensordict, instruction_key))
+        if len(texts) != shape.numel():
+            raise ValueError(
+                f"{instruction_key!r} has {len(texts)} sentences, and the batch size "
+                f"{tuple(shape)} needs {shape.numel()}."
+            )
+        found = self.processor(_together(flat), texts)
+        entries = {name: value.reshape(*shape, *value.shape[1:]) for name, value in found.items()}
+        out = TensorDict(entries, shape)
+        if tensordict.device is not None:
+            out = out.to(tensordict.device)
+        return tensordict.set(self.out_keys[0], out)
+
+    def _entry(self, source: TensorDictBase | Composite, key: NestedKey) -> Any:
+        entry = source.get(key, None)
+        if entry is None:
+            raise KeyError(
+                f"{key!r} is missing, and the policy's processor reads it: environments write "
+                "'language_instruction' with write_text=True, and pictures with an image_size, "
+                "those of CALVIN's gripper camera with a wrist_size."
+            )
+        return entry
+
+
+def _together(cameras: list[Tensor]) -> Tensor | list[list[Tensor]]:
+    """From [n, 3, h, w] of each camera to [n, cameras, 3, h, w], or to lists if sizes differ."""
+    if len({camera.shape for camera in cameras}) == 1:
+        return torch.stack(cameras, 1)
+    return [list(pictures) for pictures in zip(*cameras, strict=True)]
+
+
+def _flat_strings(entry: Any) -> list[str]:
+    if hasattr(entry, "tolist"):
+        entry = entry.tolist()
+    if isinstance(entry, str):
+        return [entry]
+    return [text for item in entry for text in _flat_strings(item)]

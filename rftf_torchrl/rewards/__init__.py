@@ -1,0 +1,1 @@
+"""Rewards from success and from a value model."""

@@ -1,0 +1,1 @@
+"""Studies: many runs of several methods as cells, their statistics and their report."""

@@ -1,0 +1,123 @@
+"""What a study can be told: methods, task sets, seeds."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import cast
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from rftf_torchrl.configs.validation import ConfigError
+
+
+@dataclass
+class MethodConfig:
+    """A method: what its runs are told beyond what all runs of a study are.
+
+    Attributes:
+        label: what reports call it.
+        settings: words and settings of ``finetune.py`` and ``train_value.py``.
+        finetune: false evaluates the cloned policy and trains nothing.
+    """
+
+    label: str = MISSING
+    settings: list[str] = field(default_factory=list)
+    finetune: bool = True
+
+
+@dataclass
+class StudyConfig:
+    """A study: every method on every task set with every seed.
+
+    Attributes:
+        catalogue: the known methods by name.
+        methods: names of those to run.
+        task_sets: words and settings of each task set, by name; ``ppo.env_steps`` among them is
+            the budget, from which rollouts beside fine-tuning are taken off.
+        only_task_sets: names of those to run; null for all.
+        seeds: seeds of the runs.
+        settings: words and settings of all runs.
+        baseline: the method that the others are compared with.
+        curve_every: iterations between the points of the learning curve.
+        curve_episodes: held-out episodes a task for such a point.
+        levels: levels of success whose environment steps are reported.
+        resamples: resamples of the bootstrap.
+        workers: cells side by side, one thread each; null for as many as there are cores, 0 to run
+            them in the main process.
+        output: folder of the cells and of all they need.
+        report: folder of the report; null for ``report`` in the output folder.
+        title: the report's title.
+    """
+
+    catalogue: dict[str, MethodConfig] = MISSING
+    methods: list[str] = MISSING
+    task_sets: dict[str, list[str]] = MISSING
+    only_task_sets: list[str] | None = None
+    seeds: list[int] = MISSING
+    settings: list[str] = field(default_factory=list)
+    baseline: str = "sparse"
+    curve_every: int = 5
+    curve_episodes: int = 20
+    levels: list[float] = field(default_factory=list)
+    resamples: int = 2000
+    workers: int | None = None
+    output: str = MISSING
+    report: str | None = None
+    title: str = "Study"
+
+
+def check_study(config: DictConfig) -> StudyConfig:
+    """Turn a composed configuration into a :class:`StudyConfig`.
+
+    Raises:
+        ConfigError: listing every setting that is missing or out of its range.
+
+    Example:
+        >>> from omegaconf import OmegaConf
+        >>> study = StudyConfig({"sparse": MethodConfig("sparse PPO")}, ["sparse"])
+        >>> study.task_sets, study.seeds, study.output = {"one": []}, [0], "outputs/study"
+        >>> check_study(OmegaConf.structured(study)).methods
+        ['sparse']
+    """
+    problems = [f"{key} is not set" for key in sorted(OmegaConf.missing_keys(config))]
+    if problems:
+        _raise(problems)
+    study = cast(StudyConfig, OmegaConf.to_object(config))
+    known = ", ".join(study.catalogue)
+    problems += [
+        f"methods: unknown method {name!r}, choose from {known}"
+        for name in study.methods
+        if name not in study.catalogue
+    ]
+    chosen = list(study.task_sets) if study.only_task_sets is None else study.only_task_sets
+    problems += [
+        f"only_task_sets: unknown task set {name!r}, choose from {', '.join(study.task_sets)}"
+        for name in chosen
+        if name not in study.task_sets
+    ]
+    if study.baseline not in study.methods:
+        problems.append(f"baseline={study.baseline!r}: expected one of the methods of the study")
+    for name in ("methods", "task_sets", "seeds"):
+        entries = list(getattr(study, name))
+        if not entries or len(set(entries)) != len(entries):
+            problems.append(f"{name}={entries}: expected at least one, each of them once")
+    problems += [
+        f"task_sets: the name {name!r} can't be a folder's"
+        for name in study.task_sets
+        if not name or name.startswith(".") or os.sep in name
+    ]
+    for name, least in (("curve_every", 1), ("curve_episodes", 1), ("resamples", 100)):
+        if getattr(study, name) < least:
+            problems.append(f"{name}={getattr(study, name)}: must be at least {least}")
+    if study.workers is not None and study.workers < 0:
+        problems.append(f"workers={study.workers}: must not be negative")
+    problems += [f"levels: {x} is not in [0, 1]" for x in study.levels if not 0 <= x <= 1]
+    if problems:
+        _raise(problems)
+    study.task_sets = {name: study.task_sets[name] for name in chosen}
+    return study
+
+
+def _raise(problems: list[str]) -> None:
+    raise ConfigError("the study can't be run:\n  - " + "\n  - ".join(problems))

@@ -1,0 +1,1 @@
+"""Value models and critics."""

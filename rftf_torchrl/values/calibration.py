@@ -1,0 +1,182 @@
+"""Calibration of a score so that demonstrations run from 0 to 1."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+CalibrationMode = Literal["instruction", "global", "none", "standardise"]
+
+
+class ValueCalibration(nn.Module):
+    r"""An affine map of raw scores, one for all instructions or one for each known instruction.
+
+    .. math::
+        V = (\mathrm{raw} - \mathrm{offset}_l) / \mathrm{scale}_l
+
+    An instruction is known by its exact row of tokens; any other one uses the global map. The
+    ranking loss fixes a score up to a constant only, and the constant may differ between
+    instructions, which is why a reward in units of progress needs this step.
+
+    Examples:
+        >>> calibration = ValueCalibration()
+        >>> calibration.fit(torch.tensor([-2.0, -4.0]), torch.tensor([1.0, 3.0]), mode="global")
+        >>> calibration(torch.tensor([[-3.0], [2.0]]))
+        tensor([[0.],
+                [1.]])
+    """
+
+    offset: Tensor
+    scale: Tensor
+    tokens: Tensor
+    offsets: Tensor
+    scales: Tensor
+    _TABLE = ("tokens", "offsets", "scales")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("tokens", torch.zeros(0, 0, dtype=torch.int64))
+        self.register_buffer("offsets", torch.zeros(0))
+        self.register_buffer("scales", torch.ones(0))
+
+    @property
+    def per_instruction(self) -> bool:
+        """Whether there is a table of instructions."""
+        return self.tokens.shape[0] > 0
+
+    def forward(self, raw: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Calibrates raw scores.
+
+        Args:
+            raw: float [*B, 1].
+            tokens: int64 [*B, L]; needed with a table of instructions.
+
+        Returns:
+            float [*B, 1].
+
+        Raises:
+            ValueError: if the tokens are missing or have another length than the table.
+        """
+        if not self.per_instruction:
+            return (raw - self.offset) / self.scale
+        length = self.tokens.shape[-1]
+        if tokens is None or tokens.shape[-1] != length:
+            shape = None if tokens is None else tuple(tokens.shape)
+            raise ValueError(
+                f"calibration per instruction needs tokens of shape [*B, {length}], got {shape}: "
+                "tokenise with the same length as at calibration."
+            )
+        match = (tokens.unsqueeze(-2) == self.tokens).all(-1)
+        known, row = match.any(-1, keepdim=True), match.to(torch.uint8).argmax(-1, keepdim=True)
+        offset = torch.where(known, self.offsets[row], self.offset)
+        scale = torch.where(known, self.scales[row], self.scale)
+        return (raw - offset) / scale
+
+    @torch.no_grad()
+    def fit(
+        self,
+        first: Tensor,
+        last: Tensor,
+        first_tokens: Tensor | None = None,
+        last_tokens: Tensor | None = None,
+        *,
+        mode: CalibrationMode = "instruction",
+        names: list[str] | None = None,
+    ) -> None:
+        """Sets the map from the raw scores of first and last demonstration frames.
+
+        Args:
+            first: raw scores of first frames, float [N].
+            last: raw scores of last frames, float [M].
+            first_tokens: int64 [N, L], for mode ``"instruction"``.
+            last_tokens: int64 [M, L], for mode ``"instruction"``.
+            mode: ``"instruction"`` and ``"global"`` send the mean first frame to 0 and the mean
+                last frame to 1, for each instruction or for all frames together;
+                ``"standardise"`` makes mean 0 and standard deviation 1 over all given frames;
+                ``"none"`` returns raw scores.
+            names: N texts of the instructions, for error messages.
+
+        Raises:
+            ValueError: if last frames do not score above first ones on average, an instruction
+                has no last frame, tokens are missing, or the mode is unknown.
+        """
+        if mode == "none":
+            self._set(torch.zeros_like(self.offset), torch.ones_like(self.scale))
+        elif mode == "standardise":
+            scores = torch.cat([first, last])
+            self._set(scores.mean(), _positive(scores.std(correction=0), "the scores' spread"))
+        elif mode == "global":
+            offset = first.mean()
+            self._set(offset, _positive(last.mean() - offset, "all instructions together"))
+        elif mode == "instruction":
+            self._fit_instructions(first, last, first_tokens, last_tokens, names)
+        else:
+            raise ValueError(
+                f"mode must be 'instruction', 'global', 'none' or 'standardise', got {mode!r}."
+            )
+
+    def _fit_instructions(
+        self,
+        first: Tensor,
+        last: Tensor,
+        first_tokens: Tensor | None,
+        last_tokens: Tensor | None,
+        names: list[str] | None,
+    ) -> None:
+        if first_tokens is None or last_tokens is None:
+            raise ValueError("mode 'instruction' needs first_tokens and last_tokens.")
+        table = first_tokens.unique(dim=0)
+        offsets, scales = [], []
+        for row in table:
+            here = (first_tokens == row).all(-1)
+            there = (last_tokens == row).all(-1)
+            name = _name(row, here, names)
+            if not there.any():
+                raise ValueError(f"no last frame for {name}: pass both ends of each demonstration.")
+            offsets.append(first[here].mean())
+            scales.append(_positive(last[there].mean() - offsets[-1], name))
+        offset = first.mean()
+        scale = _positive(last.mean() - offset, "all instructions together")
+        self._set(offset, scale, table, torch.stack(offsets), torch.stack(scales))
+
+    def _set(
+        self,
+        offset: Tensor,
+        scale: Tensor,
+        tokens: Tensor | None = None,
+        offsets: Tensor | None = None,
+        scales: Tensor | None = None,
+    ) -> None:
+        empty = self.offset.new_zeros(0)
+        self.offset = offset.to(self.offset)
+        self.scale = scale.to(self.scale)
+        self.tokens = self.tokens.new_zeros(0, 0) if tokens is None else tokens.to(self.tokens)
+        self.offsets = empty if offsets is None else offsets.to(self.offset)
+        self.scales = empty.clone() if scales is None else scales.to(self.scale)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in self._TABLE:
+            saved = state_dict.get(prefix + name)
+            if saved is not None:
+                setattr(self, name, getattr(self, name).new_empty(saved.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _positive(gain: Tensor, name: str) -> Tensor:
+    if not gain > 0:
+        raise ValueError(
+            f"cannot calibrate: for {name} the last frames score {float(gain):.4g} above the first "
+            "ones on average, expected more than 0. Train the value model longer, or check that "
+            "the frames are in time order and come from successes."
+        )
+    return gain
+
+
+def _name(row: Tensor, here: Tensor, names: list[str] | None) -> str:
+    if names is None:
+        return f"the instruction with tokens {row.tolist()}"
+    return f"the instruction {names[int(here.nonzero()[0])]!r}"

@@ -1,0 +1,135 @@
+"""Run a frozen image tower once per frame and keep what it says."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey, unravel_key
+from torch import Tensor
+
+from rftf_torchrl import keys
+from rftf_torchrl.nets.evaluate_states import eval_mode
+from rftf_torchrl.values.pretrained.network import PretrainedNetwork
+from rftf_torchrl.values.temporal_value import TemporalValueModel
+
+
+def on_cached_features(
+    model: TemporalValueModel, *, features_key: NestedKey = keys.IMAGE_FEATURES
+) -> TemporalValueModel:
+    """The same value model, reading the features of a frame instead of the picture.
+
+    Network and calibration are shared: what one learns, the other knows. Save the original, which
+    reads pictures.
+
+    Args:
+        model: a value model on a pretrained image tower that is frozen.
+        features_key: where :func:`cache_image_features` wrote the features.
+
+    Returns:
+        The model of the features.
+
+    Raises:
+        ValueError: if the model has no frozen image tower.
+    """
+    _frozen_network(model)
+    view = TemporalValueModel(
+        model.network,
+        in_keys=[features_key, *model.in_keys[1:]],
+        tokens_key=model.tokens_key,
+        out_key=model.out_keys[0],
+        config=model.config,
+    )
+    view.calibration = model.calibration
+    return view
+
+
+@torch.no_grad()
+def cache_image_features(
+    model: TemporalValueModel,
+    tensordict: TensorDictBase,
+    *,
+    features_key: NestedKey = keys.IMAGE_FEATURES,
+    minibatch: int = 256,
+    dtype: torch.dtype = torch.float16,
+) -> TensorDictBase:
+    """Writes the features of every frame, at the root and under ``"next"`` where it has pictures.
+
+    A next frame that is the frame of the following row is not evaluated again, so a trajectory of
+    T transitions costs T + 1 evaluations. Neither image augmentation nor the value loss can reach
+    a tower whose features are cached.
+
+    Args:
+        model: a value model on a pretrained image tower that is frozen.
+        tensordict: frames or transitions, any batch size, with the model's picture.
+        features_key: where the features go, [*B, P, D].
+        minibatch: frames in one forward.
+        dtype: of the features; half precision takes 2 P D bytes a frame.
+
+    Returns:
+        The same tensordict.
+
+    Raises:
+        ValueError: if the model has no frozen image tower, or a feature does not fit the dtype.
+        KeyError: if there is no picture.
+
+    Examples:
+        >>> _ = __import__("pytest").importorskip("transformers")
+        >>> from tensordict import TensorDict
+        >>> from rftf_torchrl import PretrainedEncoderConfig, temporal_value_model
+        >>> tower = {"model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 1}
+        >>> tower |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+        >>> model = temporal_value_model(PretrainedEncoderConfig(tower, image_size=28))
+        >>> image = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
+        >>> frames = TensorDict({"observation": {"image": image}}, [6])
+        >>> cache_image_features(model, frames)["features", "image"].shape
+        torch.Size([6, 5, 16])
+    """
+    network = _frozen_network(model)
+    image_key = unravel_key(model.in_keys[0])
+    image = tensordict.get(image_key, None)
+    if image is None:
+        raise KeyError(f"there is no picture at {image_key!r} to take features of.")
+    batch = tensordict.batch_size
+    flat = image.reshape(-1, *image.shape[-3:])
+    with eval_mode(network):
+        features = _features(network, flat, minibatch, dtype)
+        tensordict.set(features_key, features.reshape(*batch, *features.shape[1:]))
+        following = tensordict.get("next", None)
+        later = None if following is None else following.get(image_key, None)
+        if following is not None and later is not None:
+            later = later.reshape(-1, *image.shape[-3:])
+            repeated = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
+            repeated[:-1] = (later[:-1] == flat[1:]).flatten(1).all(1)
+            found = features.roll(-1, 0)
+            fresh = (~repeated).nonzero().squeeze(-1)
+            found[fresh] = _features(network, later[fresh], minibatch, dtype)
+            following.set(features_key, found.reshape(*batch, *found.shape[1:]))
+    return tensordict
+
+
+def _frozen_network(model: TemporalValueModel) -> PretrainedNetwork:
+    network = model.network
+    if not isinstance(network, PretrainedNetwork):
+        raise ValueError(
+            "only a value model on a pretrained image tower has features to cache, got the network "
+            f"{type(network).__name__}: build it by temporal_value_model(PretrainedEncoderConfig)."
+        )
+    if network.config.image_training != "frozen":
+        raise ValueError(
+            "the features of an image tower that is trained go stale: image_training is "
+            f"{network.config.image_training!r}, expected 'frozen'."
+        )
+    return network
+
+
+def _features(
+    network: PretrainedNetwork, image: Tensor, minibatch: int, dtype: torch.dtype
+) -> Tensor:
+    device = network.head.weight.device
+    pieces = [
+        network.image(piece.to(device)).to(image.device, dtype) for piece in image.split(minibatch)
+    ]
+    features = torch.cat(pieces)
+    if not features.isfinite().all():
+        raise ValueError(f"a feature does not fit {dtype}: pass dtype=torch.float32.")
+    return features

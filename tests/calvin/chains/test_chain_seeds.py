@@ -1,0 +1,46 @@
+"""Pooling chain evaluations over seeds: by hand, and what is refused."""
+
+import math
+
+import pytest
+import torch
+
+from rftf_torchrl import ChainReport, ChainResult, compare_seeds
+
+TASKS = ("open_drawer", "close_drawer", "turn_on_led")
+
+
+def report(*lengths, first=0):
+    chains = (ChainResult(first + i, TASKS, (9, 9, 9)[: n + 1], n) for i, n in enumerate(lengths))
+    return ChainReport(tuple(chains))
+
+
+def test_by_hand():
+    before = [report(0, 1, 2), report(1, 1, 1)]
+    after = [report(1, 2, 2), report(3, 1, 2)]
+    found = compare_seeds(before, after)
+    assert (found["seeds"], found["chains"]) == (2, 3)
+    assert found["by_seed"] == pytest.approx([2 / 3, 1.0])
+    assert found["difference"] == pytest.approx(5 / 6)
+    assert (found["before"], found["after"]) == pytest.approx((1.0, 11 / 6))
+    # Chains, averaged over the seeds: 1.5, 0.5, 0.5.
+    error = torch.tensor([1.5, 0.5, 0.5]).std().item() / math.sqrt(3)
+    expected = (5 / 6 - 1.95996 * error, 5 / 6 + 1.95996 * error)
+    assert found["over_chains"] == pytest.approx(expected, rel=1e-4)
+    # Student's t with one degree of freedom is 12.706.
+    half = 12.7062 * (1 / 3) / 2
+    assert found["over_seeds"] == pytest.approx((5 / 6 - half, 5 / 6 + half), rel=1e-4)
+
+
+def test_one_seed_says_nothing_about_training_again():
+    found = compare_seeds([report(0, 1)], [report(1, 1)])
+    assert all(math.isnan(bound) for bound in found["over_seeds"])
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="2 evaluations before and 1 after"):
+        compare_seeds([report(0), report(0)], [report(0)])
+    with pytest.raises(ValueError, match="expected one of each a seed"):
+        compare_seeds([], [])
+    with pytest.raises(ValueError, match="evaluation 1 lacks chains"):
+        compare_seeds([report(0, 1), report(0)], [report(0, 1), report(1)])

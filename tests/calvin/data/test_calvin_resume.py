@@ -1,0 +1,162 @@
+"""A recording that stopped early goes on from its last mark, as if it had not stopped."""
+
+import re
+
+import numpy as np
+import pytest
+
+from rftf_torchrl import CalvinDataset, CalvinWriter, DemonstrationError
+
+UNITS = [("D", "open_drawer"), ("D", "turn_on_led"), ("A", "open_drawer")]
+
+
+def record(writer, number):
+    """Two episodes, one of them annotated, with numbers and pictures of their own."""
+    scene, task = UNITS[number]
+    writer.set_scene(scene)
+    rng = np.random.default_rng(number)
+    for _ in range(2):
+        for _ in range(3):
+            robot, things, action = rng.uniform(-1, 1, 15), rng.uniform(-1, 1, 24), np.ones(7)
+            picture = rng.integers(0, 255, (3, 4, 6), dtype=np.uint8)
+            last = writer.add_frame(robot, things, action, action, rgb_static=picture)
+        writer.end_episode()
+    writer.annotate(last - 2, last + 1, task, f"sentence {number}")
+    writer.mark(units=number + 1, seen={"list": [number]})
+
+
+def files_of(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+@pytest.fixture
+def whole(tmp_path):
+    with CalvinWriter(tmp_path / "whole") as writer:
+        for number in range(len(UNITS)):
+            record(writer, number)
+    return files_of(tmp_path / "whole" / "training")
+
+
+def stop_within(root, units, resume):
+    """Record some units and a part of the next one."""
+    with CalvinWriter(root, resume=resume) as writer:
+        for number in range(writer.progress.get("units", 0), units):
+            record(writer, number)
+        half = np.full((3, 4, 6), 7, dtype=np.uint8)
+        for _ in range(4):
+            writer.add_frame(np.zeros(15), np.zeros(24), rgb_static=half)
+        writer.annotate(64, 66, "close_drawer", "of a unit that did not end")
+        raise KeyboardInterrupt
+
+
+def interrupt(root, units, *, resume=False):
+    with pytest.raises(KeyboardInterrupt):
+        stop_within(root, units, resume)
+
+
+def go_on(root):
+    with CalvinWriter(root, resume=True) as writer:
+        for number in range(writer.progress.get("units", 0), len(UNITS)):
+            record(writer, number)
+    return files_of(root / "training")
+
+
+@pytest.mark.parametrize("units", [0, 1, 2, 3])
+def test_it_ends_as_without_the_interruption(tmp_path, whole, units):
+    interrupt(tmp_path / "data", units)
+    stopped = CalvinDataset(tmp_path / "data")
+    assert not stopped.complete
+    assert len(stopped.episodes) == 2 * units + 1
+    assert go_on(tmp_path / "data") == whole
+    assert CalvinDataset(tmp_path / "data").complete
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["training"]
+
+
+def test_it_may_stop_again(tmp_path, whole):
+    interrupt(tmp_path / "data", 1)
+    interrupt(tmp_path / "data", 1, resume=True)
+    interrupt(tmp_path / "data", 2, resume=True)
+    assert go_on(tmp_path / "data") == whole
+
+
+def test_it_may_be_killed_while_it_goes_on(tmp_path, whole):
+    """Without the chance to write anything: the old mark holds."""
+    interrupt(tmp_path / "data", 1)
+    writer = CalvinWriter(tmp_path / "data", resume=True)
+    record(writer, 1)
+    del writer
+    assert not CalvinDataset(tmp_path / "data").complete
+    assert go_on(tmp_path / "data") == whole
+
+
+def test_progress_is_what_the_last_mark_was_told(tmp_path):
+    """Neither what came after nor what a caller does to it."""
+    with CalvinWriter(tmp_path) as writer:
+        assert writer.progress == {}
+        told = [0]
+        record(writer, 0)
+        writer.mark(told=told)
+        told.append(1)
+        writer.progress["told"].append(2)
+        assert writer.progress == {"told": [0]}
+
+
+def test_pictures_of_another_size_are_refused_as_ever(tmp_path):
+    interrupt(tmp_path, 1)
+    large = np.zeros((3, 8, 8), dtype=np.uint8)
+    with (
+        pytest.raises(DemonstrationError, match="all frames of a split have the same cameras"),
+        CalvinWriter(tmp_path, resume=True) as writer,
+    ):
+        writer.add_frame(np.zeros(15), np.zeros(24), rgb_static=large)
+    assert not CalvinDataset(tmp_path).complete
+
+
+def test_a_whole_split_does_not_go_on(tmp_path, whole):
+    with pytest.raises(
+        FileNotFoundError, match=r"interrupted\.txt is missing: the split is whole, and"
+    ):
+        CalvinWriter(tmp_path / "whole", resume=True)
+    assert files_of(tmp_path / "whole" / "training") == whole
+
+
+ADVICE = "; move or remove the folder to record anew, or this file to use what there is"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("The recording of this split stopped early.", "names no place to go on from ("),
+        ("frame: 70\nspans: [", "names no place to go on from ("),
+        ("frame: 70\nspans: 1\nunits: 3", "names no place to go on from ("),
+        ("frame: true\nspans: 1", "names no place to go on from (frame True, spans 1)"),
+        ("frame: 70\nspans: -1", "names no place to go on from (frame 70, spans -1)"),
+        ("frame: 70\nprogress: [1]", "names no place to go on from (progress [1])"),
+        (
+            "frame: 71\nspans: 1",
+            "names frame 71 and 1 annotations, which do not end an episode of this split",
+        ),
+        (
+            "frame: 70\nspans: 9",
+            "names frame 70 and 9 annotations, which do not end an episode of this split",
+        ),
+    ],
+)
+def test_a_file_that_names_no_mark(tmp_path, text, problem):
+    interrupt(tmp_path, 1)
+    (tmp_path / "training" / "interrupted.txt").write_text(text)
+    before = files_of(tmp_path / "training")
+    with pytest.raises(DemonstrationError, match=re.escape(problem)) as raised:
+        CalvinWriter(tmp_path, resume=True)
+    assert str(raised.value).endswith(ADVICE)
+    assert files_of(tmp_path / "training") == before
+
+
+def test_a_lost_frame_is_noticed_before_anything_is_removed(tmp_path):
+    interrupt(tmp_path, 1)
+    (tmp_path / "training" / "episode_0000065.npz").unlink()
+    before = files_of(tmp_path / "training")
+    with pytest.raises(DemonstrationError, match=r"episode_0000065\.npz: missing"):
+        CalvinWriter(tmp_path, resume=True)
+    assert files_of(tmp_path / "training") == before

@@ -1,0 +1,97 @@
+"""CalvinEnv refuses wrong actions and arguments, and says which."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from _calvin_steps import start
+from tensordict import TensorDict
+
+from rftf_torchrl import CalvinEnv
+from rftf_torchrl.calvin.tasks import TASKS
+
+
+@pytest.mark.parametrize(
+    ("size", "index", "value", "where"),
+    [
+        (None, (6,), 0.5, "action[6]"),
+        (4, (2, 6), 0.0, "('vla_action', 'chunk')[2, 6]"),
+        (4, (0, 6), -2.0, "('vla_action', 'chunk')[0, 6]"),
+    ],
+)
+def test_the_strict_gripper(make_fake_env, size, index, value, where):
+    env = make_fake_env(chunk_size=size, gripper="strict")
+    data = env.reset()
+    actions = torch.zeros(7) if size is None else torch.zeros(size, 7)
+    actions[..., -1] = -1.0
+    env.step(data.clone().set(env.action_key, actions))
+    actions[index] = value
+    message = (
+        f"{where}, the gripper, must be 1 (open) or -1 (close), got {value}; gripper='sign' takes "
+        "any number"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        env.step(data.clone().set(env.action_key, actions))
+
+
+@pytest.mark.parametrize(("size", "key"), [(None, "action"), (5, "('vla_action', 'chunk')")])
+def test_an_action_that_is_not_finite(make_fake_env, size, key):
+    env = make_fake_env(chunk_size=size)
+    start(env, 8)
+    action = torch.full((7,) if size is None else (size, 7), float("nan"))
+    message = f"{key}: the action for task 'close_drawer', episode seed 8, decision 0 is not finite"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        env.step(TensorDict().set(env.action_key, action))
+
+
+@pytest.mark.parametrize(
+    ("size", "key", "given", "expected"),
+    [
+        (None, "action", (14,), (7,)),
+        (None, "action", (1, 7), (7,)),
+        (None, "action", (6,), (7,)),
+        (7, "('vla_action', 'chunk')", (7, 6), (7, 7)),
+        (8, "('vla_action', 'chunk')", (4, 7), (8, 7)),
+        (8, "('vla_action', 'chunk')", (16, 7), (8, 7)),
+        (8, "('vla_action', 'chunk')", (7, 8), (8, 7)),
+        (8, "('vla_action', 'chunk')", (56,), (8, 7)),
+    ],
+)
+def test_an_action_of_another_shape(make_fake_env, size, key, given, expected):
+    """Reshaped, they would be other actions than were meant, or more or fewer."""
+    env = make_fake_env(chunk_size=size)
+    start(env, 8)
+    message = (
+        f"{key}: the action for task 'close_drawer', episode seed 8, decision 0 has the shape "
+        f"{given}, and the environment's action spec has {expected}: give each decision as many "
+        "actions, of as many numbers, as the spec has"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        env.step(TensorDict().set(env.action_key, torch.ones(given)))
+    assert env.simulator.actions == []
+
+
+@pytest.mark.parametrize("name", ["image_size", "wrist_size", "chunk_size", "horizon"])
+def test_counts_must_be_positive(name):
+    with pytest.raises(ValueError, match=f"^{name} must be at least 1, got 0$"):
+        CalvinEnv("open_drawer", **{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "fly"}, f"unknown CALVIN task 'fly'; choose from {', '.join(TASKS)}"),
+        ({"scene": "E"}, "scene must be 'A', 'B', 'C' or 'D', got 'E'"),
+        ({"split": "all"}, "split must be 'train' or 'test', got 'all'"),
+        ({"gripper": "soft"}, "gripper must be 'sign' or 'strict', got 'soft'"),
+        (
+            {"image_size": None, "depth": True},
+            "depth needs a camera: give image_size or wrist_size",
+        ),
+    ],
+)
+def test_bad_arguments(make_fake_env, arguments, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        make_fake_env(**arguments)

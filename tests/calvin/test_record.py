@@ -1,0 +1,107 @@
+"""Recorded chains of the expert: what is kept, and that it does not depend on who records."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rftf_torchrl import (
+    Chain,
+    ChainToRecord,
+    record_chain,
+    record_chains,
+    starting_states,
+    training_scene,
+)
+
+PRESS = Chain(starting_states("turn_off_led")[3], ("turn_off_led", "turn_on_led"))
+PULL = Chain(starting_states("open_drawer")[5], ("open_drawer",))
+JOB = ChainToRecord(PRESS, 7, image_size=16, wrist_size=8)
+
+
+def same(first, second):
+    """Whether two lists of recorded tasks are equal, bit by bit."""
+    return len(first) == len(second) and all(
+        np.array_equal(getattr(a, field.name), getattr(b, field.name))
+        for a, b in zip(first, second, strict=True)
+        for field in fields(a)
+    )
+
+
+def test_a_simulator_of_another_scene_is_refused():
+    message = "the chain is for scene D, the simulator is A"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        record_chain(SimpleNamespace(scene="A"), JOB)
+
+
+@pytest.fixture(scope="module")
+def simulator(requires_calvin):
+    from rftf_torchrl import CalvinSimulator
+
+    simulator = CalvinSimulator("D")
+    yield simulator
+    simulator.close()
+
+
+@pytest.fixture(scope="module")
+def recorded(simulator):
+    return record_chain(simulator, JOB)
+
+
+@pytest.mark.calvin
+def test_there_is_one_frame_more_than_actions(recorded):
+    assert [(task.task, task.depth, task.scene) for task in recorded] == [
+        ("turn_off_led", 0, "D"),
+        ("turn_on_led", 1, "D"),
+    ]
+    for task in recorded:
+        steps = len(task.actions)
+        assert task.actions.shape == (steps, 7)
+        assert task.robot_obs.shape == (steps + 1, 15)
+        assert task.scene_obs.shape == (steps + 1, 24)
+        assert task.pictures.shape == (steps + 1, 3, 16, 16)
+        assert task.wrist_pictures.shape == (steps + 1, 3, 8, 8)
+
+
+@pytest.mark.calvin
+def test_frames_and_pictures_are_those_of_stepping(simulator, recorded):
+    simulator.reset(*training_scene(PRESS.initial_state, JOB.seed))
+    for task in recorded:
+        start = simulator.info
+        for step, action in enumerate(task.actions):
+            np.testing.assert_array_equal(simulator.robot_obs, task.robot_obs[step])
+            np.testing.assert_array_equal(simulator.scene_obs, task.scene_obs[step])
+            assert not simulator.achieved(start, [task.task])
+            simulator.step(action)
+        np.testing.assert_array_equal(simulator.robot_obs, task.robot_obs[-1])
+        np.testing.assert_array_equal(simulator.picture(16), task.pictures[-1])
+        np.testing.assert_array_equal(simulator.wrist_picture(8), task.wrist_pictures[-1])
+        assert simulator.achieved(start, [task.task]) == {task.task}
+
+
+@pytest.mark.calvin
+def test_a_task_that_fails_is_left_out(simulator, recorded):
+    needed = len(recorded[0].actions)
+    blind = replace(JOB, image_size=None, wrist_size=None)
+    assert record_chain(simulator, replace(blind, max_steps=needed - 1)) == []
+    twice = Chain(PRESS.initial_state, ("turn_off_led", "turn_off_led"))
+    (kept,) = record_chain(simulator, replace(blind, chain=twice, max_steps=needed))
+    assert kept.pictures is None
+    np.testing.assert_array_equal(kept.scene_obs, recorded[0].scene_obs)
+
+
+@pytest.mark.calvin
+def test_the_number_of_processes_changes_nothing():
+    jobs = [
+        ChainToRecord(PRESS, 7, noise=0.1),
+        ChainToRecord(PULL, 8, noise=0.1),
+        ChainToRecord(PULL, 8, scene="B"),
+    ]
+    here = list(record_chains(jobs, workers=0))
+    apart = list(record_chains(jobs, workers=2))
+    assert [len(tasks) for tasks in here] == [2, 1, 1]
+    assert all(same(*pair) for pair in zip(here, apart, strict=True))

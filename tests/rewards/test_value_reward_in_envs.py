@@ -1,0 +1,131 @@
+"""ValueReward in environments: resets, specs, several at once, and beside other transforms."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import pytest
+import torch
+from _envs import ChunkWalkEnv, value_model, walk_policy
+from _reward_by_hand import OPTIONS, WRITTEN, assert_written, by_hand, walk_env
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torchrl.envs import ParallelEnv, SerialEnv, ToyVLAEnv, TransformedEnv, check_env_specs
+from torchrl.envs.transforms import Compose, MultiAction, StepCounter
+
+from rftf_torchrl import ValueReward
+
+
+def parallel_env(kind) -> TransformedEnv:
+    """ValueReward inside every worker, or around all of them."""
+    cls, inside = kind
+    if inside:
+        return cls(2, walk_env)
+    return TransformedEnv(cls(2, ChunkWalkEnv), ValueReward(value_model(), **OPTIONS))
+
+
+def test_partial_reset_evaluates_only_what_was_reset():
+    env = walk_env((4,))
+    data = env.rollout(1, walk_policy())[:, -1]["next"]
+    counter = env.transform.value_model.module
+    counter.evaluated = 0
+    before = data["temporal_value"].clone()
+    reset = torch.tensor([[True], [False], [False], [True]])
+    data = env.reset(data.set("_reset", reset))
+    assert counter.evaluated == 2
+    position = data["observation", "state"][:, :1]
+    assert torch.equal(data["temporal_value"][1:3], before[1:3])
+    torch.testing.assert_close(data["temporal_value"], torch.tanh(0.5 * position) + 0.03)
+
+
+def test_native_autoreset_replaces_the_carried_value():
+    transform = ValueReward(value_model())
+    fresh = ChunkWalkEnv((2,)).reset()
+    carried = TensorDict({"temporal_value": torch.full((2, 1), 5.0)}, [2])
+    carried["_reset"] = torch.tensor([[True], [False]])
+    value = transform._reset_on_native_autoreset(carried, fresh)["temporal_value"]
+    start = torch.tanh(0.5 * fresh["observation", "state"][0, 0]) + 0.03
+    torch.testing.assert_close(value, torch.stack([start, torch.tensor(5.0)])[:, None])
+
+
+@pytest.mark.parametrize("batch_size", [(), (3,)])
+@pytest.mark.parametrize("model", [value_model, lambda: None])
+def test_specs(batch_size, model):
+    env = TransformedEnv(ChunkWalkEnv(batch_size), ValueReward(model()))
+    check_env_specs(env)
+    rewards = {"reward", "outcome_reward", "dense_reward"}
+    assert set(env.full_reward_spec.keys()) == rewards
+    assert all(env.full_reward_spec[key].shape == (*batch_size, 1) for key in rewards)
+    assert ("temporal_value" in env.observation_spec) == (model() is not None)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_serial_env(inside):
+    env = parallel_env((SerialEnv, inside))
+    check_env_specs(env)
+    torch.manual_seed(0)
+    data = env.rollout(20, walk_policy(), break_when_any_done=False)
+    assert_written(data, by_hand(data))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_parallel_env(inside):
+    env = parallel_env((partial(ParallelEnv, mp_start_method="fork"), inside))
+    try:
+        check_env_specs(env)
+        torch.manual_seed(0)
+        data = env.rollout(20, walk_policy(), break_when_any_done=False)
+        assert_written(data, by_hand(data))
+    finally:
+        env.close(raise_if_closed=False)
+
+
+def test_in_compose_and_after_other_transforms():
+    env = TransformedEnv(
+        ChunkWalkEnv(), Compose(StepCounter(), ValueReward(value_model(), **OPTIONS))
+    )
+    check_env_specs(env)
+    data = env.rollout(5, walk_policy())
+    assert_written(data, by_hand(data))
+    assert "step_count" in data
+
+
+@pytest.mark.parametrize("batch_size", [(), (3,)])
+def test_multi_action_in_an_environment_of_its_own(batch_size):
+    model = TensorDictModule(
+        lambda s: s.sum(-1, keepdim=True),
+        in_keys=[("observation", "state")],
+        out_keys=["temporal_value"],
+    )
+    walk = ToyVLAEnv(
+        action_dim=2, state_dim=4, success_steps=1, success_tol=0.5, seed=0, batch_size=batch_size
+    )
+    chunked = TransformedEnv(walk, MultiAction.from_vla(stack_rewards=False))
+    env = TransformedEnv(chunked, ValueReward(model), auto_unwrap=False)
+    policy = TensorDictModule(
+        lambda s: torch.rand(*s.shape[:-1], 4, 2) * 2 - 1,
+        in_keys=[("observation", "state")],
+        out_keys=[("vla_action", "chunk")],
+    )
+    torch.manual_seed(0)
+    data = env.rollout(8, policy, break_when_any_done=False)
+    assert data["next", "success"].any()
+    offline = ValueReward(model)(data.exclude(*WRITTEN).clone())
+    for key in WRITTEN:
+        torch.testing.assert_close(data[key], offline[key])
+    assert torch.equal(data["next", "outcome_reward"], data["next", "success"].float())
+
+
+def test_multi_action_in_the_same_environment_is_refused():
+    env = ToyVLAEnv(action_dim=2, state_dim=4, success_steps=1)
+    env = TransformedEnv(env, Compose(MultiAction.from_vla(stack_rewards=False)))
+    env.append_transform(ValueReward(None))
+    message = (
+        "MultiAction skips the other transforms of its TransformedEnv when an episode ends inside "
+        "a chunk, so the success reward would be lost. Wrap twice: TransformedEnv("
+        "TransformedEnv(env, MultiAction(...)), ValueReward(...), auto_unwrap=False); or use "
+        "ValueReward as the collector's postproc."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        env.output_spec  # noqa: B018
