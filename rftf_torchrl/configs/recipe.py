@@ -49,7 +49,7 @@ def recipe(
             run(start_run(raw, name))
 
         def main() -> None:
-            # Where the file was run as a script, its neighbours would shadow packages of their names.
+            # Run as a script, the file's neighbours would shadow packages of their names.
             sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != RECIPES]
             register()
             composed()
