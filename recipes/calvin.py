@@ -32,6 +32,7 @@ from rftf_torchrl import (
     require_calvin_env,
     run_report,
     write_json_atomic,
+    write_text,
 )
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.evaluate import run_chains
@@ -122,7 +123,7 @@ def calvin(config: RunConfig, memory: PeakMemory) -> dict:
         "Peak memory": f"{memory.gib:.2f} GiB",
     }
     report = run_report(f"CALVIN, seed {config.seed}", sections)
-    Path(folder, "report.md").write_text(report)
+    write_text(folder / "report.md", report)
     logger.info("\n%s\nreport and plots: %s", report, folder)
     return results
 

@@ -26,7 +26,9 @@ from rftf_torchrl import (
     markdown_table,
     prepare_output,
     run_report,
-    write_json_atomic,
+    whole_file,
+    write_json,
+    write_text,
 )
 from rftf_torchrl.evaluation._figures import BLUE, ORANGE
 from rftf_torchrl.evaluation.report import percent
@@ -113,7 +115,8 @@ def curves(folders: Sequence[Path], path: Path, window: int = 5) -> None:
     ax.grid(alpha=0.25)
     ax.legend()
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    with whole_file(path) as hidden:
+        figure.savefig(hidden, dpi=130)
     plt.close(figure)
 
 
@@ -132,7 +135,7 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         "comparisons": comparisons,
         "simulator_steps": [run["simulator_steps"] for run in runs],
     }
-    write_json_atomic(out / "results.json", results)
+    write_json(out / "results.json", results)
     used = [
         [run["seed"], *(f"{run['simulator_steps'][label]:,}" for label in ("RFTF", "sparse"))]
         for run in runs
@@ -150,7 +153,7 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
             "Protocol": found["cloned"][0].protocol,
         },
     )
-    (out / "report.md").write_text(report)
+    write_text(out / "report.md", report)
     return results
 
 

@@ -40,6 +40,7 @@ from rftf_torchrl import (
     progress_bar,
     register,
     write_study_report,
+    write_text,
 )
 from rftf_torchrl.configs.recipe import CONF
 from rftf_torchrl.evaluation.commits import file_commit
@@ -53,7 +54,6 @@ from rftf_torchrl.recipes.study_cells import (
     versions,
 )
 from rftf_torchrl.recipes.train_value import value_file
-from rftf_torchrl.training.outputs import replace_text_atomic
 
 logger = logging.getLogger("compare")
 
@@ -214,7 +214,7 @@ def main() -> None:
 def composed(raw: DictConfig) -> None:
     study = check_study(raw)
     folder = prepare_output(study.output)
-    replace_text_atomic(folder / "compare.yaml", OmegaConf.to_yaml(raw, resolve=True))
+    write_text(folder / "compare.yaml", OmegaConf.to_yaml(raw, resolve=True))
     typed = HydraConfig.get().overrides.task
     typed = [text for text in typed if not text.startswith(("output=", "report=", "workers="))]
     GlobalHydra.instance().clear()  # compare composes the configurations of the cells

@@ -39,6 +39,7 @@ from rftf_torchrl import (
     recipe,
     run_report,
     write_json_atomic,
+    write_text,
 )
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.evaluate import add_values, check_language, film, run_held_out
@@ -181,7 +182,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
             "Peak memory": f"{memory.gib:.2f} GiB in {processes}",
         },
     )
-    Path(folder, "report.md").write_text(report)
+    write_text(folder / "report.md", report)
     logger.info("\n%s\nreport, plots and videos: %s", report, folder)
     return results
 

@@ -23,8 +23,7 @@ from statistics import fmean
 
 import matplotlib.pyplot as plt
 
-from rftf_torchrl import MetricsFile, markdown_table, prepare_output
-from rftf_torchrl.training.outputs import replace_text_atomic
+from rftf_torchrl import MetricsFile, markdown_table, prepare_output, whole_file, write_text
 
 Runs = dict[str, dict[int, list[float | None]]]
 """By method and seed, what each iteration logged; None where it logged nothing, or no number."""
@@ -146,7 +145,8 @@ def plot_runs(runs: Runs, metric: str, path: Path) -> None:
     ax.grid(alpha=0.25)
     ax.legend()
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    with whole_file(path) as hidden:
+        figure.savefig(hidden, dpi=130)
     plt.close(figure)
 
 
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             plot_runs(runs, given.metric, prepare_output(given.out) / f"{name}_{folder.name}.png")
     text = "\n".join(texts)
     if given.out:
-        replace_text_atomic(given.out / f"{given.metric.replace('/', '_')}.md", text)
+        write_text(given.out / f"{given.metric.replace('/', '_')}.md", text)
     print(text)
 
 

@@ -51,6 +51,7 @@ from rftf_torchrl import (
     warn_if_blind,
     write_json_atomic,
     write_progress_table,
+    write_text,
     write_video,
 )
 from rftf_torchrl.recipes.collect_demos import demos_folder, whole_demos
@@ -167,7 +168,7 @@ def report_value(config: RunConfig) -> dict:
         },
     )
     write_json_atomic(folder / "report.json", {**used, **report.to_dict()})
-    Path(folder, "report.md").write_text(text)
+    write_text(folder / "report.md", text)
     logger.info("\n%s\nreport, plots and films: %s", text, folder)
     return report.to_dict()
 

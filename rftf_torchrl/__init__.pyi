@@ -131,6 +131,11 @@ from .evaluation.value_report import value_report as value_report
 from .evaluation.value_tables import value_report_tables as value_report_tables
 from .evaluation.video import side_by_side as side_by_side
 from .evaluation.video import write_video as write_video
+from .files import prepare_output as prepare_output
+from .files import whole_file as whole_file
+from .files import write_json as write_json
+from .files import write_json_atomic as write_json_atomic
+from .files import write_text as write_text
 from .functional.aggregates import interquartile_mean as interquartile_mean
 from .functional.aggregates import probability_of_improvement as probability_of_improvement
 from .functional.aggregates import steps_to_level as steps_to_level
@@ -290,8 +295,6 @@ from .training.logger import RunLogger as RunLogger
 from .training.logger import make_logger as make_logger
 from .training.memory import PeakMemory as PeakMemory
 from .training.metrics_file import MetricsFile as MetricsFile
-from .training.outputs import prepare_output as prepare_output
-from .training.outputs import write_json_atomic as write_json_atomic
 from .training.progress import PhaseClock as PhaseClock
 from .training.progress import progress_bar as progress_bar
 from .training.seeding import derive_seed as derive_seed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from rftf_torchrl.calvin.scenes import benchmark_scene, refuse_test_state, train
 from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene, check_scene
 from rftf_torchrl.calvin.tasks import TASKS, get_task
+from rftf_torchrl.files import whole_file
 
 _WIDTHS = {"robot_obs": 15, "scene_obs": 24}
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, AttributeError)
@@ -140,14 +140,8 @@ class StateBank:
     def save(self, path: str | Path) -> None:
         """Write the bank as an ``.npz`` file, without pickles; an interruption leaves none."""
         columns = {name: getattr(self, name) for name in _COLUMNS}
-        path = Path(path)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(file, scene=np.array(self.scene), **columns)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as hidden, hidden.open("wb") as file:
+            np.savez_compressed(file, scene=np.array(self.scene), **columns)
 
     @classmethod
     def load(cls, path: str | Path) -> StateBank:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import check_config
-from rftf_torchrl.training.outputs import prepare_output, replace_text_atomic
+from rftf_torchrl.files import prepare_output, write_text
 
 
 def start_run(raw: DictConfig, recipe: str) -> RunConfig:
@@ -39,5 +39,5 @@ def start_run(raw: DictConfig, recipe: str) -> RunConfig:
     if config.threads:
         torch.set_num_threads(config.threads)
     folder = prepare_output(config.output)
-    replace_text_atomic(Path(folder, f"{recipe}.yaml"), OmegaConf.to_yaml(raw, resolve=True))
+    write_text(Path(folder, f"{recipe}.yaml"), OmegaConf.to_yaml(raw, resolve=True))
     return config

@@ -19,6 +19,7 @@ from rftf_torchrl.data.format import (
     index_file,
     task_problems,
 )
+from rftf_torchrl.files import write_json
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def write_index(root: Path, index: Index) -> None:
     content = {"format_version": FORMAT_VERSION, **asdict(index)}
     if index.wrist_image_size is None:
         del content["wrist_image_size"]
-    index_file(root).write_text(json.dumps(content, indent=1) + "\n")
+    write_json(index_file(root), content)
 
 
 def read_index(root: Path) -> tuple[Index | None, list[str]]:

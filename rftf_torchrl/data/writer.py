@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +26,7 @@ from rftf_torchrl.data.format import (
 )
 from rftf_torchrl.data.images import IMAGE_SIZES, expected_entries, images_of
 from rftf_torchrl.data.index import Index, write_index
+from rftf_torchrl.files import NewFolder
 
 
 class DemonstrationWriter:
@@ -91,19 +90,7 @@ class DemonstrationWriter:
         self.episodes: list[Episode] = []
         self._sizes: dict[str, int] = {}
         self._closed = False
-        if self.root.exists():
-            raise FileExistsError(
-                f"{self.root} exists, and demonstrations are never overwritten: choose another "
-                "folder or remove it."
-            )
-        self._stage = self.root.parent / f".{self.root.name}.partial-{uuid.uuid4().hex[:8]}"
-        try:
-            (self._stage / "episodes").mkdir(parents=True)
-        except OSError as error:
-            raise OSError(
-                f"Cannot write demonstrations to {self.root}: {error.strerror}. Choose a folder "
-                "that you may write to."
-            ) from error
+        self._folder = NewFolder(self.root, "demonstrations")
 
     def add_episode(
         self,
@@ -178,7 +165,7 @@ class DemonstrationWriter:
         if not self.episodes:
             self._discard()
             raise ValueError(f"No episode was added for {self.root}: there is nothing to write.")
-        whole = self._stage / "whole"
+        whole = self._folder.hidden / "whole"
         shutil.rmtree(whole, ignore_errors=True)
         total = self.episodes[-1].stop
         first = TensorDict.load_memmap(self._part(0))
@@ -202,13 +189,8 @@ class DemonstrationWriter:
             },
         )
         write_index(whole, index)
-        if self.root.exists():
-            raise FileExistsError(
-                f"{self.root} was made by another process meanwhile; the demonstrations are in "
-                f"{whole}."
-            )
-        os.replace(whole, self.root)
-        self._discard()
+        self._folder.publish(whole.name)
+        self._closed = True
 
     def __enter__(self) -> DemonstrationWriter:
         return self
@@ -230,10 +212,10 @@ class DemonstrationWriter:
 
     def _discard(self) -> None:
         self._closed = True
-        shutil.rmtree(self._stage, ignore_errors=True)
+        self._folder.discard()
 
     def _part(self, index: int) -> Path:
-        return self._stage / "episodes" / f"{index:06d}"
+        return self._folder.hidden / "episodes" / f"{index:06d}"
 
     def _problems(self, tensordict: TensorDictBase, task_id: int) -> list[str]:
         if tensordict.batch_dims != 1:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor, nn
 
+from rftf_torchrl.files import write_safetensors
 from rftf_torchrl.policies.spec import PolicySpecProtocol, spec_class
 
 _FORMAT = "rftf_torchrl.policy.2"
@@ -36,8 +36,6 @@ def save_policy(
         spec: see :class:`PolicySpecProtocol`.
         path: the file.
     """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     weights, tied = _distinct(policy.state_dict())
     files: Mapping[str, bytes] = getattr(spec, "files", {})
     for name, content in files.items():
@@ -48,11 +46,7 @@ def save_policy(
         "policy": json.dumps(spec.to_dict()),
         "tied": json.dumps(tied),
     }
-    try:
-        save_file(weights, partial, metadata)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_safetensors(path, weights, metadata)
 
 
 def load_policy(

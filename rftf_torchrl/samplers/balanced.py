@@ -12,6 +12,7 @@ from tensordict import NestedKey, TensorDictBase
 from torchrl.data import SamplerWithoutReplacement
 from torchrl.data.replay_buffers.storages import Storage
 
+from rftf_torchrl.files import whole_file
 from rftf_torchrl.functional.balance import OutcomePools, find_mixed_trajectory, outcome_pools
 from rftf_torchrl.keys import TASK_ID, TRAJECTORY, TRAJECTORY_SUCCESS
 from rftf_torchrl.samplers._epochs import BalancedEpochs
@@ -244,7 +245,8 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
     def dumps(self, path: str | Path) -> None:
         path = Path(path)
         path.mkdir(exist_ok=True)
-        torch.save(self.state_dict(), path / _STATE_FILE)
+        with whole_file(path / _STATE_FILE) as hidden:
+            torch.save(self.state_dict(), hidden)
 
     def loads(self, path: str | Path) -> None:
         self.load_state_dict(torch.load(Path(path) / _STATE_FILE))

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rftf_torchrl.files import whole_file
+from rftf_torchrl.files import write_json
 
 _FORMAT = "rftf_torchrl.cell.1"
 
@@ -109,8 +109,7 @@ def save_cell(folder: str | Path, cell: Cell) -> Path:
     path = cell_file(folder, cell.task_set, cell.method, cell.seed)
     _from_dict(json.loads(json.dumps(data)), path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    write_json(path, data)
     return path
 
 

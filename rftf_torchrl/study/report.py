@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rftf_torchrl.evaluation.report import markdown_table, percent, percent_interval, run_report
-from rftf_torchrl.files import whole_file
+from rftf_torchrl.files import write_text
 from rftf_torchrl.study import tables
 from rftf_torchrl.study.collection import Cells
 from rftf_torchrl.study.figure import plot_study_curves
@@ -91,8 +91,7 @@ def write_study_report(
         "report.md": run_report(title, sections),
     }
     for name, text in texts.items():
-        with whole_file(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="")
+        write_text(folder / name, text)
     return folder / "report.md"
 
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from rftf_torchrl.training.outputs import replace_text_atomic
+from rftf_torchrl.files import write_text
 
 STEP = "step"
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class MetricsFile:
         self._resuming = False
         if rewrite:
             header = {name: name for name in self.columns}
-            replace_text_atomic(self.path, self._text([header, *self.rows]))
+            write_text(self.path, self._text([header, *self.rows]))
         else:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._text([row]))

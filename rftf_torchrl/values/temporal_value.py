@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.files import write_safetensors
 from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.nets.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
 from rftf_torchrl.values.calibration import CalibrationMode, ValueCalibration
@@ -150,7 +149,6 @@ class TemporalValueModel(TensorDictModuleBase):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes weights, calibration, keys and config to one safetensors file, atomically."""
-        path = Path(path)
         header = {
             "in_keys": self.in_keys,
             "tokens_key": self.tokens_key,
@@ -159,12 +157,7 @@ class TemporalValueModel(TensorDictModuleBase):
             "kind": "pretrained" if isinstance(self.config, PretrainedEncoderConfig) else "small",
         }
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            save_file(tensors, partial, {"format": _FORMAT, "model": json.dumps(header)})
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_safetensors(path, tensors, {"format": _FORMAT, "model": json.dumps(header)})
 
     @classmethod
     def load(

@@ -121,8 +121,9 @@ def test_save_replaces_and_a_failed_save_keeps_the_old_file(tmp_path, monkeypatc
         target.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("rftf_torchrl.values.temporal_value.save_file", broken)
-    with pytest.raises(OSError, match=r"^disk full$"):
+    monkeypatch.setattr("rftf_torchrl.files.save_file", broken)
+    message = f"Cannot write {path}: disk full. Choose a folder that you may write to."
+    with pytest.raises(OSError, match=f"^{re.escape(message)}$"):
         model.save(path)
     assert torch.equal(TemporalValueModel.load(path).raw(data), other.raw(data))
     assert [file.name for file in tmp_path.iterdir()] == ["value.safetensors"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from rftf_torchrl.calvin.chains.results import ChainResult
 from rftf_torchrl.evaluation.report import markdown_table, percent, percent_interval
-from rftf_torchrl.files import whole_file
+from rftf_torchrl.files import write_json
 from rftf_torchrl.functional.intervals import wilson_interval
 
 _RATE_HEADER = ["successes", "rate", "95% interval"]
@@ -119,8 +119,7 @@ class ChainReport:
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, whole or not at all."""
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> ChainReport:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rftf_torchrl.files import write_text
+
 _FORMAT = "rftf_torchrl.chains.1"
 
 
@@ -75,10 +77,10 @@ class ChainFile:
         self.path = Path(path)
         self.results: dict[int, ChainResult] = {}
         header = {"format": _FORMAT, "settings": dict(settings)}
-        first = (json.dumps(header) + "\n").encode()
+        first = json.dumps(header) + "\n"
         content = self.path.read_bytes() if self.path.exists() else b""
-        if first.startswith(content):
-            self.path.write_bytes(first)
+        if first.encode().startswith(content):
+            write_text(self.path, first)
             return
         whole = content[: content.rfind(b"\n") + 1]
         lines = whole.decode(errors="replace").splitlines() or [""]

@@ -23,6 +23,7 @@ from rftf_torchrl.calvin.data.format import (
 )
 from rftf_torchrl.calvin.data.spans import CalvinSpan
 from rftf_torchrl.calvin.data.statistics import RunningStatistics
+from rftf_torchrl.files import whole_file, write_text
 
 
 def describe_split(
@@ -64,9 +65,6 @@ def describe_split(
     for file in (ANNOTATIONS_FILE, CONFIG_FILE):
         (folder / file).parent.mkdir(exist_ok=True)
     bounds = np.array(episodes, dtype=np.int64)
-    np.save(folder / EPISODES_FILE, bounds)
-    np.save(folder / LENGTHS_FILE, bounds[:, 1] - bounds[:, 0] + 1)
-    np.save(folder / SCENES_FILE, _object({name: list(frames) for name, frames in scenes.items()}))
     embeddings = np.zeros((len(spans), 1, EMBEDDING_DIM), dtype=np.float32)
     for index, span in enumerate(spans):
         embeddings[index, 0] = hashed_embedding(span.sentence)
@@ -78,9 +76,17 @@ def describe_split(
         },
         "info": {"episodes": [], "indx": [(span.start, span.stop) for span in spans]},
     }
-    np.save(folder / ANNOTATIONS_FILE, _object(annotations))
-    (folder / STATISTICS_FILE).write_text(statistics.to_yaml())
-    (folder / CONFIG_FILE).write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    arrays = {
+        EPISODES_FILE: bounds,
+        LENGTHS_FILE: bounds[:, 1] - bounds[:, 0] + 1,
+        SCENES_FILE: _object({name: list(frames) for name, frames in scenes.items()}),
+        ANNOTATIONS_FILE: _object(annotations),
+    }
+    for name, array in arrays.items():
+        with whole_file(folder / name) as hidden:
+            np.save(hidden, array)
+    write_text(folder / STATISTICS_FILE, statistics.to_yaml())
+    write_text(folder / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def default_config(scene: str, cameras: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

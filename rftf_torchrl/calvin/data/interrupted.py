@@ -16,6 +16,7 @@ from rftf_torchrl.calvin.data.layout import read_episodes, read_scenes
 from rftf_torchrl.calvin.data.spans import CalvinSpan, read_spans
 from rftf_torchrl.calvin.data.statistics import RunningStatistics
 from rftf_torchrl.data.format import DemonstrationError
+from rftf_torchrl.files import write_text
 
 ADVICE = (
     "# The recording of this split stopped early. Remove this file to use what there is as if it "
@@ -51,7 +52,7 @@ class Mark:
             Mark(frame=70, spans=2, progress={'chains': 1})
         """
         content = yaml.safe_dump(asdict(self), sort_keys=False)
-        (folder / INTERRUPTED_FILE).write_text(ADVICE + content)
+        write_text(folder / INTERRUPTED_FILE, ADVICE + content)
 
 
 @dataclass(frozen=True)

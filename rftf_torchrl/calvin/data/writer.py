@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -37,6 +35,7 @@ from rftf_torchrl.calvin.data.spans import CalvinSpan, span_problems
 from rftf_torchrl.calvin.data.statistics import RunningStatistics
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.data.format import DemonstrationError
+from rftf_torchrl.files import NewFolder
 
 logger = logging.getLogger(__name__)
 
@@ -106,13 +105,15 @@ class CalvinWriter:
         self._scene = scene_name(scene)
         self._config = config
         self._closed = False
+        self._new: NewFolder | None = None
         if resume and self.folder.exists():
             found = resume_recording(self.folder)
             self._stage = self.folder
             self._scene = next(reversed(found.scenes), self._scene)
         else:
             found = Recorded(Mark(first_frame), [], {}, [], RunningStatistics(), None)
-            self._stage = self._make_stage()
+            self._new = NewFolder(self.folder, "CALVIN data")
+            self._stage = self._new.hidden
         self.scenes, self.episodes, self.spans = found.scenes, found.episodes, found.spans
         self._statistics, self._cameras, self._mark = found.statistics, found.cameras, found.mark
         self._start = self._next = found.mark.frame
@@ -290,13 +291,8 @@ class CalvinWriter:
             (self._stage / INTERRUPTED_FILE).unlink(missing_ok=True)
         else:
             self._mark.write(self._stage)
-        if self._stage != self.folder:
-            if self.folder.exists():
-                raise FileExistsError(
-                    f"{self.folder} was made by another process meanwhile; the data are in "
-                    f"{self._stage}."
-                )
-            os.replace(self._stage, self.folder)
+        if self._new is not None:
+            self._new.publish()
         self._closed = True
 
     def __enter__(self) -> CalvinWriter:
@@ -318,22 +314,6 @@ class CalvinWriter:
         except KeyboardInterrupt:
             self.close(complete=kind is None)
             raise
-
-    def _make_stage(self) -> Path:
-        if self.folder.exists():
-            raise FileExistsError(
-                f"{self.folder} exists, and data are never overwritten: choose another folder or "
-                "remove it."
-            )
-        stage = self.folder.parent / f".{self.folder.name}.partial-{uuid.uuid4().hex[:8]}"
-        try:
-            stage.mkdir(parents=True)
-        except OSError as error:
-            raise OSError(
-                f"Cannot write CALVIN data to {self.folder}: {error.strerror}. Choose a folder "
-                "that you may write to."
-            ) from error
-        return stage
 
     def _check_open(self, consequence: str) -> None:
         if self._closed:

@@ -183,7 +183,7 @@ def test_no_frame_is_an_error_and_leaves_nothing(tmp_path):
 
 def test_existing_data_are_never_overwritten(calvin_root):
     message = (
-        f"{calvin_root / 'training'} exists, and data are never overwritten: choose another "
+        f"{calvin_root / 'training'} exists, and CALVIN data are never overwritten: choose another "
         "folder or remove it."
     )
     with pytest.raises(FileExistsError, match=re.escape(message)):
@@ -194,7 +194,9 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path):
     writer = CalvinWriter(tmp_path)
     add(writer)
     (tmp_path / "training").mkdir()
-    with pytest.raises(FileExistsError, match="was made by another process meanwhile; the data "):
+    with pytest.raises(
+        FileExistsError, match="was made by another process meanwhile; the CALVIN data "
+    ):
         writer.close()
     assert list((tmp_path / "training").iterdir()) == []
     (kept,) = tmp_path.glob(".training.partial-*")
