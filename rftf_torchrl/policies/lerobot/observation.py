@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import NonTensorData, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Composite, Unbounded
@@ -13,8 +13,20 @@ from torchrl.envs.transforms import Transform
 
 from rftf_torchrl.policies.lerobot.actor import batch_key
 
-if TYPE_CHECKING:
-    from rftf_torchrl.policies.lerobot.spec import LeRobotSpec
+
+class _Spec(Protocol):
+    """What is read of a ``LeRobotSpec``, which builds the transform."""
+
+    @property
+    def inputs(self) -> dict[str, NestedKey]: ...
+
+    @property
+    def batch_names(self) -> list[str]: ...
+
+    @property
+    def text_key(self) -> str | None: ...
+
+    def processors(self) -> tuple[Any, Any]: ...
 
 
 class LeRobotObservation(Transform):
@@ -43,7 +55,7 @@ class LeRobotObservation(Transform):
         tensor([1.5000, 1.5000, 1.5000])
     """
 
-    def __init__(self, spec: LeRobotSpec) -> None:
+    def __init__(self, spec: _Spec) -> None:
         self.spec = spec
         self.names = spec.batch_names
         super().__init__(
@@ -73,7 +85,7 @@ class LeRobotObservation(Transform):
         """Add the entries."""
         example = observation_spec.zero()
         if self.spec.text_key is not None:
-            example.set(self.spec.text_key, _repeated("text", example.batch_size))
+            example.set(self.spec.text_key, NonTensorData("text", batch_size=example.batch_size))
         self._write(example)
         for key in self.out_keys:
             value = example.get(key)
@@ -121,12 +133,6 @@ class LeRobotObservation(Transform):
 def _as_batch(value: Tensor, shape: torch.Size) -> Tensor:
     value = value.reshape(shape.numel(), *value.shape[len(shape) :])
     return value.float() / 255 if value.dtype == torch.uint8 else value.float()
-
-
-def _repeated(text: str, shape: torch.Size) -> Any:
-    from tensordict import NonTensorData
-
-    return NonTensorData(text, batch_size=shape)
 
 
 def _strings(entry: Any) -> list[str]:
