@@ -91,6 +91,7 @@ from .envs.episodes import EpisodeResult as EpisodeResult
 from .envs.episodes import run_episodes as run_episodes
 from .envs.policy_inputs import PolicyInputEnv as PolicyInputEnv
 from .envs.policy_inputs import PolicyInputFactory as PolicyInputFactory
+from .evaluation._sampled import Measure as Measure
 from .evaluation.comparison import compare_success as compare_success
 from .evaluation.comparison import comparison_table as comparison_table
 from .evaluation.episodes import held_out_episodes as held_out_episodes
@@ -125,7 +126,6 @@ from .evaluation.value_curves import warn_if_blind as warn_if_blind
 from .evaluation.value_plots import plot_calibration as plot_calibration
 from .evaluation.value_plots import plot_confusion as plot_confusion
 from .evaluation.value_plots import plot_value_over_progress as plot_value_over_progress
-from .evaluation.value_report import Measure as Measure
 from .evaluation.value_report import ValueReport as ValueReport
 from .evaluation.value_report import value_report as value_report
 from .evaluation.value_tables import value_report_tables as value_report_tables
