@@ -23,7 +23,7 @@ def plot_value_over_progress(
     """Plot the mean value over the share of the episode, with intervals, by task.
 
     Args:
-        report: of :func:`~rftf_torchrl.evaluation.value_report`.
+        report: of :func:`~rftf_torchrl.value_report`.
         path: the PNG file.
         title: above the plot.
 
@@ -57,7 +57,7 @@ def plot_calibration(report: ValueReport, path: str | Path, title: str | None = 
     On the diagonal, a value of 0.7 says that 70% of the demonstration is over.
 
     Args:
-        report: of :func:`~rftf_torchrl.evaluation.value_report`.
+        report: of :func:`~rftf_torchrl.value_report`.
         path: the PNG file.
         title: above the plot.
 
@@ -104,7 +104,7 @@ def plot_confusion(report: ValueReport, path: str | Path, title: str | None = No
     A value model that listens is high on the diagonal alone. The colours cover at least 0 to 1.
 
     Args:
-        report: of :func:`~rftf_torchrl.evaluation.value_report`.
+        report: of :func:`~rftf_torchrl.value_report`.
         path: the PNG file.
         title: above the plot.
 

@@ -44,7 +44,7 @@ def value_report_tables(report: ValueReport) -> dict[str, str]:
     """The tables of a report, by heading; see :func:`~rftf_torchrl.run_report`.
 
     Args:
-        report: of :func:`~rftf_torchrl.evaluation.value_report`.
+        report: of :func:`~rftf_torchrl.value_report`.
 
     Returns:
         Markdown by heading; headings without data have an empty text.
