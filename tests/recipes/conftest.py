@@ -6,13 +6,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from tiny import RECIPES
 
-from rftf_torchrl import check_config, register
+from rftf_torchrl import StudyConfig, check_config, register
 
 
 @pytest.fixture(scope="session", autouse=True)
 def recipes_on_path():
     sys.path.insert(0, str(RECIPES))
     register()
+    register("study_schema", StudyConfig)
     yield
     sys.path.remove(str(RECIPES))
 
