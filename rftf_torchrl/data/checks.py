@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from tensordict import TensorDictBase
@@ -129,52 +125,6 @@ def label_problems(frames: TensorDictBase, episode: Episode) -> list[str]:
             problems.append(
                 f"key {ACTION_IS_PAD!r}: must be True at the last frame only, differs at "
                 f"{_frames(differs)}"
-            )
-    return problems
-
-
-def storage_problems(folder: Path) -> list[str]:
-    """List memory-mapped files that are missing, of the wrong size, or read-only.
-
-    ``TensorDict.load_memmap`` reads the missing end of a truncated file as zeros, without an error,
-    so this runs before it.
-
-    Args:
-        folder: a folder that :meth:`tensordict.TensorDict.memmap` wrote.
-
-    Returns:
-        One sentence per violation, none if all files can be mapped.
-
-    Example:
-        >>> storage_problems(Path("no-such-folder"))
-        ['no-such-folder/meta.json: missing']
-    """
-    meta_file = folder / "meta.json"
-    if not meta_file.is_file():
-        return [f"{folder.name}/meta.json: missing"]
-    try:
-        meta = json.loads(meta_file.read_text())
-    except ValueError as error:
-        return [f"{folder.name}/meta.json: unreadable JSON ({error})"]
-    problems = []
-    for name, entry in meta.items() if isinstance(meta, dict) else ():
-        if not isinstance(entry, dict):
-            continue
-        if "dtype" not in entry:
-            problems += [f"{folder.name}/{line}" for line in storage_problems(folder / name)]
-            continue
-        file = folder / f"{name}.memmap"
-        item = torch.empty((), dtype=getattr(torch, entry["dtype"].removeprefix("torch.")))
-        expected = math.prod(entry["shape"]) * item.element_size()
-        size = file.stat().st_size if file.is_file() else None
-        if size is None:
-            problems.append(f"{folder.name}/{file.name}: missing")
-        elif size != expected:
-            problems.append(f"{folder.name}/{file.name}: {size} bytes, expected {expected}")
-        elif not os.access(file, os.R_OK | os.W_OK):
-            problems.append(
-                f"{folder.name}/{file.name}: read-only, but TensorDict maps files for reading and "
-                "writing: change its permissions or copy the folder"
             )
     return problems
 

@@ -12,9 +12,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rftf_torchrl.data.checks import storage_problems
 from rftf_torchrl.data.format import DemonstrationError, Episode, Task, frames_folder
 from rftf_torchrl.data.index import read_index
+from rftf_torchrl.data.memory_map import open_frames
 from rftf_torchrl.data.validation import frame_problems
 
 
@@ -163,7 +163,7 @@ class Demonstrations:
 
 
 def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstrations:
-    """Open a folder of demonstrations.
+    """Open a folder of demonstrations. Nothing in it is unpickled or imported.
 
     Args:
         root: the folder that :class:`~rftf_torchrl.DemonstrationWriter` wrote.
@@ -188,11 +188,10 @@ def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstra
     """
     root = Path(root)
     index, problems = read_index(root)
-    unreadable = storage_problems(frames_folder(root))
+    frames, unreadable = open_frames(frames_folder(root))
     problems += unreadable
     if index is None or unreadable:
         raise DemonstrationError(f"Demonstrations in {root}", problems)
-    frames = TensorDict.load_memmap(frames_folder(root))
     if validate:
         problems += frame_problems(frames, index)
     if problems:

@@ -14,6 +14,9 @@ import torch
 from torch import nn
 from torchrl.checkpoint import Checkpoint, CheckpointError, CheckpointRotation, GlobalRNGState
 
+from rftf_torchrl.nets.finite_weights import check_finite_weights
+from rftf_torchrl.training.checkpoint_guard import foreign_parts, tensor_with_nan
+
 RNG = "rng"
 PREFIX = "checkpoint"
 SUFFIX = ".torchrl"
@@ -80,7 +83,12 @@ class RunCheckpoints:
 
         Raises:
             ValueError: where the folder has a checkpoint of this step or a later one.
+            FloatingPointError: where a parameter or buffer is not finite; nothing is written, so
+                that the last finite checkpoint stays the newest.
         """
+        for component, module in self._checkpoint.components.items():
+            if isinstance(module, nn.Module):
+                check_finite_weights(module.named_parameters(), f"component {component!r}")
         self._clear()
         newest = self._rotation.latest()
         if newest is not None and step <= _step(newest):
@@ -96,7 +104,7 @@ class RunCheckpoints:
     def load(
         self, path: str | Path = "latest", *, components: Collection[str] | None = None
     ) -> int:
-        """Restore the components, or some of them.
+        """Restore the components, or some of them. No pickle is read and no code is run.
 
         Args:
             path: a checkpoint file, or ``"latest"``: the newest one in the folder that is whole;
@@ -192,7 +200,11 @@ def _damage(file: Path) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive:
             member = archive.testzip()
-        Checkpoint.manifest(file)
+            Checkpoint.manifest(file)
+            if member is None and (foreign := foreign_parts(archive)):
+                return f"it is no checkpoint of this library: {'; '.join(foreign)}"
+            if member is None and (tensor := tensor_with_nan(archive)):
+                return f"its tensor {tensor} has a NaN"
     except (zipfile.BadZipFile, CheckpointError, OSError, EOFError) as error:
         return f"it is truncated or no checkpoint ({error})"
     return f"its part {member} is damaged" if member else None

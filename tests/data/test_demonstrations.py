@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,7 +198,7 @@ def test_truncated_file_is_found_before_it_reads_as_zeros(root):
 
 
 def test_read_only_file(root, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda file, mode: file.name != "action.memmap")
+    monkeypatch.setattr(os, "access", lambda file, mode: Path(file).name != "action.memmap")
     assert problems(root) == [
         "frames/action.memmap: read-only, but TensorDict maps files for reading and writing: "
         "change its permissions or copy the folder"

@@ -1,0 +1,157 @@
+"""No reader of data runs code, whatever a file says."""
+
+import json
+import pickle
+import shutil
+import zipfile
+
+import pytest
+import torch
+from tensordict import NonTensorData
+from torch import nn
+from torchrl.checkpoint import CheckpointError
+
+from rftf_torchrl import (
+    RunCheckpoints,
+    load_demonstrations,
+    write_synthetic_demonstrations,
+)
+from rftf_torchrl.data.format import DemonstrationError
+
+TYPES = ("tensordict.tensorclass.NonTensorData", "tensordict._lazy.LazyStackedTensorDict", "os.x")
+
+
+class Bomb:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return (open, (str(self.file), "w"))
+
+
+@pytest.fixture
+def bomb(tmp_path):
+    """The bytes of a pickle, and the file that would show that it ran."""
+    fired = tmp_path / "fired"
+    return pickle.dumps(Bomb(fired)), fired
+
+
+def plant(meta, pickled, kind):
+    """Make a folder of tensors name a class, with a pickle beside it."""
+    content = json.loads(meta.read_text())
+    content["_type"] = f"<class '{kind}'>"
+    meta.write_text(json.dumps(content))
+    (meta.parent / "other.pickle").write_bytes(pickled)
+
+
+def test_the_pickle_would_run_where_it_is_admitted(tmp_path, bomb):
+    pickled, fired = bomb
+    NonTensorData(data={"a": 1}, batch_size=[]).memmap(tmp_path / "data")
+    (tmp_path / "data" / "other.pickle").write_bytes(pickled)
+    pickle.loads(pickled).close()
+    assert fired.exists()
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("part", ["", "observation", "instruction"])
+def test_demonstrations(tmp_path, bomb, kind, part):
+    pickled, fired = bomb
+    root = write_synthetic_demonstrations(tmp_path / "demos")
+    plant(root / "frames" / part / "meta.json", pickled, kind)
+    with pytest.raises(DemonstrationError, match="which is not read"):
+        load_demonstrations(root)
+    assert not fired.exists()
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", ".."])
+def test_demonstrations_stay_in_their_folder(tmp_path, name):
+    root = write_synthetic_demonstrations(tmp_path / "demos")
+    meta = root / "frames" / "meta.json"
+    content = json.loads(meta.read_text())
+    content[name] = content["action"]
+    meta.write_text(json.dumps(content))
+    with pytest.raises(DemonstrationError, match="leaves the folder"):
+        load_demonstrations(root)
+
+
+def checkpoint(folder):
+    model = nn.Linear(2, 1)
+    checkpoints = RunCheckpoints(folder, model=model, progress={"steps": 1})
+    return checkpoints, checkpoints.save(1)
+
+
+def rewrite(file, change):
+    """Write an archive anew with some members changed or added."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_checkpoint_that_names_a_class(tmp_path, bomb, kind):
+    pickled, fired = bomb
+    checkpoints, file = checkpoint(tmp_path / "checkpoints")
+
+    def change(members):
+        name = "components/0000-model/state/meta.json"
+        meta = json.loads(members[name]) | {"_type": f"<class '{kind}'>"}
+        members[name] = json.dumps(meta).encode()
+        members["components/0000-model/state/other.pickle"] = pickled
+
+    rewrite(file, change)
+    with pytest.raises(CheckpointError, match=r"it is no checkpoint of this library: it holds"):
+        checkpoints.load(file)
+    with pytest.raises(FileNotFoundError, match="all 1 checkpoints are damaged"):
+        checkpoints.load()
+    assert not fired.exists()
+
+
+@pytest.mark.parametrize("name", ["state.pt", "state.tdz", "state.tdc"])
+def test_a_checkpoint_with_another_payload(tmp_path, bomb, name):
+    pickled, fired = bomb
+    checkpoints, file = checkpoint(tmp_path / "checkpoints")
+    rewrite(file, lambda members: members.update({f"components/0000-model/{name}": pickled}))
+    with pytest.raises(CheckpointError, match=f"it holds 'components/0000-model/{name}'"):
+        checkpoints.load(file)
+    assert not fired.exists()
+
+
+def test_a_checkpoint_read_by_another_adapter(tmp_path):
+    checkpoints, file = checkpoint(tmp_path / "checkpoints")
+
+    def change(members):
+        manifest = json.loads(members["manifest.json"])
+        manifest["components"]["model"]["adapter"] = "torchrl.pickle"
+        members["manifest.json"] = json.dumps(manifest).encode()
+
+    rewrite(file, change)
+    with pytest.raises(CheckpointError, match=r"component 'model' is read by 'torchrl\.pickle'"):
+        checkpoints.load(file)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    model = nn.Linear(2, 1)
+    checkpoints = RunCheckpoints(tmp_path / "checkpoints", model=model)
+    checkpoints.save(1)
+    nn.init.constant_(model.bias, float("inf"))
+    with pytest.raises(FloatingPointError, match="component 'model' has weights that are not"):
+        checkpoints.save(2)
+    assert checkpoints.load() == 1
+    assert model.bias.isfinite().all()
+
+
+def test_a_checkpoint_with_a_nan_is_passed_over(tmp_path):
+    checkpoints, first = checkpoint(tmp_path / "checkpoints")
+    second = first.with_name(first.name.replace("1", "2"))
+    shutil.copy(first, second)
+    nan = torch.full((2,), float("nan")).numpy().tobytes()
+    rewrite(
+        second,
+        lambda m: m.update({"components/0000-model/state/tensor_00000000.memmap": nan}),
+    )
+    assert checkpoints.load() == 1
