@@ -195,7 +195,7 @@ class CalvinSimulator:
         """Which of the tasks calvin_env's oracle finds done between ``start_info`` and now.
 
         Args:
-            start_info: :attr:`info` at the start of the subtask.
+            start_info: ``info`` at the start of the subtask.
             tasks: names of tasks.
 
         Raises:

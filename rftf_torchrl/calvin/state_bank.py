@@ -62,7 +62,7 @@ class StateBank:
     Attributes:
         robot_obs: float64 [N, 15].
         scene_obs: float64 [N, 24], blocks in the scene's own order.
-        task: int64 [N], the task that begins there, see :data:`TASKS`.
+        task: int64 [N], the task that begins there, see :data:`~rftf_torchrl.calvin.tasks.TASKS`.
         depth: int64 [N], how many tasks of the chain came before.
         scene: the scene's letter.
 

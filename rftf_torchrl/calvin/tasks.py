@@ -98,7 +98,7 @@ def load_sentences(
         split: ``"training"`` (389 sentences) or ``"validation"`` (one for each task).
 
     Returns:
-        Sentences by task name, in the order of :data:`TASKS`.
+        Sentences by task name, in the order of :data:`~rftf_torchrl.calvin.tasks.TASKS`.
 
     Raises:
         ValueError: for another split, or a file that does not hold sentences for every task.

@@ -61,7 +61,7 @@ class ActionWindows:
             indices: int64 [B], positions among the M examples.
 
         Returns:
-            TensorDict [B] with :attr:`keys` and the targets.
+            TensorDict [B] with ``keys`` and the targets.
         """
         batch = self.demonstrations.frames.select(*self.keys)[self.frame[indices]]
         return batch.update(self.targets[indices])

@@ -22,12 +22,12 @@ from rftf_torchrl.data.validation import frame_problems
 class Demonstrations:
     """Episodes of frames, memory-mapped: only what is indexed is read.
 
-    A selection shares the frames of the set that it was made from; :attr:`episodes` says which of
+    A selection shares the frames of the set that it was made from; ``episodes`` says which of
     them belong to it.
 
     Args:
         root: the folder.
-        frames: tensordict [N], all frames of the folder; see :mod:`rftf_torchrl.data`.
+        frames: tensordict [N], all frames of the folder; see ``rftf_torchrl.data``.
         episodes: the episodes of this selection.
         tasks: the tasks of the folder.
         simulator: the name of the simulator.
@@ -77,7 +77,7 @@ class Demonstrations:
 
         Args:
             tasks: ids or names of tasks.
-            episodes: indices of episodes, as in :attr:`Episode.index`.
+            episodes: indices of episodes, as in ``Episode.index``.
             success: True for successes, False for failures.
             split: the name of a split.
 
@@ -125,7 +125,7 @@ class Demonstrations:
             generator: the random generator, or its seed.
 
         Returns:
-            ``(train, held_out)``, both in the order of :attr:`episodes`.
+            ``(train, held_out)``, both in the order of ``episodes``.
 
         Raises:
             ValueError: at a fraction outside (0, 1), or where no task has two episodes.

@@ -45,7 +45,7 @@ STORED_ENTRIES: tuple[Entry, ...] = (
 
 
 class DemonstrationError(ValueError):
-    """Demonstrations that break the format, with every violation in :attr:`problems`.
+    """Demonstrations that break the format, with every violation in ``problems``.
 
     Args:
         what: what was looked at, for the first line of the message.

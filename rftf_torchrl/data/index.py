@@ -24,7 +24,7 @@ from rftf_torchrl.files import write_json
 
 @dataclass(frozen=True)
 class Index:
-    """What ``demonstrations.json`` holds; the fields are those of :mod:`rftf_torchrl.data`.
+    """What ``demonstrations.json`` holds; the fields are those of ``rftf_torchrl.data``.
 
     Args:
         complete: False where the collection was interrupted.

@@ -30,7 +30,7 @@ from rftf_torchrl.files import NewFolder
 
 
 class DemonstrationWriter:
-    """Write episodes into a new folder, in the format of :mod:`rftf_torchrl.data`.
+    """Write episodes into a new folder, in the format of ``rftf_torchrl.data``.
 
     Episodes collect in a hidden folder beside ``root``; :meth:`close` joins them and gives the
     result its name in one step. Where the ``with`` block ends by an exception or Ctrl-C, the
@@ -39,7 +39,7 @@ class DemonstrationWriter:
 
     Args:
         root: the folder to make. It must not exist.
-        tasks: every task that an episode may have: :class:`Task`, or records
+        tasks: every task that an episode may have: ``rftf_torchrl.data.format.Task``, or records
             ``{id, name, instruction}``.
         simulator: the name of the simulator.
         action_repeat: simulator steps per recorded action.

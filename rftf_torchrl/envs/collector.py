@@ -198,7 +198,7 @@ class EpisodeCollector:
         Returns:
             TensorDict [N]: the trajectories one after another, in the order of ``episodes``, with
             ``("collector", "traj_ids")`` int64 [N] = index into ``episodes``. Crashed episodes
-            are missing and counted in :attr:`crashed`.
+            are missing and counted in ``crashed``.
 
         Raises:
             ValueError: when the list is empty, or the policy's action has other sizes than the

@@ -39,7 +39,7 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
     - **An epoch** has N draws (``"total"``, as many minibatches as without balance; the walk over
       the larger outcome goes on in the next epoch), or visits each decision of the larger outcome
       of each task exactly once and reuses the smaller (``"larger"``, up to 2N draws). Then
-      :attr:`ran_out` is ``True`` and ``for batch in buffer`` ends. When N is odd, the draw that
+      ``ran_out`` is ``True`` and ``for batch in buffer`` ends. When N is odd, the draw that
       is left is the last of the epoch, from a success and a failure in turns.
 
     If no task has both outcomes, sampling is uniform without replacement, with a warning, once.
@@ -60,7 +60,7 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         epoch: ``"total"`` or ``"larger"``.
         drop_last: drops the last minibatch of an epoch if it is incomplete.
         shuffle: ``False`` walks every (task, outcome) in storage order.
-        seed: seed of the sampler's own generator, whose state is part of :meth:`state_dict`;
+        seed: seed of the sampler's own generator, whose state is part of ``state_dict``;
             ``None`` draws a seed from torch's global generator. A generator that was passed to
             the replay buffer is used instead of it.
 

@@ -198,7 +198,7 @@ class CalvinDataset:
             number: the frame's number.
 
         Returns:
-            The position in :attr:`episodes`.
+            The position in ``episodes``.
 
         Raises:
             ValueError: where no episode has the frame.

@@ -48,7 +48,7 @@ class CalvinWriter:
     Frames collect in a hidden folder beside the split's; :meth:`close` adds the files that describe
     them and gives the folder its name in one step. Where the ``with`` block ends by an exception or
     Ctrl-C, every frame that was added is kept the same way, the unfinished episode as a shorter
-    one, and a file ``interrupted.txt`` says so (:attr:`CalvinDataset.complete`) and lets another
+    one, and a file ``interrupted.txt`` says so (``CalvinDataset.complete``) and lets another
     writer go on (``resume``); where there is none, nothing is left.
 
     The sentence embeddings are :func:`hashed_embedding`'s, not MiniLM's. ``embeddings.npy``, which

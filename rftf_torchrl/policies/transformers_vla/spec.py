@@ -184,7 +184,7 @@ class TransformersPolicySpec:
         return cls(**spec)
 
     def processor(self) -> VLAProcessor:
-        """Tokenizer and image processor, from :attr:`files`."""
+        """Tokenizer and image processor, from ``files``."""
         return VLAProcessor.from_files(
             self.files,
             self.backbone,
