@@ -295,6 +295,8 @@ from .training.logger import RunLogger as RunLogger
 from .training.logger import make_logger as make_logger
 from .training.memory import PeakMemory as PeakMemory
 from .training.metrics_file import MetricsFile as MetricsFile
+from .training.owner import FolderInUseError as FolderInUseError
+from .training.owner import own_folder as own_folder
 from .training.progress import PhaseClock as PhaseClock
 from .training.progress import progress_bar as progress_bar
 from .training.seeding import derive_seed as derive_seed

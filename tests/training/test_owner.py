@@ -1,0 +1,58 @@
+"""One process at a time writes a folder, and a dead one leaves no lock."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from rftf_torchrl import FolderInUseError, own_folder
+
+HOLD = """
+import sys, time
+from rftf_torchrl import own_folder
+with own_folder(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_the_second_process_is_told_who_has_the_folder(tmp_path, holder):
+    message = (
+        rf"{re.escape(str(tmp_path))} is being written by process {holder.pid} on "
+        rf"{re.escape(socket.gethostname())}, since \S+: wait for it to end, stop it, or choose "
+        r"another output folder\."
+    )
+    with pytest.raises(FolderInUseError, match=f"^{message}$"), own_folder(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_killed_leaves_the_folder_free(tmp_path, holder, sign):
+    os.kill(holder.pid, sign)
+    holder.wait()
+    with own_folder(tmp_path) as folder:
+        assert (folder / ".owner.json").is_file()
+
+
+def test_the_owner_may_enter_again_and_an_error_frees_the_folder(tmp_path):
+    with pytest.raises(KeyError), own_folder(tmp_path), own_folder(tmp_path):
+        raise KeyError
+    with own_folder(tmp_path), own_folder(tmp_path):
+        pass
+    assert not (tmp_path / ".owner.json").exists()
