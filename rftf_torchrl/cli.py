@@ -15,9 +15,9 @@ def commands() -> dict[str, str]:
     """The first line of every recipe's description, by the name of its command."""
     found = {}
     for file in sorted(RECIPES.glob("*.py")):
-        described = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
-        if file.stem != "__init__" and described:
-            found[file.stem.replace("_", "-")] = described.splitlines()[0]
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
+            found[file.stem.replace("_", "-")] = (ast.get_docstring(tree) or "").splitlines()[0]
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 
@@ -13,9 +14,13 @@ from omegaconf import DictConfig
 
 from rftf_torchrl.configs.run import start_run
 from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.configs.typos import unknown_settings
+from rftf_torchrl.configs.validation import ConfigError
+from rftf_torchrl.training.owner import FolderInUseError
 
 RECIPES = (Path(__file__).parents[1] / "recipes").resolve()
 CONF = RECIPES / "conf"
+VERBOSE = "-v"
 
 
 def register(name: str = "run_schema", schema: type = RunConfig) -> None:
@@ -46,14 +51,41 @@ def recipe(
         @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
         @wraps(run)
         def composed(raw: DictConfig) -> None:
-            run(start_run(raw, name))
+            with user_errors(name, verbose):
+                run(start_run(raw, name))
 
         def main() -> None:
+            nonlocal verbose
             # Run as a script, the file's neighbours would shadow packages of their names.
             sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != RECIPES]
+            verbose = VERBOSE in sys.argv
+            sys.argv[:] = [argument for argument in sys.argv if argument != VERBOSE]
+            with user_errors(name, verbose):
+                refuse_unknown_settings(sys.argv[1:])
             register()
             composed()
 
+        verbose = False
         return main
 
     return decorate
+
+
+def refuse_unknown_settings(arguments: Sequence[str]) -> None:
+    """Stop at a name on the command line that no setting has."""
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
+    problems = unknown_settings(arguments, RunConfig, groups)
+    if problems:
+        raise ConfigError("the command can't be run:\n  - " + "\n  - ".join(problems))
+
+
+@contextmanager
+def user_errors(name: str, verbose: bool) -> Iterator[None]:
+    """Show what a user can mend as one message, without a traceback, and exit with code 2."""
+    try:
+        yield
+    except (ValueError, OSError, ModuleNotFoundError, FolderInUseError) as error:
+        if verbose:
+            raise
+        print(f"{name}: {error}\n({VERBOSE} shows where it was raised.)", file=sys.stderr)
+        sys.exit(2)

@@ -1,6 +1,4 @@
-"""Compose the recipes' configuration and import the recipes as a user's shell would."""
-
-import sys
+"""Compose the recipes' configuration as a user's shell would."""
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -10,12 +8,9 @@ from rftf_torchrl import StudyConfig, check_config, register
 
 
 @pytest.fixture(scope="session", autouse=True)
-def recipes_on_path():
-    sys.path.insert(0, str(RECIPES))
+def known_schemas():
     register()
     register("study_schema", StudyConfig)
-    yield
-    sys.path.remove(str(RECIPES))
 
 
 @pytest.fixture(scope="session")

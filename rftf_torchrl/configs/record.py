@@ -1,0 +1,101 @@
+"""Settings that made something, kept with it, and compared with the settings of a later run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.configs.validation import ConfigError
+
+MAY_CHANGE = (
+    "output",
+    "resume",
+    "baseline",
+    "threads",
+    "device",
+    "logger",
+    "collector",
+    "evaluation",
+    "ppo.iterations",
+    "ppo.env_steps",
+    "ppo.checkpoint_every",
+    "ppo.micro_batch",
+    "ppo.cache_gib",
+)
+"""What a resumed run may be told anew: where it runs, how long, and what is looked at."""
+
+
+def made_by(config: RunConfig, parts: Collection[str]) -> dict[str, Any]:
+    """The settings that decide an artefact.
+
+    Args:
+        config: the run that makes it.
+        parts: names of settings or of groups of settings, such as ``"seed"`` and ``"env"``.
+
+    Returns:
+        Values by full name, such as ``"env.chunk_size"``; what JSON can hold.
+
+    Example:
+        >>> made_by(RunConfig(output="outputs/run"), ["seed", "balance"])
+        {'seed': 0, 'balance.kind': 'outcome'}
+    """
+    flat = _flat(asdict(config))
+    return {
+        name: flat[name] for part in parts for name in flat if name == part or _within(name, part)
+    }
+
+
+def refuse_changes(
+    what: str,
+    earlier: Mapping[str, Any],
+    now: Mapping[str, Any],
+    allowed: Collection[str] = MAY_CHANGE,
+    advice: str = "use another output folder, or give the earlier settings",
+) -> None:
+    """Stop where something was made with other settings than the run has.
+
+    Args:
+        what: what was made, and where it lies.
+        earlier: the settings it was made with, as :func:`made_by` gives them.
+        now: those of the run; settings of which only one side knows are passed over, so that files
+            of other versions can be used.
+        allowed: names and groups that may differ.
+        advice: what to do.
+
+    Raises:
+        ConfigError: listing every setting that differs, with both values.
+
+    Example:
+        >>> refuse_changes("outputs/run/rftf", {"ppo.gamma": 0.97}, {"ppo.gamma": 0.9})
+        Traceback (most recent call last):
+            ...
+        rftf_torchrl.configs.validation.ConfigError: outputs/run/rftf was made with other settings:
+          - ppo.gamma=0.97, and now 0.9
+        To go on, use another output folder, or give the earlier settings.
+    """
+    changed = [
+        f"{name}={earlier[name]}, and now {value}"
+        for name, value in now.items()
+        if name in earlier
+        and earlier[name] != value
+        and not any(name == part or _within(name, part) for part in allowed)
+    ]
+    if changed:
+        listed = "".join(f"\n  - {line}" for line in changed)
+        raise ConfigError(f"{what} was made with other settings:{listed}\nTo go on, {advice}.")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def _within(name: str, part: str) -> bool:
+    return name.startswith(f"{part}.")

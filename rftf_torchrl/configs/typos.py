@@ -1,0 +1,67 @@
+"""Find settings on the command line that no dataclass has, and name the nearest that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+
+
+def unknown_settings(arguments: Sequence[str], schema: type, groups: Sequence[str]) -> list[str]:
+    """List what is wrong with the names of settings, before Hydra composes anything.
+
+    Hydra would advise ``+typo=3`` for a name that it does not know, and then accept it.
+
+    Args:
+        arguments: the command line; what begins with a dash is passed over.
+        schema: the dataclass of the configuration.
+        groups: names of the config groups.
+
+    Returns:
+        One line for each unknown or unreadable setting.
+
+    Example:
+        >>> from rftf_torchrl import RunConfig
+        >>> unknown_settings(["ppo.iteratons=3"], RunConfig, ["env"])
+        ["ppo.iteratons: there is no such setting, did you mean 'ppo.iterations'?"]
+    """
+    names, open_names = setting_names(schema)
+    problems = []
+    parser = OverridesParser.create()
+    for argument in arguments:
+        if argument.startswith("-") or "=" not in argument:
+            continue
+        try:
+            override = parser.parse_override(argument)
+        except OverrideParseException:
+            continue  # Hydra says what it could not read
+        name = override.key_or_group
+        if name in names or name in groups or any(name.startswith(f"{o}.") for o in open_names):
+            continue
+        if name.startswith("hydra"):
+            continue
+        near = get_close_matches(name, [*names, *groups], n=1)
+        hint = f", did you mean {near[0]!r}?" if near else "; --help lists all"
+        problems.append(f"{name}: there is no such setting{hint}")
+    return problems
+
+
+def setting_names(schema: type, prefix: str = "") -> tuple[list[str], list[str]]:
+    """The full names of all settings, and of those that are mappings with names of their own."""
+    names: list[str] = []
+    open_names: list[str] = []
+    hints: dict[str, Any] = get_type_hints(schema)
+    for field in fields(schema):  # type: ignore[arg-type]
+        name, kind = f"{prefix}{field.name}", hints[field.name]
+        names.append(name)
+        if isinstance(kind, type) and is_dataclass(kind):
+            inner, inner_open = setting_names(kind, f"{name}.")
+            names += inner
+            open_names += inner_open
+        elif getattr(kind, "__origin__", None) is dict:
+            open_names.append(name)
+    return names, open_names

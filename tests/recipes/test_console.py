@@ -1,0 +1,66 @@
+"""What a user can mend is one message on the console, and exit code 2."""
+
+import sys
+
+import pytest
+
+from rftf_torchrl import RunConfig
+from rftf_torchrl.cli import commands
+from rftf_torchrl.cli import main as rftf
+from rftf_torchrl.configs.typos import setting_names
+
+
+def ended(monkeypatch, capsys, *arguments):
+    """Exit code and standard error of a command."""
+    monkeypatch.setattr(sys, "argv", ["rftf", *arguments])
+    with pytest.raises(SystemExit) as exit:
+        rftf()
+    return exit.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["ppo.iteratons=3", "+typo=3"],
+            "finetune: the command can't be run:\n"
+            "  - ppo.iteratons: there is no such setting, did you mean 'ppo.iterations'?\n"
+            "  - typo: there is no such setting; --help lists all\n"
+            "(-v shows where it was raised.)\n",
+        ),
+        (
+            ["env.tasks=[drawer-open]", "ppo.clip_epsilon=-1", "device=cudda"],
+            "finetune: the configuration can't be run:\n"
+            "  - ppo.clip_epsilon=-1.0: must be above 0\n"
+            "  - device=cudda: Device 'cudda' is not known: use 'auto', 'cpu', 'cuda', "
+            "'cuda:<number>' or 'mps'.\n"
+            "(-v shows where it was raised.)\n",
+        ),
+    ],
+)
+def test_a_wrong_command_is_one_message(monkeypatch, capsys, tmp_path, arguments, message):
+    code, error = ended(monkeypatch, capsys, "finetune", *arguments, f"output={tmp_path / 'run'}")
+    assert (code, error) == (2, message)
+    assert not (tmp_path / "run").exists(), "nothing is written before the settings are right"
+
+
+def test_an_unknown_command_is_told_the_nearest(monkeypatch, capsys):
+    code, error = ended(monkeypatch, capsys, "finetne")
+    assert code == 2
+    assert error.startswith("rftf: there is no command 'finetne'; did you mean 'finetune'?\n")
+
+
+def test_help_lists_every_recipe_with_a_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["rftf", "--help"])
+    rftf()
+    shown = capsys.readouterr().out
+    assert {"quickstart", "collect-demos", "train-bc", "train-value", "finetune"} <= set(commands())
+    for name, line in commands().items():
+        assert f"  {name} " in shown
+        assert line in shown
+
+
+def test_the_names_of_all_settings_are_known():
+    names, open_names = setting_names(RunConfig)
+    assert {"ppo.gamma", "env.tasks", "seed", "policy.options"} <= set(names)
+    assert "policy.options" in open_names
