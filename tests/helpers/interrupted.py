@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 def interrupted_and_resumed(config, cloned, folder, monkeypatch):
     """Weights at the end of the run of `config`, from the policy in the file `cloned`."""
-    import finetune as recipe
+    from rftf_torchrl.recipes import finetune as recipe
 
     broken = replace(
         config,

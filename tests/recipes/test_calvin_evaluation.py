@@ -65,7 +65,7 @@ def test_evaluate_plays_the_benchmarks_chains(cloned):
 
 
 def test_evaluate_again_plays_only_what_is_missing(cloned, monkeypatch):
-    import evaluate as recipe
+    from rftf_torchrl.recipes import evaluate as recipe
 
     before = recipe.evaluate(cloned)
     finished = Path(cloned.output, "evaluation", "chains_policy.jsonl")

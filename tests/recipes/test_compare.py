@@ -103,7 +103,7 @@ def test_calvin_has_its_own_recipe(tmp_path):
 @pytest.mark.recipe
 @pytest.mark.metaworld
 def test_a_killed_study_continues_and_two_runs_are_identical(tmp_path, monkeypatch):
-    import compare as recipe
+    from rftf_torchrl.recipes import compare as recipe
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     report = recipe.compare(configured(*tiny_study(whole, "workers=0")), "compare.py")

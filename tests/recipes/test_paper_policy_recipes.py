@@ -68,9 +68,8 @@ def test_random_weights_that_stay_are_warned_of_once(configure, tmp_path, caplog
 
 def watch_encoder(monkeypatch):
     """How often the picture encoder ran in each update of an iteration."""
-    import finetune as recipe
-
     from rftf_torchrl.paper_policies.blocks.vit import MAEEncoder
+    from rftf_torchrl.recipes import finetune as recipe
 
     forward, update, seen, found = MAEEncoder.forward, recipe.update, [], []
 

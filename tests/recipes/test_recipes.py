@@ -107,7 +107,7 @@ def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop):
-    import finetune as recipe
+    from rftf_torchrl.recipes import finetune as recipe
 
     paths = {
         "policy": replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
@@ -149,7 +149,7 @@ def test_an_earlier_runs_checkpoints_are_not_mixed_with_a_new_runs(cloned, tmp_p
 
 
 def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
-    import finetune as recipe
+    from rftf_torchrl.recipes import finetune as recipe
 
     def poisoned(config, loss_module, optimizer, buffer, data, *args, **kwargs):
         data["advantage"][0] = float("nan")
@@ -232,9 +232,8 @@ def a_rollout(demonstrations, number, *, success):
 def test_successful_rollouts_are_ordered_only_where_they_are_asked_for(
     cloned, configure, tmp_path, monkeypatch
 ):
-    import train_value as recipe
-
     from rftf_torchrl import load_demonstrations
+    from rftf_torchrl.recipes import train_value as recipe
 
     demonstrations = load_demonstrations(f"{cloned.output}/demos")
 
@@ -374,9 +373,9 @@ def test_quick_start_from_pixels_as_a_command(tmp_path):
 
 
 def test_a_frozen_tower_does_not_run_in_the_update(configure, tmp_path, monkeypatch):
-    import finetune as recipe
     from frozen_policy import Tower
 
+    from rftf_torchrl.recipes import finetune as recipe
     from rftf_torchrl.recipes.collect_demos import collect
     from rftf_torchrl.recipes.train_bc import clone
 

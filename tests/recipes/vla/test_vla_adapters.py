@@ -21,9 +21,8 @@ def test_adapters_and_pieces_of_minibatches(configure, demos, tmp_path, monkeypa
     the reference is the start bit for bit, a resumed run ends at the same weights, and the file
     holds an ordinary policy that equals the adapted one."""
     pytest.importorskip("peft")
-    import finetune as recipe
-
     from rftf_torchrl import adapter_state_dict, load_policy, merge_lora, save_tiny_vlm
+    from rftf_torchrl.recipes import finetune as recipe
     from rftf_torchrl.recipes.policies import vision_language_model
     from rftf_torchrl.recipes.train_bc import clone
     from rftf_torchrl.recipes.train_value import train_value

@@ -20,10 +20,9 @@ REUSED = {
 def test_the_vision_tower_runs_once_a_decision(
     configure, demos, tmp_path, case, monkeypatch, caplog
 ):
-    import finetune as recipe
-
     from rftf_torchrl import save_tiny_vlm
     from rftf_torchrl.policies.transformers_vla.backbone import tower_of
+    from rftf_torchrl.recipes import finetune as recipe
     from rftf_torchrl.recipes.policies import vision_language_model
     from rftf_torchrl.recipes.train_bc import clone
 
@@ -81,8 +80,7 @@ def test_the_vision_tower_runs_once_a_decision(
 
 
 def test_pieces_give_the_numbers_of_the_minibatch(configure, demos, tmp_path):
-    import finetune as recipe
-
+    from rftf_torchrl.recipes import finetune as recipe
     from rftf_torchrl.recipes.train_bc import clone
     from rftf_torchrl.recipes.train_value import train_value
 

@@ -17,9 +17,8 @@ pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
 
 @pytest.mark.parametrize("family", CASES)
 def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, family, monkeypatch):
-    import finetune as recipe
-
     from rftf_torchrl import load_policy, save_tiny_vlm
+    from rftf_torchrl.recipes import finetune as recipe
     from rftf_torchrl.recipes.evaluate import evaluate
     from rftf_torchrl.recipes.train_bc import clone
     from rftf_torchrl.recipes.train_value import train_value
