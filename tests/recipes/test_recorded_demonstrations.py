@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def recording(monkeypatch):
                     raise KeyboardInterrupt
                 yield [recorded_task(task, number) for task in chain]
 
-        monkeypatch.setattr("collect_calvin.record_chains", record_chains)
+        monkeypatch.setattr("rftf_torchrl.recipes.collect_calvin.record_chains", record_chains)
 
     return play
 
@@ -236,4 +237,4 @@ def test_no_recipe_learns_from_half_a_recording(configure, tmp_path, recipe, fun
     index.write_text(json.dumps({**json.loads(index.read_text()), "complete": False}))
     config = configure(*TINY, f"output={tmp_path}")
     with pytest.raises(ValueError, match=r"demos holds the 4 episodes of a recording that stopped"):
-        getattr(__import__(recipe), function)(config)
+        getattr(import_module(f"rftf_torchrl.recipes.{recipe}"), function)(config)
