@@ -295,6 +295,7 @@ from .training.logger import RunLogger as RunLogger
 from .training.logger import make_logger as make_logger
 from .training.memory import PeakMemory as PeakMemory
 from .training.metrics_file import MetricsFile as MetricsFile
+from .training.metrics_file import read_metrics as read_metrics
 from .training.progress import PhaseClock as PhaseClock
 from .training.progress import progress_bar as progress_bar
 from .training.seeding import derive_seed as derive_seed
