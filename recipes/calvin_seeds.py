@@ -9,7 +9,6 @@ everything (``results.json``) and the learning curves to the folder ``--out``.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 from collections import defaultdict
@@ -25,6 +24,7 @@ from rftf_torchrl import (
     compare_seeds,
     markdown_table,
     prepare_output,
+    read_metrics,
     run_report,
     whole_file,
     write_json,
@@ -98,10 +98,9 @@ def curves(folders: Sequence[Path], path: Path, window: int = 5) -> None:
     figure, ax = plt.subplots(figsize=(7, 4.2))
     for name, label, colour in (("sparse", "sparse PPO", ORANGE), ("rftf", "RFTF", BLUE)):
         for number, folder in enumerate(folders):
-            with open(folder / name / "metrics.csv", newline="") as file:
-                rows = list(csv.DictReader(file))
-            steps = [float(row["env_steps"]) for row in rows]
-            success = [float(row["success"]) for row in rows]
+            rows = read_metrics(folder / name / "metrics.csv")
+            steps = [row["env_steps"] for row in rows]
+            success = [row["success"] for row in rows]
             smooth = [fmean(success[max(0, k + 1 - window) : k + 1]) for k in range(len(rows))]
             ax.plot(steps, success, ".", color=colour, alpha=0.25)
             shown = None if number else label

@@ -12,7 +12,6 @@ Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Callable
 from copy import deepcopy
@@ -57,6 +56,7 @@ from rftf_torchrl import (
     plot_learning_curve,
     prepare_output,
     progress_bar,
+    read_metrics,
     recipe,
     resolve_device,
     save_policy,
@@ -324,7 +324,7 @@ def finetune(
                 )
             log.log(metrics, iteration)
             if value_model is not None and not exploited:
-                exploited = warn_if_exploited(read_metrics(folder))
+                exploited = warn_if_exploited(read_metrics(folder / "metrics.csv"))
             bar.set_postfix(success=f"{metrics['success']:.2f}", kl=f"{metrics['kl']:.3f}")
             if on_iteration is not None:
                 on_iteration(iteration + 1, policy, dict(progress))
@@ -341,7 +341,7 @@ def finetune(
     table = footprint(held, optimizer=optimizer, seconds=clock.seconds, device=device)
     logger.info("what fine-tuning held and took:\n%s", table)
     plot_learning_curve(
-        read_metrics(folder),
+        read_metrics(folder / "metrics.csv"),
         folder / "learning_curve.png",
         labels=("RFTF" if config.reward.dense_weight else "plain PPO", ""),
         title="success while training: fresh training states, sampled actions",
@@ -401,14 +401,6 @@ def update(
         means["kl_coeff"] = loss_module.adapt_kl(means["kl_reference"])
     means["kl"] = means.get("kl_approx", 0.0)
     return means
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    with Path(folder, "metrics.csv").open() as file:
-        return [
-            {key: float(value) for key, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
 
 
 @recipe()

@@ -36,6 +36,7 @@ from rftf_torchrl import (
     plot_learning_curve,
     plot_success_bars,
     plot_value_over_time,
+    read_metrics,
     recipe,
     run_report,
     write_json_atomic,
@@ -43,7 +44,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.evaluate import add_values, check_language, film, run_held_out
-from rftf_torchrl.recipes.finetune import finetune, read_metrics, refuse_used_folder, run_name
+from rftf_torchrl.recipes.finetune import finetune, refuse_used_folder, run_name
 from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.simulators import task_names
 from rftf_torchrl.recipes.train_bc import clone, policy_file
@@ -135,7 +136,10 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
             comparisons["RFTF - sparse PPO"] = compare_success(
                 reports["sparse PPO"], reports["RFTF"]
             )
-        curves = {label: read_metrics(folder / run_name(run)) for label, run in runs.items()}
+        curves = {
+            label: read_metrics(Path(folder, run_name(run), "metrics.csv"))
+            for label, run in runs.items()
+        }
         plot_learning_curve(
             curves["RFTF"],
             folder / "learning_curve.png",

@@ -23,7 +23,7 @@ from statistics import fmean
 
 import matplotlib.pyplot as plt
 
-from rftf_torchrl import MetricsFile, markdown_table, prepare_output, whole_file, write_text
+from rftf_torchrl import markdown_table, prepare_output, read_metrics, whole_file, write_text
 
 Runs = dict[str, dict[int, list[float | None]]]
 """By method and seed, what each iteration logged; None where it logged nothing, or no number."""
@@ -53,11 +53,12 @@ def read_runs(folder: Path, metric: str, methods: Sequence[str] | None = None) -
             )
         runs[method] = {}
         for path in files:
-            metrics = MetricsFile(path)
-            if metric not in metrics.columns:
-                raise KeyError(f"{path} has no {metric!r}, but {', '.join(metrics.columns)}")
+            rows = read_metrics(path)
+            columns = list(dict.fromkeys(name for row in rows for name in row))
+            if metric not in columns:
+                raise KeyError(f"{path} has no {metric!r}, but {', '.join(columns)}")
             seed = int(path.parts[-3].removeprefix("seed"))
-            logged = [float(row.get(metric, "nan")) for row in metrics.rows]
+            logged = [row.get(metric, math.nan) for row in rows]
             runs[method][seed] = [None if math.isnan(value) else value for value in logged]
     return runs
 

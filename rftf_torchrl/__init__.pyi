@@ -51,7 +51,6 @@ from .calvin.sequences import starting_states as starting_states
 from .calvin.sequences import training_sequences as training_sequences
 from .calvin.settings import SCENES as SCENES
 from .calvin.simulator import CalvinSimulator as CalvinSimulator
-from .calvin.simulator import SimulatorCrashedError as SimulatorCrashedError
 from .calvin.starts import default_states as default_states
 from .calvin.state_bank import StateBank as StateBank
 from .calvin.state_bank import collect_states as collect_states
@@ -85,12 +84,13 @@ from .data.format import DemonstrationError as DemonstrationError
 from .data.synthetic import write_synthetic_demonstrations as write_synthetic_demonstrations
 from .data.writer import DemonstrationWriter as DemonstrationWriter
 from .envs.collector import EpisodeCollector as EpisodeCollector
-from .envs.collector import TooManyCrashesError as TooManyCrashesError
 from .envs.episodes import Episode as Episode
 from .envs.episodes import EpisodeResult as EpisodeResult
 from .envs.episodes import run_episodes as run_episodes
 from .envs.policy_inputs import PolicyInputEnv as PolicyInputEnv
 from .envs.policy_inputs import PolicyInputFactory as PolicyInputFactory
+from .errors import SimulatorCrashedError as SimulatorCrashedError
+from .errors import TooManyCrashesError as TooManyCrashesError
 from .evaluation._sampled import Measure as Measure
 from .evaluation.comparison import compare_success as compare_success
 from .evaluation.comparison import comparison_table as comparison_table
@@ -295,6 +295,7 @@ from .training.logger import RunLogger as RunLogger
 from .training.logger import make_logger as make_logger
 from .training.memory import PeakMemory as PeakMemory
 from .training.metrics_file import MetricsFile as MetricsFile
+from .training.metrics_file import read_metrics as read_metrics
 from .training.owner import FolderInUseError as FolderInUseError
 from .training.owner import own_folder as own_folder
 from .training.progress import PhaseClock as PhaseClock

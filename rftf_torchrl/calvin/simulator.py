@@ -18,16 +18,13 @@ from rftf_torchrl.calvin.settings import (
     env_settings,
     task_settings,
 )
+from rftf_torchrl.errors import SimulatorCrashedError
 
 ACTION_DIM = 7
 ROBOT_DIM = 15
 SCENE_DIM = 24
 _LIGHTS = slice(4, 6)
 _LOADING_SEED = 0
-
-
-class SimulatorCrashedError(RuntimeError):
-    """The physics engine died or became unstable: the episode says nothing about the policy."""
 
 
 def _make_env(root: Path, scene: Scene) -> Any:

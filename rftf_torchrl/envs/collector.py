@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import time
-import traceback
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from multiprocessing.connection import Connection, wait
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,91 +15,50 @@ from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult, environment_of, run_episodes
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
 from rftf_torchrl.envs.shared_weights import share_weights
 from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
 
 logger = logging.getLogger(__name__)
 
-_START_UP_SECONDS = 120.0
 
-
-class TooManyCrashesError(RuntimeError):
-    """Worker processes died or hung more often than ``max_restarts`` allows."""
-
-
-def _pack(trajectory: TensorDictBase) -> dict[tuple[str, ...] | str, np.ndarray]:
+def _pack(trajectory: TensorDictBase) -> dict[Any, np.ndarray]:
     flat = trajectory.flatten_keys(".")
     return {key: value.numpy() for key, value in flat.items() if isinstance(value, torch.Tensor)}
 
 
-def _unpack(arrays: dict[str, np.ndarray]) -> TensorDictBase:
+def _unpack(arrays: dict[Any, np.ndarray]) -> TensorDictBase:
     length = len(next(iter(arrays.values())))
     tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
     return TensorDict(tensors, batch_size=[length]).unflatten_keys(".")
 
 
-def _serve(connection: Connection, make_env, policy) -> None:
-    torch.set_num_threads(1)
-    envs: dict[Any, EnvBase] = {}
-    try:
-        connection.send(("ready", -1, None))
-        while (job := connection.recv()) is not None:
-            episodes, deterministic, seed = job
-            torch.manual_seed(seed)
-            results = run_episodes(
-                make_env,
-                policy,
-                episodes,
-                deterministic=deterministic,
-                envs=envs,
-                on_start=lambda index: connection.send(("start", index, None)),
-            )
-            for result in results:
-                connection.send(("done", result.index, _pack(result.trajectory)))
-    except (KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
-        pass
-    except Exception as error:
-        where = traceback.format_exc()
-        connection.send(("error", -1, f"{type(error).__name__}: {error}\n\nIn the worker: {where}"))
-    finally:
-        for env in envs.values():
+class _EpisodePlayer:
+    """Plays lists of episodes in a worker process."""
+
+    def __init__(self, make_env: Callable[[Episode], EnvBase], policy: torch.nn.Module) -> None:
+        self.make_env, self.policy = make_env, policy
+        self.envs: dict[Any, EnvBase] = {}
+
+    def play(self, job: Any, send: Callable[[Any], None]) -> None:
+        """Sends (index, None) as an episode starts and (index, trajectory) at its end."""
+        episodes, deterministic, seed = job
+        torch.manual_seed(seed)
+        results = run_episodes(
+            self.make_env,
+            self.policy,
+            episodes,
+            deterministic=deterministic,
+            envs=self.envs,
+            on_start=lambda index: send((index, None)),
+        )
+        for result in results:
+            send((result.index, _pack(result.trajectory)))
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for env in self.envs.values():
             env.close()
-
-
-class _Worker:
-    def __init__(self, context, position: int, arguments: tuple) -> None:
-        self.position = position
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.remaining: dict[int, Episode] = {}
-        self.running: set[int] = set()
-        self.ready = False
-        self.last_message = time.monotonic()
-
-    def patience(self, timeout: float) -> float:
-        """Seconds of silence to bear; loading the libraries counts for more than a step."""
-        return timeout if self.ready else max(timeout, _START_UP_SECONDS)
-
-    def submit(self, episodes: dict[int, Episode], deterministic: bool, seed: int) -> None:
-        self.remaining = dict(episodes)
-        self.running = set()
-        self.last_message = time.monotonic()
-        streams = np.random.SeedSequence([seed, self.position, len(episodes)])
-        noise = int(streams.generate_state(1)[0])
-        with suppress(OSError):  # a worker that died meanwhile is found when waiting for it
-            self.connection.send((list(episodes.items()), deterministic, noise))
-
-    def stop(self, patience: float = 5.0) -> None:
-        """Let an idle worker close its environments; kill one that is busy or does not answer."""
-        if not self.remaining:
-            with suppress(OSError):
-                self.connection.send(None)
-                self.process.join(patience)
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
 
 
 class EpisodeCollector:
@@ -158,19 +113,16 @@ class EpisodeCollector:
             self._copy = share_weights(deepcopy(policy).to("cpu").eval().requires_grad_(False))
         self._make_env = make_env
         self._envs: dict[Any, EnvBase] = {}
-        self._timeout = timeout
-        self._restarts_left = max_restarts
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
-        self._context = multiprocessing.get_context(method)
-        if method:
-            self._context.set_forkserver_preload(["rftf_torchrl.envs.collector"])
-        self._workers = [self._new_worker(position) for position in range(workers)]
+        self._pool = GuardedPool(
+            partial(_EpisodePlayer, make_env, self._copy),
+            workers,
+            timeout=timeout,
+            max_restarts=max_restarts,
+            preload=__name__,
+        )
         self._closed = False
         self.crashed = 0
         self.env_steps = 0
-
-    def _new_worker(self, position: int) -> _Worker:
-        return _Worker(self._context, position, (self._make_env, self._copy))
 
     def update_policy_weights_(self) -> None:
         """Copy the policy's present weights to the workers."""
@@ -213,7 +165,7 @@ class EpisodeCollector:
             raise ValueError("the list of episodes is empty: there is nothing to collect")
         done: dict[int, TensorDictBase] = {}
         jobs = dict(enumerate(episodes))
-        source = self._in_workers if self._workers else self._in_process
+        source = self._in_workers if self._pool.workers else self._in_process
         try:
             for result in source(jobs, deterministic, seed):
                 if result.trajectory["next", keys.CRASHED].any():
@@ -235,7 +187,9 @@ class EpisodeCollector:
             parts.append(part)
         return torch.cat(parts)
 
-    def _in_process(self, jobs, deterministic, seed):
+    def _in_process(
+        self, jobs: Mapping[int, Episode], deterministic: bool, seed: int
+    ) -> Iterator[EpisodeResult]:
         where = policy_device(self._copy)
         devices = [where] if where.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), eval_mode(self._copy):
@@ -248,76 +202,52 @@ class EpisodeCollector:
                 envs=self._envs,
             )
 
-    def _in_workers(self, jobs, deterministic, seed):
+    def _in_workers(
+        self, jobs: Mapping[int, Episode], deterministic: bool, seed: int
+    ) -> Iterator[EpisodeResult]:
         counts: dict[Hashable, int] = {}
-        shares: list[dict[int, Episode]] = [{} for _ in self._workers]
+        shares: list[dict[int, Episode]] = [{} for _ in self._pool.workers]
         for index, episode in jobs.items():
             name = environment_of(self._make_env, episode)
             turn = counts.get(name, len(counts))
             counts[name] = turn + 1
             shares[turn % len(shares)][index] = episode
-        for worker, share in zip(self._workers, shares, strict=True):
-            worker.submit(share, deterministic, seed)
-        while any(worker.remaining for worker in self._workers):
-            busy = {w.connection: w for w in self._workers if w.remaining}
-            for connection in wait(list(busy), timeout=1.0):
-                worker = busy.pop(connection)
-                result = self._receive(worker, deterministic, seed)
-                if result is not None:
-                    yield result
-            for worker in busy.values():
-                patience = worker.patience(self._timeout)
-                if time.monotonic() - worker.last_message > patience:
-                    self._replace(worker, f"hung for {patience:g} s", deterministic, seed)
+        running: list[set[int]] = [set() for _ in shares]
+        while any(shares) or self._pool.busy:
+            for place in self._pool.free():
+                if shares[place]:
+                    noise = np.random.SeedSequence([seed, place, len(shares[place])])
+                    episodes = list(shares[place].items())
+                    job = (episodes, deterministic, int(noise.generate_state(1)[0]))
+                    self._pool.submit(place, job)
+            for place, message in self._pool.wait():
+                if isinstance(message, Lost):
+                    self._drop(message, shares[place], running[place])
+                    continue
+                index, arrays = message
+                if arrays is None:
+                    running[place].add(index)
+                    continue
+                running[place].discard(index)
+                del shares[place][index]
+                yield EpisodeResult(index, _unpack(arrays))
 
-    def _receive(self, worker: _Worker, deterministic: bool, seed: int) -> EpisodeResult | None:
-        try:
-            kind, index, payload = worker.connection.recv()
-        except (EOFError, OSError):
-            worker.process.join(1.0)
-            why = f"died with exit code {worker.process.exitcode}"
-            self._replace(worker, why, deterministic, seed)
-            return None
-        worker.last_message = time.monotonic()
-        if kind == "ready":
-            worker.ready = True
-            return None
-        if kind == "error":
-            raise RuntimeError(f"a collector worker failed: {payload}")
-        if kind == "start":
-            worker.running.add(index)
-            return None
-        worker.running.discard(index)
-        del worker.remaining[index]
-        return EpisodeResult(index, _unpack(payload))
-
-    def _replace(self, worker: _Worker, why: str, deterministic: bool, seed: int) -> None:
-        lost = worker.running
-        self.crashed += len(lost)
-        left = {i: e for i, e in worker.remaining.items() if i not in lost}
-        logger.warning("a simulator process %s; %d episodes are dropped", why, len(lost))
-        worker.stop()
-        if self._restarts_left == 0:
-            raise TooManyCrashesError(
-                f"a simulator process {why} and no restart is left; {self.crashed} episodes were "
-                "dropped in all. Look at the simulator's own log, or raise max_restarts."
-            )
-        self._restarts_left -= 1
-        fresh = self._new_worker(worker.position)
-        self._workers[worker.position] = fresh
-        if left:
-            fresh.submit(left, deterministic, seed)
+    def _drop(self, lost: Lost, share: dict[int, Episode], running: set[int]) -> None:
+        self.crashed += len(running)
+        logger.warning("a simulator process %s; %d episodes are dropped", lost.why, len(running))
+        for index in running:
+            del share[index]
+        running.clear()
 
     def close(self) -> None:
         """Stop the workers and close the environments."""
-        for worker in self._workers:
-            worker.stop()
+        self._pool.close()
         for env in self._envs.values():
             env.close()
-        self._workers, self._envs, self._closed = [], {}, True
+        self._envs, self._closed = {}, True
 
     def __enter__(self) -> EpisodeCollector:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()

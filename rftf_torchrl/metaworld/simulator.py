@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 
+from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.metaworld.gl import select_gl_backend
 from rftf_torchrl.metaworld.goals import GoalSampler, Split
 from rftf_torchrl.metaworld.rendering import FastRenderer
@@ -16,10 +17,6 @@ CAMERA = "corner2"
 _CAMERA_POSITION = (0.75, 0.075, 0.7)
 _HAND = 4
 _OBJECT_AND_GOAL = 6
-
-
-class SimulatorCrashedError(RuntimeError):
-    """The physics became unstable: the episode says nothing about the policy."""
 
 
 def _task_class(name: str):

@@ -108,3 +108,29 @@ class MetricsFile:
         self.rows = [
             {name: cell for name, cell in zip(header, line, strict=True) if cell} for line in lines
         ]
+
+
+def read_metrics(path: str | Path) -> list[dict[str, float]]:
+    """Read what a :class:`MetricsFile` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The numbers of each step by name, ``"step"`` among them, without those not logged then.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is not such a table.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "metrics.csv"
+        >>> MetricsFile(file).write(0, {"loss": 0.5})
+        >>> read_metrics(file)
+        [{'step': 0.0, 'loss': 0.5}]
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist: no metrics were logged there.")
+    rows = MetricsFile(path).rows
+    return [{name: float(value) for name, value in row.items()} for row in rows]

@@ -160,7 +160,7 @@ def test_a_crash_drops_the_episodes_that_ran_beside_it(make_collector):
 def test_a_worker_that_died_between_two_collections_is_replaced(make_collector):
     collector = make_collector(workers=2)
     collector.collect(episodes(SEEDS))
-    process = collector._workers[1].process
+    process = collector._pool.workers[1].process
     process.kill()
     process.join()
     assert len(collector.collect(episodes(SEEDS))) == sum(LENGTHS)
@@ -170,17 +170,18 @@ def test_a_worker_that_died_between_two_collections_is_replaced(make_collector):
 def test_too_many_crashes(make_collector):
     collector = make_collector(workers=1, max_restarts=1)
     message = (
-        "a simulator process died with exit code 3 and no restart is left; 2 episodes were "
-        "dropped in all. Look at the simulator's own log, or raise max_restarts."
+        "a simulator process died with exit code 3 and no restart is left. Look at the "
+        "simulator's own log, or raise max_restarts."
     )
-    with pytest.raises(TooManyCrashesError, match=re.escape(message)):
+    with pytest.raises(TooManyCrashesError, match=f"^{re.escape(message)}$"):
         collector.collect(episodes([BAD_SEED] * 3, "exit"))
+    assert collector.crashed == 2
 
 
 def test_a_programming_error_is_raised_here_with_its_text(make_collector):
     collector = make_collector(workers=2)
-    processes = [worker.process for worker in collector._workers]
-    message = "a collector worker failed: ValueError: the fake is broken\n\nIn the worker: Trace"
+    processes = [worker.process for worker in collector._pool.workers]
+    message = "a worker process failed: ValueError: the fake is broken\n\nIn the worker: Trace"
     with pytest.raises(RuntimeError, match=re.escape(message)):
         collector.collect(episodes([4, BAD_SEED], "raise"))
     assert not any(process.is_alive() for process in processes)
@@ -196,7 +197,7 @@ def test_nothing_collected_is_an_error(make_collector, trouble):
 
 def test_closing_leaves_no_process_even_in_mid_episode(make_collector):
     collector = make_collector(workers=2)
-    processes = [worker.process for worker in collector._workers]
+    processes = [worker.process for worker in collector._pool.workers]
 
     def interrupt(result):
         raise KeyboardInterrupt
@@ -335,11 +336,10 @@ def test_an_environment_that_can_not_change_its_task():
 def test_episodes_that_share_an_environment_go_to_all_workers():
     with EpisodeCollector(ManyTasksFactory(), walk_policy(), workers=2) as collector:
         shares = []
-        for worker in collector._workers:
-            submit = worker.submit
-            worker.submit = lambda jobs, *rest, submit=submit: (
-                shares.append(sorted(jobs)),
-                submit(jobs, *rest),
-            )
+        submit = collector._pool.submit
+        collector._pool.submit = lambda place, job: (
+            shares.append([index for index, _ in job[0]]),
+            submit(place, job),
+        )
         collector.collect([Episode("1", seed) for seed in range(5)])
     assert shares == [[0, 2, 4], [1, 3]]

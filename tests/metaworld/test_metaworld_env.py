@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torchrl.envs import check_env_specs
 
 from rftf_torchrl import MetaWorldEnv, ScriptedExpert
-from rftf_torchrl.metaworld.simulator import SimulatorCrashedError
+from rftf_torchrl.errors import SimulatorCrashedError
 
 pytestmark = pytest.mark.metaworld
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rftf_torchrl import MetricsFile
+from rftf_torchrl import MetricsFile, read_metrics
 
 
 def table(path):
@@ -98,3 +98,18 @@ def test_another_file_is_not_touched(path, content):
     with pytest.raises(ValueError, match=re.escape(message)):
         MetricsFile(path)
     assert path.read_text() == content
+
+
+def test_the_reader_gives_numbers_and_leaves_out_what_was_not_logged(path):
+    metrics = MetricsFile(path)
+    metrics.write(0, {"loss": 0.1 + 0.2})
+    metrics.write(2, {"success": 1.0})
+    with path.open("a") as file:
+        file.write("3,0.")
+    assert read_metrics(path) == [{"step": 0.0, "loss": 0.1 + 0.2}, {"step": 2.0, "success": 1.0}]
+
+
+def test_no_metrics_to_read(path):
+    message = f"{path} does not exist: no metrics were logged there."
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
+        read_metrics(path)

@@ -17,8 +17,8 @@ from rftf_torchrl.calvin.chains.results import ChainResult
 from rftf_torchrl.calvin.scenes import initial_scene, training_scene
 from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene
-from rftf_torchrl.calvin.simulator import SimulatorCrashedError
 from rftf_torchrl.envs.action_sizes import check_action_sizes
+from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.nets.evaluate_states import policy_device
 
 

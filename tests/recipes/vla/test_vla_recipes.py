@@ -102,20 +102,20 @@ def test_the_gripper_camera_is_a_second_picture(configure, tmp_path):
 
 def test_a_small_flow_policy(configure, tmp_path):
     """Cloned by flow matching, whose loss falls; fine-tuned along its stored paths."""
-    from rftf_torchrl import FlowActor, load_policy
+    from rftf_torchrl import FlowActor, load_policy, read_metrics
     from rftf_torchrl.recipes.collect_demos import collect
-    from rftf_torchrl.recipes.finetune import finetune, read_metrics
+    from rftf_torchrl.recipes.finetune import finetune
     from rftf_torchrl.recipes.train_bc import clone
     from rftf_torchrl.recipes.train_value import train_value
 
     config = configure(*TINY, "policy=flow", "cloning.steps=60", f"output={tmp_path}")
     collect(config)
     file = clone(config)
-    losses = [row["loss_bc"] for row in read_metrics(tmp_path / "bc")]
+    losses = [row["loss_bc"] for row in read_metrics(tmp_path / "bc" / "metrics.csv")]
     assert losses[-1] < losses[0]
     train_value(config)
     before, after = load_file(file), load_file(finetune(config)["policy"])
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert isinstance(load_policy(file)[0], FlowActor)
-    first = read_metrics(tmp_path / "rftf")[0]
+    first = read_metrics(tmp_path / "rftf" / "metrics.csv")[0]
     assert first["mean_ratio"] == pytest.approx(1, abs=1e-4)

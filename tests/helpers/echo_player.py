@@ -1,0 +1,31 @@
+"""A player for worker processes that does as it is told."""
+
+import os
+import time
+
+from rftf_torchrl import SimulatorCrashedError
+
+
+class EchoPlayer:
+    def __init__(self, trouble=None, closed=None):
+        self.closed = closed
+        if trouble == "raise":
+            raise KeyError("no player")
+        if trouble == "exit":
+            os._exit(4)
+
+    def play(self, job, send):
+        if job == "crash":
+            raise SimulatorCrashedError("the robot fell")
+        if job == "raise":
+            raise KeyError("the fake is broken")
+        if job == "exit":
+            os._exit(3)
+        if job == "sleep":
+            time.sleep(600)
+        send(f"{job} begun")
+        send(f"{job} done")
+
+    def close(self):
+        if self.closed:
+            self.closed.touch()
