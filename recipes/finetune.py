@@ -169,10 +169,10 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     value_model = potential(config, device)
 
     shaped = config.critic in ("learned", "none")
-    gamma, bounds = config.reward.shaping_gamma, config.reward.value_range
+    bounds = config.reward.value_range
     reward = ValueReward(
         value_model,
-        gamma=settings.gamma if gamma is None else gamma,
+        gamma=settings.gamma,
         dense_weight=config.reward.dense_weight,
         outcome_weight=config.reward.outcome_weight,
         terminal=config.reward.terminal,
@@ -377,20 +377,12 @@ def update(
         context=lambda: autocast(data.device, config.precision),
     )
     totals: dict[str, list[float]] = {}
-    critic, limit = "loss_critic" in loss_module.out_keys, settings.max_update_kl
     terms = None if train_policy else ["loss_critic"]
     for _ in range(settings.epochs if train_policy else settings.critic_warmup_epochs):
         for batch in buffer:
             optimizer.zero_grad()
             losses = gradients(batch, terms=terms)
             stop_on_non_finite_loss(losses)
-            if limit and not terms and losses["kl_approx"] > limit:
-                terms = ["loss_critic"]
-                optimizer.zero_grad()
-                if critic:
-                    losses = gradients(batch, terms=terms)
-            if terms and not critic:
-                break
             norm = clip_and_check_gradients(loss_module.named_parameters(), settings.max_grad_norm)
             optimizer.step()
             measured = {k: float(v) for k, v in losses.detach().items() if v.numel() == 1}

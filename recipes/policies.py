@@ -22,7 +22,6 @@ from rftf_torchrl import (
     checkpoint_activations,
     compile_module,
     load_policy,
-    residual_critic,
     resolve_device,
     small_critic,
     spec_class,
@@ -174,15 +173,14 @@ def build_critic(
     """
     if config.critic in ("temporal", "none", "group"):
         return None
-    build = residual_critic if config.critic == "residual" else small_critic
     found = [m for m in policy.modules() if isinstance(m, VisionLanguageEncoder)]
     if found:
-        critic = build(found[0].config)
+        critic = small_critic(found[0].config)
         encoder = next(m for m in critic.modules() if isinstance(m, VisionLanguageEncoder))
         encoder.load_state_dict(found[0].state_dict())
         return critic
     state_dim = getattr(spec, "state_dim", None)
-    critic = build(
+    critic = small_critic(
         EncoderConfig(
             image_size=config.env.image_size,
             state_dim=state_dim,

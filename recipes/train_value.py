@@ -217,7 +217,8 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
                 steps.set_postfix(accuracy=f"{float(losses['pairwise_accuracy']):.3f}")
 
     first, last = train.spans[:, 0], train.spans[:, 1] - 1
-    model.calibrate(train.frames[first], train.frames[last], mode=settings.calibration)
+    calibration = "standardise" if settings.shuffle_time else settings.calibration
+    model.calibrate(train.frames[first], train.frames[last], mode=calibration)
     file = folder / "value.safetensors"
     report = {"simulator_steps": extra_steps}
     if config.demos.held_out_per_task:

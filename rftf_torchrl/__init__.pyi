@@ -308,8 +308,6 @@ from .transforms.finite import check_finite as check_finite
 from .transforms.instruction_tokens import HashTokenizer as HashTokenizer
 from .transforms.instruction_tokens import InstructionTokens as InstructionTokens
 from .values.calibration import ValueCalibration as ValueCalibration
-from .values.critics import ResidualCritic as ResidualCritic
-from .values.critics import residual_critic as residual_critic
 from .values.critics import small_critic as small_critic
 from .values.pretrained.config import PretrainedEncoderConfig as PretrainedEncoderConfig
 from .values.pretrained.features import cache_image_features as cache_image_features

@@ -50,7 +50,6 @@ def _logger(kind: str) -> str:
     return kind
 
 
-CALIBRATIONS = ("instruction", "global", "standardise", "none")
 Channels = Annotated[list[Count], Field(min_length=3, max_length=3)]
 Names = Annotated[list[Text], Field(min_length=1), AfterValidator(_different)]
 
@@ -223,8 +222,10 @@ class ValueConfig:
         failures: weight of the failure term; above 0 rolls out the cloned policy for negatives.
         successes: order the frames of the rollouts that succeeded too, as of demonstrations.
         rollout_episodes: rollouts a task for the two, counted in the run's environment steps.
-        calibration: ``"instruction"``, ``"global"``, ``"standardise"`` or ``"none"``.
-        shuffle_time: negative control: frames in random order.
+        calibration: ``"instruction"`` or ``"global"``: where each instruction's, or all,
+            demonstrations run from 0 to 1.
+        shuffle_time: negative control: frames in random order, and values of mean 0 and standard
+            deviation 1, as there is no order to calibrate by.
         path: a value model to load; null for the one this run has trained.
         image_tower: folder or hub id of a pretrained image tower (SigLIP, CLIP, DINOv2, ViT-MAE);
             null for the small encoder.
@@ -245,9 +246,7 @@ class ValueConfig:
     failures: NotNegative = 0.0
     successes: bool = False
     rollout_episodes: Count = 10
-    calibration: Annotated[str, one_of("instruction", "global", "standardise", "none")] = (
-        "instruction"
-    )
+    calibration: Annotated[str, one_of("instruction", "global")] = "instruction"
     shuffle_time: bool = False
     path: str | None = None
     image_tower: str | None = None
@@ -264,8 +263,6 @@ class RewardConfig:
         dense_weight: weight of the value difference; 0 is plain PPO on success.
         outcome_weight: weight of success.
         terminal: ``"zero"`` or ``"keep"``: the potential at true terminations.
-        shaping_gamma: discount of the value difference; null for ``ppo.gamma``, with which
-            shaping leaves the optimal policy unchanged.
         potential: ``"value"``: the value model. ``"environment"``: Meta-World's own dense reward,
             as an upper reference.
         value_range: smallest and largest value of a state, e.g. ``[0, 1]``, which a calibrated
@@ -276,7 +273,6 @@ class RewardConfig:
     outcome_weight: NotNegative = 1.0
     terminal: Annotated[str, one_of("zero", "keep")] = "zero"
     value_range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
-    shaping_gamma: Fraction | None = None
     potential: Annotated[str, one_of("value", "environment")] = "value"
 
 
@@ -323,8 +319,6 @@ class PPOConfig:
         critic_coeff: weight of the critic's loss.
         kl_coeff: initial weight of the divergence from the starting policy; 0 for none.
         kl_target: divergence in nats per decision at which the weight is kept; null never adapts.
-        max_update_kl: the policy's update of an iteration ends when a minibatch is further than
-            this from the policy that collected it, in nats per decision; null never ends it.
         max_grad_norm: largest norm of the gradient.
         checkpoint_every: iterations between checkpoints.
     """
@@ -350,7 +344,6 @@ class PPOConfig:
     critic_coeff: Positive = 0.5
     kl_coeff: NotNegative = 0.01
     kl_target: Positive | None = 5.0
-    max_update_kl: Positive | None = None
     max_grad_norm: Positive = 1.0
     checkpoint_every: Count = 10
 
@@ -411,8 +404,8 @@ class RunConfig:
 
     Attributes:
         critic: ``"learned"``; ``"temporal"``: the value model is the value function and no critic
-            is learned; ``"residual"``: value model plus a learned remainder; ``"none"``: returns
-            alone; ``"group"``: outcomes, normalised within ``ppo.group_size`` episodes (GRPO).
+            is learned; ``"none"``: returns alone; ``"group"``: outcomes, normalised within
+            ``ppo.group_size`` episodes (GRPO).
         seed: from which every random number of the run derives.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: ``"auto"`` (bf16 on a GPU that has it), ``"fp32"`` or ``"bf16"``.
@@ -434,7 +427,7 @@ class RunConfig:
     collector: CollectorConfig = field(default_factory=CollectorConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
-    critic: Annotated[str, one_of("learned", "temporal", "residual", "none", "group")] = "learned"
+    critic: Annotated[str, one_of("learned", "temporal", "none", "group")] = "learned"
     seed: Seed = 0
     device: Annotated[str, AfterValidator(_device)] = "auto"
     precision: Annotated[str, one_of("auto", "fp32", "bf16")] = "auto"

@@ -192,17 +192,11 @@ def _advantage_problems(value: Callable[[str], Any]) -> list[str]:
         value("ppo.group_size"),
         value("ppo.episodes_per_task"),
     )
-    if critic in ("temporal", "residual"):
-        if value("reward.dense_weight") == 0:
-            problems.append(
-                f"critic={critic} uses the value model, and reward.dense_weight=0 asks for a run "
-                "without it: choose critic=learned, or reward=rftf"
-            )
-        if value("reward.shaping_gamma") is not None:
-            problems.append(
-                f"reward.shaping_gamma has no effect with critic={critic}, which is not trained on "
-                "the shaped reward"
-            )
+    if critic == "temporal" and value("reward.dense_weight") == 0:
+        problems.append(
+            "critic=temporal uses the value model, and reward.dense_weight=0 asks for a run "
+            "without it: choose critic=learned, or reward=rftf"
+        )
     if critic == "group" and value("reward.dense_weight") > 0:
         problems.append("critic=group compares outcomes alone: choose reward=sparse")
     if (critic == "group") != (group > 1) or episodes % group:

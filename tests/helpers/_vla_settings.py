@@ -26,7 +26,7 @@ LONG = "env.horizon=6"
 
 CASES = {
     "smolvlm": ["policy=smolvlm", "policy.bins=16", "policy.image_options.size.longest_edge=28"],
-    "paligemma": ["policy=paligemma", "critic=residual"],
+    "paligemma": ["policy=paligemma", "critic=temporal"],
     "qwen2_5_vl": [
         "policy=qwen_vl",
         "policy.head=flow",

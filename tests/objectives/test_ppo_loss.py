@@ -9,7 +9,7 @@ from torch.distributions import kl_divergence
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
-from rftf_torchrl import EncoderConfig, RFTFPPOLoss, keys, residual_critic, small_critic, small_vla
+from rftf_torchrl import EncoderConfig, RFTFPPOLoss, keys, small_critic, small_vla
 
 CONFIG = EncoderConfig(image_size=None, state_dim=5, text_dim=8, features=16)
 HEADS = ["gaussian", "tokens"]
@@ -73,7 +73,7 @@ def test_stock_clip_ppo_takes_both_actors(head, functional):
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("functional", [True, False])
-@pytest.mark.parametrize("build_critic", [small_critic, residual_critic, lambda config: None])
+@pytest.mark.parametrize("build_critic", [small_critic, lambda config: None])
 def test_it_is_clip_ppo_plus_a_divergence(head, functional, build_critic):
     actor, critic = policy(head), build_critic(CONFIG)
     data = decisions(actor)

@@ -189,7 +189,7 @@ def test_a_vision_language_model_goes_the_whole_way(configure, tmp_path):
         "policy=smolvlm",
         "policy.bins=16",
         "policy.prompt_tokens=48",
-        "value.calibration=none",
+        "value.shuffle_time=true",
         "policy.image_options.size.longest_edge=28",
         f"policy.pretrained={save_tiny_vlm(tmp_path / 'model', 'smolvlm')}",
         "ppo.learning_rate=1e-3",

@@ -139,7 +139,7 @@ def test_all_bad_settings_are_listed_at_once(configure):
         "  - value.frames=1: must be at least 2\n"
         "  - reward.terminal=half: choose from zero, keep\n"
         "  - ppo.epochs=0: must be at least 1\n"
-        "  - critic=zero: choose from learned, temporal, residual, none, group\n"
+        "  - critic=zero: choose from learned, temporal, none, group\n"
         "  - env.tasks: unknown Meta-World task 'fly'"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}"):
@@ -170,11 +170,6 @@ def test_a_value_critic_needs_the_value_model(configure):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (
-            ["critic=residual", "reward.shaping_gamma=1.0"],
-            "reward.shaping_gamma has no effect with critic=residual, which is not trained on the "
-            "shaped reward",
-        ),
         (
             ["critic=group", "ppo.group_size=4"],
             "critic=group compares outcomes alone: choose reward=sparse",
@@ -258,7 +253,6 @@ def test_a_value_critic_needs_the_value_model(configure):
             ["reward.value_range=[1,0]"],
             "reward.value_range=[1.0, 0.0]: must be [low, high] with low < high",
         ),
-        (["reward.shaping_gamma=1.5"], "reward.shaping_gamma=1.5: must be at most 1"),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
         (["cloning.per_task=0"], "cloning.per_task=0: must be at least 1"),
         (

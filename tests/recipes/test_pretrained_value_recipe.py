@@ -45,7 +45,7 @@ def test_from_a_folder_to_the_reward(cloned, configure, tmp_path, monkeypatch, n
         *overrides,
         "env.image_size=32",
         "value.grid=2",
-        "value.calibration=standardise",
+        "value.shuffle_time=true",
         "ppo.iterations=1",
         f"value.image_tower={folder}",
         f"output={tmp_path / 'run'}",

@@ -49,7 +49,6 @@ def test_value_report_of_held_out_demonstrations(cloned):
         ["reward=rftf"],
         ["reward=sparse"],
         ["critic=temporal"],
-        ["critic=residual"],
         ["balance=none", "reward.terminal=keep", "ppo.kl_coeff=0"],
     ],
     ids=" ".join,

@@ -38,7 +38,7 @@ def run(cloned, configure, tmp_path):
 
 @pytest.mark.parametrize(
     "overrides",
-    [["reward=environment"], ["reward=environment", "critic=none", "reward.shaping_gamma=1.0"]],
+    [["reward=environment"], ["reward=environment", "critic=none"]],
     ids=" ".join,
 )
 def test_the_own_reward_of_the_environment_teaches(run, overrides):

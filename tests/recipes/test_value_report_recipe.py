@@ -51,7 +51,7 @@ def test_value_report(cloned):
 def test_value_report_from_pixels(configure, tmp_path):
     from rftf_torchrl.recipes.value_report import report_value
 
-    overrides = ["env.image_size=16", "value.calibration=none", f"output={tmp_path}"]
+    overrides = ["env.image_size=16", "value.shuffle_time=true", f"output={tmp_path}"]
     report_value(prepared(configure(*TINY, *overrides)))
     (film,) = (tmp_path / "value_report" / "videos").iterdir()
     assert film.name == "window-open.mp4"
