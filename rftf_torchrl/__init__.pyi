@@ -251,7 +251,9 @@ from .policies.transformers_vla.tiny import save_tiny_vlm as save_tiny_vlm
 from .policies.transformers_vla.vla import QueryFeatures as QueryFeatures
 from .policies.transformers_vla.vla import TransformersVLA as TransformersVLA
 from .policies.transformers_vla.vla_inputs import VLAInputs as VLAInputs
+from .rewards.dense_reward import DenseReward as DenseReward
 from .rewards.outcome import label_outcomes as label_outcomes
+from .rewards.state_values import StateValues as StateValues
 from .rewards.value_reward import ValueReward as ValueReward
 from .samplers.balanced import BalancedTrajectorySampler as BalancedTrajectorySampler
 from .study.cell import Cell as Cell

@@ -40,7 +40,7 @@ def broken_data():
         "no next": (
             KeyError,
             data.exclude("next"),
-            "'next' is missing: ValueReward needs transitions, with success, terminated and the "
+            "'next' is missing: StateValues needs transitions, with success, terminated and the "
             "next state under 'next'. Collectors with compact_obs=True drop the latter.",
         ),
         "no success": (
@@ -88,9 +88,21 @@ def test_broken_environment():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"gamma": 1.5}, "gamma must be in [0, 1], got 1.5."),
+        (
+            {"gamma": 1.5},
+            "the form 'difference' fails on one step of zeros: gamma is 1.5; expected a discount "
+            "in [0, 1].",
+        ),
         ({"value_range": (1.0, 0.0)}, "value_range must be (low, high) with low < high"),
-        ({"terminal": "drop"}, "terminal must be 'zero' or 'keep', got 'drop'."),
+        (
+            {"terminal": "drop"},
+            "the form 'difference' fails on one step of zeros: terminal is 'drop'; expected 'zero' "
+            "or 'keep'.",
+        ),
+        (
+            {"gama": 0.9},
+            "gama: the form 'difference' has no such option, it has gamma, terminal",
+        ),
         ({"chunk_size": 0}, "chunk_size must be at least 1 state per forward, got 0."),
         (
             {"value_key": "score"},

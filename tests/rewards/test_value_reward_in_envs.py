@@ -12,7 +12,15 @@ from _reward_by_hand import OPTIONS, WRITTEN, assert_written, by_hand, walk_env
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.envs import ParallelEnv, SerialEnv, ToyVLAEnv, TransformedEnv, check_env_specs
-from torchrl.envs.transforms import Compose, MultiAction, StepCounter
+from torchrl.envs.transforms import (
+    Compose,
+    FrameSkipTransform,
+    MultiAction,
+    RewardSum,
+    StepCounter,
+    TerminateTransform,
+    Transform,
+)
 
 from rftf_torchrl import ValueReward
 
@@ -54,10 +62,76 @@ def test_native_autoreset_replaces_the_carried_value():
 def test_specs(batch_size, model):
     env = TransformedEnv(ChunkWalkEnv(batch_size), ValueReward(model()))
     check_env_specs(env)
-    rewards = {"reward", "outcome_reward", "dense_reward"}
-    assert set(env.full_reward_spec.keys()) == rewards
-    assert all(env.full_reward_spec[key].shape == (*batch_size, 1) for key in rewards)
+    assert env.reward_keys == [env.reward_key] == ["reward"]
+    assert env.full_reward_spec["reward"].shape == (*batch_size, 1)
+    parts = {"outcome_reward", "dense_reward"}
+    assert all(env.observation_spec[key].shape == (*batch_size, 1) for key in parts)
+    assert not any(env.reset()[key].any() for key in parts)
     assert ("temporal_value" in env.observation_spec) == (model() is not None)
+
+
+def test_rewards_are_summed_by_torchrl():
+    env = TransformedEnv(walk_env((3,)), RewardSum(), auto_unwrap=True)
+    check_env_specs(env)
+    data = env.rollout(3, walk_policy())
+    torch.testing.assert_close(data["next", "episode_reward"], data["next", "reward"].cumsum(1))
+
+
+def test_skipped_steps_before_the_reward_are_one_decision():
+    env = TransformedEnv(
+        ChunkWalkEnv(goal=100.0),
+        Compose(FrameSkipTransform(2), ValueReward(value_model(), **OPTIONS)),
+    )
+    check_env_specs(env)
+    data = env.rollout(2, walk_policy())
+    assert_written(data, by_hand(data))
+
+
+def test_skipped_steps_after_the_reward_add_up():
+    actions = TensorDictModule(
+        lambda state: torch.full((*state.shape[:-1], 3, 1), 0.25),
+        in_keys=[("observation", "state")],
+        out_keys=[("vla_action", "chunk")],
+    )
+    env = TransformedEnv(walk_env(), FrameSkipTransform(2), auto_unwrap=True)
+    check_env_specs(env)
+    env.set_seed(0)
+    single = walk_env()
+    single.set_seed(0)
+    whole = single.rollout(4, actions)["next"]
+    skipped = env.rollout(2, actions)["next"]
+    torch.testing.assert_close(skipped["reward"], whole["reward"].reshape(2, 2).sum(1)[:, None])
+    torch.testing.assert_close(skipped["temporal_value"], whole["temporal_value"][1::2])
+
+
+def test_a_termination_before_the_reward_ends_the_value():
+    stop = TerminateTransform(lambda data: data["observation", "state"][..., 1:] >= 2)
+    env = TransformedEnv(
+        ChunkWalkEnv(goal=100.0), Compose(stop, ValueReward(value_model(), **OPTIONS))
+    )
+    data = env.rollout(4, walk_policy())
+    assert data["next", "terminated"].squeeze(-1).tolist() == [False, True]
+    assert_written(data, by_hand(data))
+
+
+class OwnTermination(Transform):
+    def __init__(self):
+        super().__init__(in_keys=["success"], out_keys=["terminated"])
+
+
+@pytest.mark.parametrize(
+    "later", [lambda: TerminateTransform(lambda data: data["success"]), OwnTermination]
+)
+def test_a_termination_after_the_reward_is_refused(later):
+    env = TransformedEnv(ChunkWalkEnv(), Compose(ValueReward(value_model()), later()))
+    name = type(env.transform[1]).__name__
+    message = (
+        f"{name} changes 'terminated' after the reward has been given, so the value at such a "
+        "termination would be taken for that of a state that goes on. Put it before the reward: "
+        f"Compose({name}(...), ValueReward(...))."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        env.output_spec  # noqa: B018
 
 
 @pytest.mark.parametrize("inside", [True, False])

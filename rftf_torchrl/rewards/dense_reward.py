@@ -1,0 +1,242 @@
+"""Success plus a dense reward, which a form makes from values that the data hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.data import Bounded, Composite, Unbounded
+from torchrl.envs.transforms import MultiAction, TerminateTransform, Transform
+
+from rftf_torchrl.keys import (
+    DENSE_REWARD,
+    OUTCOME_REWARD,
+    REWARD,
+    SUCCESS,
+    TEMPORAL_VALUE,
+    TRAJECTORY,
+)
+from rftf_torchrl.rewards.forms import reward_form
+from rftf_torchrl.rewards.places import environment_transforms, later_transforms, next_data
+
+
+class DenseReward(Transform):
+    r"""Rewards success, and what a form makes of values that :class:`StateValues` wrote.
+
+    .. math::
+        r_t = w_{outcome} \, success_t + w_{dense} \, form(V(s_t), V(s_{t+1}), \ldots)_t
+
+    It serves an environment, a collector's ``postproc`` and a replay buffer. A form that reads
+    whole trajectories (it names ``trajectory``) needs them complete and one after another, as a
+    collector with ``trajs_per_batch`` and ``traj_format="cat"`` gives them: an environment, which
+    has one step at a time, refuses it.
+
+    The reward that the environment wrote is replaced. The two parts of the reward are observations
+    to the environment, as the sums of TorchRL's ``RewardSum`` are, zero after a reset: it has one
+    reward key. A success signal that stays on after the first success is rewarded at each step: end
+    the episode at success.
+
+    Args:
+        form: a name, ``"module:function"`` or a function, see :mod:`rftf_torchrl.rewards.forms`.
+            None: no dense reward.
+        dense_weight: w_dense.
+        outcome_weight: w_outcome.
+        success_key: bool [*B, 1], read under ``"next"``.
+        terminated_key: bool [*B, 1], read under ``"next"``.
+        truncated_key: bool [*B, 1], read under ``"next"`` by forms that name it.
+        trajectory_key: int64 [*B], read by forms that name it.
+        reward_key: float32 [*B, 1], written under ``"next"``: the weighted sum.
+        outcome_key: float32 [*B, 1], written under ``"next"``: success as 0 or 1.
+        dense_key: float32 [*B, 1], written under ``"next"``: the form's reward, unweighted.
+        value_key: float32 [*B, 1], read at the root and under ``"next"``.
+        options: of the form.
+
+    Raises:
+        ValueError: there is no such form, it does not have an option or refuses it; on use, an
+            entry has the wrong shape, trajectories are not one after another, or another transform
+            of the environment would make the reward wrong: TorchRL's ``MultiAction`` (it skips the
+            other transforms when an episode ends inside a chunk, which is where the success reward
+            is due), and a later one that changes ``terminated``.
+        KeyError: on use, an entry is missing.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> column = lambda *values: torch.tensor(values)[:, None]
+        >>> data = TensorDict({"temporal_value": column(0.0, 0.5)}, [2])
+        >>> data["next", "temporal_value"] = column(0.5, 1.0)
+        >>> data["next", "success"] = data["next", "terminated"] = column(False, True)
+        >>> DenseReward("difference", gamma=1.0)(data)["next", "reward"].squeeze(-1).tolist()
+        [0.5, 0.5]
+    """
+
+    def __init__(
+        self,
+        form: str | Callable[..., Tensor] | None = "difference",
+        *,
+        dense_weight: float = 1.0,
+        outcome_weight: float = 1.0,
+        success_key: NestedKey = SUCCESS,
+        terminated_key: NestedKey = "terminated",
+        truncated_key: NestedKey = "truncated",
+        trajectory_key: NestedKey = TRAJECTORY,
+        reward_key: NestedKey = REWARD,
+        outcome_key: NestedKey = OUTCOME_REWARD,
+        dense_key: NestedKey = DENSE_REWARD,
+        value_key: NestedKey = TEMPORAL_VALUE,
+        **options: Any,
+    ) -> None:
+        super().__init__(in_keys=[success_key], out_keys=[reward_key, outcome_key, dense_key])
+        if form is None and options:
+            raise ValueError(f"options without a form of the reward: {', '.join(options)}.")
+        self.form: Callable[..., Tensor] | None = None
+        self.columns: tuple[str, ...] = ()
+        if form is not None:
+            self.form, self.columns = reward_form(form, options)
+        self.dense_weight = float(dense_weight)
+        self.outcome_weight = float(outcome_weight)
+        self.success_key = success_key
+        self.terminated_key = terminated_key
+        self.truncated_key = truncated_key
+        self.trajectory_key = trajectory_key
+        self.reward_key = reward_key
+        self.outcome_key = outcome_key
+        self.dense_key = dense_key
+        self.value_key = value_key
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write rewards to transitions of shape [*B] that hold values."""
+        following = next_data(self, tensordict)
+        self._write(tensordict, following)
+        return tensordict.set("next", following)
+
+    def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
+        return self.forward(next_tensordict)
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        zero = torch.zeros(*tensordict_reset.batch_size, 1, device=tensordict_reset.device)
+        return tensordict_reset.set(self.outcome_key, zero).set(self.dense_key, zero.clone())
+
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        self._write(tensordict, next_tensordict)
+        return next_tensordict
+
+    def transform_output_spec(self, output_spec: Composite) -> Composite:
+        """Refuse an environment whose rewards would be wrong; then as in any transform."""
+        if any(isinstance(other, MultiAction) for other in environment_transforms(self)):
+            raise ValueError(
+                "MultiAction skips the other transforms of its TransformedEnv when an episode "
+                "ends inside a chunk, so the success reward would be lost. Wrap twice: "
+                "TransformedEnv(TransformedEnv(env, MultiAction(...)), ValueReward(...), "
+                "auto_unwrap=False); or use ValueReward as the collector's postproc."
+            )
+        for later in later_transforms(self):
+            if isinstance(later, TerminateTransform) or self.terminated_key in later.out_keys:
+                raise ValueError(
+                    f"{type(later).__name__} changes {self.terminated_key!r} after the reward has "
+                    "been given, so the value at such a termination would be taken for that of a "
+                    "state that goes on. Put it before the reward: "
+                    f"Compose({type(later).__name__}(...), ValueReward(...))."
+                )
+        if self.container is not None and "trajectory" in self.columns:
+            raise ValueError(
+                "this form of the reward reads whole trajectories, and an environment has one step "
+                "at a time: let the collector apply it, Collector(..., postproc=ValueReward(...), "
+                "trajs_per_batch=..., traj_format='cat')."
+            )
+        return super().transform_output_spec(output_spec)
+
+    def transform_reward_spec(self, reward_spec: Composite) -> Composite:
+        """Replace the reward's spec."""
+        shape = (*reward_spec.shape, 1)
+        reward_spec[self.reward_key] = Unbounded(shape=shape, device=reward_spec.device)
+        return reward_spec
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        """Add the two parts of the reward."""
+        shape, device = (*observation_spec.shape, 1), observation_spec.device
+        observation_spec[self.outcome_key] = Bounded(0.0, 1.0, shape=shape, device=device)
+        observation_spec[self.dense_key] = Unbounded(shape=shape, device=device)
+        return observation_spec
+
+    def _write(self, root: TensorDictBase, following: TensorDictBase) -> None:
+        """Write outcome, dense and total reward to ``following``, the data at t + 1."""
+        success = _flag(
+            following,
+            self.success_key,
+            "Have the environment write it, or name another entry with success_key= (that of "
+            "torchrl's SuccessReward).",
+        )
+        terminated = _flag(
+            following,
+            self.terminated_key,
+            "Without it every done would count as a termination and truncated episodes would lose "
+            "V(s_{t+1}). Write it, or name another entry with terminated_key=.",
+        )
+        outcome = success.to(torch.float32)
+        dense = torch.zeros_like(outcome)
+        if self.form is not None:
+            data = {"success": success.bool(), "terminated": terminated.bool()}
+            dense = self._dense(self.form, root, following, data)
+        following.set(self.outcome_key, outcome)
+        following.set(self.dense_key, dense)
+        following.set(self.reward_key, self.outcome_weight * outcome + self.dense_weight * dense)
+
+    def _dense(
+        self,
+        form: Callable[..., Tensor],
+        root: TensorDictBase,
+        following: TensorDictBase,
+        data: dict[str, Tensor],
+    ) -> Tensor:
+        advice = "Write it first: Compose(StateValues(model), DenseReward(...)), or ValueReward."
+        for column, side in (("values", root), ("next_values", following)):
+            if column in self.columns:
+                value = side.get(self.value_key, None)
+                if value is None:
+                    name = self.value_key if side is root else ("next", self.value_key)
+                    raise KeyError(f"{name!r} is missing. {advice}")
+                data[column] = value
+        if "truncated" in self.columns:
+            advice = "The form reads it. Write it, or name another entry with truncated_key=."
+            data["truncated"] = _flag(following, self.truncated_key, advice).bool()
+        if "trajectory" not in self.columns:
+            return form(**{column: data[column] for column in self.columns})
+        data = {column: entry.reshape(-1, 1) for column, entry in data.items()}
+        data["trajectory"] = self._trajectories(root)
+        dense = form(**{column: data[column] for column in self.columns})
+        return dense.reshape(*following.batch_size, 1)
+
+    def _trajectories(self, root: TensorDictBase) -> Tensor:
+        """Whose step each is, [N]; each trajectory in one piece."""
+        trajectory: Tensor | None = root.get(self.trajectory_key, None)
+        if trajectory is None:
+            raise KeyError(
+                f"{self.trajectory_key!r} is missing, and this form of the reward reads whole "
+                "trajectories. Collectors write it (trajs_per_batch)."
+            )
+        trajectory = trajectory.reshape(-1)
+        pieces = trajectory.unique_consecutive()
+        if len(pieces) != len(pieces.unique()):
+            raise ValueError(
+                f"the steps of a trajectory are not one after another in {self.trajectory_key!r}, "
+                "and this form of the reward reads whole trajectories: apply it to a collector's "
+                "batch (traj_format='cat'), before the steps are shuffled."
+            )
+        return trajectory
+
+
+def _flag(following: TensorDictBase, key: NestedKey, advice: str) -> Tensor:
+    flag: Tensor | None = following.get(key, None)
+    if flag is None:
+        raise KeyError(f"('next', {key!r}) is missing. {advice}")
+    expected = (*following.batch_size, 1)
+    if flag.shape != expected:
+        raise ValueError(f"('next', {key!r}) must have shape {expected}, got {tuple(flag.shape)}.")
+    return flag

@@ -1,0 +1,44 @@
+"""Where a transform stands: what is after it in its environment, and the data's ``"next"``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tensordict import TensorDictBase
+from torchrl.envs.transforms import Compose, Transform
+
+
+def environment_transforms(transform: Transform) -> list[Transform]:
+    """All transforms of the ``TransformedEnv`` that a transform is in, itself included."""
+    return [] if transform.container is None else list(_leaves(transform.container.transform))
+
+
+def later_transforms(transform: Transform) -> list[Transform]:
+    """Those that see a step after it."""
+    leaves = environment_transforms(transform)
+    places = [place for place, leaf in enumerate(leaves) if leaf is transform]
+    return leaves[places[0] + 1 :] if places else []
+
+
+def next_data(transform: Transform, tensordict: TensorDictBase) -> TensorDictBase:
+    """The data at t + 1.
+
+    Raises:
+        KeyError: if there is none.
+    """
+    following: TensorDictBase | None = tensordict.get("next", None)
+    if following is None:
+        raise KeyError(
+            f"'next' is missing: {type(transform).__name__} needs transitions, with success, "
+            "terminated and the next state under 'next'. Collectors with compact_obs=True drop the "
+            "latter."
+        )
+    return following
+
+
+def _leaves(transform: Transform) -> Iterator[Transform]:
+    if isinstance(transform, Compose):
+        for part in transform.transforms:
+            yield from _leaves(part)
+    else:
+        yield transform
