@@ -45,6 +45,7 @@ from rftf_torchrl import (
     exploitation_watch,
     final_value_auc,
     footprint,
+    gamma_option,
     group_advantage,
     keys,
     label_outcomes,
@@ -172,11 +173,12 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     bounds = config.reward.value_range
     reward = ValueReward(
         value_model,
-        gamma=settings.gamma,
+        form=config.reward.form,
         dense_weight=config.reward.dense_weight,
         outcome_weight=config.reward.outcome_weight,
-        terminal=config.reward.terminal,
         value_range=bounds and (bounds[0], bounds[1]),
+        **gamma_option(config.reward.form, settings.gamma),
+        **config.reward.options,
     )
     gae = make_gae(
         gamma=settings.gamma,

@@ -260,18 +260,22 @@ class RewardConfig:
     """The reward of fine-tuning.
 
     Attributes:
-        dense_weight: weight of the value difference; 0 is plain PPO on success.
+        form: what the values pay, see :mod:`rftf_torchrl.rewards.forms`: ``"difference"``, or a
+            function of your own as ``"module:function"``.
+        options: of the form, besides ``gamma``, which is ``ppo.gamma``. ``"difference"`` has
+            ``terminal``, the value at true terminations: ``"zero"`` or ``"keep"``.
+        dense_weight: weight of the form; 0 is plain PPO on success.
         outcome_weight: weight of success.
-        terminal: ``"zero"`` or ``"keep"``: the potential at true terminations.
         potential: ``"value"``: the value model. ``"environment"``: Meta-World's own dense reward,
             as an upper reference.
         value_range: smallest and largest value of a state, e.g. ``[0, 1]``, which a calibrated
             model's demonstrations run through; null leaves values as they are.
     """
 
+    form: Text = "difference"
+    options: dict[str, Any] = field(default_factory=dict)
     dense_weight: NotNegative = 1.0
     outcome_weight: NotNegative = 1.0
-    terminal: Annotated[str, one_of("zero", "keep")] = "zero"
     value_range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
     potential: Annotated[str, one_of("value", "environment")] = "value"
 
@@ -312,7 +316,7 @@ class PPOConfig:
         gamma: discount per decision.
         lmbda: GAE's lambda.
         bootstrap_timeouts: an episode that runs out of time goes on as the critic expects; false
-            ends it there: its last value is zero, or under ``reward.terminal=keep`` what it was
+            ends it there: its last value is zero, or under ``reward=keep`` what it was
             worth.
         clip_epsilon: PPO's clipping.
         entropy_coeff: weight of the entropy bonus.

@@ -12,6 +12,7 @@ from rftf_torchrl.calvin.tasks import TASKS as CALVIN_TASKS
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.metaworld.tasks import TASKS as METAWORLD_TASKS
 from rftf_torchrl.policies.spec import spec_class
+from rftf_torchrl.rewards.forms import gamma_option, reward_form
 from rftf_torchrl.settings import setting_problems
 
 
@@ -73,6 +74,7 @@ def check_config(config: DictConfig) -> RunConfig:
         )
     problems += _policy_problems(value)
     problems += _advantage_problems(value)
+    problems += _reward_problems(value)
     if problems:
         raise _error(problems)
     return cast(RunConfig, OmegaConf.to_object(config))
@@ -185,7 +187,7 @@ def _lora_problems(value: Callable[[str], Any]) -> list[str]:
 
 
 def _advantage_problems(value: Callable[[str], Any]) -> list[str]:
-    """Settings of critic and reward that contradict each other or would have no effect."""
+    """Settings of the critic that contradict others or would have no effect."""
     problems = []
     critic, group, episodes = (
         value("critic"),
@@ -204,6 +206,20 @@ def _advantage_problems(value: Callable[[str], Any]) -> list[str]:
             f"ppo.group_size={group}: critic=group needs at least 2, every other critic 1, and it "
             f"must divide ppo.episodes_per_task={episodes}"
         )
+    return problems
+
+
+def _reward_problems(value: Callable[[str], Any]) -> list[str]:
+    """Settings of the reward that do not go together, and what its form refuses."""
+    problems = []
+    options = cast(dict[str, Any], OmegaConf.to_container(value("reward.options")))
+    if "gamma" in options:
+        problems.append("reward.options.gamma: the reward's discount is ppo.gamma")
+    try:
+        form = value("reward.form")
+        reward_form(form, {**gamma_option(form, 0.5), **options}, "reward.options.")
+    except ValueError as error:
+        problems.append(f"reward.form={value('reward.form')}: {error}")
     bounds = value("reward.value_range")
     if bounds is not None and not bounds[0] < bounds[1]:
         problems.append(f"reward.value_range={list(bounds)}: must be [low, high] with low < high")

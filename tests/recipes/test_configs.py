@@ -137,14 +137,13 @@ def test_all_bad_settings_are_listed_at_once(configure):
     expected = (
         "the configuration can't be run:\n"
         "  - value.frames=1: must be at least 2\n"
-        "  - reward.terminal=half: choose from zero, keep\n"
         "  - ppo.epochs=0: must be at least 1\n"
         "  - critic=zero: choose from learned, temporal, none, group\n"
         "  - env.tasks: unknown Meta-World task 'fly'"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}"):
         configure(
-            "env.tasks=[fly]", "reward.terminal=half", "critic=zero", "ppo.epochs=0",
+            "env.tasks=[fly]", "critic=zero", "ppo.epochs=0",
             "value.frames=1",
         )  # fmt: skip
 
@@ -252,6 +251,23 @@ def test_a_value_critic_needs_the_value_model(configure):
         (
             ["reward.value_range=[1,0]"],
             "reward.value_range=[1.0, 0.0]: must be [low, high] with low < high",
+        ),
+        (
+            ["+reward.options={terminal: half, gamma: 1.0}"],
+            "reward.options.gamma: the reward's discount is ppo.gamma\n"
+            "  - reward.form=difference: the form 'difference' fails on one step of zeros: "
+            "terminal is 'half'; expected 'zero' or 'keep'.",
+        ),
+        (
+            ["+reward.options.terminl=keep"],
+            "reward.form=difference: reward.options.terminl: the form 'difference' has no such "
+            "option, it has gamma, terminal",
+        ),
+        (
+            ["reward.form=peak"],
+            "reward.form=peak: unknown form of the reward 'peak': choose from difference, give "
+            "your own as 'module:Name', or offer it as an entry point in the group "
+            "'rftf_torchrl.reward_forms'.",
         ),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
         (["cloning.per_task=0"], "cloning.per_task=0: must be at least 1"),

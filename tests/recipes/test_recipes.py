@@ -49,7 +49,7 @@ def test_value_report_of_held_out_demonstrations(cloned):
         ["reward=rftf"],
         ["reward=sparse"],
         ["critic=temporal"],
-        ["balance=none", "reward.terminal=keep", "ppo.kl_coeff=0"],
+        ["balance=none", "reward=keep", "ppo.kl_coeff=0"],
     ],
     ids=" ".join,
 )
@@ -79,7 +79,7 @@ def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
 
     parts = [f"policy.path={cloned.output}/bc/policy.safetensors"]
     parts += [f"value.path={cloned.output}/value/value.safetensors", f"output={tmp_path}"]
-    config = configure(*TINY, *parts, "reward.terminal=keep")
+    config = configure(*TINY, *parts, "reward=keep")
     with episode_collector(
         config, "train", *acting_policy(config, policy_file(config))
     ) as collector:
@@ -99,7 +99,7 @@ def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
     assert expected.abs().min() > 0
     assert (data["next", "terminated"] == data["next", "done"]).all()
 
-    arm = replace(arm, reward=replace(arm.reward, terminal="zero"))
+    arm = replace(arm, reward=replace(arm.reward, options={"terminal": "zero"}))
     data = add_advantages(arm, make_learner(arm, cpu), played.to(cpu))
     torch.testing.assert_close(data["next", "reward"][last], -data["temporal_value"][last])
 
