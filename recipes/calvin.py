@@ -36,7 +36,8 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.evaluate import run_chains
-from rftf_torchrl.recipes.finetune import finetune, refuse_used_folder, run_name
+from rftf_torchrl.recipes.finetune import finetune
+from rftf_torchrl.recipes.learner import refuse_used_folder, run_name
 from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.train_bc import clone, policy_file
 from rftf_torchrl.recipes.train_value import train_value, value_file

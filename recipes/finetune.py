@@ -15,42 +15,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import nn
-from torchrl.data import LazyTensorStorage, SamplerWithoutReplacement, TensorDictReplayBuffer
+from torchrl.data import SamplerWithoutReplacement, TensorDictReplayBuffer
 
 from rftf_torchrl import (
     BalancedTrajectorySampler,
     Episode,
     PhaseClock,
-    PolicySpecProtocol,
     RFTFPPOLoss,
     RunCheckpoints,
     RunConfig,
-    TemporalValueModel,
-    ValueReward,
     accumulate_gradients,
     autocast,
-    cache_bytes,
-    cache_features,
     check_finite,
     clip_and_check_gradients,
     derive_seed,
     exploitation_watch,
     final_value_auc,
-    footprint,
-    gamma_option,
-    group_advantage,
     keys,
     label_outcomes,
-    load_policy,
-    make_gae,
     make_logger,
     mark_executed,
     merge_lora,
@@ -63,20 +51,21 @@ from rftf_torchrl import (
     save_policy,
     seed_everything,
     stop_on_non_finite_loss,
-    values_of_states,
+    success_rates,
     warn_if_blind,
     warn_if_exploited,
 )
-from rftf_torchrl.recipes.policies import add_adapters, build_critic, fit_in_memory
+from rftf_torchrl.recipes.learner import (
+    Learner,
+    keep_features,
+    make_buffer,
+    make_learner,
+    refuse_used_folder,
+    run_name,
+)
 from rftf_torchrl.recipes.simulators import episode_collector, task_names, tuned_tasks
-from rftf_torchrl.recipes.train_bc import policy_file
-from rftf_torchrl.recipes.train_value import value_file
 
 logger = logging.getLogger("finetune")
-
-
-def run_name(config: RunConfig) -> str:
-    return "rftf" if config.reward.dense_weight else "sparse"
 
 
 def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
@@ -91,124 +80,9 @@ def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
     ]
 
 
-def potential(config: RunConfig, device: torch.device) -> TensorDictModuleBase | None:
-    """What the dense reward is the difference of."""
-    if not config.reward.dense_weight:
-        return None
-    if config.reward.potential == "environment":
-        return TensorDictModule(nn.Identity(), [keys.ENV_POTENTIAL], [keys.TEMPORAL_VALUE])
-    return TemporalValueModel.load(value_file(config)).to(device)
-
-
-def add_state_values(config: RunConfig, data: TensorDictBase, critic: nn.Module | None) -> None:
-    """Write the value function that GAE reads, at the root and under ``"next"``."""
-    if config.critic == "temporal":
-        value, following = data[keys.TEMPORAL_VALUE], data["next", keys.TEMPORAL_VALUE]
-    elif critic is None:
-        value = following = torch.zeros_like(data["next", keys.REWARD])
-    else:
-        value, following = values_of_states(critic, data, out_key=keys.STATE_VALUE)
-    data[keys.STATE_VALUE] = value
-    data["next", keys.STATE_VALUE] = following
-
-
 def simulator_steps(config: RunConfig, data: TensorDictBase) -> int:
     """Executed actions, each of which is held for ``action_repeat`` simulator steps."""
     return int(data["next", "executed"].sum()) * config.env.action_repeat
-
-
-def success_rates(data: TensorDictBase, names: dict[int, str]) -> dict[str, float]:
-    ends = data[data["next", "done"].squeeze(-1)]
-    success = ends["next", keys.SUCCESS].squeeze(-1).float()
-    task_ids = ends[keys.TASK_ID].squeeze(-1)
-    rates = {
-        f"success/{name}": success[task_ids == number].mean() for number, name in names.items()
-    }
-    by_task = {key: float(rate) for key, rate in rates.items()}
-    return {"success": sum(by_task.values()) / len(by_task), **by_task}
-
-
-def refuse_used_folder(config: RunConfig) -> None:
-    """An earlier run's checkpoints are continued or left alone, never mixed with a new run's.
-
-    Raises:
-        FileExistsError: when there are some and the run is not told to resume.
-    """
-    folder = Path(config.output, run_name(config), "checkpoints")
-    if not config.resume and any(folder.glob("*")):
-        raise FileExistsError(
-            f"{folder} holds the checkpoints of an earlier run: continue it with resume=true, or "
-            "start afresh with another output=..."
-        )
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What learns, and what it learns from."""
-
-    policy: nn.Module
-    spec: PolicySpecProtocol
-    critic: nn.Module | None
-    value_model: TensorDictModuleBase | None
-    reward: ValueReward
-    gae: nn.Module
-    loss: RFTFPPOLoss
-    optimizer: torch.optim.Optimizer
-
-
-def make_learner(config: RunConfig, device: torch.device) -> Learner:
-    """The cloned policy with all that its fine-tuning needs."""
-    settings = config.ppo
-    policy, spec = load_policy(policy_file(config))
-    critic = build_critic(config, policy, spec)
-    add_adapters(config, policy)
-    policy.to(device)
-    reference = "adapters_off" if config.policy.lora_rank is not None else deepcopy(policy)
-    fit_in_memory(config, policy)
-    if critic is not None:
-        critic.to(device)
-    value_model = potential(config, device)
-
-    shaped = config.critic in ("learned", "none")
-    bounds = config.reward.value_range
-    reward = ValueReward(
-        value_model,
-        form=config.reward.form,
-        dense_weight=config.reward.dense_weight,
-        outcome_weight=config.reward.outcome_weight,
-        value_range=bounds and (bounds[0], bounds[1]),
-        **gamma_option(config.reward.form, settings.gamma),
-        **config.reward.options,
-    )
-    gae = make_gae(
-        gamma=settings.gamma,
-        lmbda=settings.lmbda,
-        average_gae=True,
-        reward_key=keys.REWARD if shaped else keys.OUTCOME_REWARD,
-    )
-    loss_module = RFTFPPOLoss(
-        policy,
-        critic,
-        reference_actor=reference,
-        kl_coeff=settings.kl_coeff,
-        kl_target=settings.kl_target,
-        clip_epsilon=settings.clip_epsilon,
-        entropy_bonus=settings.entropy_coeff > 0,
-        entropy_coeff=settings.entropy_coeff,
-        critic_coeff=None if critic is None else settings.critic_coeff,
-        loss_critic_type="l2",
-        normalize_advantage=False,
-    ).to(device)
-    groups = [
-        {
-            "params": [p for p in policy.parameters() if p.requires_grad],
-            "lr": settings.learning_rate,
-        }
-    ]
-    if critic is not None:
-        groups.append({"params": list(critic.parameters()), "lr": settings.critic_learning_rate})
-    optimizer = torch.optim.Adam(groups, eps=1e-5)
-    return Learner(policy, spec, critic, value_model, reward, gae, loss_module, optimizer)
 
 
 def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) -> TensorDictBase:
@@ -218,41 +92,13 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     if not settings.bootstrap_timeouts:
         data["next", "terminated"] = data["next", "done"].clone()
     data = learner.reward(data)
-    add_state_values(config, data, learner.critic)
-    if config.critic == "group":
-        data = group_advantage(data, settings.group_size)
-    else:
-        data = learner.gae(data)
+    data = learner.advantages(data)
     with autocast(data.device, config.precision):
         data = keep_features(config, policy, data)
         data = mark_executed(data, policy, minibatch=settings.minibatch)
         data = learner.loss.add_reference(data, minibatch=settings.minibatch)
     check_finite(data, [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE])
     return data
-
-
-def keep_features(config: RunConfig, policy: nn.Module, data: TensorDictBase) -> TensorDictBase:
-    """Run the policy's frozen towers once for all epochs, where what they give fits."""
-    needed = 2 * cache_bytes(policy, data) / 2**30  # in the data and in the replay buffer
-    if not needed or not config.ppo.cache_gib:
-        return data
-    if needed > config.ppo.cache_gib:
-        logger.warning(
-            "the policy's frozen towers run in every epoch: their features of %d decisions take "
-            "%.1f GiB, more than ppo.cache_gib=%g allows",
-            len(data),
-            needed,
-            config.ppo.cache_gib,
-        )
-        return data
-    return cache_features(policy, data, minibatch=config.ppo.minibatch)
-
-
-def make_buffer(config: RunConfig, device: torch.device) -> TensorDictReplayBuffer:
-    """Holds the decisions of one iteration."""
-    most = len(training_episodes(config, 0)) * config.env.horizon
-    storage = LazyTensorStorage(most, device=device)
-    return TensorDictReplayBuffer(storage=storage, batch_size=config.ppo.minibatch)
 
 
 def finetune(
@@ -271,7 +117,7 @@ def finetune(
     settings, name = config.ppo, run_name(config)
     folder = prepare_output(Path(config.output, name))
     learner = make_learner(config, device)
-    policy, spec, critic = learner.policy, learner.spec, learner.critic
+    policy, spec = learner.policy, learner.spec
     value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer
     adapted = config.policy.lora_rank is not None
     buffer = make_buffer(config, device)
@@ -285,7 +131,7 @@ def finetune(
         progress=progress,
     )
     done = checkpoints.load() if config.resume and checkpoints.files() else 0
-    warmup = settings.critic_warmup if critic is not None else 0
+    warmup = settings.critic_warmup if learner.critic is not None else 0
     iterations = settings.iterations + warmup
     exploited = False
     bar = progress_bar(range(done, iterations), name)
@@ -338,10 +184,7 @@ def finetune(
                     checkpoints.save(iteration + 1)
                     whole = merge_lora(deepcopy(policy)) if adapted else policy
                     save_policy(whole, spec, folder / "policy.safetensors")
-    parts = {"policy": policy, "critic": critic, "value model": value_model}
-    held = {part: module for part, module in parts.items() if module is not None}
-    table = footprint(held, optimizer=optimizer, seconds=clock.seconds, device=device)
-    logger.info("what fine-tuning held and took:\n%s", table)
+    logger.info("what fine-tuning held and took:\n%s", learner.footprint(clock.seconds, device))
     plot_learning_curve(
         read_metrics(folder / "metrics.csv"),
         folder / "learning_curve.png",

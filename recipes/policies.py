@@ -17,13 +17,11 @@ from rftf_torchrl import (
     QueryNetwork,
     RunConfig,
     TransformersPolicySpec,
-    VisionLanguageEncoder,
     add_lora,
     checkpoint_activations,
     compile_module,
     load_policy,
     resolve_device,
-    small_critic,
     spec_class,
 )
 from rftf_torchrl.optional import optional_module
@@ -161,34 +159,3 @@ def fit_in_memory(config: RunConfig, policy: nn.Module) -> None:
         checkpoint_activations(vision_language_model(policy).backbone)
     if config.policy.compile:
         compile_module(vision_language_model(policy).trunk)
-
-
-def build_critic(
-    config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol
-) -> nn.Module | None:
-    """The critic; None where none is learned.
-
-    It starts from the encoder of a small policy. Beside a large one, it is a small network of its
-    own on the raw observation.
-    """
-    if config.critic in ("temporal", "none", "group"):
-        return None
-    found = [m for m in policy.modules() if isinstance(m, VisionLanguageEncoder)]
-    if found:
-        critic = small_critic(found[0].config)
-        encoder = next(m for m in critic.modules() if isinstance(m, VisionLanguageEncoder))
-        encoder.load_state_dict(found[0].state_dict())
-        return critic
-    state_dim = getattr(spec, "state_dim", None)
-    critic = small_critic(
-        EncoderConfig(
-            image_size=config.env.image_size,
-            state_dim=state_dim,
-            channels=tuple(config.policy.channels),
-        )
-    )
-    statistics = [m for m in policy.modules() if hasattr(m, "state_mean")]
-    if state_dim is not None and statistics:
-        encoder = next(m for m in critic.modules() if isinstance(m, VisionLanguageEncoder))
-        encoder.set_state_statistics(statistics[0].state_mean, statistics[0].state_std)
-    return critic

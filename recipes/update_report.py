@@ -37,15 +37,12 @@ from rftf_torchrl import (
     write_json_atomic,
 )
 from rftf_torchrl.recipes.finetune import (
-    Learner,
     add_advantages,
-    make_buffer,
-    make_learner,
-    run_name,
     simulator_steps,
     training_episodes,
     update,
 )
+from rftf_torchrl.recipes.learner import Learner, make_buffer, make_learner, run_name
 from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.simulators import episode_collector
 from rftf_torchrl.recipes.train_bc import policy_file
@@ -70,7 +67,8 @@ def play_batches(config: RunConfig, count: int) -> list[TensorDictBase]:
 def success_advantage(config: RunConfig, learner: Learner, data: TensorDictBase) -> torch.Tensor:
     """Discounted success to come less what plain PPO's critic expects, standardised, [N]."""
     gae = make_gae(gamma=config.ppo.gamma, lmbda=1.0, average_gae=True, reward_key=keys.REWARD)
-    data = add_advantages(config, replace(learner, gae=gae), data.clone())
+    advantages = replace(learner.advantages, gae=gae)
+    data = add_advantages(config, replace(learner, advantages=advantages), data.clone())
     return data[keys.ADVANTAGE].reshape(-1)
 
 

@@ -117,6 +117,7 @@ from .evaluation.success import EpisodeOutcome as EpisodeOutcome
 from .evaluation.success import SuccessRate as SuccessRate
 from .evaluation.success import SuccessReport as SuccessReport
 from .evaluation.success import evaluate_success as evaluate_success
+from .evaluation.success import success_rates as success_rates
 from .evaluation.success import success_report as success_report
 from .evaluation.trajectories import split_trajectories as split_trajectories
 from .evaluation.trajectories import value_curve as value_curve
@@ -191,7 +192,10 @@ from .nets.lora import adapters_off as adapters_off
 from .nets.lora import add_lora as add_lora
 from .nets.lora import load_adapter_state_dict as load_adapter_state_dict
 from .nets.lora import merge_lora as merge_lora
+from .nets.sizes import ObservationSizes as ObservationSizes
 from .nets.tower_features import TowerFeatures as TowerFeatures
+from .objectives.advantages import Advantages as Advantages
+from .objectives.advantages import make_critic as make_critic
 from .objectives.arm_gripper_cloning import ArmGripperCloningLoss as ArmGripperCloningLoss
 from .objectives.flow_matching import FlowMatchingLoss as FlowMatchingLoss
 from .objectives.gae import drop_crashed as drop_crashed
@@ -312,6 +316,7 @@ from .transforms.finite import check_finite as check_finite
 from .transforms.instruction_tokens import HashTokenizer as HashTokenizer
 from .transforms.instruction_tokens import InstructionTokens as InstructionTokens
 from .values.calibration import ValueCalibration as ValueCalibration
+from .values.critics import policy_critic as policy_critic
 from .values.critics import small_critic as small_critic
 from .values.pretrained.config import PretrainedEncoderConfig as PretrainedEncoderConfig
 from .values.pretrained.features import cache_image_features as cache_image_features

@@ -409,7 +409,8 @@ class RunConfig:
     Attributes:
         critic: ``"learned"``; ``"temporal"``: the value model is the value function and no critic
             is learned; ``"none"``: returns alone; ``"group"``: outcomes, normalised within
-            ``ppo.group_size`` episodes (GRPO).
+            ``ppo.group_size`` episodes (GRPO); or a class or function of your own, as
+            ``"module:Name"``, see :func:`make_critic`.
         seed: from which every random number of the run derives.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: ``"auto"`` (bf16 on a GPU that has it), ``"fp32"`` or ``"bf16"``.
@@ -431,7 +432,7 @@ class RunConfig:
     collector: CollectorConfig = field(default_factory=CollectorConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
-    critic: Annotated[str, one_of("learned", "temporal", "none", "group")] = "learned"
+    critic: Text = "learned"
     seed: Seed = 0
     device: Annotated[str, AfterValidator(_device)] = "auto"
     precision: Annotated[str, one_of("auto", "fp32", "bf16")] = "auto"

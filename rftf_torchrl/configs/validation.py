@@ -11,6 +11,7 @@ from rftf_torchrl.calvin.settings import SCENES
 from rftf_torchrl.calvin.tasks import TASKS as CALVIN_TASKS
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.metaworld.tasks import TASKS as METAWORLD_TASKS
+from rftf_torchrl.objectives.advantages import CRITICS
 from rftf_torchrl.policies.spec import spec_class
 from rftf_torchrl.rewards.forms import gamma_option, reward_form
 from rftf_torchrl.settings import setting_problems
@@ -194,6 +195,10 @@ def _advantage_problems(value: Callable[[str], Any]) -> list[str]:
         value("ppo.group_size"),
         value("ppo.episodes_per_task"),
     )
+    try:
+        CRITICS.find(critic)
+    except ValueError as error:
+        problems.append(f"critic={critic}: {error}")
     if critic == "temporal" and value("reward.dense_weight") == 0:
         problems.append(
             "critic=temporal uses the value model, and reward.dense_weight=0 asks for a run "

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from tensordict import TensorDictBase
 
+from rftf_torchrl import keys
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult
 from rftf_torchrl.evaluation.report import MISSING, markdown_table, percent, percent_interval
 from rftf_torchrl.evaluation.trajectories import split_trajectories, succeeded
@@ -262,3 +263,32 @@ def success_report(trajectories: TensorDictBase, episodes: Sequence[Episode]) ->
     if crashed:
         logger.warning("%d of %d episodes crashed and do not count", len(crashed), len(episodes))
     return report
+
+
+def success_rates(data: TensorDictBase, task_names: Mapping[int, str]) -> dict[str, float]:
+    """The share of complete trajectories that succeed, for a training log.
+
+    Args:
+        data: decisions [N], each trajectory with its last.
+        task_names: names by ``"task_id"``.
+
+    Returns:
+        ``"success/<task>"`` for each task, and their mean as ``"success"``.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> ends, success = torch.ones(2, 1).bool(), torch.tensor([[True], [False]])
+        >>> data = TensorDict({"next": {"done": ends, "success": success}}, [2])
+        >>> data["task_id"] = torch.zeros(2, 1, dtype=torch.int64)
+        >>> success_rates(data, {0: "reach"})
+        {'success': 0.5, 'success/reach': 0.5}
+    """
+    ends = data[data["next", "done"].squeeze(-1)]
+    success = ends["next", keys.SUCCESS].squeeze(-1).float()
+    task_ids = ends[keys.TASK_ID].squeeze(-1)
+    rates = {
+        f"success/{name}": float(success[task_ids == number].mean())
+        for number, name in task_names.items()
+    }
+    return {"success": sum(rates.values()) / len(rates), **rates}

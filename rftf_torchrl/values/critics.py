@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tensordict.nn import TensorDictModule
 from tensordict.utils import NestedKey
+from torch import nn
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
+from rftf_torchrl.nets.sizes import ObservationSizes
 
 
 def small_critic(
@@ -35,3 +38,46 @@ def small_critic(
     network = HeadNetwork(VisionLanguageEncoder(config), (1,), gain=0.1)
     inputs = list(config.in_keys if in_keys is None else in_keys)
     return TensorDictModule(network, in_keys=inputs, out_keys=[out_key])
+
+
+def policy_critic(policy: nn.Module, spec: Any, sizes: ObservationSizes) -> TensorDictModule:
+    """Builds a small critic for a policy.
+
+    It starts from the encoder of a small policy. Beside a large one, it is a small network of its
+    own on the raw observation.
+
+    Args:
+        policy: the policy before it is fine-tuned.
+        spec: what describes it; not read.
+        sizes: of the observations that a large policy's critic reads.
+
+    Returns:
+        The critic.
+
+    Examples:
+        >>> policy_critic(nn.Linear(1, 1), None, ObservationSizes(state_dim=7)).out_keys
+        ['state_value']
+    """
+    encoders = [m for m in policy.modules() if isinstance(m, VisionLanguageEncoder)]
+    if encoders:
+        critic = small_critic(encoders[0].config)
+        critic.module.encoder.load_state_dict(encoders[0].state_dict())
+        return critic
+    critic = small_critic(
+        EncoderConfig(image_size=sizes.image_size, state_dim=sizes.state_dim, channels=(16, 32, 32))
+    )
+    statistics = [m for m in policy.modules() if hasattr(m, "state_mean")]
+    if sizes.state_dim is not None and statistics:
+        mean, std = statistics[0].state_mean, statistics[0].state_std
+        critic.module.encoder.set_state_statistics(mean, std)
+    return critic
+
+
+def no_critic(policy: nn.Module, spec: Any, sizes: ObservationSizes) -> None:
+    """Builds nothing: no critic is learned.
+
+    Args:
+        policy: not read.
+        spec: not read.
+        sizes: not read.
+    """

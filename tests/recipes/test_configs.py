@@ -138,8 +138,10 @@ def test_all_bad_settings_are_listed_at_once(configure):
         "the configuration can't be run:\n"
         "  - value.frames=1: must be at least 2\n"
         "  - ppo.epochs=0: must be at least 1\n"
-        "  - critic=zero: choose from learned, temporal, none, group\n"
-        "  - env.tasks: unknown Meta-World task 'fly'"
+        "  - env.tasks: unknown Meta-World task 'fly'\n"
+        "  - critic=zero: unknown critic 'zero': choose from learned, temporal, none, group, give "
+        "your own as 'module:Name', or offer it as an entry point in the group "
+        "'rftf_torchrl.critics'."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}"):
         configure(

@@ -49,6 +49,7 @@ def test_value_report_of_held_out_demonstrations(cloned):
         ["reward=rftf"],
         ["reward=sparse"],
         ["critic=temporal"],
+        ["critic=own_critic:linear"],
         ["balance=none", "reward=keep", "ppo.kl_coeff=0"],
     ],
     ids=" ".join,

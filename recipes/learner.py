@@ -1,0 +1,174 @@
+"""What fine-tuning trains and what it learns from, built from a configuration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from torch import nn
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+
+from rftf_torchrl import (
+    Advantages,
+    Footprint,
+    ObservationSizes,
+    PolicySpecProtocol,
+    RFTFPPOLoss,
+    RunConfig,
+    TemporalValueModel,
+    ValueReward,
+    cache_bytes,
+    cache_features,
+    footprint,
+    gamma_option,
+    keys,
+    load_policy,
+    make_critic,
+)
+from rftf_torchrl.recipes.policies import add_adapters, fit_in_memory
+from rftf_torchrl.recipes.simulators import tuned_tasks
+from rftf_torchrl.recipes.train_bc import policy_file
+from rftf_torchrl.recipes.train_value import value_file
+
+logger = logging.getLogger("finetune")
+
+
+def run_name(config: RunConfig) -> str:
+    return "rftf" if config.reward.dense_weight else "sparse"
+
+
+def refuse_used_folder(config: RunConfig) -> None:
+    """An earlier run's checkpoints are continued or left alone, never mixed with a new run's.
+
+    Raises:
+        FileExistsError: when there are some and the run is not told to resume.
+    """
+    folder = Path(config.output, run_name(config), "checkpoints")
+    if not config.resume and any(folder.glob("*")):
+        raise FileExistsError(
+            f"{folder} holds the checkpoints of an earlier run: continue it with resume=true, or "
+            "start afresh with another output=..."
+        )
+
+
+def observation_sizes(config: RunConfig, spec: PolicySpecProtocol) -> ObservationSizes:
+    """What the run's policies see, as a critic or a value model may."""
+    described = getattr(spec, "encoder", spec)
+    return ObservationSizes(config.env.image_size, getattr(described, "state_dim", None))
+
+
+def potential(config: RunConfig, device: torch.device) -> TensorDictModuleBase | None:
+    """What the dense reward is the difference of."""
+    if not config.reward.dense_weight:
+        return None
+    if config.reward.potential == "environment":
+        return TensorDictModule(nn.Identity(), [keys.ENV_POTENTIAL], [keys.TEMPORAL_VALUE])
+    return TemporalValueModel.load(value_file(config)).to(device)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns, and what it learns from."""
+
+    policy: nn.Module
+    spec: PolicySpecProtocol
+    value_model: TensorDictModuleBase | None
+    reward: ValueReward
+    advantages: Advantages
+    loss: RFTFPPOLoss
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def critic(self) -> TensorDictModuleBase | None:
+        return self.advantages.network
+
+    def footprint(self, seconds: Mapping[str, float], device: torch.device) -> Footprint:
+        """The memory that the parts hold, and where the time went."""
+        parts = {"policy": self.policy, "critic": self.critic, "value model": self.value_model}
+        held = {part: module for part, module in parts.items() if module is not None}
+        return footprint(held, optimizer=self.optimizer, seconds=seconds, device=device)
+
+
+def make_learner(config: RunConfig, device: torch.device) -> Learner:
+    """The cloned policy with all that its fine-tuning needs."""
+    settings = config.ppo
+    policy, spec = load_policy(policy_file(config))
+    critic = make_critic(config.critic, policy, spec, observation_sizes(config, spec))
+    add_adapters(config, policy)
+    policy.to(device)
+    reference = "adapters_off" if config.policy.lora_rank is not None else deepcopy(policy)
+    fit_in_memory(config, policy)
+    if critic is not None:
+        critic.to(device)
+    value_model = potential(config, device)
+
+    bounds = config.reward.value_range
+    reward = ValueReward(
+        value_model,
+        form=config.reward.form,
+        dense_weight=config.reward.dense_weight,
+        outcome_weight=config.reward.outcome_weight,
+        value_range=bounds and (bounds[0], bounds[1]),
+        **gamma_option(config.reward.form, settings.gamma),
+        **config.reward.options,
+    )
+    advantages = Advantages.make(
+        config.critic,
+        critic,
+        gamma=settings.gamma,
+        lmbda=settings.lmbda,
+        group_size=settings.group_size,
+    )
+    loss_module = RFTFPPOLoss(
+        policy,
+        critic,
+        reference_actor=reference,
+        kl_coeff=settings.kl_coeff,
+        kl_target=settings.kl_target,
+        clip_epsilon=settings.clip_epsilon,
+        entropy_bonus=settings.entropy_coeff > 0,
+        entropy_coeff=settings.entropy_coeff,
+        critic_coeff=None if critic is None else settings.critic_coeff,
+        loss_critic_type="l2",
+        normalize_advantage=False,
+    ).to(device)
+    groups = [
+        {
+            "params": [p for p in policy.parameters() if p.requires_grad],
+            "lr": settings.learning_rate,
+        }
+    ]
+    if critic is not None:
+        groups.append({"params": list(critic.parameters()), "lr": settings.critic_learning_rate})
+    optimizer = torch.optim.Adam(groups, eps=1e-5)
+    return Learner(policy, spec, value_model, reward, advantages, loss_module, optimizer)
+
+
+def keep_features(config: RunConfig, policy: nn.Module, data: TensorDictBase) -> TensorDictBase:
+    """Run the policy's frozen towers once for all epochs, where what they give fits."""
+    needed = 2 * cache_bytes(policy, data) / 2**30  # in the data and in the replay buffer
+    if not needed or not config.ppo.cache_gib:
+        return data
+    if needed > config.ppo.cache_gib:
+        logger.warning(
+            "the policy's frozen towers run in every epoch: their features of %d decisions take "
+            "%.1f GiB, more than ppo.cache_gib=%g allows",
+            len(data),
+            needed,
+            config.ppo.cache_gib,
+        )
+        return data
+    return cache_features(policy, data, minibatch=config.ppo.minibatch)
+
+
+def make_buffer(config: RunConfig, device: torch.device) -> TensorDictReplayBuffer:
+    """Holds the decisions of one iteration."""
+    most = len(tuned_tasks(config)) * config.ppo.episodes_per_task * config.env.horizon
+    storage = LazyTensorStorage(most, device=device)
+    return TensorDictReplayBuffer(storage=storage, batch_size=config.ppo.minibatch)

@@ -1,0 +1,155 @@
+"""The advantages under each critic: what is learned, what judges a state, which reward counts.
+
+======== ============ ============================ ==============================================
+critic   network      value function of GAE        reward of GAE
+======== ============ ============================ ==============================================
+learned  a small one  the network                  success and dense reward
+temporal none         the value model              success: its difference is in GAE already
+none     none         zero, so returns alone       success and dense reward
+group    none         none: :func:`group_advantage` success, within episodes from one state
+your own what it builds the network                success and dense reward
+======== ============ ============================ ==============================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import nn
+from torchrl.objectives.value import GAE
+
+from rftf_torchrl import keys
+from rftf_torchrl.nets.evaluate_states import values_of_states
+from rftf_torchrl.nets.sizes import ObservationSizes
+from rftf_torchrl.objectives.gae import make_gae
+from rftf_torchrl.objectives.group_advantage import group_advantage
+from rftf_torchrl.registry import Registry
+
+CRITICS = Registry(
+    "critic",
+    "rftf_torchrl.critics",
+    {
+        "learned": "rftf_torchrl.values.critics:policy_critic",
+        "temporal": "rftf_torchrl.values.critics:no_critic",
+        "none": "rftf_torchrl.values.critics:no_critic",
+        "group": "rftf_torchrl.values.critics:no_critic",
+    },
+    ("__call__",),
+)
+
+
+def make_critic(
+    critic: str, policy: nn.Module, spec: Any, sizes: ObservationSizes
+) -> TensorDictModuleBase | None:
+    """Build the network that is learned under a critic.
+
+    Args:
+        critic: a name, or ``"module:Name"``: a class or function of your own that receives policy,
+            spec and sizes and returns a TensorDict module that writes ``"state_value"``, float
+            [*B, 1].
+        policy: the policy before it is fine-tuned.
+        spec: what describes the policy, see :class:`PolicySpecProtocol`.
+        sizes: of the observations.
+
+    Returns:
+        The network; None where none is learned.
+
+    Raises:
+        ValueError: where there is no such critic, or it does not write ``"state_value"``.
+
+    Example:
+        >>> make_critic("learned", nn.Linear(1, 1), None, ObservationSizes(state_dim=7)).out_keys
+        ['state_value']
+    """
+    network: TensorDictModuleBase | None = CRITICS.find(critic)(policy, spec, sizes)
+    written = getattr(network, "out_keys", None)
+    if critic not in CRITICS.names and keys.STATE_VALUE not in (written or ()):
+        raise ValueError(
+            f"critic={critic} must return a TensorDict module that writes {keys.STATE_VALUE!r}, "
+            f"got {type(network).__name__} with out_keys {written}."
+        )
+    return network
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """Writes the advantages of a batch of complete trajectories.
+
+    Attributes:
+        critic: see :func:`make_critic`.
+        network: what it returned.
+        gae: with the reward that the critic judges.
+        group_size: episodes from one state, for ``"group"``.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> ends = torch.tensor([[False], [True]])
+        >>> data = TensorDict({"next": {"done": ends, "terminated": ends}}, [2])
+        >>> data["next", "reward"] = torch.tensor([[0.0], [1.0]])
+        >>> returns = Advantages.make("none", None, gamma=0.5, lmbda=1.0, average=False)
+        >>> returns(data)["advantage"].squeeze(-1).tolist()
+        [0.5, 1.0]
+    """
+
+    critic: str
+    network: TensorDictModuleBase | None
+    gae: GAE
+    group_size: int = 1
+
+    @classmethod
+    def make(
+        cls,
+        critic: str,
+        network: TensorDictModuleBase | None,
+        *,
+        gamma: float,
+        lmbda: float,
+        group_size: int = 1,
+        average: bool = True,
+    ) -> Advantages:
+        """Build the estimate for a critic.
+
+        Args:
+            critic: see :func:`make_critic`.
+            network: what it returned.
+            gamma: discount per decision.
+            lmbda: trace decay of GAE.
+            group_size: episodes from one state, for ``"group"``.
+            average: standardise GAE's advantages.
+
+        Returns:
+            The estimate.
+        """
+        reward = keys.OUTCOME_REWARD if critic in ("temporal", "group") else keys.REWARD
+        gae = make_gae(gamma=gamma, lmbda=lmbda, average_gae=average, reward_key=reward)
+        return cls(critic, network, gae, group_size)
+
+    def __call__(self, data: TensorDictBase) -> TensorDictBase:
+        """Write the value function, at the root and under ``"next"``, and the advantages.
+
+        Args:
+            data: decisions [N] with rewards; of ``"temporal"``, with values too.
+
+        Returns:
+            The data; of ``"group"``, the decisions of complete groups.
+
+        Raises:
+            KeyError: if an entry is missing.
+            ValueError: see :func:`make_gae` and :func:`group_advantage`.
+        """
+        if self.critic == "temporal":
+            value, following = data[keys.TEMPORAL_VALUE], data["next", keys.TEMPORAL_VALUE]
+        elif self.network is None:
+            value = following = torch.zeros_like(data["next", keys.REWARD])
+        else:
+            value, following = values_of_states(self.network, data, out_key=keys.STATE_VALUE)
+        data[keys.STATE_VALUE] = value
+        data["next", keys.STATE_VALUE] = following
+        if self.critic == "group":
+            return group_advantage(data, self.group_size)
+        estimated: TensorDictBase = self.gae(data)
+        return estimated
