@@ -13,6 +13,7 @@ import logging
 from pathlib import Path
 
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from rftf_torchrl import (
@@ -20,7 +21,6 @@ from rftf_torchrl import (
     PolicySpecProtocol,
     RunConfig,
     SuccessReport,
-    TemporalValueModel,
     evaluate_chains,
     final_value_auc,
     held_out_episodes,
@@ -46,7 +46,7 @@ from rftf_torchrl.recipes.simulators import (
     task_of,
 )
 from rftf_torchrl.recipes.train_bc import policy_file
-from rftf_torchrl.recipes.train_value import value_file
+from rftf_torchrl.recipes.train_value import load_value_model, needs_file, value_file
 
 logger = logging.getLogger("evaluate")
 
@@ -113,7 +113,7 @@ def check_language(config: RunConfig, policy: nn.Module, spec: PolicySpecProtoco
         )
 
 
-def add_values(trajectories: TensorDictBase, value_model: TemporalValueModel) -> TensorDictBase:
+def add_values(trajectories: TensorDictBase, value_model: TensorDictModuleBase) -> TensorDictBase:
     value, following = values_of_states(value_model, trajectories)
     trajectories[keys.TEMPORAL_VALUE] = value
     trajectories["next", keys.TEMPORAL_VALUE] = following
@@ -124,7 +124,7 @@ def film(
     config: RunConfig,
     policy: nn.Module,
     spec: PolicySpecProtocol,
-    value_model: TemporalValueModel | None,
+    value_model: TensorDictModuleBase | None,
     folder: Path,
     before: nn.Module | None = None,
 ) -> list[Path]:
@@ -155,8 +155,8 @@ def evaluate(config: RunConfig) -> dict:
     report, trajectories = run_held_out(config, policy, spec, "policy")
     results = {"policy": str(policy_file(config)), "success": report.to_dict()}
     value_model = None
-    if value_file(config).is_file():
-        value_model = TemporalValueModel.load(value_file(config))
+    if not needs_file(config) or value_file(config).is_file():
+        value_model = load_value_model(config)
         add_values(trajectories, value_model)
         results["value_auc"] = final_value_auc(trajectories, task_names=task_names(config))
         plot_value_over_time(

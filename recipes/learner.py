@@ -21,7 +21,6 @@ from rftf_torchrl import (
     PolicySpecProtocol,
     RFTFPPOLoss,
     RunConfig,
-    TemporalValueModel,
     ValueReward,
     cache_bytes,
     cache_features,
@@ -34,7 +33,7 @@ from rftf_torchrl import (
 from rftf_torchrl.recipes.policies import add_adapters, fit_in_memory
 from rftf_torchrl.recipes.simulators import tuned_tasks
 from rftf_torchrl.recipes.train_bc import policy_file
-from rftf_torchrl.recipes.train_value import value_file
+from rftf_torchrl.recipes.train_value import load_value_model
 
 logger = logging.getLogger("finetune")
 
@@ -63,13 +62,15 @@ def observation_sizes(config: RunConfig, spec: PolicySpecProtocol) -> Observatio
     return ObservationSizes(config.env.image_size, getattr(described, "state_dim", None))
 
 
-def potential(config: RunConfig, device: torch.device) -> TensorDictModuleBase | None:
+def potential(
+    config: RunConfig, sizes: ObservationSizes, device: torch.device
+) -> TensorDictModuleBase | None:
     """What the dense reward is the difference of."""
     if not config.reward.dense_weight:
         return None
     if config.reward.potential == "environment":
         return TensorDictModule(nn.Identity(), [keys.ENV_POTENTIAL], [keys.TEMPORAL_VALUE])
-    return TemporalValueModel.load(value_file(config)).to(device)
+    return load_value_model(config, sizes.state_dim).to(device)
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,15 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     """The cloned policy with all that its fine-tuning needs."""
     settings = config.ppo
     policy, spec = load_policy(policy_file(config))
-    critic = make_critic(config.critic, policy, spec, observation_sizes(config, spec))
+    sizes = observation_sizes(config, spec)
+    critic = make_critic(config.critic, policy, spec, sizes)
     add_adapters(config, policy)
     policy.to(device)
     reference = "adapters_off" if config.policy.lora_rank is not None else deepcopy(policy)
     fit_in_memory(config, policy)
     if critic is not None:
         critic.to(device)
-    value_model = potential(config, device)
+    value_model = potential(config, sizes, device)
 
     bounds = config.reward.value_range
     reward = ValueReward(

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 
 from rftf_torchrl import (
     PeakMemory,
@@ -26,7 +27,6 @@ from rftf_torchrl import (
     RewardConfig,
     RunConfig,
     SuccessReport,
-    TemporalValueModel,
     compare_success,
     comparison_table,
     final_value_auc,
@@ -49,7 +49,7 @@ from rftf_torchrl.recipes.learner import refuse_used_folder, run_name
 from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.simulators import task_names
 from rftf_torchrl.recipes.train_bc import clone, policy_file
-from rftf_torchrl.recipes.train_value import train_value, value_file
+from rftf_torchrl.recipes.train_value import load_value_model, train_value, value_file
 
 logger = logging.getLogger("quickstart")
 
@@ -82,7 +82,7 @@ def separation_table(separation: dict[str, dict]) -> str:
 
 
 def judge_values(
-    config: RunConfig, value_model: TemporalValueModel, trajectories: TensorDictBase, label: str
+    config: RunConfig, value_model: TensorDictModuleBase, trajectories: TensorDictBase, label: str
 ) -> dict:
     """Do the values tell this policy's held-out successes from its failures? Draw and measure."""
     values = add_values(trajectories, value_model)
@@ -107,7 +107,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
     with clock("value model"):
         if not (config.resume and value_file(config).is_file()):
             train_value(config)
-    value_model = TemporalValueModel.load(value_file(config))
+    value_model = load_value_model(config)
     value_report = json.loads(Path(config.output, "value", "report.json").read_text())
     with clock("evaluation"):
         before, trajectories = run_held_out(config, cloned, spec, "cloned")

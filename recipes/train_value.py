@@ -2,7 +2,9 @@
 
     python recipes/train_value.py output=outputs/run
     python recipes/train_value.py output=outputs/run value=ranking_failures   # failed rollouts too
-    python recipes/train_value.py output=outputs/run value.image_tower=facebook/dinov2-base
+    python recipes/train_value.py output=outputs/run value.kind=pretrained \\
+        +value.options.image_tower=facebook/dinov2-base
+    python recipes/train_value.py output=outputs/run value.kind=my_module:MyValue
 
 Reads ``<output>/demos`` (and, for failures, the cloned policy), writes
 ``<output>/value/value.safetensors``, the curve of the loss, and how well the model orders held-out
@@ -17,18 +19,21 @@ from pathlib import Path
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from rftf_torchrl import (
     Demonstrations,
-    EncoderConfig,
     Episode,
+    ObservationSizes,
     PretrainedEncoderConfig,
     RunConfig,
     TemporalRankingLoss,
     TemporalValueModel,
     autocast,
+    build_value_model,
     cache_image_features,
+    check_value_model,
     clip_and_check_gradients,
     derive_seed,
     keys,
@@ -44,8 +49,8 @@ from rftf_torchrl import (
     sample_clips,
     seed_everything,
     stop_on_non_finite_loss,
-    temporal_value_model,
     value_order_correlation,
+    value_spec_class,
     write_json_atomic,
 )
 from rftf_torchrl.recipes.collect_demos import whole_demos
@@ -58,6 +63,19 @@ logger = logging.getLogger("train_value")
 
 def value_file(config: RunConfig) -> Path:
     return Path(config.value.path or Path(config.output, "value", "value.safetensors"))
+
+
+def needs_file(config: RunConfig) -> bool:
+    """Whether the value model is trained, and so comes from a file."""
+    return bool(getattr(value_spec_class(config.value.kind), "trained", True))
+
+
+def load_value_model(config: RunConfig, state_dim: int | None = None) -> TensorDictModuleBase:
+    """The value model that was trained, by its file's kind, or one that needs no training."""
+    if needs_file(config):
+        return TemporalValueModel.load(value_file(config))
+    sizes = ObservationSizes(config.env.image_size, state_dim)
+    return build_value_model(config.value.kind, config.value.options, sizes)
 
 
 def rollout_episodes(config: RunConfig) -> list[Episode]:
@@ -108,29 +126,8 @@ def rollout_clips(
     return clips
 
 
-def build_model(config: RunConfig, state_dim: int) -> TemporalValueModel:
-    """The untrained model: on a pretrained image tower, on pixels, or on the state alone."""
-    settings, pixels = config.value, config.env.image_size is not None
-    if settings.image_tower is not None:
-        return temporal_value_model(
-            PretrainedEncoderConfig.from_pretrained(
-                settings.image_tower,
-                image_training=settings.tower_training,
-                fusion=settings.fusion,
-                grid=settings.grid,
-            )
-        )
-    return temporal_value_model(
-        EncoderConfig(
-            image_size=config.env.image_size,
-            state_dim=None if pixels else state_dim,
-            channels=tuple(settings.channels),
-        )
-    )
-
-
 def held_out_report(
-    model: TemporalValueModel, demonstrations: Demonstrations, frames: int, device: torch.device
+    model: TensorDictModuleBase, demonstrations: Demonstrations, frames: int, device: torch.device
 ) -> dict[str, float]:
     """How well the model orders demonstrations that it has not seen."""
     generator = torch.Generator().manual_seed(0)
@@ -144,8 +141,25 @@ def held_out_report(
     }
 
 
+def write_value_report(
+    config: RunConfig,
+    model: TensorDictModuleBase,
+    demonstrations: Demonstrations,
+    simulator_steps: int,
+) -> None:
+    report: dict[str, float] = {"simulator_steps": simulator_steps}
+    if config.demos.held_out_per_task:
+        held_out, device = demonstrations.select(split="test"), resolve_device(config.device)
+        report |= held_out_report(model, held_out, config.value.frames, device)
+    write_json_atomic(prepare_output(Path(config.output, "value")) / "report.json", report)
+    logger.info("held-out demonstrations: %s", report)
+
+
 def train_value(config: RunConfig) -> tuple[Path, int]:
-    """Train and save the model; returns its file and the simulator steps of negatives."""
+    """Train and save the model; returns its file and the simulator steps of negatives.
+
+    One that is used as it is gets no file, only its report on held-out demonstrations.
+    """
     seed_everything(derive_seed(config.seed, "value"))
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value", "batches"))
     device = resolve_device(config.device)
@@ -154,12 +168,20 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     train = demonstrations.select(split="train")
     state = train.frames[keys.STATE]
     pixels = config.env.image_size is not None
-    model = build_model(config, state.shape[-1]).to(device)
+    sizes = ObservationSizes(config.env.image_size, state.shape[-1])
+    model = build_value_model(settings.kind, settings.options, sizes).to(device)
+    check_value_model(settings.kind, model, train.frames[:2].to(device))
+    if not isinstance(model, TemporalValueModel):
+        write_value_report(config, model, demonstrations, 0)
+        return value_file(config), 0
     if not pixels:
-        model.network.encoder.set_state_statistics(state.mean(0), state.std(0))
+        for module in model.modules():
+            if hasattr(module, "set_state_statistics"):
+                module.set_state_statistics(state.mean(0), state.std(0))
     rollouts, extra_steps = cloned_rollouts(config)
     ranked, clip_keys = model, None
-    if settings.image_tower is not None and settings.tower_training == "frozen":
+    tower = model.config if isinstance(model.config, PretrainedEncoderConfig) else None
+    if tower is not None and tower.image_training == "frozen":
         ranked = on_cached_features(model)
         clip_keys = [*ranked.in_keys, keys.TASK_ID]
         frames = cache_image_features(model, train.frames.copy())
@@ -220,12 +242,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     calibration = "standardise" if settings.shuffle_time else settings.calibration
     model.calibrate(train.frames[first], train.frames[last], mode=calibration)
     file = folder / "value.safetensors"
-    report = {"simulator_steps": extra_steps}
-    if config.demos.held_out_per_task:
-        held_out = demonstrations.select(split="test")
-        report |= held_out_report(model, held_out, settings.frames, device)
-    write_json_atomic(folder / "report.json", report)
-    logger.info("held-out demonstrations: %s", report)
+    write_value_report(config, model, demonstrations, extra_steps)
     model.save(file)
     return file, extra_steps
 

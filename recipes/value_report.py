@@ -29,7 +29,6 @@ from rftf_torchrl import (
     Episode,
     RunConfig,
     ScoredEpisode,
-    TemporalValueModel,
     derive_seed,
     keys,
     overlay_value,
@@ -58,7 +57,7 @@ from rftf_torchrl.recipes.collect_demos import demos_folder, whole_demos
 from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.simulators import episode_collector, task_names, task_of
 from rftf_torchrl.recipes.train_bc import policy_file
-from rftf_torchrl.recipes.train_value import value_file
+from rftf_torchrl.recipes.train_value import load_value_model, value_file
 
 logger = logging.getLogger("value_report")
 
@@ -133,7 +132,7 @@ def report_value(config: RunConfig) -> dict:
     folder = prepare_output(Path(config.output, "value_report"))
     demonstrations = whole_demos(config)
     test = held_out(demonstrations, demos_folder(config))
-    value_model = TemporalValueModel.load(value_file(config)).to(resolve_device(config.device))
+    value_model = load_value_model(config).to(resolve_device(config.device))
     rollouts, steps = fresh_rollouts(config)
 
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value_report", "shuffle"))

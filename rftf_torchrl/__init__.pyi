@@ -318,6 +318,8 @@ from .transforms.instruction_tokens import InstructionTokens as InstructionToken
 from .values.calibration import ValueCalibration as ValueCalibration
 from .values.critics import policy_critic as policy_critic
 from .values.critics import small_critic as small_critic
+from .values.kinds import ValueSpecProtocol as ValueSpecProtocol
+from .values.kinds import value_spec_class as value_spec_class
 from .values.pretrained.config import PretrainedEncoderConfig as PretrainedEncoderConfig
 from .values.pretrained.features import cache_image_features as cache_image_features
 from .values.pretrained.features import on_cached_features as on_cached_features
@@ -326,6 +328,11 @@ from .values.pretrained.network import VisionLanguageFusion as VisionLanguageFus
 from .values.pretrained.towers import ImageTower as ImageTower
 from .values.pretrained.towers import TextTower as TextTower
 from .values.score_module import score_module as score_module
+from .values.specs import PretrainedValue as PretrainedValue
+from .values.specs import ScoreValue as ScoreValue
+from .values.specs import SmallValue as SmallValue
+from .values.specs import build_value_model as build_value_model
+from .values.specs import check_value_model as check_value_model
 from .values.temporal_value import TemporalValueModel as TemporalValueModel
 from .values.temporal_value import temporal_value_model as temporal_value_model
 

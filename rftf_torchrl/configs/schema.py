@@ -212,11 +212,15 @@ class ValueConfig:
     """The value model.
 
     Attributes:
+        kind: ``"small"``, ``"pretrained"``, ``"score"``, or a class of your own as
+            ``"module:Class"``, see :class:`ValueSpecProtocol`.
+        options: of the kind: of ``"small"`` ``channels``, see :class:`SmallValue`; of
+            ``"pretrained"`` ``image_tower`` and more, see :class:`PretrainedValue`; of ``"score"``
+            ``model`` and ``inputs``, see :class:`ScoreValue`.
         steps: optimizer steps.
         clips: clips a step.
         frames: frames a clip.
         learning_rate: of Adam, with a cosine decay to zero.
-        channels: output channels of the image encoder's convolutions.
         random_shift: pixels by which pictures are shifted at random.
         wrong_instruction: weight of the wrong-instruction term.
         failures: weight of the failure term; above 0 rolls out the cloned policy for negatives.
@@ -226,21 +230,15 @@ class ValueConfig:
             demonstrations run from 0 to 1.
         shuffle_time: negative control: frames in random order, and values of mean 0 and standard
             deviation 1, as there is no order to calibrate by.
-        path: a value model to load; null for the one this run has trained.
-        image_tower: folder or hub id of a pretrained image tower (SigLIP, CLIP, DINOv2, ViT-MAE);
-            null for the small encoder.
-        tower_training: ``"frozen"``, ``"lora"`` or ``"full"``; a frozen tower runs once per frame,
-            and pictures are not shifted.
-        fusion: how the language meets the tower's patches: ``"cross_attention"``,
-            ``"concatenation"`` or ``"film"``.
-        grid: edge of the grid to which the tower's patches are averaged; null keeps all.
+        path: a value model's file to load, of any kind; null for the one this run has trained.
     """
 
+    kind: Text = "small"
+    options: dict[str, Any] = field(default_factory=dict)
     steps: Count = 400
     clips: Count = 16
     frames: Annotated[int, Field(ge=2, strict=True)] = 8
     learning_rate: Positive = 1e-3
-    channels: Channels = field(default_factory=lambda: [16, 32, 32])
     random_shift: NotNegativeInt = 3
     wrong_instruction: NotNegative = 0.0
     failures: NotNegative = 0.0
@@ -249,10 +247,6 @@ class ValueConfig:
     calibration: Annotated[str, one_of("instruction", "global")] = "instruction"
     shuffle_time: bool = False
     path: str | None = None
-    image_tower: str | None = None
-    tower_training: Annotated[str, one_of("frozen", "lora", "full")] = "frozen"
-    fusion: Annotated[str, one_of("cross_attention", "concatenation", "film")] = "cross_attention"
-    grid: Count | None = 4
 
 
 @dataclass

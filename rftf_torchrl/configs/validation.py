@@ -15,6 +15,7 @@ from rftf_torchrl.objectives.advantages import CRITICS
 from rftf_torchrl.policies.spec import spec_class
 from rftf_torchrl.rewards.forms import gamma_option, reward_form
 from rftf_torchrl.settings import setting_problems
+from rftf_torchrl.values.kinds import value_problems
 
 
 class ConfigError(ValueError):
@@ -63,8 +64,10 @@ def check_config(config: DictConfig) -> RunConfig:
         problems.append("env.wrist_size: Meta-World has no gripper camera")
     if calvin and value("env.action_repeat") != 1:
         problems.append(f"env.action_repeat={value('env.action_repeat')}: CALVIN holds no action")
-    if value("value.image_tower") is not None and value("env.image_size") is None:
-        problems.append("value.image_tower needs pictures: set env.image_size")
+    options = cast(dict[str, Any], OmegaConf.to_container(value("value.options")))
+    problems += value_problems(value("value.kind"), options)
+    if value("value.kind") == "pretrained" and value("env.image_size") is None:
+        problems.append("value.kind=pretrained needs pictures: set env.image_size")
     scenes = value("demos.scenes") or ""
     if not set(scenes) <= set(SCENES):
         problems.append(f"demos.scenes={scenes!r}: expected letters among {''.join(SCENES)}")

@@ -18,7 +18,9 @@ from rftf_torchrl import keys
 from rftf_torchrl.files import write_safetensors
 from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.nets.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
+from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.values.calibration import CalibrationMode, ValueCalibration
+from rftf_torchrl.values.kinds import value_spec
 from rftf_torchrl.values.pretrained.config import PretrainedEncoderConfig
 from rftf_torchrl.values.pretrained.network import PretrainedNetwork
 
@@ -79,6 +81,7 @@ class TemporalValueModel(TensorDictModuleBase):
         self.network = network
         self.calibration = ValueCalibration()
         self.config = config
+        self.built_from: dict[str, Any] | None = None
 
     def raw(self, tensordict: TensorDictBase) -> Tensor:
         """Returns uncalibrated scores, float32 [*B, 1]; this is what the ranking loss trains.
@@ -156,6 +159,8 @@ class TemporalValueModel(TensorDictModuleBase):
             "config": None if self.config is None else self.config.to_dict(),
             "kind": "pretrained" if isinstance(self.config, PretrainedEncoderConfig) else "small",
         }
+        if self.config is None and self.built_from is not None:
+            header |= self.built_from
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
         write_safetensors(path, tensors, {"format": _FORMAT, "model": json.dumps(header)})
 
@@ -167,7 +172,8 @@ class TemporalValueModel(TensorDictModuleBase):
 
         Args:
             path: the file.
-            network: the network to fill; None builds it from the config in the file.
+            network: the network to fill; None builds it from the file: from the config there, or
+                by the kind of value model that built it, see :func:`build_value_model`.
 
         Returns:
             The model, on the CPU.
@@ -190,9 +196,7 @@ class TemporalValueModel(TensorDictModuleBase):
         header = json.loads(metadata["model"])
         config = _config(header)
         if network is None:
-            if config is None:
-                raise ValueError(f"{path} holds no config: pass the network it was saved from.")
-            network = _network(config, weights=False)
+            network = _built(header, config, path)
         model = cls(
             network,
             in_keys=[_key(key) for key in header["in_keys"]],
@@ -238,6 +242,21 @@ def _network(config: EncoderConfig | PretrainedEncoderConfig, *, weights: bool =
     if isinstance(config, PretrainedEncoderConfig):
         return PretrainedNetwork(config, weights=weights)
     return HeadNetwork(VisionLanguageEncoder(config), (1,))
+
+
+def _built(
+    header: dict[str, Any],
+    config: EncoderConfig | PretrainedEncoderConfig | None,
+    path: str | os.PathLike[str],
+) -> nn.Module:
+    """The network that a file describes, with fresh weights."""
+    if config is not None:
+        return _network(config, weights=False)
+    if "options" not in header:
+        raise ValueError(f"{path} holds no config: pass the network it was saved from.")
+    spec = value_spec(header["kind"], header["options"])
+    network: nn.Module = spec.build(ObservationSizes(**header["sizes"])).network
+    return network
 
 
 def _config(header: dict[str, Any]) -> EncoderConfig | PretrainedEncoderConfig | None:

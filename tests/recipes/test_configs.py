@@ -266,6 +266,12 @@ def test_a_value_critic_needs_the_value_model(configure):
             "option, it has gamma, terminal",
         ),
         (
+            ["value.kind=pretrained", "+value.options.tower=x"],
+            "value.options.tower: there is no such setting, did you mean "
+            "'image_tower'?\n"
+            "  - value.options.image_tower is not set",
+        ),
+        (
             ["reward.form=peak"],
             "reward.form=peak: unknown form of the reward 'peak': choose from difference, give "
             "your own as 'module:Name', or offer it as an entry point in the group "

@@ -32,7 +32,7 @@ def cloned(configure, tmp_path_factory):
     [
         ("siglip", []),
         ("clip", ["value=ranking_rollouts"]),
-        ("dinov2", ["value.tower_training=lora", "value.fusion=film"]),
+        ("dinov2", ["+value.options.tower_training=lora", "+value.options.fusion=film"]),
     ],
 )
 def test_from_a_folder_to_the_reward(cloned, configure, tmp_path, monkeypatch, name, overrides):
@@ -44,10 +44,11 @@ def test_from_a_folder_to_the_reward(cloned, configure, tmp_path, monkeypatch, n
         *PIXELS,
         *overrides,
         "env.image_size=32",
-        "value.grid=2",
+        "value.kind=pretrained",
+        "+value.options.grid=2",
         "value.shuffle_time=true",
         "ppo.iterations=1",
-        f"value.image_tower={folder}",
+        f"+value.options.image_tower={folder}",
         f"output={tmp_path / 'run'}",
         f"demos.path={cloned.output}/demos",
         f"policy.path={cloned.output}/bc/policy.safetensors",
@@ -58,10 +59,10 @@ def test_from_a_folder_to_the_reward(cloned, configure, tmp_path, monkeypatch, n
         ImageTower, "forward", lambda self, image: seen.append(len(image)) or forward(self, image)
     )
     file, _ = train_value(config)
-    if name == "siglip":  # once per frame, then the calibration and the report
+    if name == "siglip":  # two to try it, once per frame, then the calibration and the report
         demonstrations = load_demonstrations(f"{cloned.output}/demos")
         ends = 2 * len(demonstrations.select(split="train").episodes)
-        assert sum(seen) == len(demonstrations.frames) + ends + 64 * config.value.frames
+        assert sum(seen) == 2 + len(demonstrations.frames) + ends + 64 * config.value.frames
 
     value_model = TemporalValueModel.load(file)
     assert value_model.config.image_source == folder
@@ -74,5 +75,5 @@ def test_from_a_folder_to_the_reward(cloned, configure, tmp_path, monkeypatch, n
 
 
 def test_a_tower_needs_pictures(configure):
-    with pytest.raises(ConfigError, match=r"value\.image_tower needs pictures: set env.image_size"):
-        configure(*TINY, "value.image_tower=somewhere", "output=somewhere")
+    with pytest.raises(ConfigError, match=r"value\.kind=pretrained needs pictures: set env"):
+        configure(*TINY, "value.kind=pretrained", "+value.options.image_tower=x", "output=x")

@@ -72,6 +72,43 @@ def test_finetune_changes_the_policy(cloned, configure, tmp_path, overrides):
     assert all(torch.isfinite(tensor).all() for tensor in after.values())
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["value.kind=own_value:Linear"],
+        ["value.kind=own_value:Sum"],
+        [
+            "value.kind=score",
+            "+value.options={model: own_value:hand_height, inputs: {hand: [observation, state]}}",
+            "reward.form=test_reward_forms:late",
+            "+reward.options.cost=0.5",
+        ],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_value_model_and_a_form_of_ones_own(cloned, configure, tmp_path, monkeypatch, overrides):
+    from rftf_torchrl.recipes.finetune import finetune
+    from rftf_torchrl.recipes.train_value import load_value_model, train_value
+
+    monkeypatch.syspath_prepend(RECIPES.parent / "tests" / "rewards")
+    config = configure(
+        *TINY,
+        *overrides,
+        f"output={tmp_path}",
+        f"demos.path={cloned.output}/demos",
+        f"policy.path={cloned.output}/bc/policy.safetensors",
+        "value.shuffle_time=true",
+    )
+    file, _ = train_value(config)
+    assert file.is_file() == (overrides[0] == "value.kind=own_value:Linear")
+    report = json.loads((tmp_path / "value" / "report.json").read_text())
+    assert 0 <= report["pairwise_accuracy"] <= 1
+    state = torch.randn(3, load_value_model(config).network.in_features if file.is_file() else 39)
+    data = load_value_model(config)(TensorDict({"observation": {"state": state}}, [3]))
+    assert data["temporal_value"].shape == (3, 1)
+    assert finetune(config)["env_steps"] > 0
+
+
 def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
     from rftf_torchrl.recipes.finetune import add_advantages, make_learner, training_episodes
     from rftf_torchrl.recipes.policies import acting_policy
