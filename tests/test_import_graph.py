@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rftf_torchrl"
 LAYERS = (
-    "keys errors files optional registry settings",
+    "keys errors files former modules optional registry settings",
     "functional",
     "nets",
     "policies values transforms",
@@ -149,7 +149,10 @@ def test_no_circle_of_files():
 
 
 def test_functional_is_tensor_maths_alone():
-    allowed = ("torch.Tensor", "torch.nn.functional.", "rftf_torchrl.functional.")
+    allowed = (
+        *("torch.Tensor", "torch.nn.functional.", "rftf_torchrl.functional."),
+        "rftf_torchrl.former.",
+    )
     standard = {"__future__", "collections", "math", "statistics", "typing"}
     other = {
         name
