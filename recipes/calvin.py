@@ -24,6 +24,7 @@ from rftf_torchrl import (
     PhaseClock,
     RewardConfig,
     RunConfig,
+    acting_policy,
     chain_comparison_table,
     compare_chains,
     markdown_table,
@@ -37,7 +38,6 @@ from rftf_torchrl import (
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.evaluate import run_chains
 from rftf_torchrl.recipes.finetune import finetune, refuse_used_folder, run_name
-from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.train_bc import clone, policy_file
 from rftf_torchrl.recipes.train_value import train_value, value_file
 

@@ -21,6 +21,7 @@ from rftf_torchrl import (
     RunConfig,
     SuccessReport,
     TemporalValueModel,
+    acting_policy,
     evaluate_chains,
     final_value_auc,
     held_out_episodes,
@@ -36,7 +37,6 @@ from rftf_torchrl import (
     values_of_states,
     write_json_atomic,
 )
-from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.simulators import (
     environment_factory,
     episode_collector,

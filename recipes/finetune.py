@@ -36,6 +36,7 @@ from rftf_torchrl import (
     TemporalValueModel,
     ValueReward,
     accumulate_gradients,
+    add_adapters,
     autocast,
     cache_bytes,
     cache_features,
@@ -44,6 +45,7 @@ from rftf_torchrl import (
     derive_seed,
     exploitation_watch,
     final_value_auc,
+    fit_in_memory,
     footprint,
     group_advantage,
     keys,
@@ -66,7 +68,7 @@ from rftf_torchrl import (
     warn_if_blind,
     warn_if_exploited,
 )
-from rftf_torchrl.recipes.policies import add_adapters, build_critic, fit_in_memory
+from rftf_torchrl.recipes.policies import build_critic
 from rftf_torchrl.recipes.simulators import episode_collector, task_names, tuned_tasks
 from rftf_torchrl.recipes.train_bc import policy_file
 from rftf_torchrl.recipes.train_value import value_file
@@ -158,7 +160,7 @@ class Learner:
 def make_learner(config: RunConfig, device: torch.device) -> Learner:
     """The cloned policy with all that its fine-tuning needs."""
     settings = config.ppo
-    policy, spec = load_policy(policy_file(config))
+    policy, spec = load_policy(policy_file(config), kind=config.policy.kind)
     critic = build_critic(config, policy, spec)
     add_adapters(config, policy)
     policy.to(device)

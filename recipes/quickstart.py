@@ -27,6 +27,7 @@ from rftf_torchrl import (
     RunConfig,
     SuccessReport,
     TemporalValueModel,
+    acting_policy,
     compare_success,
     comparison_table,
     final_value_auc,
@@ -45,7 +46,6 @@ from rftf_torchrl import (
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.evaluate import add_values, check_language, film, run_held_out
 from rftf_torchrl.recipes.finetune import finetune, refuse_used_folder, run_name
-from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.simulators import task_names
 from rftf_torchrl.recipes.train_bc import clone, policy_file
 from rftf_torchrl.recipes.train_value import train_value, value_file

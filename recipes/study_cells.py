@@ -20,6 +20,7 @@ from rftf_torchrl import (
     Episode,
     EpisodeCollector,
     RunConfig,
+    acting_policy,
     evaluate_success,
     held_out_episodes,
     prepare_output,
@@ -30,7 +31,6 @@ from rftf_torchrl.metaworld.simulator import MetaWorldSimulator
 from rftf_torchrl.metaworld.tasks import get_task
 from rftf_torchrl.recipes.collect_demos import collect, demos_folder, whole_demos
 from rftf_torchrl.recipes.finetune import finetune, training_episodes
-from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.simulators import episode_collector
 from rftf_torchrl.recipes.train_bc import clone, policy_file
 from rftf_torchrl.recipes.train_value import rollout_episodes, train_value, value_file

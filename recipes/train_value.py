@@ -27,6 +27,7 @@ from rftf_torchrl import (
     RunConfig,
     TemporalRankingLoss,
     TemporalValueModel,
+    acting_policy,
     autocast,
     cache_image_features,
     clip_and_check_gradients,
@@ -49,7 +50,6 @@ from rftf_torchrl import (
     write_json_atomic,
 )
 from rftf_torchrl.recipes.collect_demos import whole_demos
-from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.simulators import episode_collector, tuned_tasks
 from rftf_torchrl.recipes.train_bc import policy_file
 

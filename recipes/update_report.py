@@ -25,6 +25,7 @@ from tensordict import TensorDictBase
 from rftf_torchrl import (
     RewardConfig,
     RunConfig,
+    acting_policy,
     derive_seed,
     keys,
     make_gae,
@@ -46,7 +47,6 @@ from rftf_torchrl.recipes.finetune import (
     training_episodes,
     update,
 )
-from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.simulators import episode_collector
 from rftf_torchrl.recipes.train_bc import policy_file
 

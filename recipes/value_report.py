@@ -30,6 +30,7 @@ from rftf_torchrl import (
     RunConfig,
     ScoredEpisode,
     TemporalValueModel,
+    acting_policy,
     derive_seed,
     keys,
     overlay_value,
@@ -55,7 +56,6 @@ from rftf_torchrl import (
     write_video,
 )
 from rftf_torchrl.recipes.collect_demos import demos_folder, whole_demos
-from rftf_torchrl.recipes.policies import acting_policy
 from rftf_torchrl.recipes.simulators import episode_collector, task_names, task_of
 from rftf_torchrl.recipes.train_bc import policy_file
 from rftf_torchrl.recipes.train_value import value_file

@@ -57,6 +57,11 @@ from .calvin.state_bank import collect_states as collect_states
 from .calvin.tasks import BLOCKS as BLOCKS
 from .calvin.tasks import CalvinTask as CalvinTask
 from .calvin.tasks import load_sentences as load_sentences
+from .configs.policies import acting_policy as acting_policy
+from .configs.policies import add_adapters as add_adapters
+from .configs.policies import fit_in_memory as fit_in_memory
+from .configs.policies import new_policy as new_policy
+from .configs.policies import run_sizes as run_sizes
 from .configs.recipe import recipe as recipe
 from .configs.recipe import register as register
 from .configs.run import start_run as start_run
@@ -67,7 +72,6 @@ from .configs.schema import DemosConfig as DemosConfig
 from .configs.schema import EnvConfig as EnvConfig
 from .configs.schema import EvaluationConfig as EvaluationConfig
 from .configs.schema import LoggerConfig as LoggerConfig
-from .configs.schema import PolicyConfig as PolicyConfig
 from .configs.schema import PPOConfig as PPOConfig
 from .configs.schema import RewardConfig as RewardConfig
 from .configs.schema import RunConfig as RunConfig
@@ -199,6 +203,8 @@ from .objectives.gae import make_gae as make_gae
 from .objectives.group_advantage import group_advantage as group_advantage
 from .objectives.ppo import RFTFPPOLoss as RFTFPPOLoss
 from .objectives.ranking import TemporalRankingLoss as TemporalRankingLoss
+from .paper_policies.blocks.config import NetworkConfig as NetworkConfig
+from .paper_policies.blocks.spec import PaperPolicySpec as PaperPolicySpec
 from .paper_policies.gr_mg.checkpoint import load_gr_mg_checkpoint as load_gr_mg_checkpoint
 from .paper_policies.gr_mg.config import GRMGConfig as GRMGConfig
 from .paper_policies.gr_mg.goal_images import GoalImages as GoalImages
@@ -213,6 +219,8 @@ from .paper_policies.seer.config import SeerConfig as SeerConfig
 from .paper_policies.seer.network import Seer as Seer
 from .paper_policies.seer.network import SeerOutput as SeerOutput
 from .paper_policies.seer.spec import SeerSpec as SeerSpec
+from .policies.build import policy_problems as policy_problems
+from .policies.build import policy_spec as policy_spec
 from .policies.file import load_policy as load_policy
 from .policies.file import save_policy as save_policy
 from .policies.heads.actors import BoundedScale as BoundedScale
@@ -228,11 +236,16 @@ from .policies.heads.flow import flow_actor as flow_actor
 from .policies.heads.flow_distribution import ChunkFlow as ChunkFlow
 from .policies.heads.flow_networks import ChunkVelocity as ChunkVelocity
 from .policies.heads.flow_networks import FlowNoise as FlowNoise
+from .policies.heads.options import HeadOptions as HeadOptions
 from .policies.lerobot.actor import lerobot_actor as lerobot_actor
 from .policies.lerobot.observation import LeRobotObservation as LeRobotObservation
+from .policies.lerobot.spec import LeRobotOptions as LeRobotOptions
 from .policies.lerobot.spec import LeRobotSpec as LeRobotSpec
+from .policies.settings import PolicyConfig as PolicyConfig
+from .policies.settings import Sizes as Sizes
+from .policies.small_spec import PolicySpec as PolicySpec
+from .policies.small_spec import SmallOptions as SmallOptions
 from .policies.small_vla import small_vla as small_vla
-from .policies.spec import PolicySpec as PolicySpec
 from .policies.spec import PolicySpecProtocol as PolicySpecProtocol
 from .policies.spec import spec_class as spec_class
 from .policies.transformers_vla.autoregressive import AutoregressiveActor as AutoregressiveActor
@@ -243,6 +256,8 @@ from .policies.transformers_vla.backbone import load_backbone as load_backbone
 from .policies.transformers_vla.backbone import load_config as load_config
 from .policies.transformers_vla.heads import ActionTokenHead as ActionTokenHead
 from .policies.transformers_vla.heads import ChunkHead as ChunkHead
+from .policies.transformers_vla.options import ModelOptions as ModelOptions
+from .policies.transformers_vla.options import TransformersOptions as TransformersOptions
 from .policies.transformers_vla.processor import VLAProcessor as VLAProcessor
 from .policies.transformers_vla.query_network import QueryNetwork as QueryNetwork
 from .policies.transformers_vla.spec import TransformersPolicySpec as TransformersPolicySpec

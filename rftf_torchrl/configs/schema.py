@@ -7,12 +7,13 @@ type stops a run before anything is computed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 from omegaconf import MISSING
 from pydantic import AfterValidator, Field
 
 from rftf_torchrl.calvin.settings import SCENES
+from rftf_torchrl.policies.settings import PolicyConfig
 from rftf_torchrl.settings import (
     Count,
     Finite,
@@ -110,82 +111,6 @@ class DemosConfig:
     held_out_chains: NotNegativeInt = 40
     start_chains: Count = 300
     scenes: str | None = None
-
-
-@dataclass
-class PolicyConfig:
-    """The vision-language-action policy.
-
-    Attributes:
-        kind: ``"small"``; ``"transformers"``: on a vision-language model of that library; or the
-            spec of a policy of your own, as ``"module:Class"``.
-        head: ``"gaussian"``, ``"arm_gripper"`` (of the small policy: the gripper opens or closes
-            by a probability of its own), ``"tokens"`` or ``"flow"``.
-        channels: output channels of the convolutions of the small policy's image encoder, and of
-            the critic's beside a larger policy.
-        features: width of the trunk.
-        state_features: features of the state.
-        film: whether the instruction modulates the trunk (FiLM) besides being one of its inputs.
-        init_scale: initial standard deviation of the Gaussian head, or of the arm.
-        learn_scale: whether fine-tuning changes it.
-        bins: bins per action dimension of the token head.
-        flow_steps: denoising steps of the flow head.
-        flow_level: noise that the flow head explores with, from 0.
-        pretrained: folder or hub id of the model that cloning starts from; not of the small policy.
-        random_weights: take config, tokenizer and image processor of ``pretrained`` and leave the
-            weights; to try a run.
-        decoding: of action tokens on a vision-language model, ``"parallel"`` or
-            ``"autoregressive"``.
-        temperature: of the action tokens on a vision-language model.
-        use_state: whether a policy on a vision-language model reads the robot's state.
-        prompt: with ``{image}`` and ``{instruction}``; null for that of the model's family.
-        prompt_tokens: tokens of the longest prompt, without those of the picture.
-        image_options: further arguments of the image processor's call, e.g. ``size``.
-        trained: of a vision-language model, ``"all"``, ``"language"`` (without the vision tower)
-            or ``"head"`` (nothing of it).
-        dtype: of a vision-language model's weights, ``"float32"`` or, where these are not trained
-            or ``lora_rank`` is set, ``"bfloat16"``.
-        lora_rank: rank of low-rank adapters, which cloning and fine-tuning train in place of a
-            vision-language model's weights (of another policy: in place of all its weights), and
-            whose absence is the reference policy; null trains the weights themselves.
-        lora_alpha: the adapters' output counts ``lora_alpha / lora_rank``; null for twice the rank.
-        lora_targets: names of the layers that get adapters; ``"all-linear"`` for each linear layer
-            of a vision-language model that ``trained`` lets train, without its output layer.
-        checkpoint_activations: compute a vision-language model's layers again in the backward pass
-            instead of keeping what is inside them.
-        compile: run a vision-language model through ``torch.compile`` in fine-tuning.
-        options: of a policy of your own: entries of its spec, besides the sizes.
-        path: a policy to load; null for the one this run has cloned.
-    """
-
-    kind: Text = "small"
-    head: Annotated[str, one_of("gaussian", "arm_gripper", "tokens", "flow")] = "gaussian"
-    channels: Channels = field(default_factory=lambda: [16, 32, 32])
-    features: Count = 256
-    state_features: Count = 64
-    film: bool = False
-    init_scale: Positive = 0.3
-    learn_scale: bool = True
-    bins: Annotated[int, Field(ge=2, strict=True)] = 11
-    flow_steps: Count = 4
-    flow_level: Positive = 0.5
-    pretrained: str | None = None
-    random_weights: bool = False
-    decoding: Annotated[str, one_of("parallel", "autoregressive")] = "parallel"
-    temperature: Positive = 1.0
-    use_state: bool = True
-    prompt: str | None = None
-    prompt_tokens: Count = 64
-    image_options: dict[str, Any] = field(default_factory=dict)
-    trained: Annotated[str, one_of("all", "language", "head")] = "all"
-    dtype: Annotated[str, one_of("float32", "bfloat16")] = "float32"
-    lora_rank: Count | None = None
-    lora_alpha: Count | None = None
-    lora_targets: Any = "all-linear"
-    checkpoint_activations: bool = False
-    compile: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-    path: str | None = None
 
 
 @dataclass

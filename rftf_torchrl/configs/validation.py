@@ -9,9 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from rftf_torchrl.calvin.settings import SCENES
 from rftf_torchrl.calvin.tasks import TASKS as CALVIN_TASKS
+from rftf_torchrl.configs.policies import run_sizes
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.metaworld.tasks import TASKS as METAWORLD_TASKS
-from rftf_torchrl.policies.spec import spec_class
+from rftf_torchrl.policies.build import policy_problems
 from rftf_torchrl.settings import setting_problems
 
 
@@ -71,117 +72,16 @@ def check_config(config: DictConfig) -> RunConfig:
             f"demos.chains={value('demos.chains')}: must be at least {len(scenes)}, so that every "
             f"scene of demos.scenes={scenes} has one"
         )
-    problems += _policy_problems(value)
+    run = cast(RunConfig, OmegaConf.to_object(config))
+    problems += policy_problems(run.policy, run_sizes(run))
     problems += _advantage_problems(value)
     if problems:
         raise _error(problems)
-    return cast(RunConfig, OmegaConf.to_object(config))
+    return run
 
 
 def _error(problems: list[str]) -> ConfigError:
     return ConfigError("the configuration can't be run:\n  - " + "\n  - ".join(problems))
-
-
-def _policy_problems(value: Callable[[str], Any]) -> list[str]:
-    """Settings that a kind of policy needs, or that it would pass over in silence."""
-    problems = []
-    kind, rank = value("policy.kind"), value("policy.lora_rank")
-    try:
-        spec_class(kind)
-    except ValueError as error:
-        problems.append(f"policy.kind: {error}")
-    if kind == "transformers":
-        if not value("policy.pretrained"):
-            problems.append(
-                "policy.pretrained: a policy on a vision-language model needs its folder or hub id"
-            )
-        if value("env.image_size") is None:
-            problems.append("env.image_size=null: a vision-language model needs pictures")
-        trained = value("policy.trained")
-        if value("policy.dtype") == "bfloat16" and trained != "head" and rank is None:
-            problems.append(
-                f"policy.dtype=bfloat16 with policy.trained={trained}: small steps "
-                "of the optimizer are lost in bfloat16 weights; keep float32, which "
-                "precision=auto computes in bfloat16, train the head alone, or set "
-                "policy.lora_rank, whose adapters are float32"
-            )
-        if rank is not None and trained == "head":
-            problems.append(
-                f"policy.lora_rank={rank} with policy.trained=head: adapters go into layers that "
-                "train; choose policy.trained=language or all"
-            )
-    if kind == "lerobot" and not (value("policy.pretrained") or value("policy.options")):
-        problems.append("policy.pretrained: a policy of LeRobot needs its folder or hub id")
-    if kind in ("gr_mg", "seer"):
-        problems += _paper_policy_problems(value)
-    if kind != "small" and value("policy.head") == "arm_gripper":
-        problems.append(f"policy.head=arm_gripper has no effect on policy.kind={kind}")
-    if kind == "small" and value("policy.pretrained"):
-        problems.append("policy.pretrained has no effect on policy.kind=small")
-    if kind in ("small", "transformers") and value("policy.options"):
-        problems.append(f"policy.options has no effect on policy.kind={kind}")
-    if kind != "transformers":
-        problems += [
-            f"{key}=true has no effect on policy.kind={kind}"
-            for key in ("policy.checkpoint_activations", "policy.compile")
-            if value(key)
-        ]
-    return problems + _lora_problems(value)
-
-
-def _paper_policy_problems(value: Callable[[str], Any]) -> list[str]:
-    """Sizes of GR-MG or Seer that do not fit the run, and weights without their tokenizer."""
-    if value("policy.path") is not None:
-        return []
-    kind, robot = value("policy.kind"), value("env.name")
-    options = cast(dict[str, Any], OmegaConf.to_container(value("policy.options")))
-    tokenizer = options.pop("tokenizer", None)
-    problems = []
-    if value("env.image_size") is None:
-        problems.append(f"env.image_size=null: policy.kind={kind} needs pictures")
-    if value("policy.pretrained") and not value("policy.random_weights") and not tokenizer:
-        problems.append(
-            f"policy.pretrained: the weights of policy.kind={kind} were trained on CLIP's tokens, "
-            "give +policy.options.tokenizer=<folder with CLIP's vocab.json and merges.txt>"
-        )
-    try:
-        spec_class(kind).from_dict(
-            {"robot": robot, "chunk_size": value("env.chunk_size"), **options}
-        )
-    except (TypeError, ValueError) as error:
-        problems.append(f"policy.kind={kind} with env.name={robot}: {error}")
-    return problems
-
-
-def _lora_problems(value: Callable[[str], Any]) -> list[str]:
-    """Settings of low-rank adapters that cannot be, or would be passed over."""
-    rank, alpha, targets = (
-        value(f"policy.{name}") for name in ("lora_rank", "lora_alpha", "lora_targets")
-    )
-    if rank is None:
-        given = {"lora_alpha": alpha is not None, "lora_targets": targets != "all-linear"}
-        return [
-            f"policy.{name} has no effect without policy.lora_rank"
-            for name, is_given in given.items()
-            if is_given
-        ]
-    problems = []
-    if targets == "all-linear":
-        if value("policy.kind") != "transformers":
-            problems.append(
-                f"policy.lora_targets=all-linear with policy.kind={value('policy.kind')}: name the "
-                "layers, such as [to_q,to_kv]"
-            )
-    elif isinstance(targets, str) or not targets or not all(isinstance(t, str) for t in targets):
-        problems.append(
-            f"policy.lora_targets={targets!r}: expected all-linear or a list of layers' names"
-        )
-    elif any(target.split(".")[-1] == "lm_head" for target in targets):
-        problems.append(
-            "policy.lora_targets: adapters of lm_head would have no effect, because the action "
-            "head reads its weight and does not call it; leave it out"
-        )
-    return problems
 
 
 def _advantage_problems(value: Callable[[str], Any]) -> list[str]:

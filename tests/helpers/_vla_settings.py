@@ -19,19 +19,23 @@ VLA = [
     "value.steps=2",
     "ppo.learning_rate=1e-3",
     "ppo.minibatch=4",
-    "policy.prompt_tokens=32",
+    "policy.options.prompt_tokens=32",
 ]
 # The expert needs its time for the demonstrations; fine-tuning makes two decisions an episode.
 LONG = "env.horizon=6"
 
 CASES = {
-    "smolvlm": ["policy=smolvlm", "policy.bins=16", "policy.image_options.size.longest_edge=28"],
+    "smolvlm": [
+        "policy=smolvlm",
+        "policy.options.bins=16",
+        "policy.options.image_options.size.longest_edge=28",
+    ],
     "paligemma": ["policy=paligemma", "critic=residual"],
     "qwen2_5_vl": [
         "policy=qwen_vl",
-        "policy.head=flow",
-        "policy.flow_steps=2",
-        "policy.image_options.size.shortest_edge=784",
-        "policy.image_options.size.longest_edge=784",
+        "policy.options.head=flow",
+        "policy.options.flow_steps=2",
+        "policy.options.image_options.size.shortest_edge=784",
+        "policy.options.image_options.size.longest_edge=784",
     ],
 }

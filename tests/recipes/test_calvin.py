@@ -141,9 +141,9 @@ def test_a_policy_with_two_cameras(configure, tmp_path):
     """Demonstrations, rollouts and chains have the gripper camera's pictures."""
     pytest.importorskip("transformers")
     from rftf_torchrl import load_demonstrations
+    from rftf_torchrl.configs.policies import acting_policy
     from rftf_torchrl.recipes.collect_demos import collect
     from rftf_torchrl.recipes.evaluate import run_chains
-    from rftf_torchrl.recipes.policies import acting_policy
     from rftf_torchrl.recipes.train_bc import clone
 
     sizes = (
@@ -158,7 +158,7 @@ def test_a_policy_with_two_cameras(configure, tmp_path):
         "env.wrist_size=24",
         "env.chunk_size=2",
         "policy=seer",
-        f"+policy.options.config={{{sizes}}}",
+        f"policy.options.config={{{sizes}}}",
         f"output={tmp_path}",
     )
     collect(config)
@@ -187,10 +187,10 @@ def test_a_vision_language_model_goes_the_whole_way(configure, tmp_path):
         "env.wrist_size=24",
         "env.chunk_size=2",
         "policy=smolvlm",
-        "policy.bins=16",
-        "policy.prompt_tokens=48",
+        "policy.options.bins=16",
+        "policy.options.prompt_tokens=48",
         "value.calibration=none",
-        "policy.image_options.size.longest_edge=28",
+        "policy.options.image_options.size.longest_edge=28",
         f"policy.pretrained={save_tiny_vlm(tmp_path / 'model', 'smolvlm')}",
         "ppo.learning_rate=1e-3",
         f"output={tmp_path / 'run'}",

@@ -37,7 +37,10 @@ def test_the_words_of_the_readme_mean_what_they_say(configure):
     assert configure("value=ranking_rollouts").value.successes
     assert configure("value=ranking_rollouts").value.failures > 0
     assert configure("policy=small").policy == configure("policy=gaussian").policy
-    assert configure("policy=small", "policy.head=flow").policy == configure("policy=flow").policy
+    assert (
+        configure("policy=small", "policy.options.head=flow").policy
+        == configure("policy=flow").policy
+    )
     assert configure("env=metaworld_state").env.image_size is None
 
 
@@ -68,7 +71,7 @@ def test_calvin_has_all_tasks_and_no_more_time_than_the_benchmark(configure):
 
 def test_the_policy_of_calvins_recipe_makes_room_for_another(configure):
     own = configure(name="calvin")
-    assert own.policy.head == "arm_gripper"
+    assert own.policy.options["head"] == "arm_gripper"
     assert own.ppo.minibatch == 512
     for word in ("tokens", "smolvlm"):
         other = configure("env=calvin", f"policy={word}", name="calvin")
@@ -158,7 +161,7 @@ def test_large_policies_act_in_the_main_process_unless_told_otherwise(configure)
 
 
 def test_adapters_let_weights_be_bfloat16(configure):
-    config = configure("policy=smolvlm", "policy.dtype=bfloat16", "policy.lora_rank=8")
+    config = configure("policy=smolvlm", "policy.options.dtype=bfloat16", "policy.lora_rank=8")
     assert config.policy.lora_targets == "all-linear"
 
 
@@ -190,17 +193,23 @@ def test_a_value_critic_needs_the_value_model(configure):
             "divide ppo.episodes_per_task=8",
         ),
         (
-            ["policy=smolvlm", "policy.dtype=bfloat16"],
-            "policy.dtype=bfloat16 with policy.trained=language: small steps of the optimizer are "
-            "lost in bfloat16 weights; keep float32, which precision=auto computes in bfloat16, "
-            "train the head alone, or set policy.lora_rank, whose adapters are float32",
+            ["policy=smolvlm", "policy.options.dtype=bfloat16"],
+            "policy.options.dtype=bfloat16 with policy.options.trained=language: small steps of "
+            "the optimizer are lost in bfloat16 weights; keep float32, which precision=auto "
+            "computes in bfloat16, train the head alone, or set policy.lora_rank, whose adapters "
+            "are float32",
         ),
         (
-            ["policy=smolvlm", "policy.lora_rank=0", "policy.trained=head", "ppo.micro_batch=32"],
+            [
+                "policy=smolvlm",
+                "policy.lora_rank=0",
+                "policy.options.trained=head",
+                "ppo.micro_batch=32",
+            ],
             "policy.lora_rank=0: must be at least 1\n"
             "  - ppo.micro_batch=32: must be at most ppo.minibatch=16\n"
-            "  - policy.lora_rank=0 with policy.trained=head: adapters go into layers that train; "
-            "choose policy.trained=language or all",
+            "  - policy.lora_rank=0 with policy.options.trained=head: adapters go into layers that "
+            "train; choose policy.options.trained=language or all",
         ),
         (
             ["policy=smolvlm", "policy.lora_rank=2", "policy.lora_targets=[q_proj,lm_head]"],
@@ -227,21 +236,27 @@ def test_a_value_critic_needs_the_value_model(configure):
         ),
         (
             ["env=calvin", "policy=gr_mg"],
-            "policy.kind=gr_mg with env.name=calvin: chunk_size must be from 1 to config.act_len = "
-            "5, the actions that the network predicts, got 8.",
+            "policy.options: chunk_size must be from 1 to config.act_len = 5, the actions that the "
+            "network predicts, got 8.",
         ),
         (
             ["policy=seer", "env.image_size=null", "policy.pretrained=folder"],
             "env.image_size=null: policy.kind=seer needs pictures\n"
             "  - policy.pretrained: the weights of policy.kind=seer were trained on CLIP's tokens, "
-            "give +policy.options.tokenizer=<folder with CLIP's vocab.json and merges.txt>",
+            "give policy.options.tokenizer=<folder with CLIP's vocab.json and merges.txt>",
         ),
         (
-            ["policy=seer", "+policy.options.config={arm_dim: 6}"],
-            "policy.kind=seer with env.name=metaworld: an action of robot='metaworld' has 3 "
-            "numbers for the arm and one for the gripper, but config.arm_dim is 6: set it to 3.",
+            [
+                "policy=seer",
+                "policy.options.config={arm_dim: 4, hiden: 9}",
+                "policy.options.film=1",
+            ],
+            "policy.options.config.hiden: there is no such setting, did you mean 'hidden'?\n"
+            "  - policy.options.film: there is no such setting, did you mean 'files'?\n"
+            "  - policy.options.config: arm_dim must be 3 (the arm's position) or 6 (and its Euler "
+            "angles), got 4.",
         ),
-        (["policy.flow_level=0"], "policy.flow_level=0.0: must be above 0"),
+        (["policy.options.flow_level=0"], "policy.options.flow_level=0: must be above 0"),
         (["env.wrist_size=84"], "env.wrist_size: Meta-World has no gripper camera"),
         (
             ["policy=paligemma", "policy.pretrained=null", "env.image_size=null"],
@@ -249,11 +264,26 @@ def test_a_value_critic_needs_the_value_model(configure):
             "  - env.image_size=null: a vision-language model needs pictures",
         ),
         (
-            ["policy.pretrained=somewhere", "+policy.options.width=3"],
-            "policy.pretrained has no effect on policy.kind=small\n"
-            "  - policy.options has no effect on policy.kind=small",
+            ["policy.pretrained=somewhere", "policy.options.width=3"],
+            "policy.options.width: there is no such setting, choose from init_scale, learn_scale, "
+            "flow_steps, flow_level, head, bins, channels, features, state_features, film\n"
+            "  - policy.pretrained has no effect on policy.kind=small",
         ),
-        (["policy=qwen_vl", "policy.temperature=0"], "policy.temperature=0.0: must be above 0"),
+        (
+            ["policy=qwen_vl", "policy.options.temperature=0", "policy.options.trained=none"],
+            "policy.options.temperature=0: must be above 0\n"
+            "  - policy.options.trained=none: must be 'all', 'language' or 'head'",
+        ),
+        (
+            ["policy=lerobot", "policy.options.stats={}", "policy.options.init_scale=-1"],
+            "policy.options.init_scale=-1: must be above 0\n"
+            "  - policy.options.stats has no effect with policy.pretrained, which has its own",
+        ),
+        (
+            ["policy.kind=frozen_policy:FrozenSpec", "policy.options.width=8"],
+            "policy.options.width: there is no such setting, choose from chunk_size, action_dim, "
+            "state_dim",
+        ),
         (
             ["reward.value_range=[1,0]"],
             "reward.value_range=[1.0, 0.0]: must be [low, high] with low < high",

@@ -49,10 +49,10 @@ def save_checkpoint(folder):
 
 def test_clone_finetune_and_evaluate(configure, tmp_path):
     from rftf_torchrl import load_policy
+    from rftf_torchrl.configs.policies import new_policy
     from rftf_torchrl.recipes.collect_demos import collect
     from rftf_torchrl.recipes.evaluate import evaluate
     from rftf_torchrl.recipes.finetune import finetune
-    from rftf_torchrl.recipes.policies import new_policy
     from rftf_torchrl.recipes.train_bc import clone
     from rftf_torchrl.recipes.train_value import train_value
 

@@ -73,8 +73,8 @@ def test_finetune_changes_the_policy(cloned, configure, tmp_path, overrides):
 
 
 def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
+    from rftf_torchrl.configs.policies import acting_policy
     from rftf_torchrl.recipes.finetune import add_advantages, make_learner, training_episodes
-    from rftf_torchrl.recipes.policies import acting_policy
     from rftf_torchrl.recipes.simulators import episode_collector
     from rftf_torchrl.recipes.train_bc import policy_file
 

@@ -61,10 +61,10 @@ def test_workers_collect_tensors_alone(configure, demos, tmp_path):
     config = configure(
         *VLA,
         "policy=qwen_vl",
-        "policy.decoding=autoregressive",
-        "policy.bins=16",
-        "policy.image_options.size.shortest_edge=784",
-        "policy.image_options.size.longest_edge=784",
+        "policy.options.decoding=autoregressive",
+        "policy.options.bins=16",
+        "policy.options.image_options.size.shortest_edge=784",
+        "policy.options.image_options.size.longest_edge=784",
         "collector.workers=2",
         f"policy.pretrained={folder}",
         f"output={tmp_path / 'run'}",
@@ -88,14 +88,19 @@ def test_workers_collect_tensors_alone(configure, demos, tmp_path):
 
 
 def test_the_gripper_camera_is_a_second_picture(configure, tmp_path):
-    from rftf_torchrl import keys, save_tiny_vlm
-    from rftf_torchrl.recipes import policies
+    from rftf_torchrl import keys, policy_spec, run_sizes, save_tiny_vlm
 
     folder = save_tiny_vlm(tmp_path / "model", "smolvlm")
-    settings = ["env=calvin", "policy=smolvlm", "policy.bins=16", f"policy.pretrained={folder}"]
+    settings = [
+        "env=calvin",
+        "policy=smolvlm",
+        "policy.options.bins=16",
+        f"policy.pretrained={folder}",
+    ]
     read = []
     for camera in ([], ["env.wrist_size=84"]):
-        spec = policies.policy_spec(configure(*settings, *camera, "output=x"), 11, 7)
+        config = configure(*settings, *camera, "output=x")
+        spec = policy_spec(config.policy, run_sizes(config, 11, 7))
         read.append(spec.observation_transform().in_keys[:-1])
     assert read == [[keys.IMAGE], [keys.IMAGE, keys.WRIST_IMAGE]]
 
