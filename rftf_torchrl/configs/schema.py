@@ -1,4 +1,4 @@
-"""What a run can be told, as dataclasses: the type and the default of every setting.
+"""What a run can be told, as dataclasses: type, range, default and meaning of every setting.
 
 Hydra composes the YAML files in ``recipes/conf`` against these classes, so that a typo or a wrong
 type stops a run before anything is computed.
@@ -7,9 +7,52 @@ type stops a run before anything is computed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import MISSING
+from pydantic import AfterValidator, Field
+
+from rftf_torchrl.calvin.settings import SCENES
+from rftf_torchrl.settings import (
+    Count,
+    Finite,
+    Fraction,
+    NotNegative,
+    NotNegativeInt,
+    Positive,
+    Seed,
+    Text,
+    one_of,
+)
+from rftf_torchrl.training.device import resolve_device
+from rftf_torchrl.training.logger import logger_words
+
+
+def _different(names: list[str]) -> list[str]:
+    if len(set(names)) != len(names):
+        raise ValueError("each name once")
+    return names
+
+
+def _device(name: str) -> str:
+    try:
+        resolve_device(name)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+def _logger(kind: str) -> str:
+    try:
+        logger_words(kind)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    return kind
+
+
+CALIBRATIONS = ("instruction", "global", "standardise", "none")
+Channels = Annotated[list[Count], Field(min_length=3, max_length=3)]
+Names = Annotated[list[Text], Field(min_length=1), AfterValidator(_different)]
 
 
 @dataclass
@@ -29,14 +72,14 @@ class EnvConfig:
             this library's own.
     """
 
-    name: str = "metaworld"
-    tasks: list[str] = MISSING
-    image_size: int | None = 64
-    wrist_size: int | None = None
-    chunk_size: int = 2
-    action_repeat: int = 3
-    horizon: int = 25
-    scene: str = "D"
+    name: Annotated[str, one_of("metaworld", "calvin")] = "metaworld"
+    tasks: Names = MISSING
+    image_size: Count | None = 64
+    wrist_size: Count | None = None
+    chunk_size: Count = 2
+    action_repeat: Count = 3
+    horizon: Count = 25
+    scene: Annotated[str, one_of(*SCENES)] = "D"
     checkout: str | None = None
 
 
@@ -59,13 +102,13 @@ class DemosConfig:
             validation split is.
     """
 
-    per_task: int = 5
-    held_out_per_task: int = 3
-    noise: float = 0.0
+    per_task: Count = 5
+    held_out_per_task: NotNegativeInt = 3
+    noise: NotNegative = 0.0
     path: str | None = None
-    chains: int = 300
-    held_out_chains: int = 40
-    start_chains: int = 300
+    chains: Count = 300
+    held_out_chains: NotNegativeInt = 40
+    start_chains: Count = 300
     scenes: str | None = None
 
 
@@ -115,29 +158,29 @@ class PolicyConfig:
         path: a policy to load; null for the one this run has cloned.
     """
 
-    kind: str = "small"
-    head: str = "gaussian"
-    channels: list[int] = field(default_factory=lambda: [16, 32, 32])
-    features: int = 256
-    state_features: int = 64
+    kind: Text = "small"
+    head: Annotated[str, one_of("gaussian", "arm_gripper", "tokens", "flow")] = "gaussian"
+    channels: Channels = field(default_factory=lambda: [16, 32, 32])
+    features: Count = 256
+    state_features: Count = 64
     film: bool = False
-    init_scale: float = 0.3
+    init_scale: Positive = 0.3
     learn_scale: bool = True
-    bins: int = 11
-    flow_steps: int = 4
-    flow_level: float = 0.5
+    bins: Annotated[int, Field(ge=2, strict=True)] = 11
+    flow_steps: Count = 4
+    flow_level: Positive = 0.5
     pretrained: str | None = None
     random_weights: bool = False
-    decoding: str = "parallel"
-    temperature: float = 1.0
+    decoding: Annotated[str, one_of("parallel", "autoregressive")] = "parallel"
+    temperature: Positive = 1.0
     use_state: bool = True
     prompt: str | None = None
-    prompt_tokens: int = 64
+    prompt_tokens: Count = 64
     image_options: dict[str, Any] = field(default_factory=dict)
-    trained: str = "all"
-    dtype: str = "float32"
-    lora_rank: int | None = None
-    lora_alpha: int | None = None
+    trained: Annotated[str, one_of("all", "language", "head")] = "all"
+    dtype: Annotated[str, one_of("float32", "bfloat16")] = "float32"
+    lora_rank: Count | None = None
+    lora_alpha: Count | None = None
     lora_targets: Any = "all-linear"
     checkpoint_activations: bool = False
     compile: bool = False
@@ -158,11 +201,11 @@ class CloningConfig:
             model, which reads no actions, learns from all of them as from videos.
     """
 
-    steps: int = 600
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    random_shift: int = 3
-    per_task: int | None = None
+    steps: Count = 600
+    batch_size: Count = 128
+    learning_rate: Positive = 1e-3
+    random_shift: NotNegativeInt = 3
+    per_task: Count | None = None
 
 
 @dataclass
@@ -192,23 +235,25 @@ class ValueConfig:
         grid: edge of the grid to which the tower's patches are averaged; null keeps all.
     """
 
-    steps: int = 400
-    clips: int = 16
-    frames: int = 8
-    learning_rate: float = 1e-3
-    channels: list[int] = field(default_factory=lambda: [16, 32, 32])
-    random_shift: int = 3
-    wrong_instruction: float = 0.0
-    failures: float = 0.0
+    steps: Count = 400
+    clips: Count = 16
+    frames: Annotated[int, Field(ge=2, strict=True)] = 8
+    learning_rate: Positive = 1e-3
+    channels: Channels = field(default_factory=lambda: [16, 32, 32])
+    random_shift: NotNegativeInt = 3
+    wrong_instruction: NotNegative = 0.0
+    failures: NotNegative = 0.0
     successes: bool = False
-    rollout_episodes: int = 10
-    calibration: str = "instruction"
+    rollout_episodes: Count = 10
+    calibration: Annotated[str, one_of("instruction", "global", "standardise", "none")] = (
+        "instruction"
+    )
     shuffle_time: bool = False
     path: str | None = None
     image_tower: str | None = None
-    tower_training: str = "frozen"
-    fusion: str = "cross_attention"
-    grid: int | None = 4
+    tower_training: Annotated[str, one_of("frozen", "lora", "full")] = "frozen"
+    fusion: Annotated[str, one_of("cross_attention", "concatenation", "film")] = "cross_attention"
+    grid: Count | None = 4
 
 
 @dataclass
@@ -227,12 +272,12 @@ class RewardConfig:
             model's demonstrations run through; null leaves values as they are.
     """
 
-    dense_weight: float = 1.0
-    outcome_weight: float = 1.0
-    terminal: str = "zero"
-    value_range: list[float] | None = None
-    shaping_gamma: float | None = None
-    potential: str = "value"
+    dense_weight: NotNegative = 1.0
+    outcome_weight: NotNegative = 1.0
+    terminal: Annotated[str, one_of("zero", "keep")] = "zero"
+    value_range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
+    shaping_gamma: Fraction | None = None
+    potential: Annotated[str, one_of("value", "environment")] = "value"
 
 
 @dataclass
@@ -243,7 +288,7 @@ class BalanceConfig:
         kind: ``"outcome"`` for as many from successes as from failures, or ``"none"``.
     """
 
-    kind: str = "outcome"
+    kind: Annotated[str, one_of("outcome", "none")] = "outcome"
 
 
 @dataclass
@@ -284,30 +329,30 @@ class PPOConfig:
         checkpoint_every: iterations between checkpoints.
     """
 
-    tasks: list[str] | None = None
-    iterations: int = 40
-    env_steps: int | None = None
-    episodes_per_task: int = 8
-    group_size: int = 1
-    epochs: int = 4
-    minibatch: int = 256
-    micro_batch: int | None = None
-    cache_gib: float = 16.0
-    learning_rate: float = 1e-4
-    critic_learning_rate: float = 1e-3
-    critic_warmup: int = 1
-    critic_warmup_epochs: int = 8
-    gamma: float = 0.97
-    lmbda: float = 0.95
+    tasks: Names | None = None
+    iterations: Count = 40
+    env_steps: Count | None = None
+    episodes_per_task: Count = 8
+    group_size: Count = 1
+    epochs: Count = 4
+    minibatch: Count = 256
+    micro_batch: Count | None = None
+    cache_gib: NotNegative = 16.0
+    learning_rate: Positive = 1e-4
+    critic_learning_rate: Positive = 1e-3
+    critic_warmup: NotNegativeInt = 1
+    critic_warmup_epochs: Count = 8
+    gamma: Fraction = 0.97
+    lmbda: Fraction = 0.95
     bootstrap_timeouts: bool = True
-    clip_epsilon: float = 0.2
-    entropy_coeff: float = 0.0
-    critic_coeff: float = 0.5
-    kl_coeff: float = 0.01
-    kl_target: float | None = 5.0
-    max_update_kl: float | None = None
-    max_grad_norm: float = 1.0
-    checkpoint_every: int = 10
+    clip_epsilon: Positive = 0.2
+    entropy_coeff: NotNegative = 0.0
+    critic_coeff: Positive = 0.5
+    kl_coeff: NotNegative = 0.01
+    kl_target: Positive | None = 5.0
+    max_update_kl: Positive | None = None
+    max_grad_norm: Positive = 1.0
+    checkpoint_every: Count = 10
 
 
 @dataclass
@@ -320,9 +365,9 @@ class CollectorConfig:
         max_restarts: replacements before the run gives up.
     """
 
-    workers: int = 2
-    timeout: float = 120.0
-    max_restarts: int = 10
+    workers: NotNegativeInt = 2
+    timeout: Positive = 120.0
+    max_restarts: NotNegativeInt = 10
 
 
 @dataclass
@@ -339,13 +384,13 @@ class EvaluationConfig:
         steps_per_subtask: CALVIN: control steps for a subtask; 360 is the official protocol.
     """
 
-    episodes_per_task: int = 40
+    episodes_per_task: Count = 40
     deterministic: bool = True
-    swapped_per_task: int = 10
-    video_episodes: int = 3
-    video_size: int = 192
-    chains: int = 1000
-    steps_per_subtask: int = 360
+    swapped_per_task: NotNegativeInt = 10
+    video_episodes: NotNegativeInt = 3
+    video_size: Count = 192
+    chains: Count = 1000
+    steps_per_subtask: Count = 360
 
 
 @dataclass
@@ -357,7 +402,7 @@ class LoggerConfig:
             ``"none"``.
     """
 
-    kind: str = "csv+tensorboard"
+    kind: Annotated[str, AfterValidator(_logger)] = "csv+tensorboard"
 
 
 @dataclass
@@ -389,11 +434,11 @@ class RunConfig:
     collector: CollectorConfig = field(default_factory=CollectorConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
-    critic: str = "learned"
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
-    output: str = MISSING
+    critic: Annotated[str, one_of("learned", "temporal", "residual", "none", "group")] = "learned"
+    seed: Seed = 0
+    device: Annotated[str, AfterValidator(_device)] = "auto"
+    precision: Annotated[str, one_of("auto", "fp32", "bf16")] = "auto"
+    threads: Count | None = None
+    output: Text = MISSING
     resume: bool = False
-    baseline: str | None = None
+    baseline: Annotated[str | None, one_of(None, "sparse")] = None

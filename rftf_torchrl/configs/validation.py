@@ -12,60 +12,7 @@ from rftf_torchrl.calvin.tasks import TASKS as CALVIN_TASKS
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.metaworld.tasks import TASKS as METAWORLD_TASKS
 from rftf_torchrl.policies.spec import spec_class
-
-_CHOICES = {
-    "env.name": ("metaworld", "calvin"),
-    "env.scene": SCENES,
-    "policy.head": ("gaussian", "arm_gripper", "tokens", "flow"),
-    "policy.decoding": ("parallel", "autoregressive"),
-    "policy.trained": ("all", "language", "head"),
-    "policy.dtype": ("float32", "bfloat16"),
-    "value.calibration": ("instruction", "global", "standardise", "none"),
-    "value.tower_training": ("frozen", "lora", "full"),
-    "value.fusion": ("cross_attention", "concatenation", "film"),
-    "reward.terminal": ("zero", "keep"),
-    "reward.potential": ("value", "environment"),
-    "balance.kind": ("outcome", "none"),
-    "critic": ("learned", "temporal", "residual", "none", "group"),
-    "precision": ("auto", "fp32", "bf16"),
-    "baseline": (None, "sparse"),
-}
-_AT_LEAST_ONE = (
-    "env.chunk_size",
-    "env.action_repeat",
-    "env.horizon",
-    "demos.per_task",
-    "cloning.steps",
-    "cloning.batch_size",
-    "value.steps",
-    "value.clips",
-    "policy.prompt_tokens",
-    "policy.flow_steps",
-    "ppo.iterations",
-    "ppo.episodes_per_task",
-    "ppo.group_size",
-    "ppo.epochs",
-    "ppo.minibatch",
-    "ppo.checkpoint_every",
-    "evaluation.episodes_per_task",
-    "evaluation.chains",
-    "evaluation.steps_per_subtask",
-    "demos.chains",
-    "demos.start_chains",
-)
-_NOT_NEGATIVE = (
-    "collector.workers",
-    "collector.max_restarts",
-    "demos.held_out_per_task",
-    "reward.dense_weight",
-    "reward.outcome_weight",
-    "value.failures",
-    "value.wrong_instruction",
-    "ppo.cache_gib",
-    "ppo.critic_warmup",
-    "ppo.kl_coeff",
-    "ppo.entropy_coeff",
-)
+from rftf_torchrl.settings import setting_problems
 
 
 class ConfigError(ValueError):
@@ -85,44 +32,34 @@ def check_config(config: DictConfig) -> RunConfig:
         >>> check_config(config).env.tasks
         ['drawer-open']
     """
-    problems = [f"{key} is not set" for key in sorted(OmegaConf.missing_keys(config))]
+    missing = OmegaConf.missing_keys(config)
+    problems = [f"{key} is not set" for key in sorted(missing)]
+    given = cast(dict[str, Any], OmegaConf.to_container(config))
+    problems += [
+        problem
+        for problem in setting_problems(RunConfig, given)
+        if problem.partition("=")[0] not in missing
+    ]
+    if missing:
+        raise _error(problems)
 
-    def value(key: str):
+    def value(key: str) -> Any:
         return OmegaConf.select(config, key)
 
-    for key, choices in _CHOICES.items():
-        if value(key) not in choices:
-            problems.append(f"{key}={value(key)!r}: choose from {', '.join(map(str, choices))}")
-    problems += [f"{k}={value(k)}: must be at least 1" for k in _AT_LEAST_ONE if value(k) < 1]
-    problems += [f"{k}={value(k)}: must not be negative" for k in _NOT_NEGATIVE if value(k) < 0]
     micro, minibatch = value("ppo.micro_batch"), value("ppo.minibatch")
-    if micro is not None and not 1 <= micro <= minibatch:
+    if micro is not None and micro > minibatch:
+        problems.append(f"ppo.micro_batch={micro}: must be at most ppo.minibatch={minibatch}")
+    tasks, tuned = list(config.env.tasks), value("ppo.tasks")
+    calvin = value("env.name") == "calvin"
+    known, simulator = (CALVIN_TASKS, "CALVIN") if calvin else (METAWORLD_TASKS, "Meta-World")
+    problems += [f"env.tasks: unknown {simulator} task {t!r}" for t in tasks if t not in known]
+    if tuned is not None and set(tuned) - set(tasks):
         problems.append(
-            f"ppo.micro_batch={micro}: must be at least 1 and at most ppo.minibatch={minibatch}"
+            f"ppo.tasks={list(tuned)}: expected tasks of env.tasks; ppo.tasks=null tunes all"
         )
-    cloned = value("cloning.per_task")
-    if cloned is not None and cloned < 1:
-        problems.append(f"cloning.per_task={cloned}: must be at least 1, or null for all")
-    if value("value.frames") < 2:
-        problems.append(f"value.frames={value('value.frames')}: order needs at least 2 frames")
-    if not OmegaConf.is_missing(config.env, "tasks"):
-        tasks = list(config.env.tasks)
-        calvin = value("env.name") == "calvin"
-        known, simulator = (CALVIN_TASKS, "CALVIN") if calvin else (METAWORLD_TASKS, "Meta-World")
-        problems += [f"env.tasks: unknown {simulator} task {t!r}" for t in tasks if t not in known]
-        if len(set(tasks)) != len(tasks) or not tasks:
-            problems.append(f"env.tasks={tasks}: expected at least one task, each of them once")
-        tuned = value("ppo.tasks")
-        if tuned is not None and (not tuned or set(tuned) - set(tasks)):
-            problems.append(
-                f"ppo.tasks={list(tuned)}: expected tasks of env.tasks; ppo.tasks=null tunes all"
-            )
-    if value("env.wrist_size") is not None:
-        if value("env.name") != "calvin":
-            problems.append("env.wrist_size: Meta-World has no gripper camera")
-        elif value("env.wrist_size") < 1:
-            problems.append(f"env.wrist_size={value('env.wrist_size')}: must be at least 1")
-    if value("env.name") == "calvin" and value("env.action_repeat") != 1:
+    if value("env.wrist_size") is not None and not calvin:
+        problems.append("env.wrist_size: Meta-World has no gripper camera")
+    if calvin and value("env.action_repeat") != 1:
         problems.append(f"env.action_repeat={value('env.action_repeat')}: CALVIN holds no action")
     if value("value.image_tower") is not None and value("env.image_size") is None:
         problems.append("value.image_tower needs pictures: set env.image_size")
@@ -137,8 +74,12 @@ def check_config(config: DictConfig) -> RunConfig:
     problems += _policy_problems(value)
     problems += _advantage_problems(value)
     if problems:
-        raise ConfigError("the configuration can't be run:\n  - " + "\n  - ".join(problems))
+        raise _error(problems)
     return cast(RunConfig, OmegaConf.to_object(config))
+
+
+def _error(problems: list[str]) -> ConfigError:
+    return ConfigError("the configuration can't be run:\n  - " + "\n  - ".join(problems))
 
 
 def _policy_problems(value: Callable[[str], Any]) -> list[str]:
@@ -169,14 +110,10 @@ def _policy_problems(value: Callable[[str], Any]) -> list[str]:
                 f"policy.lora_rank={rank} with policy.trained=head: adapters go into layers that "
                 "train; choose policy.trained=language or all"
             )
-        if value("policy.temperature") <= 0:
-            problems.append(f"policy.temperature={value('policy.temperature')}: must be above 0")
     if kind == "lerobot" and not (value("policy.pretrained") or value("policy.options")):
         problems.append("policy.pretrained: a policy of LeRobot needs its folder or hub id")
     if kind in ("gr_mg", "seer"):
         problems += _paper_policy_problems(value)
-    if value("policy.flow_level") <= 0:
-        problems.append(f"policy.flow_level={value('policy.flow_level')}: must be above 0")
     if kind != "small" and value("policy.head") == "arm_gripper":
         problems.append(f"policy.head=arm_gripper has no effect on policy.kind={kind}")
     if kind == "small" and value("policy.pretrained"):
@@ -228,11 +165,7 @@ def _lora_problems(value: Callable[[str], Any]) -> list[str]:
             for name, is_given in given.items()
             if is_given
         ]
-    problems = [
-        f"policy.{name}={number}: must be at least 1"
-        for name, number in (("lora_rank", rank), ("lora_alpha", alpha))
-        if number is not None and number < 1
-    ]
+    problems = []
     if targets == "all-linear":
         if value("policy.kind") != "transformers":
             problems.append(
@@ -272,19 +205,14 @@ def _advantage_problems(value: Callable[[str], Any]) -> list[str]:
             )
     if critic == "group" and value("reward.dense_weight") > 0:
         problems.append("critic=group compares outcomes alone: choose reward=sparse")
-    if (critic == "group") != (group > 1) or group < 1 or episodes % group:
+    if (critic == "group") != (group > 1) or episodes % group:
         problems.append(
             f"ppo.group_size={group}: critic=group needs at least 2, every other critic 1, and it "
             f"must divide ppo.episodes_per_task={episodes}"
         )
-    gamma, steps = value("reward.shaping_gamma"), value("ppo.env_steps")
-    if gamma is not None and not 0 <= gamma <= 1:
-        problems.append(f"reward.shaping_gamma={gamma}: must be in [0, 1]")
     bounds = value("reward.value_range")
-    if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
+    if bounds is not None and not bounds[0] < bounds[1]:
         problems.append(f"reward.value_range={list(bounds)}: must be [low, high] with low < high")
-    if steps is not None and steps < 1:
-        problems.append(f"ppo.env_steps={steps}: must be at least 1")
     if value("reward.potential") == "environment" and value("env.name") == "calvin":
         problems.append("reward.potential=environment: CALVIN has no dense reward of its own")
     return problems

@@ -98,6 +98,18 @@ def make_logger(kind: str, folder: str | Path, config: Mapping[str, Any]) -> Run
         >>> (folder / "csv/scalars/train/loss.csv").read_text()
         '0,0.5\\n'
     """
+    words = logger_words(kind)
+    metrics = MetricsFile(Path(folder) / "metrics.csv")
+    return RunLogger(metrics, [_make(word, Path(folder), config) for word in words])
+
+
+def logger_words(kind: str) -> list[str]:
+    """Split a kind of logger into its words.
+
+    Raises:
+        ValueError: at a word that is not in the table of :func:`make_logger`, or one given twice.
+        ImportError: where the logger's package is missing.
+    """
     words = [] if kind == "none" else kind.split("+")
     unknown = [word for word in words if word not in KINDS]
     if unknown:
@@ -105,14 +117,15 @@ def make_logger(kind: str, folder: str | Path, config: Mapping[str, Any]) -> Run
             f"Logger {kind!r} has unknown parts {unknown}: use 'none', or some of {list(KINDS)} "
             "joined by '+'."
         )
+    if len(set(words)) != len(words):
+        raise ValueError(f"Logger {kind!r} names a part twice: name each once.")
     for word in ("tensorboard", "wandb"):
         if word in words and importlib.util.find_spec(word) is None:
             raise ImportError(
                 f"Logger {kind!r} needs the package {word}: run 'pip install {word}' or choose "
                 "another logger."
             )
-    metrics = MetricsFile(Path(folder) / "metrics.csv")
-    return RunLogger(metrics, [_make(word, Path(folder), config) for word in words])
+    return words
 
 
 def _make(word: str, folder: Path, config: Mapping[str, Any]) -> Logger:

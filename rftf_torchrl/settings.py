@@ -1,0 +1,148 @@
+"""Types of settings that carry their range, and the check of given settings against a dataclass.
+
+A setting is declared once, as a field of the dataclass of what it configures. Its annotation says
+its type, range and choices; the class's ``Attributes:`` say what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+Settings = TypeVar("Settings")
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+NotNegativeInt = Annotated[int, Field(ge=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
+Text = Annotated[str, Field(min_length=1)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+_MESSAGES = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be a text",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_too_short": "must not be empty",
+    "too_short": "must have at least {min_length}",
+    "missing": "is not set",
+}
+
+
+def one_of(*choices: Any) -> AfterValidator:
+    """A range of names: ``kind: Annotated[str, one_of("outcome", "none")]``."""
+
+    def check(value: Any) -> Any:
+        if value not in choices:
+            near = get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(f"choose from {', '.join(map(_word, choices))}{hint}")
+        return value
+
+    return AfterValidator(check)
+
+
+def setting_problems(cls: type, given: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List what is wrong with settings: unknown names, wrong types, values out of range.
+
+    Args:
+        cls: a dataclass with fields of the types above; nested dataclasses are checked too.
+        given: values by name; a nested dataclass's as a mapping.
+        prefix: what stands before each name, as ``"env.options."``.
+
+    Returns:
+        One line for each problem, in the order of the fields; empty where there is none.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Options:
+        ...     action_repeat: Count = 1
+        ...     scale: Positive = 1.0
+        >>> setting_problems(Options, {"action_repeat": 0, "scal": 2.0}, "env.options.")
+        ["env.options.scal: there is no such setting, did you mean 'scale'?", \
+'env.options.action_repeat=0: must be at least 1']
+    """
+    problems = _unknown(cls, given, prefix)
+    try:
+        _adapter(cls).validate_python(dict(given))
+    except ValidationError as error:
+        problems += [_line(detail, prefix) for detail in error.errors()]
+    return problems
+
+
+def make_settings(cls: type[Settings], given: Mapping[str, Any], prefix: str = "") -> Settings:
+    """Make the dataclass from settings.
+
+    Args:
+        cls: see :func:`setting_problems`.
+        given: see :func:`setting_problems`.
+        prefix: see :func:`setting_problems`.
+
+    Returns:
+        The dataclass, its lists turned into tuples where the field is a tuple.
+
+    Raises:
+        ValueError: listing every problem.
+    """
+    problems = setting_problems(cls, given, prefix)
+    if problems:
+        raise ValueError("; ".join(problems))
+    return _adapter(cls).validate_python(dict(given))
+
+
+@cache
+def _adapter(cls: type[Settings]) -> TypeAdapter[Settings]:
+    return TypeAdapter(cls)
+
+
+def _unknown(cls: type, given: Mapping[str, Any], prefix: str) -> list[str]:
+    known = {field.name: field.type for field in fields(cls)}  # type: ignore[arg-type]
+    problems = []
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+            problems.append(f"{prefix}{name}: there is no such setting, {hint}")
+    return problems
+
+
+def _line(detail: ErrorDetails, prefix: str) -> str:
+    names = [str(part) for part in detail["loc"] if not _is_branch(part)]
+    where = prefix + ".".join(names)
+    context = {
+        name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+        for name, bound in detail.get("ctx", {}).items()
+    }
+    message = _MESSAGES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    text = message.format(**context)
+    if detail["type"] == "missing":
+        return f"{where} {text}"
+    return f"{where}={_word(detail['input'])}: {text}"
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a part of a place is pydantic's name of a type in a union."""
+    return isinstance(part, str) and not part.isidentifier()
+
+
+def _word(value: Any) -> str:
+    """A value as one writes it on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
