@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import nn
+from torchrl.envs import EnvBase
 
 from rftf_torchrl import (
     EncoderConfig,
+    Episode,
+    EpisodeCollector,
     PolicySpec,
     PolicySpecProtocol,
     QueryNetwork,
     RunConfig,
+    Split,
     TransformersPolicySpec,
     VisionLanguageEncoder,
     add_lora,
     checkpoint_activations,
     compile_module,
+    environment_factory,
     load_policy,
+    make_collector,
+    make_simulator,
     residual_critic,
     resolve_device,
     small_critic,
     spec_class,
 )
 from rftf_torchrl.optional import optional_module
+from rftf_torchrl.recipes.collect_demos import demos_folder
 
 logger = logging.getLogger("policies")
 
@@ -35,6 +44,8 @@ logger = logging.getLogger("policies")
 def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpecProtocol:
     """The description of the run's policy; of a pretrained one, the files are read."""
     settings = config.policy
+    simulator = make_simulator(config.env)
+    wrist = getattr(simulator, "wrist", False)
     sizes = {"chunk_size": config.env.chunk_size, "action_dim": action_dim}
     heads = {
         "head": settings.head,
@@ -60,7 +71,7 @@ def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpe
             decoding=settings.decoding,
             temperature=settings.temperature,
             state_dim=state_dim if settings.use_state else None,
-            wrist_image=config.env.wrist_size is not None,
+            wrist_image=wrist,
             prompt=settings.prompt,
             prompt_tokens=settings.prompt_tokens,
             image_options=settings.image_options,
@@ -73,12 +84,14 @@ def policy_spec(config: RunConfig, state_dim: int, action_dim: int) -> PolicySpe
     known = {
         **sizes,
         "state_dim": state_dim,
-        "robot": config.env.name,
-        "wrist": config.env.wrist_size is not None,
+        "robot": getattr(simulator, "robot", None),
+        "wrist": wrist,
     }
     if is_dataclass(found):
         names = {field.name for field in fields(found)}
         known = {name: value for name, value in known.items() if name in names}
+    if known.get("robot", "") is None:
+        del known["robot"]
     options = {**known, **settings.options}
     if settings.pretrained and hasattr(found, "from_pretrained"):
         return found.from_pretrained(settings.pretrained, **options)
@@ -115,6 +128,26 @@ def acting_policy(config: RunConfig, file: str | Path) -> tuple[nn.Module, Polic
     if config.collector.workers == 0:
         policy.to(resolve_device(config.device))
     return policy, spec
+
+
+def episode_factory(
+    config: RunConfig, split: Split, spec: PolicySpecProtocol
+) -> Callable[[Episode], EnvBase]:
+    """Builds the environment of an episode, with the inputs of the spec's policy."""
+    return environment_factory(
+        make_simulator(config.env),
+        split,
+        demos_folder(config),
+        spec.observation_transform(),
+        potential=config.reward.potential == "environment",
+    )
+
+
+def episode_collector(
+    config: RunConfig, split: Split, policy: nn.Module, spec: PolicySpecProtocol
+) -> EpisodeCollector:
+    """Plays episodes of the run's simulator with the policy."""
+    return make_collector(episode_factory(config, split, spec), policy, config.collector)
 
 
 def vision_language_model(policy: nn.Module) -> QueryNetwork:

@@ -10,7 +10,7 @@ from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
 from rftf_torchrl.envs.decision import read_actions, reward_and_done, set_decision_specs
-from rftf_torchrl.metaworld.goals import Split
+from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.metaworld.simulator import MetaWorldSimulator, SimulatorCrashedError
 from rftf_torchrl.metaworld.tasks import get_task
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from tensordict.utils import NestedKey
@@ -12,7 +12,8 @@ from torch import Tensor
 from rftf_torchrl import keys
 from rftf_torchrl.nets.history import ObservationHistory
 
-Robot = Literal["calvin", "metaworld"]
+Robot = Literal["pose", "position"]
+"""Whether an arm's action moves its position and Euler angles, or its position alone."""
 
 IMAGES = ("vla_inputs", "image_history")
 WRIST_IMAGES = ("vla_inputs", "wrist_image_history")
@@ -21,7 +22,8 @@ VALID = ("vla_inputs", "valid")
 GOAL_IMAGE = ("vla_inputs", "goal_image")
 CLIP_TOKENS = ("vla_inputs", "clip_tokens")
 
-ARM_DIM: dict[Robot, int] = {"calvin": 6, "metaworld": 3}
+ARM_DIM: dict[Robot, int] = {"pose": 6, "position": 3}
+_EARLIER_NAMES: dict[str, Robot] = {"calvin": "pose", "metaworld": "position"}
 
 
 def history_keys(wrist: bool) -> list[NestedKey]:
@@ -39,8 +41,13 @@ def history_of(length: int, wrist: bool) -> ObservationHistory:
 
 def sizes_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The ``"config"`` of a described policy; ``arm_dim`` is the robot's where it is left out."""
-    arm_dim = ARM_DIM.get(spec.get("robot", "calvin"))
+    arm_dim = ARM_DIM.get(robot_named(spec.get("robot", "pose")))
     return {**({} if arm_dim is None else {"arm_dim": arm_dim}), **spec.get("config", {})}
+
+
+def robot_named(robot: str) -> Robot:
+    """The robot of this name, that of a policy's file of an earlier version included."""
+    return _EARLIER_NAMES.get(robot, cast(Robot, robot))
 
 
 def check_tokenizer(files: Mapping[str, bytes], source: str) -> None:
@@ -91,27 +98,28 @@ def robot_pose(state: Tensor, robot: Robot) -> tuple[Tensor, Tensor]:
     """The arm's pose and whether the gripper is open.
 
     Args:
-        state: ``("observation", "state")``, float [*B, S]. CALVIN: its 15-number ``robot_obs``, or
-            the environment's [11] or [53], see :func:`rftf_torchrl.state_vector`.
-            Meta-World: [4], hand position and gripper opening.
+        state: ``("observation", "state")``, float [*B, S]. ``"pose"``: CALVIN's 15-number
+            ``robot_obs``, or the environment's [11] or [53], see
+            :func:`rftf_torchrl.state_vector`. ``"position"``: [4], hand position and gripper
+            opening, as of Meta-World.
         robot: whose state it is.
 
     Returns:
-        CALVIN: position and Euler angles float [*B, 6]; Meta-World: position [*B, 3]. And 1 (open)
-        or 0, int64 [*B].
+        Position and Euler angles float [*B, 6], or position [*B, 3]. And 1 (open) or 0, int64
+        [*B].
 
     Raises:
         ValueError: if the state has another size.
     """
     size = state.shape[-1]
-    if robot == "metaworld" and size == 4:
+    if robot == "position" and size == 4:
         return state[..., :3], (state[..., 3] > 0.5).long()
-    if robot == "calvin" and size == 15:
+    if robot == "pose" and size == 15:
         return state[..., :6], (state[..., 14] > 0).long()
-    if robot == "calvin" and size in (11, 53):
+    if robot == "pose" and size in (11, 53):
         angles = torch.atan2(state[..., 3:6], state[..., 6:9])
         return torch.cat((state[..., :3], angles), dim=-1), (state[..., 10] > 0).long()
-    sizes = "4" if robot == "metaworld" else "11, 15 or 53"
+    sizes = "4" if robot == "position" else "11, 15 or 53"
     raise ValueError(
         f"{keys.STATE!r} of robot={robot!r} must have {sizes} numbers, got shape "
         f"{tuple(state.shape)}."

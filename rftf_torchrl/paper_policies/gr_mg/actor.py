@@ -133,7 +133,7 @@ def relative_to_first(pose: Tensor, robot: Robot) -> Tensor:
     """A window of poses [N, L, arm_dim] as seen from its first one, in float64 inside."""
     pose = pose.double()
     shift = pose[..., :3] - pose[:, :1, :3]
-    if robot == "metaworld":
+    if robot == "position":
         return shift
     rotation = euler_to_matrix(pose[..., 3:])
     back = rotation[:, :1].mT

@@ -26,6 +26,7 @@ from rftf_torchrl.paper_policies.blocks.inputs import (
     check_tokenizer,
     history_keys,
     history_of,
+    robot_named,
     robot_pose,
     sizes_of,
     spans_of,
@@ -56,8 +57,8 @@ class GRMGSpec:
     Attributes:
         config: sizes of the network.
         chunk_size: actions per decision; the authors execute one.
-        robot: ``"calvin"`` or ``"metaworld"``: what the state holds, and whether actions change
-            frame (CALVIN only).
+        robot: ``"pose"`` (CALVIN) or ``"position"`` (Meta-World): what an arm's action moves, and
+            the state holds; the actions of a pose change frame.
         wrist: whether there is a gripper camera; where not, the static picture takes its place.
         files: CLIP's tokenizer, by file name; none hashes words, for text towers that were not
             pretrained.
@@ -83,7 +84,7 @@ class GRMGSpec:
 
     config: GRMGConfig = field(default_factory=GRMGConfig)
     chunk_size: int = 1
-    robot: Robot = "calvin"
+    robot: Robot = "pose"
     wrist: bool = True
     goal_every: int = 20
     wrap_rotation: bool = True
@@ -96,6 +97,7 @@ class GRMGSpec:
     def __post_init__(self, tokenizer: str | None) -> None:
         if tokenizer is not None:
             object.__setattr__(self, "files", tokenizer_files(tokenizer))
+        object.__setattr__(self, "robot", robot_named(self.robot))
         check_robot(self.robot, self.config.arm_dim)
         check_chunk(self.chunk_size, self.config.act_len)
         object.__setattr__(self, "scale_bounds", tuple(self.scale_bounds))
@@ -167,7 +169,7 @@ class GRMGSpec:
             history_of(self.config.history, self.wrist),
             GoalImages(goal_images, self.goal_every),
         ]
-        if self.robot == "calvin":
+        if self.robot == "pose":
             parts.append(ToolFrameActions(wrap=self.wrap_rotation))
         return Compose(*parts)
 
@@ -203,8 +205,8 @@ class GRMGSpec:
         tokens = ClipTokens(self.config.text, self.files)
         batch[CLIP_TOKENS] = torch.stack([tokens.encode(text) for text in instructions])
         chunk = batch.get(keys.CHUNK, None)
-        if chunk is not None and self.robot == "calvin":
-            pose, _ = robot_pose(frames[keys.STATE][frame], "calvin")
+        if chunk is not None and self.robot == "pose":
+            pose, _ = robot_pose(frames[keys.STATE][frame], "pose")
             batch[keys.CHUNK] = world_to_tool(chunk, pose[:, 3:]).to(chunk.dtype)
         return batch
 

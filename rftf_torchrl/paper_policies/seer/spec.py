@@ -25,6 +25,7 @@ from rftf_torchrl.paper_policies.blocks.inputs import (
     check_tokenizer,
     history_keys,
     history_of,
+    robot_named,
     sizes_of,
     spans_of,
 )
@@ -46,7 +47,8 @@ class SeerSpec:
     Attributes:
         config: sizes of the network.
         chunk_size: actions per decision; the authors execute one.
-        robot: ``"calvin"`` or ``"metaworld"``: what the state holds.
+        robot: ``"pose"`` (CALVIN) or ``"position"`` (Meta-World): what an arm's action moves, and
+            the state holds.
         wrist: whether there is a gripper camera; where not, the static picture takes its place.
         files: CLIP's tokenizer, by file name; none hashes words, for text towers that were not
             pretrained.
@@ -70,7 +72,7 @@ class SeerSpec:
 
     config: SeerConfig = field(default_factory=SeerConfig)
     chunk_size: int = 1
-    robot: Robot = "calvin"
+    robot: Robot = "pose"
     wrist: bool = True
     init_scale: float = 0.1
     learn_scale: bool = True
@@ -81,6 +83,7 @@ class SeerSpec:
     def __post_init__(self, tokenizer: str | None) -> None:
         if tokenizer is not None:
             object.__setattr__(self, "files", tokenizer_files(tokenizer))
+        object.__setattr__(self, "robot", robot_named(self.robot))
         check_robot(self.robot, self.config.arm_dim)
         check_chunk(self.chunk_size, self.config.act_len)
         object.__setattr__(self, "scale_bounds", tuple(self.scale_bounds))
