@@ -39,12 +39,12 @@ from rftf_torchrl import (
     prepare_output,
     progress_bar,
     register,
+    simulator_class,
     write_study_report,
     write_text,
 )
 from rftf_torchrl.configs.recipe import CONF
 from rftf_torchrl.evaluation.commits import file_commit
-from rftf_torchrl.recipes.simulators import is_calvin
 from rftf_torchrl.recipes.study_cells import (
     Job,
     load_start,
@@ -73,8 +73,11 @@ def run_config(study: StudyConfig, task_set: str, method: str) -> RunConfig:
     ]
     with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
         config = check_config(compose("config", overrides=last_of_each(settings)))
-    if is_calvin(config):
-        raise ConfigError("compare.py evaluates on Meta-World; for CALVIN there is calvin.py")
+    if hasattr(simulator_class(config.env.kind), "evaluate"):
+        raise ConfigError(
+            f"compare.py counts success over held-out episodes, and {config.env.kind} has an "
+            "evaluation of its own: run quickstart.py for each seed, with baseline=sparse"
+        )
     return config
 
 

@@ -53,6 +53,7 @@ from rftf_torchrl import (
     load_policy,
     make_gae,
     make_logger,
+    make_simulator,
     mark_executed,
     merge_lora,
     plot_learning_curve,
@@ -64,12 +65,12 @@ from rftf_torchrl import (
     save_policy,
     seed_everything,
     stop_on_non_finite_loss,
+    task_names,
     values_of_states,
     warn_if_blind,
     warn_if_exploited,
 )
-from rftf_torchrl.recipes.policies import build_critic
-from rftf_torchrl.recipes.simulators import episode_collector, task_names, tuned_tasks
+from rftf_torchrl.recipes.policies import build_critic, episode_collector
 from rftf_torchrl.recipes.train_bc import policy_file
 from rftf_torchrl.recipes.train_value import value_file
 
@@ -87,7 +88,7 @@ def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
         Episode(
             task, derive_seed(config.seed, "episodes", iteration, task, number // group) % 2**31
         )
-        for task in tuned_tasks(config)
+        for task in config.tuned_tasks
         for number in range(config.ppo.episodes_per_task)
     ]
 
@@ -111,11 +112,6 @@ def add_state_values(config: RunConfig, data: TensorDictBase, critic: nn.Module 
         value, following = values_of_states(critic, data, out_key=keys.STATE_VALUE)
     data[keys.STATE_VALUE] = value
     data["next", keys.STATE_VALUE] = following
-
-
-def simulator_steps(config: RunConfig, data: TensorDictBase) -> int:
-    """Executed actions, each of which is held for ``action_repeat`` simulator steps."""
-    return int(data["next", "executed"].sum()) * config.env.action_repeat
 
 
 def success_rates(data: TensorDictBase, names: dict[int, str]) -> dict[str, float]:
@@ -275,7 +271,8 @@ def finetune(
     value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer
     adapted = config.policy.lora_rank is not None
     buffer = make_buffer(config, device)
-    names = task_names(config, tuned_tasks(config))
+    simulator = make_simulator(config.env)
+    names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
     checkpoints = RunCheckpoints(
         folder / "checkpoints",
@@ -302,7 +299,8 @@ def finetune(
                     training_episodes(config, iteration),
                     seed=derive_seed(config.seed, "noise", iteration),
                 )
-            progress["env_steps"] += simulator_steps(config, data)
+            executed = int(data["next", "executed"].sum())
+            progress["env_steps"] += executed * simulator.steps_per_action
             progress["crashed"] += collector.crashed
             collector.crashed = 0
             with clock(f"{name}: rewards and values"):

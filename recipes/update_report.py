@@ -29,6 +29,7 @@ from rftf_torchrl import (
     derive_seed,
     keys,
     make_gae,
+    make_simulator,
     markdown_table,
     progress_bar,
     recipe,
@@ -43,11 +44,10 @@ from rftf_torchrl.recipes.finetune import (
     make_buffer,
     make_learner,
     run_name,
-    simulator_steps,
     training_episodes,
     update,
 )
-from rftf_torchrl.recipes.simulators import episode_collector
+from rftf_torchrl.recipes.policies import episode_collector
 from rftf_torchrl.recipes.train_bc import policy_file
 
 logger = logging.getLogger("update_report")
@@ -109,11 +109,12 @@ def report_update(config: RunConfig) -> dict:
             "clip_fraction": metrics["clip_fraction"],
         }
     ends = held_out["next", "done"]
+    executed = sum(int(data["next", "executed"].sum()) for data in played)
     report = {
         "arms": found,
         "episodes": int(ends.sum()),
         "success": float(held_out["next", keys.SUCCESS][ends].float().mean()),
-        "simulator_steps": sum(simulator_steps(config, data) for data in played),
+        "simulator_steps": make_simulator(config.env).steps_per_action * executed,
     }
     if len(arms) > 1:
         other = ratios.pop("sparse")

@@ -10,6 +10,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import nn
 
 from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.envs.simulator import make_simulator
 from rftf_torchrl.nets.lora import add_lora
 from rftf_torchrl.optional import optional_module
 from rftf_torchrl.policies.build import policy_spec
@@ -26,12 +27,12 @@ logger = logging.getLogger("policies")
 
 def run_sizes(config: RunConfig, state_dim: int = 0, action_dim: int = 0) -> Sizes:
     """What a run tells the spec of its policy of the environment."""
-    env = config.env
+    env, simulator = config.env, make_simulator(config.env)
     return Sizes(
         chunk_size=env.chunk_size,
         image_size=env.image_size,
-        wrist=env.wrist_size is not None,
-        robot=env.name,
+        wrist=getattr(simulator, "wrist", False),
+        robot=getattr(simulator, "robot", env.kind),
         state_dim=state_dim,
         action_dim=action_dim,
     )

@@ -12,7 +12,7 @@ from typing import Annotated
 from omegaconf import MISSING
 from pydantic import AfterValidator, Field
 
-from rftf_torchrl.calvin.settings import SCENES
+from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig, Names
 from rftf_torchrl.policies.settings import PolicyConfig
 from rftf_torchrl.settings import (
     Count,
@@ -27,12 +27,6 @@ from rftf_torchrl.settings import (
 )
 from rftf_torchrl.training.device import resolve_device
 from rftf_torchrl.training.logger import logger_words
-
-
-def _different(names: list[str]) -> list[str]:
-    if len(set(names)) != len(names):
-        raise ValueError("each name once")
-    return names
 
 
 def _device(name: str) -> str:
@@ -53,35 +47,6 @@ def _logger(kind: str) -> str:
 
 CALIBRATIONS = ("instruction", "global", "standardise", "none")
 Channels = Annotated[list[Count], Field(min_length=3, max_length=3)]
-Names = Annotated[list[Text], Field(min_length=1), AfterValidator(_different)]
-
-
-@dataclass
-class EnvConfig:
-    """The simulator and the tasks.
-
-    Attributes:
-        name: ``"metaworld"`` or ``"calvin"``.
-        tasks: names of the tasks.
-        image_size: edge of the picture in pixels; null for state only.
-        wrist_size: CALVIN: edge of the gripper camera's picture in pixels; null for none.
-        chunk_size: actions per decision.
-        action_repeat: simulator steps for which an action is held; 1 in CALVIN.
-        horizon: decisions after which an episode is truncated.
-        scene: CALVIN's scene in which the policy is fine-tuned and evaluated.
-        checkout: folder of a clone of CALVIN's main repository, for its sentences; null gives
-            this library's own.
-    """
-
-    name: Annotated[str, one_of("metaworld", "calvin")] = "metaworld"
-    tasks: Names = MISSING
-    image_size: Count | None = 64
-    wrist_size: Count | None = None
-    chunk_size: Count = 2
-    action_repeat: Count = 3
-    horizon: Count = 25
-    scene: Annotated[str, one_of(*SCENES)] = "D"
-    checkout: str | None = None
 
 
 @dataclass
@@ -94,23 +59,12 @@ class DemosConfig:
         noise: standard deviation of the noise added to the actions that the expert executes; the
             recorded actions are without it.
         path: where they are or go; null for ``demos`` in the output folder.
-        chains: CALVIN: chains that the expert walks, from which the demonstrations are taken.
-        held_out_chains: CALVIN: further chains, to judge the value model.
-        start_chains: CALVIN: further chains, whose tasks' first states are where fine-tuning starts
-            its episodes.
-        scenes: CALVIN: letters of the scenes they are recorded in, e.g. ``"ABC"``; null for the
-            scene of fine-tuning. The held-out ones are of that scene in any case, as CALVIN's own
-            validation split is.
     """
 
     per_task: Count = 5
     held_out_per_task: NotNegativeInt = 3
     noise: NotNegative = 0.0
     path: str | None = None
-    chains: Count = 300
-    held_out_chains: NotNegativeInt = 40
-    start_chains: Count = 300
-    scenes: str | None = None
 
 
 @dataclass
@@ -191,8 +145,8 @@ class RewardConfig:
         terminal: ``"zero"`` or ``"keep"``: the potential at true terminations.
         shaping_gamma: discount of the value difference; null for ``ppo.gamma``, with which
             shaping leaves the optimal policy unchanged.
-        potential: ``"value"``: the value model. ``"environment"``: Meta-World's own dense reward,
-            as an upper reference.
+        potential: ``"value"``: the value model. ``"environment"``: the dense reward of the
+            simulator itself, as an upper reference.
         value_range: smallest and largest value of a state, e.g. ``[0, 1]``, which a calibrated
             model's demonstrations run through; null leaves values as they are.
     """
@@ -281,21 +235,6 @@ class PPOConfig:
 
 
 @dataclass
-class CollectorConfig:
-    """The simulator processes.
-
-    Attributes:
-        workers: processes; 0 simulates in the main process.
-        timeout: seconds without a sign of life after which a worker is replaced.
-        max_restarts: replacements before the run gives up.
-    """
-
-    workers: NotNegativeInt = 2
-    timeout: Positive = 120.0
-    max_restarts: NotNegativeInt = 10
-
-
-@dataclass
 class EvaluationConfig:
     """Evaluation on initial states that training never draws.
 
@@ -305,8 +244,6 @@ class EvaluationConfig:
         swapped_per_task: episodes a task of the same-scene pairs with the partner's sentence.
         video_episodes: tasks of which a video is made; 0 for none.
         video_size: edge of the video's pictures in pixels.
-        chains: CALVIN: chains of the benchmark, of 1000.
-        steps_per_subtask: CALVIN: control steps for a subtask; 360 is the official protocol.
     """
 
     episodes_per_task: Count = 40
@@ -314,8 +251,6 @@ class EvaluationConfig:
     swapped_per_task: NotNegativeInt = 10
     video_episodes: NotNegativeInt = 3
     video_size: Count = 192
-    chains: Count = 1000
-    steps_per_subtask: Count = 360
 
 
 @dataclass
@@ -367,3 +302,8 @@ class RunConfig:
     output: Text = MISSING
     resume: bool = False
     baseline: Annotated[str | None, one_of(None, "sparse")] = None
+
+    @property
+    def tuned_tasks(self) -> list[str]:
+        """The tasks of which fine-tuning plays episodes."""
+        return self.env.tasks if self.ppo.tasks is None else self.ppo.tasks

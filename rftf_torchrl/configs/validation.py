@@ -7,11 +7,9 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from rftf_torchrl.calvin.settings import SCENES
-from rftf_torchrl.calvin.tasks import TASKS as CALVIN_TASKS
 from rftf_torchrl.configs.policies import run_sizes
 from rftf_torchrl.configs.schema import RunConfig
-from rftf_torchrl.metaworld.tasks import TASKS as METAWORLD_TASKS
+from rftf_torchrl.envs.simulator import EnvConfig, simulator_class, simulator_problems
 from rftf_torchrl.policies.build import policy_problems
 from rftf_torchrl.settings import setting_problems
 
@@ -51,29 +49,17 @@ def check_config(config: DictConfig) -> RunConfig:
     if micro is not None and micro > minibatch:
         problems.append(f"ppo.micro_batch={micro}: must be at most ppo.minibatch={minibatch}")
     tasks, tuned = list(config.env.tasks), value("ppo.tasks")
-    calvin = value("env.name") == "calvin"
-    known, simulator = (CALVIN_TASKS, "CALVIN") if calvin else (METAWORLD_TASKS, "Meta-World")
-    problems += [f"env.tasks: unknown {simulator} task {t!r}" for t in tasks if t not in known]
+    of_simulator = simulator_problems(EnvConfig(**given["env"]))
+    problems += of_simulator
     if tuned is not None and set(tuned) - set(tasks):
         problems.append(
             f"ppo.tasks={list(tuned)}: expected tasks of env.tasks; ppo.tasks=null tunes all"
         )
-    if value("env.wrist_size") is not None and not calvin:
-        problems.append("env.wrist_size: Meta-World has no gripper camera")
-    if calvin and value("env.action_repeat") != 1:
-        problems.append(f"env.action_repeat={value('env.action_repeat')}: CALVIN holds no action")
     if value("value.image_tower") is not None and value("env.image_size") is None:
         problems.append("value.image_tower needs pictures: set env.image_size")
-    scenes = value("demos.scenes") or ""
-    if not set(scenes) <= set(SCENES):
-        problems.append(f"demos.scenes={scenes!r}: expected letters among {''.join(SCENES)}")
-    if value("demos.chains") < len(scenes):
-        problems.append(
-            f"demos.chains={value('demos.chains')}: must be at least {len(scenes)}, so that every "
-            f"scene of demos.scenes={scenes} has one"
-        )
     run = cast(RunConfig, OmegaConf.to_object(config))
-    problems += policy_problems(run.policy, run_sizes(run))
+    if not of_simulator:
+        problems += policy_problems(run.policy, run_sizes(run))
     problems += _advantage_problems(value)
     if problems:
         raise _error(problems)
@@ -113,6 +99,15 @@ def _advantage_problems(value: Callable[[str], Any]) -> list[str]:
     bounds = value("reward.value_range")
     if bounds is not None and not bounds[0] < bounds[1]:
         problems.append(f"reward.value_range={list(bounds)}: must be [low, high] with low < high")
-    if value("reward.potential") == "environment" and value("env.name") == "calvin":
-        problems.append("reward.potential=environment: CALVIN has no dense reward of its own")
+    if value("reward.potential") == "environment" and not _has_potential(value("env.kind")):
+        problems.append(
+            f"reward.potential=environment: {value('env.kind')} has no dense reward of its own"
+        )
     return problems
+
+
+def _has_potential(kind: str) -> bool:
+    try:
+        return bool(getattr(simulator_class(kind), "has_potential", False))
+    except ValueError:
+        return True  # that there is no such simulator is said already

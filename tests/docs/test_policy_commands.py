@@ -25,7 +25,7 @@ def test_the_commands_compose(page):
         assert (ROOT / "recipes" / script).is_file()
         with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
             config = check_config(compose("config", overrides=words.split()))
-        assert config.env.name == simulator
+        assert config.env.kind == simulator
 
 
 def test_a_nested_option_of_the_command_line():

@@ -61,12 +61,12 @@ def test_calvin_has_all_tasks_and_no_more_time_than_the_benchmark(configure):
     )  # fmt: skip
     assert pixels.env.image_size == 64
     assert state.env.image_size is None
-    assert whole.env == state.env
+    assert {**vars(whole.env), "options": {}} == {**vars(state.env), "options": {}}
     for config in (pixels, state, whole):
-        assert config.env.name == "calvin"
+        assert config.env.kind == "calvin"
         assert config.env.tasks == list(TASKS)
         assert config.env.chunk_size * config.env.horizon <= SUBTASK_STEPS
-        assert config.evaluation.steps_per_subtask == SUBTASK_STEPS
+        assert config.env.options["steps_per_subtask"] == SUBTASK_STEPS
 
 
 def test_the_policy_of_calvins_recipe_makes_room_for_another(configure):
@@ -82,8 +82,8 @@ def test_the_policy_of_calvins_recipe_makes_room_for_another(configure):
 
 def test_a_few_episodes_in_a_scene_that_the_policy_has_not_seen(configure):
     few, whole = configure(name="calvin_few"), configure(name="calvin")
-    assert few.env == whole.env
-    assert few.env.scene not in few.demos.scenes
+    assert few.env.options == {**whole.env.options, "demo_scenes": "ABC"}
+    assert few.env.options["scene"] not in few.env.options["demo_scenes"]
     rounds = few.ppo.iterations + few.ppo.critic_warmup
     assert rounds * few.ppo.episodes_per_task * len(few.ppo.tasks) == 192
     assert few.ppo.env_steps < whole.ppo.env_steps / 5
@@ -95,7 +95,8 @@ def test_a_few_episodes_in_a_scene_that_the_policy_has_not_seen(configure):
 
 def test_calvin_from_pixels_in_a_small_size(configure):
     pixels, whole = configure(name="calvin_pixels"), configure(name="calvin")
-    assert pixels.env == configure("env=calvin").env
+    larger = configure("env=calvin").env
+    assert {**vars(pixels.env), "options": {}} == {**vars(larger), "options": {}}
     assert pixels.policy == whole.policy
     assert pixels.ppo.tasks == whole.ppo.tasks
     assert pixels.ppo.env_steps < whole.ppo.env_steps
@@ -105,19 +106,30 @@ def test_calvin_from_pixels_in_a_small_size(configure):
 def test_settings_that_calvin_does_not_have_are_refused(configure):
     expected = (
         "the configuration can't be run:\n"
-        "  - env.tasks: unknown CALVIN task 'drawer-open'\n"
-        "  - env.action_repeat=3: CALVIN holds no action\n"
-        "  - demos.scenes='AE': expected letters among ABCD"
+        "  - env.tasks: calvin has no task 'open_draw'; did you mean 'open_drawer'?\n"
+        "  - env.options.demo_scenes='AE': expected letters among ABCD"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
-        configure("env=calvin", "env.tasks=[drawer-open]", "env.action_repeat=3", "demos.scenes=AE")
+        configure("env=calvin", "env.tasks=[open_draw]", "env.options.demo_scenes=AE")
+    unknown = (
+        "env.options.action_repeat: there is no such setting, choose from scene, wrist_size, "
+        "checkout, demo_chains, demo_scenes, held_out_chains, start_chains, benchmark_chains, "
+        "steps_per_subtask"
+    )
+    with pytest.raises(ConfigError, match=re.escape(unknown)):
+        configure("env=calvin", "+env.options.action_repeat=3")
 
 
 def test_no_scene_is_passed_over_for_want_of_chains(configure):
-    expected = "demos.chains=2: must be at least 3, so that every scene of demos.scenes=ABC has one"
+    expected = (
+        "env.options.demo_chains=2: must be at least 3, so that every scene of "
+        "env.options.demo_scenes=ABC has one"
+    )
+    scenes = "env.options.demo_scenes=ABC"
     with pytest.raises(ConfigError, match=re.escape(expected)):
-        configure("demos.scenes=ABC", "demos.chains=2", name="calvin")
-    assert configure("demos.scenes=ABC", "demos.chains=3", name="calvin").demos.chains == 3
+        configure(scenes, "env.options.demo_chains=2", name="calvin")
+    enough = configure(scenes, "env.options.demo_chains=3", name="calvin")
+    assert enough.env.options["demo_chains"] == 3
 
 
 @pytest.mark.parametrize("tasks", ["[]", "[drawer-open,fly]"])
@@ -143,11 +155,11 @@ def test_all_bad_settings_are_listed_at_once(configure):
         "  - reward.terminal=half: choose from zero, keep\n"
         "  - ppo.epochs=0: must be at least 1\n"
         "  - critic=zero: choose from learned, temporal, residual, none, group\n"
-        "  - env.tasks: unknown Meta-World task 'fly'"
+        "  - env.tasks: metaworld has no task 'reach-wal'; did you mean 'reach-wall'?"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}"):
         configure(
-            "env.tasks=[fly]", "reward.terminal=half", "critic=zero", "ppo.epochs=0",
+            "env.tasks=[reach-wal]", "reward.terminal=half", "critic=zero", "ppo.epochs=0",
             "value.frames=1",
         )  # fmt: skip
 
@@ -257,7 +269,10 @@ def test_a_value_critic_needs_the_value_model(configure):
             "angles), got 4.",
         ),
         (["policy.options.flow_level=0"], "policy.options.flow_level=0: must be above 0"),
-        (["env.wrist_size=84"], "env.wrist_size: Meta-World has no gripper camera"),
+        (
+            ["+env.options.wrist_size=84"],
+            "env.options.wrist_size: there is no such setting, choose from action_repeat",
+        ),
         (
             ["policy=paligemma", "policy.pretrained=null", "env.image_size=null"],
             "policy.pretrained: a policy on a vision-language model needs its folder or hub id\n"
@@ -293,7 +308,7 @@ def test_a_value_critic_needs_the_value_model(configure):
         (["cloning.per_task=0"], "cloning.per_task=0: must be at least 1"),
         (
             ["env=calvin_state", "reward=environment"],
-            "reward.potential=environment: CALVIN has no dense reward of its own",
+            "reward.potential=environment: calvin has no dense reward of its own",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -54,7 +54,7 @@ def test_workers_collect_tensors_alone(configure, demos, tmp_path):
     """Two processes get pickled environments with the processor; what comes back holds no string,
     and the policy's inputs once."""
     from rftf_torchrl import Episode, save_tiny_vlm
-    from rftf_torchrl.recipes.simulators import episode_collector
+    from rftf_torchrl.recipes.policies import episode_collector
     from rftf_torchrl.recipes.train_bc import new_policy
 
     folder = save_tiny_vlm(tmp_path / "model", "qwen2_5_vl")
@@ -98,7 +98,7 @@ def test_the_gripper_camera_is_a_second_picture(configure, tmp_path):
         f"policy.pretrained={folder}",
     ]
     read = []
-    for camera in ([], ["env.wrist_size=84"]):
+    for camera in ([], ["env.options.wrist_size=84"]):
         config = configure(*settings, *camera, "output=x")
         spec = policy_spec(config.policy, run_sizes(config, 11, 7))
         read.append(spec.observation_transform().in_keys[:-1])
