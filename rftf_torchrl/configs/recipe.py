@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 
@@ -16,6 +16,28 @@ from rftf_torchrl.configs.schema import RunConfig
 
 RECIPES = (Path(__file__).parents[1] / "recipes").resolve()
 CONF = RECIPES / "conf"
+
+
+_MOVED = {
+    "env.name": "env.kind",
+    "env.action_repeat": "env.options.action_repeat",
+    "env.wrist_size": "env.options.wrist_size",
+    "env.scene": "env.options.scene",
+    "env.checkout": "env.options.checkout",
+    "demos.chains": "env.options.demo_chains",
+    "demos.scenes": "env.options.demo_scenes",
+    "demos.held_out_chains": "env.options.held_out_chains",
+    "demos.start_chains": "env.options.start_chains",
+    "evaluation.chains": "env.options.benchmark_chains",
+    "evaluation.steps_per_subtask": "env.options.steps_per_subtask",
+}
+"""Settings of one simulator that stood among those of all."""
+
+
+def moved_settings(typed: Sequence[str]) -> list[str]:
+    """What to type in place of settings that have moved, a line each."""
+    names = [text.lstrip("+~").partition("=")[0] for text in typed]
+    return [f"{name} is now {_MOVED[name]}" for name in names if name in _MOVED]
 
 
 def register(name: str = "run_schema", schema: type = RunConfig) -> None:
@@ -51,6 +73,9 @@ def recipe(
         def main() -> None:
             # Run as a script, the file's neighbours would shadow packages of their names.
             sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != RECIPES]
+            moved = moved_settings(sys.argv[1:])
+            if moved:
+                sys.exit("\n".join(moved))
             register()
             composed()
 
