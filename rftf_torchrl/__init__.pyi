@@ -109,11 +109,11 @@ from .envs.simulator import simulator_problems as simulator_problems
 from .envs.simulator import task_names as task_names
 from .errors import SimulatorCrashedError as SimulatorCrashedError
 from .errors import TooManyCrashesError as TooManyCrashesError
-from .evaluation._sampled import Measure as Measure
 from .evaluation.comparison import compare_success as compare_success
 from .evaluation.comparison import comparison_table as comparison_table
 from .evaluation.episodes import held_out_episodes as held_out_episodes
 from .evaluation.episodes import swapped_instructions as swapped_instructions
+from .evaluation.estimate import Measure as Measure
 from .evaluation.exploitation import warn_if_exploited as warn_if_exploited
 from .evaluation.language import instruction_sensitivity as instruction_sensitivity
 from .evaluation.language import language_table as language_table
