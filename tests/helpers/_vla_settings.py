@@ -19,8 +19,8 @@ VLA = [
     "value.steps=2",
     "ppo.learning_rate=1e-3",
     "ppo.minibatch=4",
-    "policy.options.prompt_tokens=32",
 ]
+SHORT_PROMPT = "policy.options.prompt_tokens=32"
 # The expert needs its time for the demonstrations; fine-tuning makes two decisions an episode.
 LONG = "env.horizon=6"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from _vla_settings import CASES, VLA
+from _vla_settings import CASES, SHORT_PROMPT, VLA
 from interrupted import interrupted_and_resumed
 from safetensors.torch import load_file
 from tiny import TINY
@@ -29,6 +29,7 @@ def test_adapters_and_pieces_of_minibatches(configure, demos, tmp_path, monkeypa
 
     config = configure(
         *VLA,
+        SHORT_PROMPT,
         *CASES["smolvlm"],
         demos,
         f"policy.pretrained={save_tiny_vlm(tmp_path / 'model', 'smolvlm')}",
@@ -83,6 +84,7 @@ def test_merged_adapters_act_as_the_adapted_policy(configure, tmp_path):
 
     config = configure(
         *VLA,
+        SHORT_PROMPT,
         "policy=paligemma",
         "policy.lora_rank=2",
         "policy.lora_targets=[q_proj,up_proj]",
@@ -113,7 +115,7 @@ def test_another_policy_than_the_settings_say(configure, tmp_path):
     from rftf_torchrl.configs import policies
 
     config = configure(*TINY, "policy=smolvlm", "env.image_size=32", f"output={tmp_path}")
-    small = replace(config, policy=replace(config.policy, kind="small"))
+    small = replace(config, policy=replace(config.policy, kind="small", options={}))
     policy, _ = policies.new_policy(
         replace(small, policy=replace(small.policy, pretrained=None)), 4, 4
     )

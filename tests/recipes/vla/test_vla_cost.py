@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 
 import pytest
-from _vla_settings import CASES, VLA
+from _vla_settings import CASES, SHORT_PROMPT, VLA
 
 pytest.importorskip("transformers")
 pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
@@ -31,6 +31,7 @@ def test_the_vision_tower_runs_once_a_decision(
         pytest.importorskip("peft")
     config = configure(
         *VLA,
+        SHORT_PROMPT,
         *CASES["smolvlm"],
         demos,
         "reward=sparse",
@@ -116,6 +117,7 @@ def test_what_is_compiled_is_what_every_forward_calls(configure, tmp_path, monke
 
     config = configure(
         *VLA,
+        SHORT_PROMPT,
         *CASES["smolvlm"],
         "policy.compile=true",
         f"policy.pretrained={save_tiny_vlm(tmp_path / 'model', 'smolvlm')}",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from _vla_settings import CASES, VLA
+from _vla_settings import CASES, SHORT_PROMPT, VLA
 from interrupted import interrupted_and_resumed
 from safetensors.torch import load_file
 from tiny import TINY
@@ -25,7 +25,12 @@ def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, family, 
 
     folder = save_tiny_vlm(tmp_path / "model", family)
     config = configure(
-        *VLA, *CASES[family], demos, f"policy.pretrained={folder}", f"output={tmp_path / 'run'}"
+        *VLA,
+        SHORT_PROMPT,
+        *CASES[family],
+        demos,
+        f"policy.pretrained={folder}",
+        f"output={tmp_path / 'run'}",
     )
     file = clone(config)
     train_value(config)
@@ -60,6 +65,7 @@ def test_workers_collect_tensors_alone(configure, demos, tmp_path):
     folder = save_tiny_vlm(tmp_path / "model", "qwen2_5_vl")
     config = configure(
         *VLA,
+        SHORT_PROMPT,
         "policy=qwen_vl",
         "policy.options.decoding=autoregressive",
         "policy.options.bins=16",
