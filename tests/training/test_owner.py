@@ -35,7 +35,8 @@ def holder(tmp_path):
 def test_the_second_process_is_told_who_has_the_folder(tmp_path, holder):
     message = (
         rf"the stage 'run' of {re.escape(str(tmp_path))} is being written by process "
-        rf"{holder.pid} on {re.escape(socket.gethostname())}, since \S+: wait for it to end, stop it, or choose "
+        rf"{holder.pid} on {re.escape(socket.gethostname())}, since \S+: wait for it to end, "
+        r"stop it, or choose "
         r"another output folder\."
     )
     with pytest.raises(FolderInUseError, match=f"^{message}$"), own_folder(tmp_path):
