@@ -15,7 +15,7 @@ import logging
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -39,12 +39,12 @@ from rftf_torchrl import (
     prepare_output,
     progress_bar,
     register,
+    simulator_class,
     write_study_report,
     write_text,
 )
 from rftf_torchrl.configs.recipe import CONF
 from rftf_torchrl.evaluation.commits import file_commit
-from rftf_torchrl.recipes.simulators import is_calvin
 from rftf_torchrl.recipes.study_cells import (
     Job,
     load_start,
@@ -63,26 +63,32 @@ def last_of_each(settings: list[str]) -> list[str]:
     return list({setting.lstrip("+").split("=")[0]: setting for setting in settings}.values())
 
 
-def run_config(study: StudyConfig, task_set: str, method: str) -> RunConfig:
+def run_config(
+    study: StudyConfig, task_set: str, method: str, folders: Sequence[str] = ()
+) -> RunConfig:
     """The configuration of a cell but for its seed, composed as ``finetune.py`` composes it."""
     settings = [
         *study.settings,
         *study.task_sets[task_set],
         *study.catalogue[method].settings,
         f"output={study.output}",
+        f"hydra.searchpath=[{','.join(folders)}]",
     ]
     with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
         config = check_config(compose("config", overrides=last_of_each(settings)))
-    if is_calvin(config):
-        raise ConfigError("compare.py evaluates on Meta-World; for CALVIN there is calvin.py")
+    if hasattr(simulator_class(config.env.kind), "evaluate"):
+        raise ConfigError(
+            f"compare.py counts success over held-out episodes, and {config.env.kind} has an "
+            "evaluation of its own: run quickstart.py for each seed, with baseline=sparse"
+        )
     return config
 
 
-def list_jobs(study: StudyConfig, command: str) -> list[Job]:
+def list_jobs(study: StudyConfig, command: str, folders: Sequence[str] = ()) -> list[Job]:
     """Every cell of the study, all of them checked before the first one runs."""
     commit = file_commit(__file__) or ""
     configs = {
-        (task_set, method): run_config(study, task_set, method)
+        (task_set, method): run_config(study, task_set, method, folders)
         for task_set in study.task_sets
         for method in study.methods
     }
@@ -185,9 +191,9 @@ def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
         raise RuntimeError(f"the study is not complete; run it again after a look at:{listed}")
 
 
-def compare(study: StudyConfig, command: str = "") -> Path:
-    """Run the study's missing cells and write its report."""
-    jobs = list_jobs(study, command)
+def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) -> Path:
+    """Run the study's missing cells and write its report; ``folders`` hold YAML of the user's."""
+    jobs = list_jobs(study, command, folders)
     folder = prepare_output(study.output)
     digests = {job.key: job.digest for job in jobs}
     check_finished_cells(folder, digests, versions())
@@ -217,8 +223,10 @@ def composed(raw: DictConfig) -> None:
     write_text(folder / "compare.yaml", OmegaConf.to_yaml(raw, resolve=True))
     typed = HydraConfig.get().overrides.task
     typed = [text for text in typed if not text.startswith(("output=", "report=", "workers="))]
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [source.path for source in sources if source.provider == "command-line"]
     GlobalHydra.instance().clear()  # compare composes the configurations of the cells
-    report = compare(study, " ".join(["python recipes/compare.py", *typed]))
+    report = compare(study, " ".join(["python recipes/compare.py", *typed]), folders)
     logger.info("report: %s", report)
 
 

@@ -11,40 +11,34 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from rftf_torchrl import (
-    ChainReport,
     PolicySpecProtocol,
+    Report,
     RunConfig,
     SuccessReport,
-    evaluate_chains,
+    acting_policy,
     final_value_auc,
     held_out_episodes,
     instruction_sensitivity,
     keys,
-    load_sentences,
+    make_simulator,
     plot_value_over_time,
     prepare_output,
     progress_bar,
     recipe,
     record_videos,
     success_report,
+    task_names,
     values_of_states,
     write_json_atomic,
 )
-from rftf_torchrl.recipes.policies import acting_policy
-from rftf_torchrl.recipes.simulators import (
-    environment_factory,
-    episode_collector,
-    is_calvin,
-    same_scene_pairs,
-    task_names,
-    task_of,
-)
+from rftf_torchrl.recipes.policies import episode_collector, episode_factory
 from rftf_torchrl.recipes.train_bc import policy_file
 from rftf_torchrl.recipes.train_value import load_value_model, needs_file, value_file
 
@@ -69,38 +63,29 @@ def run_held_out(
     return success_report(trajectories, episodes), trajectories
 
 
-def run_chains(
+def judge(
     config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol, label: str, folder: Path
-) -> ChainReport:
-    """CALVIN's benchmark; chains that were finished before an interruption are not played again."""
-    env = config.env
-    with progress_bar(config.evaluation.chains, f"chains {label}") as bar:
-        report = evaluate_chains(
-            policy,
-            transform=spec.observation_transform(),
-            chains=config.evaluation.chains,
-            steps_per_subtask=config.evaluation.steps_per_subtask,
-            scene=env.scene,
-            image_size=env.image_size,
-            wrist_size=env.wrist_size,
-            chunk_size=env.chunk_size,
-            sentences=load_sentences(env.checkout, "validation") if env.checkout else None,
-            deterministic=config.evaluation.deterministic,
-            seed=config.seed,
-            workers=config.collector.workers,
-            timeout=config.collector.timeout,
-            max_restarts=config.collector.max_restarts,
-            resume_path=folder / f"chains_{label}.jsonl",
-            on_chain=lambda _: bar.update(),
-        )
-    report.save(folder / f"chains_{label}.json")
-    return report
+) -> tuple[Report, TensorDictBase | None]:
+    """The simulator's own evaluation, or else success on held-out states and the trajectories."""
+    simulator: Any = make_simulator(config.env)
+    if not hasattr(simulator, "evaluate"):
+        return run_held_out(config, policy, spec, label)
+    report = simulator.evaluate(
+        policy,
+        spec.observation_transform(),
+        collector=config.collector,
+        deterministic=config.evaluation.deterministic,
+        seed=config.seed,
+        folder=folder,
+        label=label,
+    )
+    return report, None
 
 
 def check_language(config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol) -> dict | None:
     """What the policy does under the partner's sentence; None without a same-scene pair."""
-    tasks = config.env.tasks
-    pairs = same_scene_pairs(config)
+    simulator, tasks = make_simulator(config.env), config.env.tasks
+    pairs = [pair for pair in simulator.same_scene if set(pair) <= set(tasks)]
     if not pairs or not config.evaluation.swapped_per_task:
         return None
     episodes = held_out_episodes(tasks, config.evaluation.swapped_per_task)
@@ -109,7 +94,12 @@ def check_language(config: RunConfig, policy: nn.Module, spec: PolicySpecProtoco
         progress_bar(2 * config.evaluation.swapped_per_task * 2 * len(pairs), "language") as bar,
     ):
         return instruction_sensitivity(
-            collector, episodes, pairs, seed=config.seed, on_episode=lambda _: bar.update()
+            collector,
+            episodes,
+            pairs,
+            seed=config.seed,
+            instruction_of=lambda name: simulator.tasks[name].instruction,
+            on_episode=lambda _: bar.update(),
         )
 
 
@@ -131,14 +121,15 @@ def film(
     """Films of held-out episodes, one a task; none without pictures."""
     if config.env.image_size is None or not config.evaluation.video_episodes:
         return []
+    tasks = make_simulator(config.env).tasks
     return record_videos(
-        environment_factory(config, "test", spec),
+        episode_factory(config, "test", spec),
         policy,
         held_out_episodes(config.env.tasks[: config.evaluation.video_episodes], 1),
         folder,
         before=before,
         value_model=value_model,
-        instruction_of=lambda name: task_of(config, name).instruction,
+        instruction_of=lambda name: tasks[name].instruction,
         labels=("cloned", "fine-tuned"),
         size=config.evaluation.video_size,
         fps=6,
@@ -148,24 +139,21 @@ def film(
 def evaluate(config: RunConfig) -> dict:
     folder = prepare_output(Path(config.output, "evaluation"))
     policy, spec = acting_policy(config, policy_file(config))
-    if is_calvin(config):
-        chains = run_chains(config, policy, spec, "policy", folder)
-        logger.info("\n%s", chains.markdown())
-        return chains.to_dict()
-    report, trajectories = run_held_out(config, policy, spec, "policy")
+    report, trajectories = judge(config, policy, spec, "policy", folder)
+    logger.info("\n%s", report.markdown())
+    if trajectories is None:
+        return report.to_dict()
     results = {"policy": str(policy_file(config)), "success": report.to_dict()}
+    names = task_names(make_simulator(config.env), config.env.tasks)
     value_model = None
     if not needs_file(config) or value_file(config).is_file():
         value_model = load_value_model(config)
         add_values(trajectories, value_model)
-        results["value_auc"] = final_value_auc(trajectories, task_names=task_names(config))
-        plot_value_over_time(
-            trajectories, folder / "value_over_time.png", task_names=task_names(config)
-        )
+        results["value_auc"] = final_value_auc(trajectories, task_names=names)
+        plot_value_over_time(trajectories, folder / "value_over_time.png", task_names=names)
     results["language"] = check_language(config, policy, spec)
     film(config, policy, spec, value_model, folder / "videos")
     write_json_atomic(folder / "results.json", results)
-    logger.info("\n%s", report.markdown())
     return results
 
 

@@ -40,6 +40,7 @@ from rftf_torchrl import (
     keys,
     label_outcomes,
     make_logger,
+    make_simulator,
     mark_executed,
     merge_lora,
     plot_learning_curve,
@@ -52,6 +53,7 @@ from rftf_torchrl import (
     seed_everything,
     stop_on_non_finite_loss,
     success_rates,
+    task_names,
     warn_if_blind,
     warn_if_exploited,
 )
@@ -63,7 +65,7 @@ from rftf_torchrl.recipes.learner import (
     refuse_used_folder,
     run_name,
 )
-from rftf_torchrl.recipes.simulators import episode_collector, task_names, tuned_tasks
+from rftf_torchrl.recipes.policies import episode_collector
 
 logger = logging.getLogger("finetune")
 
@@ -75,14 +77,9 @@ def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
         Episode(
             task, derive_seed(config.seed, "episodes", iteration, task, number // group) % 2**31
         )
-        for task in tuned_tasks(config)
+        for task in config.tuned_tasks
         for number in range(config.ppo.episodes_per_task)
     ]
-
-
-def simulator_steps(config: RunConfig, data: TensorDictBase) -> int:
-    """Executed actions, each of which is held for ``action_repeat`` simulator steps."""
-    return int(data["next", "executed"].sum()) * config.env.action_repeat
 
 
 def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) -> TensorDictBase:
@@ -121,7 +118,8 @@ def finetune(
     value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer
     adapted = config.policy.lora_rank is not None
     buffer = make_buffer(config, device)
-    names = task_names(config, tuned_tasks(config))
+    simulator = make_simulator(config.env)
+    names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
     checkpoints = RunCheckpoints(
         folder / "checkpoints",
@@ -148,7 +146,8 @@ def finetune(
                     training_episodes(config, iteration),
                     seed=derive_seed(config.seed, "noise", iteration),
                 )
-            progress["env_steps"] += simulator_steps(config, data)
+            executed = int(data["next", "executed"].sum())
+            progress["env_steps"] += executed * simulator.steps_per_action
             progress["crashed"] += collector.crashed
             collector.crashed = 0
             with clock(f"{name}: rewards and values"):

@@ -22,16 +22,16 @@ from rftf_torchrl import (
     RFTFPPOLoss,
     RunConfig,
     ValueReward,
+    add_adapters,
     cache_bytes,
     cache_features,
+    fit_in_memory,
     footprint,
     gamma_option,
     keys,
     load_policy,
     make_critic,
 )
-from rftf_torchrl.recipes.policies import add_adapters, fit_in_memory
-from rftf_torchrl.recipes.simulators import tuned_tasks
 from rftf_torchrl.recipes.train_bc import policy_file
 from rftf_torchrl.recipes.train_value import load_value_model
 
@@ -99,7 +99,7 @@ class Learner:
 def make_learner(config: RunConfig, device: torch.device) -> Learner:
     """The cloned policy with all that its fine-tuning needs."""
     settings = config.ppo
-    policy, spec = load_policy(policy_file(config))
+    policy, spec = load_policy(policy_file(config), kind=config.policy.kind)
     sizes = observation_sizes(config, spec)
     critic = make_critic(config.critic, policy, spec, sizes)
     add_adapters(config, policy)
@@ -171,6 +171,6 @@ def keep_features(config: RunConfig, policy: nn.Module, data: TensorDictBase) ->
 
 def make_buffer(config: RunConfig, device: torch.device) -> TensorDictReplayBuffer:
     """Holds the decisions of one iteration."""
-    most = len(tuned_tasks(config)) * config.ppo.episodes_per_task * config.env.horizon
+    most = len(config.tuned_tasks) * config.ppo.episodes_per_task * config.env.horizon
     storage = LazyTensorStorage(most, device=device)
     return TensorDictReplayBuffer(storage=storage, batch_size=config.ppo.minibatch)

@@ -4,10 +4,12 @@
     python recipes/quickstart.py seed=1
     python recipes/quickstart.py resume=true         # after a kill
     python recipes/quickstart.py baseline=sparse     # a plain PPO run beside it (longer)
+    python recipes/quickstart.py --config-name calvin    # chains of CALVIN, see calvin.py
 
 Everything lands in ``outputs/quickstart/seed<seed>``: ``report.md``, ``results.json``, the curves,
 the value over time, videos before and after, and the files that ``evaluate.py`` and
-``finetune.py`` load with the same ``output``.
+``finetune.py`` load with the same ``output``. A simulator with an evaluation of its own, like
+CALVIN's chains, has that in place of success, values and videos.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import logging
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -24,13 +27,16 @@ from tensordict.nn import TensorDictModuleBase
 from rftf_torchrl import (
     PeakMemory,
     PhaseClock,
+    Report,
     RewardConfig,
     RunConfig,
     SuccessReport,
+    acting_policy,
     compare_success,
     comparison_table,
     final_value_auc,
     language_table,
+    make_simulator,
     markdown_table,
     phase_table,
     plot_learning_curve,
@@ -39,15 +45,14 @@ from rftf_torchrl import (
     read_metrics,
     recipe,
     run_report,
+    task_names,
     write_json_atomic,
     write_text,
 )
 from rftf_torchrl.recipes.collect_demos import collect
-from rftf_torchrl.recipes.evaluate import add_values, check_language, film, run_held_out
+from rftf_torchrl.recipes.evaluate import add_values, check_language, film, judge
 from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.learner import refuse_used_folder, run_name
-from rftf_torchrl.recipes.policies import acting_policy
-from rftf_torchrl.recipes.simulators import task_names
 from rftf_torchrl.recipes.train_bc import clone, policy_file
 from rftf_torchrl.recipes.train_value import load_value_model, train_value, value_file
 
@@ -86,11 +91,64 @@ def judge_values(
 ) -> dict:
     """Do the values tell this policy's held-out successes from its failures? Draw and measure."""
     values = add_values(trajectories, value_model)
-    names = task_names(config)
+    names = task_names(make_simulator(config.env), config.env.tasks)
     file = f"value_over_time_{label.replace(' ', '_')}.png"
     title = f"value over time, {label} policy on held-out states"
     plot_value_over_time(values, Path(config.output, file), title, task_names=names)
     return final_value_auc(values, task_names=names)
+
+
+def compare_reports(
+    config: RunConfig, before: Report, after: Report, labels: tuple[str, str]
+) -> tuple[dict, str]:
+    """Two evaluations over the same episodes, and the table."""
+    simulator: Any = make_simulator(config.env)
+    if hasattr(simulator, "compare"):
+        return simulator.compare(before, after, labels)
+    comparison = compare_success(before, after)
+    return comparison, comparison_table(comparison, labels)
+
+
+def tuned_policy(config: RunConfig, clock: PhaseClock) -> dict:
+    """Fine-tune, or read where an earlier run of this folder ended."""
+    ended = Path(config.output, run_name(config), "ended.json")
+    if not (config.resume and ended.is_file()):
+        write_json_atomic(ended, finetune(config, clock))
+    return json.loads(ended.read_text())
+
+
+def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
+    """With what the value model's rollouts have left of ``ppo.env_steps``."""
+    budget = config.ppo.env_steps
+    if budget is None:
+        return config
+    if steps >= budget:
+        raise ValueError(
+            f"the value model's rollouts took {steps:,} steps and ppo.env_steps={budget:,}: raise "
+            "it, or lower value.rollout_episodes"
+        )
+    return replace(config, ppo=replace(config.ppo, env_steps=budget - steps))
+
+
+def draw_success(runs: dict[str, RunConfig], reports: dict[str, SuccessReport]) -> None:
+    """The learning curves and the bars before and after."""
+    folder, before = Path(runs["RFTF"].output), reports["cloned"]
+    curves = {
+        label: read_metrics(folder / run_name(run) / "metrics.csv") for label, run in runs.items()
+    }
+    plot_learning_curve(
+        curves["RFTF"],
+        folder / "learning_curve.png",
+        sparse=curves.get("sparse"),
+        baseline={
+            "success": before.mean_rate,
+            **{f"success/{task}": rate.rate for task, rate in before.tasks.items()},
+        },
+        labels=("RFTF", "sparse PPO"),
+        window=8,
+        title="success while training: fresh training states, sampled actions",
+    )
+    plot_success_bars(before, reports["RFTF"], folder / "success.png", labels=("cloned", "RFTF"))
 
 
 def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
@@ -108,85 +166,72 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
         if not (config.resume and value_file(config).is_file()):
             train_value(config)
     value_model = load_value_model(config)
-    value_report = json.loads(Path(config.output, "value", "report.json").read_text())
-    with clock("evaluation"):
-        before, trajectories = run_held_out(config, cloned, spec, "cloned")
-        separation = {"cloned": judge_values(config, value_model, trajectories, "cloned")}
-        del trajectories
+    value_report = json.loads(Path(folder, "value", "report.json").read_text())
 
-    runs = {"RFTF": config}
-    if config.baseline == "sparse":
-        runs["sparse PPO"] = replace(config, reward=RewardConfig(dense_weight=0.0))
-    reports, tuned, used = {"cloned": before}, {}, {}
-    for label, run in runs.items():
-        ended = finetune(run, clock)
-        used[label] = ended["env_steps"]
-        tuned[label], _ = acting_policy(config, ended["policy"])
+    separation: dict[str, dict] = {}
+    policies = {"cloned": cloned}
+
+    def evaluated(label: str) -> Report:
         with clock("evaluation"):
-            reports[label], trajectories = run_held_out(run, tuned[label], spec, label)
-            separation[label] = judge_values(config, value_model, trajectories, label)
-            del trajectories
+            report, trajectories = judge(config, policies[label], spec, label, folder)
+            if trajectories is not None:
+                separation[label] = judge_values(config, value_model, trajectories, label)
+            return report
+
+    reports, used = {"cloned": evaluated("cloned")}, {}
+    runs = {"RFTF": after_rollouts(config, value_report["simulator_steps"])}
+    if config.baseline == "sparse":
+        runs["sparse"] = replace(config, reward=RewardConfig(dense_weight=0.0))
+    for label, run in runs.items():
+        ended = tuned_policy(run, clock)
+        used[label] = ended["env_steps"]
+        policies[label], _ = acting_policy(config, ended["policy"])
+        reports[label] = evaluated(label)
     used["RFTF"] += value_report["simulator_steps"]
 
-    with clock("report"):
-        language = check_language(config, tuned["RFTF"], spec)
-        comparisons = {
-            f"{label} - cloned": compare_success(before, reports[label]) for label in runs
-        }
-        if "sparse PPO" in runs:
-            comparisons["RFTF - sparse PPO"] = compare_success(
-                reports["sparse PPO"], reports["RFTF"]
-            )
-        curves = {
-            label: read_metrics(Path(folder, run_name(run), "metrics.csv"))
-            for label, run in runs.items()
-        }
-        plot_learning_curve(
-            curves["RFTF"],
-            folder / "learning_curve.png",
-            sparse=curves.get("sparse PPO"),
-            baseline={
-                "success": before.mean_rate,
-                **{f"success/{task}": rate.rate for task, rate in before.tasks.items()},
-            },
-            labels=("RFTF", "sparse PPO"),
-            window=8,
-            title="success while training: fresh training states, sampled actions",
-        )
-        plot_success_bars(
-            before, reports["RFTF"], folder / "success.png", labels=("cloned", "RFTF")
-        )
-        film(config, tuned["RFTF"], spec, value_model, folder / "videos", before=cloned)
-
+    pairs = [("cloned", label) for label in runs]
+    if "sparse" in runs:
+        pairs.append(("sparse", "RFTF"))
+    compared = {
+        (before, after): compare_reports(config, reports[before], reports[after], (before, after))
+        for before, after in pairs
+    }
     results = {
         "seed": config.seed,
-        "success": {label: report.to_dict() for label, report in reports.items()},
-        "comparisons": comparisons,
+        reports["cloned"].name: {label: report.to_dict() for label, report in reports.items()},
+        "comparisons": {f"{after} - {before}": c for (before, after), (c, _) in compared.items()},
         "simulator_steps": {"demonstrations": demo_steps, **used},
         "value_model": value_report,
-        "value_separation": separation,
-        "language": language,
-        "seconds": {**clock.seconds, "total": time.perf_counter() - started},
-        "peak_memory_gib": memory.gib,
     }
-    write_json_atomic(folder / "results.json", results)
-    steps_rows = [[name, f"{steps:,}"] for name, steps in results["simulator_steps"].items()]
-    processes = "all processes together" if memory.whole_tree else "the main process"
-    report = run_report(
-        f"Quick start, seed {config.seed}",
-        {
+    sections = {
+        f"{after} against {before}": table for (before, after), (_, table) in compared.items()
+    }
+    if separation:
+        with clock("report"):
+            draw_success(runs, reports)
+            language = check_language(config, policies["RFTF"], spec)
+            film(config, policies["RFTF"], spec, value_model, folder / "videos", before=cloned)
+        results |= {"value_separation": separation, "language": language}
+        sections = {
             "Success on held-out states": success_table(reports),
-            "Differences on the same episodes": "\n\n".join(
-                f"{name}\n\n{comparison_table(comparison)}"
-                for name, comparison in comparisons.items()
-            ),
+            **sections,
             "Do the values tell success from failure?": separation_table(separation),
             "Does the policy listen?": language_table(language) if language else "",
-            "Simulator steps": markdown_table(["stage", "steps"], steps_rows),
-            "Time": phase_table(clock.seconds),
-            "Peak memory": f"{memory.gib:.2f} GiB in {processes}",
-        },
-    )
+        }
+    else:
+        name = reports["cloned"].name.capitalize()
+        sections |= {f"{name} of the {label} policy": r.markdown() for label, r in reports.items()}
+    results["seconds"] = {**clock.seconds, "total": time.perf_counter() - started}
+    results["peak_memory_gib"] = memory.gib
+    write_json_atomic(folder / "results.json", results)
+    steps = [[name, f"{count:,}"] for name, count in results["simulator_steps"].items()]
+    processes = "all processes together" if memory.whole_tree else "the main process"
+    sections |= {
+        "Simulator steps": markdown_table(["stage", "steps"], steps),
+        "Time": phase_table(clock.seconds),
+        "Peak memory": f"{memory.gib:.2f} GiB in {processes}",
+    }
+    report = run_report(f"Quick start, seed {config.seed}", sections)
     write_text(folder / "report.md", report)
     logger.info("\n%s\nreport, plots and videos: %s", report, folder)
     return results

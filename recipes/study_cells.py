@@ -8,10 +8,14 @@ import json
 import platform
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from tensordict import TensorDict
 from torch import nn
 
 from rftf_torchrl import (
@@ -20,18 +24,19 @@ from rftf_torchrl import (
     Episode,
     EpisodeCollector,
     RunConfig,
+    Split,
+    acting_policy,
     evaluate_success,
     held_out_episodes,
+    keys,
+    make_simulator,
     prepare_output,
     save_cell,
     write_json_atomic,
 )
-from rftf_torchrl.metaworld.simulator import MetaWorldSimulator
-from rftf_torchrl.metaworld.tasks import get_task
 from rftf_torchrl.recipes.collect_demos import collect, demos_folder, whole_demos
 from rftf_torchrl.recipes.finetune import finetune, training_episodes
-from rftf_torchrl.recipes.policies import acting_policy
-from rftf_torchrl.recipes.simulators import episode_collector
+from rftf_torchrl.recipes.policies import episode_collector
 from rftf_torchrl.recipes.train_bc import clone, policy_file
 from rftf_torchrl.recipes.train_value import rollout_episodes, train_value, value_file
 
@@ -109,8 +114,11 @@ def digest(settings: object) -> str:
 
 
 def versions() -> dict[str, str]:
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {**found, "python": platform.python_version()}
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def evaluate(config: RunConfig, collector: EpisodeCollector, per_task: int) -> Outcomes:
@@ -164,6 +172,17 @@ def make_value(job: Job) -> None:
     train_value(config)
 
 
+def start_vectors(config: RunConfig, task: str, split: Split, seeds: list[int]) -> np.ndarray:
+    """What tells the initial states of these seeds apart, a row each or several, [N, D]."""
+    simulator: Any = make_simulator(config.env)
+    if hasattr(simulator, "start_vectors"):
+        return simulator.start_vectors(task, split, seeds)
+    env = simulator.factory(split, demos_folder(config))(Episode(task, 0))
+    resets = [env.reset(TensorDict({"episode_seed": torch.tensor([seed])})) for seed in seeds]
+    env.close()
+    return torch.stack([reset[keys.STATE] for reset in resets]).numpy()
+
+
 def initial_states(config: RunConfig, iterations: int, charged: bool) -> dict[str, int]:
     """Count the initial states of training and evaluation, and refuse any that is in both.
 
@@ -179,12 +198,11 @@ def initial_states(config: RunConfig, iterations: int, charged: bool) -> dict[st
     counts = {"training": 0, "evaluation": 0, "shared": 0}
     for task in config.env.tasks:
         found = {}
-        for split, episodes in (("train", trained), ("test", held_out)):
-            seeds = {episode.seed for episode in episodes if episode.task == task}
-            simulator = MetaWorldSimulator(get_task(task), split, render=False)
-            vectors = [simulator.start_vectors(seed) for seed in sorted(seeds)]
-            simulator.close()
-            found[split] = {row.tobytes() for row in np.concatenate(vectors)}
+        splits: dict[Split, list[Episode]] = {"train": trained, "test": held_out}
+        for split, episodes in splits.items():
+            seeds = sorted({episode.seed for episode in episodes if episode.task == task})
+            vectors = start_vectors(config, task, split, seeds)
+            found[split] = {row.tobytes() for row in vectors}
             counts["training" if split == "train" else "evaluation"] += len(seeds)
         counts["shared"] += len(found["train"] & found["test"])
     if counts["shared"]:

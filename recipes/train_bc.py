@@ -25,12 +25,14 @@ from rftf_torchrl import (
     FlowMatchingLoss,
     RunConfig,
     action_windows,
+    add_adapters,
     autocast,
     clip_and_check_gradients,
     derive_seed,
     keys,
     make_logger,
     merge_lora,
+    new_policy,
     prepare_output,
     progress_bar,
     random_shift,
@@ -42,7 +44,6 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
 from rftf_torchrl.recipes.collect_demos import whole_demos
-from rftf_torchrl.recipes.policies import add_adapters, new_policy
 
 logger = logging.getLogger("train_bc")
 

@@ -30,6 +30,7 @@ from rftf_torchrl import (
     RunConfig,
     TemporalRankingLoss,
     TemporalValueModel,
+    acting_policy,
     autocast,
     build_value_model,
     cache_image_features,
@@ -39,6 +40,7 @@ from rftf_torchrl import (
     keys,
     label_outcomes,
     make_logger,
+    make_simulator,
     on_cached_features,
     pairwise_accuracy,
     prepare_output,
@@ -54,8 +56,7 @@ from rftf_torchrl import (
     write_json_atomic,
 )
 from rftf_torchrl.recipes.collect_demos import whole_demos
-from rftf_torchrl.recipes.policies import acting_policy
-from rftf_torchrl.recipes.simulators import episode_collector, tuned_tasks
+from rftf_torchrl.recipes.policies import episode_collector
 from rftf_torchrl.recipes.train_bc import policy_file
 
 logger = logging.getLogger("train_value")
@@ -85,7 +86,7 @@ def rollout_episodes(config: RunConfig) -> list[Episode]:
     seed = derive_seed(config.seed, "rollouts")
     return [
         Episode(task, derive_seed(seed, task, number) % 2**31)
-        for task in tuned_tasks(config)
+        for task in config.tuned_tasks
         for number in range(config.value.rollout_episodes)
     ]
 
@@ -96,7 +97,7 @@ def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
     if not episodes:
         return [], 0
     policy, spec = acting_policy(config, policy_file(config))
-    seed = derive_seed(config.seed, "rollouts")
+    simulator, seed = make_simulator(config.env), derive_seed(config.seed, "rollouts")
     with (
         episode_collector(config, "train", policy, spec) as collector,
         progress_bar(len(episodes), "rollouts") as bar,
@@ -105,7 +106,7 @@ def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
             collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())
         )
     ids = data[keys.TRAJECTORY]
-    steps = int(data["next", "executed"].sum()) * config.env.action_repeat
+    steps = int(data["next", "executed"].sum()) * simulator.steps_per_action
     return [data[ids == number] for number in ids.unique().tolist()], steps
 
 

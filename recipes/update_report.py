@@ -25,9 +25,11 @@ from tensordict import TensorDictBase
 from rftf_torchrl import (
     RewardConfig,
     RunConfig,
+    acting_policy,
     derive_seed,
     keys,
     make_gae,
+    make_simulator,
     markdown_table,
     progress_bar,
     recipe,
@@ -38,13 +40,11 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.recipes.finetune import (
     add_advantages,
-    simulator_steps,
     training_episodes,
     update,
 )
 from rftf_torchrl.recipes.learner import Learner, make_buffer, make_learner, run_name
-from rftf_torchrl.recipes.policies import acting_policy
-from rftf_torchrl.recipes.simulators import episode_collector
+from rftf_torchrl.recipes.policies import episode_collector
 from rftf_torchrl.recipes.train_bc import policy_file
 
 logger = logging.getLogger("update_report")
@@ -107,11 +107,12 @@ def report_update(config: RunConfig) -> dict:
             "clip_fraction": metrics["clip_fraction"],
         }
     ends = held_out["next", "done"]
+    executed = sum(int(data["next", "executed"].sum()) for data in played)
     report = {
         "arms": found,
         "episodes": int(ends.sum()),
         "success": float(held_out["next", keys.SUCCESS][ends].float().mean()),
-        "simulator_steps": sum(simulator_steps(config, data) for data in played),
+        "simulator_steps": make_simulator(config.env).steps_per_action * executed,
     }
     if len(arms) > 1:
         other = ratios.pop("sparse")

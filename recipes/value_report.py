@@ -29,8 +29,10 @@ from rftf_torchrl import (
     Episode,
     RunConfig,
     ScoredEpisode,
+    acting_policy,
     derive_seed,
     keys,
+    make_simulator,
     overlay_value,
     plot_calibration,
     plot_confusion,
@@ -45,6 +47,7 @@ from rftf_torchrl import (
     side_by_side,
     split_trajectories,
     task_instructions,
+    task_names,
     value_report,
     value_report_tables,
     warn_if_blind,
@@ -54,8 +57,7 @@ from rftf_torchrl import (
     write_video,
 )
 from rftf_torchrl.recipes.collect_demos import demos_folder, whole_demos
-from rftf_torchrl.recipes.policies import acting_policy
-from rftf_torchrl.recipes.simulators import episode_collector, task_names, task_of
+from rftf_torchrl.recipes.policies import episode_collector
 from rftf_torchrl.recipes.train_bc import policy_file
 from rftf_torchrl.recipes.train_value import load_value_model, value_file
 
@@ -79,7 +81,7 @@ def held_out(demonstrations: Demonstrations, folder: Path) -> Demonstrations:
 def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
     """The cloned policy's sampled episodes, and the simulator steps that they cost."""
     policy, spec = acting_policy(config, policy_file(config))
-    seed = derive_seed(config.seed, "value_report")
+    simulator, seed = make_simulator(config.env), derive_seed(config.seed, "value_report")
     episodes = [
         Episode(task, derive_seed(seed, task, number) % 2**31)
         for task in config.env.tasks
@@ -90,7 +92,7 @@ def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
         progress_bar(len(episodes), "rollouts") as bar,
     ):
         data = collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())
-    return data, int(data["next", "executed"].sum()) * config.env.action_repeat
+    return data, int(data["next", "executed"].sum()) * simulator.steps_per_action
 
 
 def pictures(states: TensorDictBase, size: int) -> torch.Tensor:
@@ -108,6 +110,7 @@ def write_films(
     folder: Path,
 ) -> None:
     """For the first tasks, a demonstration, a success and a failure side by side."""
+    tasks = make_simulator(config.env).tasks
     states = [test.frames[episode.start : episode.stop] for episode in test.episodes]
     for part in split_trajectories(rollouts).values():
         states.append(torch.cat([part.select(keys.IMAGE), part[-1:]["next"].select(keys.IMAGE)]))
@@ -120,7 +123,7 @@ def write_films(
                     pictures(seen, config.evaluation.video_size),
                     episode.values,
                     success=episode.source != "failure",
-                    title=task_of(config, name).instruction,
+                    title=tasks[name].instruction,
                     label="demonstration" if episode.source == "demonstration" else "policy",
                 )
         if films:
@@ -138,7 +141,8 @@ def report_value(config: RunConfig) -> dict:
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value_report", "shuffle"))
     instructions = task_instructions(demonstrations)
     shown = score_demonstrations(value_model, test, instructions, generator=generator)
-    played = score_rollouts(value_model, rollouts, instructions, task_names=task_names(config))
+    names = task_names(make_simulator(config.env), config.env.tasks)
+    played = score_rollouts(value_model, rollouts, instructions, task_names=names)
     report = value_report([*shown, *played], seed=config.seed)
     if "outcome" in report.overall:
         warn_if_blind(report.overall["outcome"]["final_auc"].value)

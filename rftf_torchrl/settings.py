@@ -7,9 +7,10 @@ its type, range and choices; the class's ``Attributes:`` say what it means.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
+from inspect import signature
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
@@ -40,6 +41,7 @@ _MESSAGES = {
     "bool_type": "must be true or false",
     "string_too_short": "must not be empty",
     "too_short": "must have at least {min_length}",
+    "literal_error": "must be {expected}",
     "missing": "is not set",
 }
 
@@ -78,7 +80,7 @@ def setting_problems(cls: type, given: Mapping[str, Any], prefix: str = "") -> l
         ["env.options.scal: there is no such setting, did you mean 'scale'?", \
 'env.options.action_repeat=0: must be at least 1']
     """
-    problems = _unknown(cls, given, prefix)
+    problems = unknown_settings(cls, given, prefix)
     try:
         _adapter(cls).validate_python(dict(given))
     except ValidationError as error:
@@ -106,20 +108,24 @@ def make_settings(cls: type[Settings], given: Mapping[str, Any], prefix: str = "
     return _adapter(cls).validate_python(dict(given))
 
 
-@cache
-def _adapter(cls: type[Settings]) -> TypeAdapter[Settings]:
-    return TypeAdapter(cls)
-
-
-def _unknown(cls: type, given: Mapping[str, Any], prefix: str) -> list[str]:
-    known = {field.name: field.type for field in fields(cls)}  # type: ignore[arg-type]
+def unknown_settings(cls: type, given: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List the names that a dataclass does not take; see :func:`setting_problems`."""
+    known = signature(cls).parameters
+    nested: dict[str, Any] = {each.name: each.default_factory for each in fields(cls)}
     problems = []
-    for name in given:
+    for name, value in given.items():
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
             problems.append(f"{prefix}{name}: there is no such setting, {hint}")
+        elif is_dataclass(nested.get(name)) and isinstance(value, Mapping):
+            problems += unknown_settings(nested[name], value, f"{prefix}{name}.")
     return problems
+
+
+@cache
+def _adapter(cls: type[Settings]) -> TypeAdapter[Settings]:
+    return TypeAdapter(cls)
 
 
 def _line(detail: ErrorDetails, prefix: str) -> str:
@@ -133,6 +139,8 @@ def _line(detail: ErrorDetails, prefix: str) -> str:
     text = message.format(**context)
     if detail["type"] == "missing":
         return f"{where} {text}"
+    if isinstance(detail["input"], Mapping):  # a dataclass's own check, of several fields
+        return f"{where.rstrip('.')}: {text}" if where else text
     return f"{where}={_word(detail['input'])}: {text}"
 
 

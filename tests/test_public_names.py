@@ -90,3 +90,27 @@ def test_a_name_of_before_the_rooms_is_still_there(before):
 
 def test_every_exception_is_a_name_of_before():
     assert {*FROM_MODULES, *RENAMED, *REMOVED} <= set(BEFORE)
+
+
+PACKAGES = ("modules", "objectives", "transforms", "configs", "envs", "envs.calvin", "data.calvin")
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        (f"rftf_torchrl.{package}", name)
+        for package, _, name in (before.rpartition(".") for before in BEFORE)
+        if package in PACKAGES and f"{package}.{name}" not in (*FROM_MODULES, *RENAMED, *REMOVED)
+    ],
+)
+def test_names_are_found_with_a_warning_where_they_were(package, name):
+    find = vars(importlib.import_module(package))["__getattr__"]
+    with pytest.warns(DeprecationWarning, match=f"{package}.{name} is now imported by: from rftf"):
+        assert find(name) is getattr(rftf_torchrl, name)
+
+
+def test_what_was_nowhere_is_nowhere():
+    with pytest.raises(
+        AttributeError, match=r"module 'rftf_torchrl\.modules' has no attribute 'x'"
+    ):
+        importlib.import_module("rftf_torchrl.modules").x  # noqa: B018

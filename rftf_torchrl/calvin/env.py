@@ -17,10 +17,11 @@ from rftf_torchrl.calvin.observation import PRIVILEGED_DIM, PROPRIOCEPTION_DIM, 
 from rftf_torchrl.calvin.scenes import refuse_test_state
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.simulator import ACTION_DIM, CalvinSimulator
-from rftf_torchrl.calvin.starts import Split, States, default_states
+from rftf_torchrl.calvin.starts import States, default_states
 from rftf_torchrl.calvin.state_bank import StateBank
 from rftf_torchrl.calvin.tasks import TASKS, get_task
 from rftf_torchrl.envs.decision import read_actions, reward_and_done, set_decision_specs
+from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from rftf_torchrl.calvin.env import CalvinEnv
 from rftf_torchrl.calvin.settings import Scene
-from rftf_torchrl.calvin.starts import Split, States
+from rftf_torchrl.calvin.starts import States
 from rftf_torchrl.calvin.state_bank import StateBank
-from rftf_torchrl.envs.episodes import Episode
+from rftf_torchrl.envs.episodes import Episode, Split
 
 
 @dataclass(frozen=True)

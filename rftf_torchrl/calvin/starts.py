@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from rftf_torchrl.calvin.scenes import initial_scene, training_scene
 from rftf_torchrl.calvin.sequences import starting_states
 from rftf_torchrl.calvin.settings import Scene, check_scene
 from rftf_torchrl.calvin.tasks import get_task
+from rftf_torchrl.envs.episodes import Split
 
-Split = Literal["train", "test"]
 States: TypeAlias = Callable[[str, int], tuple[np.ndarray, np.ndarray]]
 """From a task's name and an episode's seed to ``robot_obs`` [15] and ``scene_obs`` [24]."""
 

@@ -9,6 +9,8 @@ from typing import Literal
 
 import yaml
 
+from rftf_torchrl.data.format import Task
+
 BLOCKS = ("red", "blue", "pink")
 """The blocks, in the order of the benchmark's scene vectors."""
 
@@ -19,20 +21,14 @@ _FILES = {
 
 
 @dataclass(frozen=True)
-class CalvinTask:
-    """One task: its fixed number, CALVIN's name for it, its kind and our sentence.
+class CalvinTask(Task):
+    """One task, its number the position in the order from which the benchmark draws its chains.
 
     Attributes:
-        id: position in the order from which the benchmark draws its chains.
-        name: CALVIN's name.
         category: kind of the task; a chain never has two tasks of one kind.
-        instruction: what a person would say.
     """
 
-    id: int
-    name: str
-    category: str
-    instruction: str
+    category: str = ""
 
 
 def _tasks() -> Iterator[tuple[str, str, str]]:
@@ -66,7 +62,7 @@ def _tasks() -> Iterator[tuple[str, str, str]]:
 
 
 TASKS: dict[str, CalvinTask] = {
-    name: CalvinTask(index, name, category, instruction)
+    name: CalvinTask(index, name, instruction, category)
     for index, (name, category, instruction) in enumerate(_tasks())
 }
 

@@ -1,1 +1,5 @@
 """Settings of the recipes and their checks."""
+
+from rftf_torchrl.former import former_names
+
+__getattr__ = former_names(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rftf_torchrl.configs.run import start_run
 from rftf_torchrl.configs.schema import RunConfig
@@ -24,8 +24,16 @@ VERBOSE = "-v"
 
 
 def register(name: str = "run_schema", schema: type = RunConfig) -> None:
-    """Make a schema known to Hydra, so that YAML files can name it among their defaults."""
-    ConfigStore.instance().store(name=name, node=schema)
+    """Make a schema known to Hydra, so that YAML files can name it among their defaults.
+
+    A group's ``options`` take any name: whose they are checks them.
+    """
+    node = OmegaConf.structured(schema)
+    groups = [node[group] for group in node if not OmegaConf.is_missing(node, group)]
+    for group in groups:
+        if isinstance(group, DictConfig) and "options" in group:
+            OmegaConf.set_struct(group.options, False)
+    ConfigStore.instance().store(name=name, node=node)
 
 
 def recipe(

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 from pydantic import AfterValidator, Field
 
-from rftf_torchrl.calvin.settings import SCENES
+from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig, Names
+from rftf_torchrl.policies.settings import PolicyConfig
 from rftf_torchrl.settings import (
     Count,
     Finite,
@@ -26,12 +27,6 @@ from rftf_torchrl.settings import (
 )
 from rftf_torchrl.training.device import resolve_device
 from rftf_torchrl.training.logger import logger_words
-
-
-def _different(names: list[str]) -> list[str]:
-    if len(set(names)) != len(names):
-        raise ValueError("each name once")
-    return names
 
 
 def _device(name: str) -> str:
@@ -50,38 +45,6 @@ def _logger(kind: str) -> str:
     return kind
 
 
-Channels = Annotated[list[Count], Field(min_length=3, max_length=3)]
-Names = Annotated[list[Text], Field(min_length=1), AfterValidator(_different)]
-
-
-@dataclass
-class EnvConfig:
-    """The simulator and the tasks.
-
-    Attributes:
-        name: ``"metaworld"`` or ``"calvin"``.
-        tasks: names of the tasks.
-        image_size: edge of the picture in pixels; null for state only.
-        wrist_size: CALVIN: edge of the gripper camera's picture in pixels; null for none.
-        chunk_size: actions per decision.
-        action_repeat: simulator steps for which an action is held; 1 in CALVIN.
-        horizon: decisions after which an episode is truncated.
-        scene: CALVIN's scene in which the policy is fine-tuned and evaluated.
-        checkout: folder of a clone of CALVIN's main repository, for its sentences; null gives
-            this library's own.
-    """
-
-    name: Annotated[str, one_of("metaworld", "calvin")] = "metaworld"
-    tasks: Names = MISSING
-    image_size: Count | None = 64
-    wrist_size: Count | None = None
-    chunk_size: Count = 2
-    action_repeat: Count = 3
-    horizon: Count = 25
-    scene: Annotated[str, one_of(*SCENES)] = "D"
-    checkout: str | None = None
-
-
 @dataclass
 class DemosConfig:
     """Demonstrations of the scripted experts.
@@ -92,98 +55,11 @@ class DemosConfig:
         noise: standard deviation of the noise added to the actions that the expert executes; the
             recorded actions are without it.
         path: where they are or go; null for ``demos`` in the output folder.
-        chains: CALVIN: chains that the expert walks, from which the demonstrations are taken.
-        held_out_chains: CALVIN: further chains, to judge the value model.
-        start_chains: CALVIN: further chains, whose tasks' first states are where fine-tuning starts
-            its episodes.
-        scenes: CALVIN: letters of the scenes they are recorded in, e.g. ``"ABC"``; null for the
-            scene of fine-tuning. The held-out ones are of that scene in any case, as CALVIN's own
-            validation split is.
     """
 
     per_task: Count = 5
     held_out_per_task: NotNegativeInt = 3
     noise: NotNegative = 0.0
-    path: str | None = None
-    chains: Count = 300
-    held_out_chains: NotNegativeInt = 40
-    start_chains: Count = 300
-    scenes: str | None = None
-
-
-@dataclass
-class PolicyConfig:
-    """The vision-language-action policy.
-
-    Attributes:
-        kind: ``"small"``; ``"transformers"``: on a vision-language model of that library; or the
-            spec of a policy of your own, as ``"module:Class"``.
-        head: ``"gaussian"``, ``"arm_gripper"`` (of the small policy: the gripper opens or closes
-            by a probability of its own), ``"tokens"`` or ``"flow"``.
-        channels: output channels of the convolutions of the small policy's image encoder, and of
-            the critic's beside a larger policy.
-        features: width of the trunk.
-        state_features: features of the state.
-        film: whether the instruction modulates the trunk (FiLM) besides being one of its inputs.
-        init_scale: initial standard deviation of the Gaussian head, or of the arm.
-        learn_scale: whether fine-tuning changes it.
-        bins: bins per action dimension of the token head.
-        flow_steps: denoising steps of the flow head.
-        flow_level: noise that the flow head explores with, from 0.
-        pretrained: folder or hub id of the model that cloning starts from; not of the small policy.
-        random_weights: take config, tokenizer and image processor of ``pretrained`` and leave the
-            weights; to try a run.
-        decoding: of action tokens on a vision-language model, ``"parallel"`` or
-            ``"autoregressive"``.
-        temperature: of the action tokens on a vision-language model.
-        use_state: whether a policy on a vision-language model reads the robot's state.
-        prompt: with ``{image}`` and ``{instruction}``; null for that of the model's family.
-        prompt_tokens: tokens of the longest prompt, without those of the picture.
-        image_options: further arguments of the image processor's call, e.g. ``size``.
-        trained: of a vision-language model, ``"all"``, ``"language"`` (without the vision tower)
-            or ``"head"`` (nothing of it).
-        dtype: of a vision-language model's weights, ``"float32"`` or, where these are not trained
-            or ``lora_rank`` is set, ``"bfloat16"``.
-        lora_rank: rank of low-rank adapters, which cloning and fine-tuning train in place of a
-            vision-language model's weights (of another policy: in place of all its weights), and
-            whose absence is the reference policy; null trains the weights themselves.
-        lora_alpha: the adapters' output counts ``lora_alpha / lora_rank``; null for twice the rank.
-        lora_targets: names of the layers that get adapters; ``"all-linear"`` for each linear layer
-            of a vision-language model that ``trained`` lets train, without its output layer.
-        checkpoint_activations: compute a vision-language model's layers again in the backward pass
-            instead of keeping what is inside them.
-        compile: run a vision-language model through ``torch.compile`` in fine-tuning.
-        options: of a policy of your own: entries of its spec, besides the sizes.
-        path: a policy to load; null for the one this run has cloned.
-    """
-
-    kind: Text = "small"
-    head: Annotated[str, one_of("gaussian", "arm_gripper", "tokens", "flow")] = "gaussian"
-    channels: Channels = field(default_factory=lambda: [16, 32, 32])
-    features: Count = 256
-    state_features: Count = 64
-    film: bool = False
-    init_scale: Positive = 0.3
-    learn_scale: bool = True
-    bins: Annotated[int, Field(ge=2, strict=True)] = 11
-    flow_steps: Count = 4
-    flow_level: Positive = 0.5
-    pretrained: str | None = None
-    random_weights: bool = False
-    decoding: Annotated[str, one_of("parallel", "autoregressive")] = "parallel"
-    temperature: Positive = 1.0
-    use_state: bool = True
-    prompt: str | None = None
-    prompt_tokens: Count = 64
-    image_options: dict[str, Any] = field(default_factory=dict)
-    trained: Annotated[str, one_of("all", "language", "head")] = "all"
-    dtype: Annotated[str, one_of("float32", "bfloat16")] = "float32"
-    lora_rank: Count | None = None
-    lora_alpha: Count | None = None
-    lora_targets: Any = "all-linear"
-    checkpoint_activations: bool = False
-    compile: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
     path: str | None = None
 
 
@@ -260,8 +136,8 @@ class RewardConfig:
             ``terminal``, the value at true terminations: ``"zero"`` or ``"keep"``.
         dense_weight: weight of the form; 0 is plain PPO on success.
         outcome_weight: weight of success.
-        potential: ``"value"``: the value model. ``"environment"``: Meta-World's own dense reward,
-            as an upper reference.
+        potential: ``"value"``: the value model. ``"environment"``: the dense reward of the
+            simulator itself, as an upper reference.
         value_range: smallest and largest value of a state, e.g. ``[0, 1]``, which a calibrated
             model's demonstrations run through; null leaves values as they are.
     """
@@ -347,21 +223,6 @@ class PPOConfig:
 
 
 @dataclass
-class CollectorConfig:
-    """The simulator processes.
-
-    Attributes:
-        workers: processes; 0 simulates in the main process.
-        timeout: seconds without a sign of life after which a worker is replaced.
-        max_restarts: replacements before the run gives up.
-    """
-
-    workers: NotNegativeInt = 2
-    timeout: Positive = 120.0
-    max_restarts: NotNegativeInt = 10
-
-
-@dataclass
 class EvaluationConfig:
     """Evaluation on initial states that training never draws.
 
@@ -371,8 +232,6 @@ class EvaluationConfig:
         swapped_per_task: episodes a task of the same-scene pairs with the partner's sentence.
         video_episodes: tasks of which a video is made; 0 for none.
         video_size: edge of the video's pictures in pixels.
-        chains: CALVIN: chains of the benchmark, of 1000.
-        steps_per_subtask: CALVIN: control steps for a subtask; 360 is the official protocol.
     """
 
     episodes_per_task: Count = 40
@@ -380,8 +239,6 @@ class EvaluationConfig:
     swapped_per_task: NotNegativeInt = 10
     video_episodes: NotNegativeInt = 3
     video_size: Count = 192
-    chains: Count = 1000
-    steps_per_subtask: Count = 360
 
 
 @dataclass
@@ -434,3 +291,8 @@ class RunConfig:
     output: Text = MISSING
     resume: bool = False
     baseline: Annotated[str | None, one_of(None, "sparse")] = None
+
+    @property
+    def tuned_tasks(self) -> list[str]:
+        """The tasks of which fine-tuning plays episodes."""
+        return self.env.tasks if self.ppo.tasks is None else self.ppo.tasks

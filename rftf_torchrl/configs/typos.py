@@ -10,6 +10,29 @@ from typing import Any, get_type_hints
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
+MOVED = {
+    "env.name": "env.kind",
+    "env.action_repeat": "env.options.action_repeat",
+    "env.wrist_size": "env.options.wrist_size",
+    "env.scene": "env.options.scene",
+    "env.checkout": "env.options.checkout",
+    "demos.chains": "env.options.demo_chains",
+    "demos.scenes": "env.options.demo_scenes",
+    "demos.held_out_chains": "env.options.held_out_chains",
+    "demos.start_chains": "env.options.start_chains",
+    "evaluation.chains": "env.options.benchmark_chains",
+    "evaluation.steps_per_subtask": "env.options.steps_per_subtask",
+    **{
+        f"policy.{name}": f"policy.options.{name}"
+        for name in (
+            *("head", "channels", "features", "state_features", "film", "init_scale"),
+            *("learn_scale", "bins", "flow_steps", "flow_level", "decoding", "temperature"),
+            *("use_state", "prompt", "prompt_tokens", "image_options", "trained", "dtype"),
+        )
+    },
+}
+"""Settings of one kind that stood among those of all kinds before version 0.2."""
+
 
 def unknown_settings(arguments: Sequence[str], schema: type, groups: Sequence[str]) -> list[str]:
     """List what is wrong with the names of settings, before Hydra composes anything.
@@ -44,8 +67,16 @@ def unknown_settings(arguments: Sequence[str], schema: type, groups: Sequence[st
             continue
         if name.startswith("hydra"):
             continue
+        group, _, last = name.partition(".")
         near = get_close_matches(name, [*names, *groups], n=1)
-        hint = f", did you mean {near[0]!r}?" if near else "; --help lists all"
+        if name in MOVED:
+            hint = f", it is now {MOVED[name]!r}"
+        elif near:
+            hint = f", did you mean {near[0]!r}?"
+        elif f"{group}.options" in open_names:
+            hint = f"; if it belongs to one kind, it is '{group}.options.{last}'"
+        else:
+            hint = "; --help lists all"
         problems.append(f"{name}: there is no such setting{hint}")
     return problems
 

@@ -7,12 +7,11 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from rftf_torchrl.calvin.settings import SCENES
-from rftf_torchrl.calvin.tasks import TASKS as CALVIN_TASKS
+from rftf_torchrl.configs.policies import run_sizes
 from rftf_torchrl.configs.schema import RunConfig
-from rftf_torchrl.metaworld.tasks import TASKS as METAWORLD_TASKS
+from rftf_torchrl.envs.simulator import EnvConfig, simulator_class, simulator_problems
 from rftf_torchrl.objectives.advantages import CRITICS
-from rftf_torchrl.policies.spec import spec_class
+from rftf_torchrl.policies.build import policy_problems
 from rftf_torchrl.rewards.forms import gamma_option, reward_form
 from rftf_torchrl.settings import setting_problems
 from rftf_torchrl.values.kinds import value_problems
@@ -53,141 +52,28 @@ def check_config(config: DictConfig) -> RunConfig:
     if micro is not None and micro > minibatch:
         problems.append(f"ppo.micro_batch={micro}: must be at most ppo.minibatch={minibatch}")
     tasks, tuned = list(config.env.tasks), value("ppo.tasks")
-    calvin = value("env.name") == "calvin"
-    known, simulator = (CALVIN_TASKS, "CALVIN") if calvin else (METAWORLD_TASKS, "Meta-World")
-    problems += [f"env.tasks: unknown {simulator} task {t!r}" for t in tasks if t not in known]
+    of_simulator = simulator_problems(EnvConfig(**given["env"]))
+    problems += of_simulator
     if tuned is not None and set(tuned) - set(tasks):
         problems.append(
             f"ppo.tasks={list(tuned)}: expected tasks of env.tasks; ppo.tasks=null tunes all"
         )
-    if value("env.wrist_size") is not None and not calvin:
-        problems.append("env.wrist_size: Meta-World has no gripper camera")
-    if calvin and value("env.action_repeat") != 1:
-        problems.append(f"env.action_repeat={value('env.action_repeat')}: CALVIN holds no action")
     options = cast(dict[str, Any], OmegaConf.to_container(value("value.options")))
     problems += value_problems(value("value.kind"), options)
     if value("value.kind") == "pretrained" and value("env.image_size") is None:
         problems.append("value.kind=pretrained needs pictures: set env.image_size")
-    scenes = value("demos.scenes") or ""
-    if not set(scenes) <= set(SCENES):
-        problems.append(f"demos.scenes={scenes!r}: expected letters among {''.join(SCENES)}")
-    if value("demos.chains") < len(scenes):
-        problems.append(
-            f"demos.chains={value('demos.chains')}: must be at least {len(scenes)}, so that every "
-            f"scene of demos.scenes={scenes} has one"
-        )
-    problems += _policy_problems(value)
+    run = cast(RunConfig, OmegaConf.to_object(config))
+    if not of_simulator:
+        problems += policy_problems(run.policy, run_sizes(run))
     problems += _advantage_problems(value)
     problems += _reward_problems(value)
     if problems:
         raise _error(problems)
-    return cast(RunConfig, OmegaConf.to_object(config))
+    return run
 
 
 def _error(problems: list[str]) -> ConfigError:
     return ConfigError("the configuration can't be run:\n  - " + "\n  - ".join(problems))
-
-
-def _policy_problems(value: Callable[[str], Any]) -> list[str]:
-    """Settings that a kind of policy needs, or that it would pass over in silence."""
-    problems = []
-    kind, rank = value("policy.kind"), value("policy.lora_rank")
-    try:
-        spec_class(kind)
-    except ValueError as error:
-        problems.append(f"policy.kind: {error}")
-    if kind == "transformers":
-        if not value("policy.pretrained"):
-            problems.append(
-                "policy.pretrained: a policy on a vision-language model needs its folder or hub id"
-            )
-        if value("env.image_size") is None:
-            problems.append("env.image_size=null: a vision-language model needs pictures")
-        trained = value("policy.trained")
-        if value("policy.dtype") == "bfloat16" and trained != "head" and rank is None:
-            problems.append(
-                f"policy.dtype=bfloat16 with policy.trained={trained}: small steps "
-                "of the optimizer are lost in bfloat16 weights; keep float32, which "
-                "precision=auto computes in bfloat16, train the head alone, or set "
-                "policy.lora_rank, whose adapters are float32"
-            )
-        if rank is not None and trained == "head":
-            problems.append(
-                f"policy.lora_rank={rank} with policy.trained=head: adapters go into layers that "
-                "train; choose policy.trained=language or all"
-            )
-    if kind == "lerobot" and not (value("policy.pretrained") or value("policy.options")):
-        problems.append("policy.pretrained: a policy of LeRobot needs its folder or hub id")
-    if kind in ("gr_mg", "seer"):
-        problems += _paper_policy_problems(value)
-    if kind != "small" and value("policy.head") == "arm_gripper":
-        problems.append(f"policy.head=arm_gripper has no effect on policy.kind={kind}")
-    if kind == "small" and value("policy.pretrained"):
-        problems.append("policy.pretrained has no effect on policy.kind=small")
-    if kind in ("small", "transformers") and value("policy.options"):
-        problems.append(f"policy.options has no effect on policy.kind={kind}")
-    if kind != "transformers":
-        problems += [
-            f"{key}=true has no effect on policy.kind={kind}"
-            for key in ("policy.checkpoint_activations", "policy.compile")
-            if value(key)
-        ]
-    return problems + _lora_problems(value)
-
-
-def _paper_policy_problems(value: Callable[[str], Any]) -> list[str]:
-    """Sizes of GR-MG or Seer that do not fit the run, and weights without their tokenizer."""
-    if value("policy.path") is not None:
-        return []
-    kind, robot = value("policy.kind"), value("env.name")
-    options = cast(dict[str, Any], OmegaConf.to_container(value("policy.options")))
-    tokenizer = options.pop("tokenizer", None)
-    problems = []
-    if value("env.image_size") is None:
-        problems.append(f"env.image_size=null: policy.kind={kind} needs pictures")
-    if value("policy.pretrained") and not value("policy.random_weights") and not tokenizer:
-        problems.append(
-            f"policy.pretrained: the weights of policy.kind={kind} were trained on CLIP's tokens, "
-            "give +policy.options.tokenizer=<folder with CLIP's vocab.json and merges.txt>"
-        )
-    try:
-        spec_class(kind).from_dict(
-            {"robot": robot, "chunk_size": value("env.chunk_size"), **options}
-        )
-    except (TypeError, ValueError) as error:
-        problems.append(f"policy.kind={kind} with env.name={robot}: {error}")
-    return problems
-
-
-def _lora_problems(value: Callable[[str], Any]) -> list[str]:
-    """Settings of low-rank adapters that cannot be, or would be passed over."""
-    rank, alpha, targets = (
-        value(f"policy.{name}") for name in ("lora_rank", "lora_alpha", "lora_targets")
-    )
-    if rank is None:
-        given = {"lora_alpha": alpha is not None, "lora_targets": targets != "all-linear"}
-        return [
-            f"policy.{name} has no effect without policy.lora_rank"
-            for name, is_given in given.items()
-            if is_given
-        ]
-    problems = []
-    if targets == "all-linear":
-        if value("policy.kind") != "transformers":
-            problems.append(
-                f"policy.lora_targets=all-linear with policy.kind={value('policy.kind')}: name the "
-                "layers, such as [to_q,to_kv]"
-            )
-    elif isinstance(targets, str) or not targets or not all(isinstance(t, str) for t in targets):
-        problems.append(
-            f"policy.lora_targets={targets!r}: expected all-linear or a list of layers' names"
-        )
-    elif any(target.split(".")[-1] == "lm_head" for target in targets):
-        problems.append(
-            "policy.lora_targets: adapters of lm_head would have no effect, because the action "
-            "head reads its weight and does not call it; leave it out"
-        )
-    return problems
 
 
 def _advantage_problems(value: Callable[[str], Any]) -> list[str]:
@@ -231,6 +117,15 @@ def _reward_problems(value: Callable[[str], Any]) -> list[str]:
     bounds = value("reward.value_range")
     if bounds is not None and not bounds[0] < bounds[1]:
         problems.append(f"reward.value_range={list(bounds)}: must be [low, high] with low < high")
-    if value("reward.potential") == "environment" and value("env.name") == "calvin":
-        problems.append("reward.potential=environment: CALVIN has no dense reward of its own")
+    if value("reward.potential") == "environment" and not _has_potential(value("env.kind")):
+        problems.append(
+            f"reward.potential=environment: {value('env.kind')} has no dense reward of its own"
+        )
     return problems
+
+
+def _has_potential(kind: str) -> bool:
+    try:
+        return bool(getattr(simulator_class(kind), "has_potential", False))
+    except ValueError:
+        return True  # that there is no such simulator is said already

@@ -31,3 +31,7 @@ interrupted), ``simulator``, ``image_size`` ([h, w], or null where there is no i
 instruction}``) and ``episodes`` (a list of ``{index, task_id, start, stop, success, goal_seed,
 split}``: the frames of an episode are ``start`` to ``stop``, exclusive).
 """
+
+from rftf_torchrl.former import former_names
+
+__getattr__ = former_names(__name__)

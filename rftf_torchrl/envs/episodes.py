@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -14,6 +15,9 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl.envs.action_sizes import check_action_sizes
 from rftf_torchrl.nets.evaluate_states import policy_device
+
+Split = Literal["train", "test"]
+"""Which initial states: those of training, or those that training never draws."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rftf_torchrl.evaluation._sampled import Sampled
+from rftf_torchrl.evaluation.estimate import Estimate
 from rftf_torchrl.evaluation.scored_episodes import ScoredEpisode, Source
 from rftf_torchrl.functional.metrics import kendall_tau, pairwise_accuracy, value_order_correlation
 from rftf_torchrl.functional.progress import calibration_sums, negative_step_share
@@ -53,7 +53,7 @@ def bin_sums(found: list[ScoredEpisode], bins: int) -> Tensor:
     return torch.stack(rows)
 
 
-def calibration(found: list[ScoredEpisode], counts: Tensor, sums: Sampled) -> dict[str, Sampled]:
+def calibration(found: list[ScoredEpisode], counts: Tensor, sums: Estimate) -> dict[str, Estimate]:
     """Calibration error and mean deviation of demonstrations with these :func:`bin_sums`."""
 
     def error(total: Tensor) -> Tensor:
@@ -62,12 +62,12 @@ def calibration(found: list[ScoredEpisode], counts: Tensor, sums: Sampled) -> di
 
     deviation = torch.stack([(e.values - _progress(e)).abs().mean() for e in found])
     return {
-        "error": Sampled(error(sums.point), error(sums.draws), sums.count, sums.alone),
-        "deviation": Sampled.mean(deviation, counts),
+        "error": Estimate(error(sums.point), error(sums.draws), sums.count, sums.alone),
+        "deviation": Estimate.mean(deviation, counts),
     }
 
 
-def outcome(strata: Strata, counts: Counts) -> dict[str, Sampled]:
+def outcome(strata: Strata, counts: Counts) -> dict[str, Estimate]:
     """Areas and margins of successes against failures; both are needed."""
     sides = strata["success"], strata["failure"]
     weights = counts["success"], counts["failure"]
@@ -80,7 +80,9 @@ def outcome(strata: Strata, counts: Counts) -> dict[str, Sampled]:
         margin = weights[0] @ won / sizes[0] - weights[1] @ lost / sizes[1]
         points = {"auc": wins.mean(), "margin": won.mean() - lost.mean()}
         for measure, draws in (("auc", area), ("margin", margin)):
-            found[f"{name}_{measure}"] = Sampled(points[measure], draws, sum(sizes), min(sizes) < 2)
+            found[f"{name}_{measure}"] = Estimate(
+                points[measure], draws, sum(sizes), min(sizes) < 2
+            )
     return found
 
 
@@ -94,11 +96,11 @@ def final_values(strata: Strata, counts: Counts, columns: list[str]) -> tuple[Te
     return torch.tensor(rows, dtype=torch.float64), torch.cat(drawn, dim=1)
 
 
-def instruction(finals: Tensor, own: int, counts: Tensor) -> dict[str, Sampled]:
+def instruction(finals: Tensor, own: int, counts: Tensor) -> dict[str, Estimate]:
     """Whether and by how much the own instruction, column ``own``, has the highest value."""
     others = torch.cat([finals[:, :own], finals[:, own + 1 :]], dim=1)
     margin = finals[:, own] - others.max(1).values
     best = margin > 0
-    accuracy = Sampled.mean(best.double(), counts)
-    share = Sampled(accuracy.point, accuracy.draws, len(best), False, int(best.sum()))
-    return {"accuracy": share, "margin": Sampled.mean(margin, counts)}
+    accuracy = Estimate.mean(best.double(), counts)
+    share = Estimate(accuracy.point, accuracy.draws, len(best), False, int(best.sum()))
+    return {"accuracy": share, "margin": Estimate.mean(margin, counts)}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from rftf_torchrl.envs.episodes import Episode
-from rftf_torchrl.metaworld.tasks import get_task
 
 Sentences = Callable[[str], str]
 
@@ -54,14 +53,14 @@ def swapped_instructions(
     episodes: Sequence[Episode],
     pairs: Iterable[tuple[str, str]],
     *,
-    instruction_of: Sentences | None = None,
+    instruction_of: Sentences,
 ) -> list[Episode]:
     """Give every episode the sentence of its partner task: same scene and seed, other words.
 
     Args:
         episodes: what to change; episodes of tasks without a partner are left out.
         pairs: pairs of tasks that share a scene, each task in one pair at most.
-        instruction_of: the sentence of a task; by default Meta-World's.
+        instruction_of: the sentence of a task.
 
     Returns:
         The changed episodes, in the order of `episodes`.
@@ -71,10 +70,13 @@ def swapped_instructions(
 
     Example:
         >>> episodes = held_out_episodes(["drawer-open"], 1)
-        >>> swapped_instructions(episodes, [("drawer-open", "drawer-close")])
+        >>> swapped_instructions(
+        ...     episodes,
+        ...     [("drawer-open", "drawer-close")],
+        ...     instruction_of={"drawer-close": "close the drawer"}.__getitem__,
+        ... )
         [Episode(task='drawer-open', seed=0, instruction='close the drawer')]
     """
-    sentence = _metaworld_sentence if instruction_of is None else instruction_of
     partner: dict[str, str] = {}
     for first, second in pairs:
         for task, other in ((first, second), (second, first)):
@@ -85,7 +87,7 @@ def swapped_instructions(
                 )
             partner[task] = other
     swapped = [
-        replace(episode, instruction=sentence(partner[episode.task]))
+        replace(episode, instruction=instruction_of(partner[episode.task]))
         for episode in episodes
         if episode.task in partner
     ]
@@ -95,7 +97,3 @@ def swapped_instructions(
             "expected at least one whose scene it shares with another task."
         )
     return swapped
-
-
-def _metaworld_sentence(task: str) -> str:
-    return get_task(task).instruction

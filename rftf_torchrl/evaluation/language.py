@@ -25,8 +25,8 @@ def instruction_sensitivity(
     episodes: Sequence[Episode],
     pairs: Iterable[tuple[str, str]],
     *,
+    instruction_of: Sentences,
     seed: int = 0,
-    instruction_of: Sentences | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
     chunk_key: NestedKey = keys.CHUNK,
 ) -> dict[str, Any]:
@@ -48,8 +48,8 @@ def instruction_sensitivity(
         collector: runs episodes, see :class:`~rftf_torchrl.EpisodeCollector`.
         episodes: what to run; those of tasks without a partner are left out.
         pairs: pairs of tasks that share a scene, each task in one pair at most.
+        instruction_of: the sentence of a task.
         seed: seed of the policy's noise, of which a deterministic policy has none.
-        instruction_of: the sentence of a task; by default Meta-World's.
         on_episode: called with each episode as it finishes; there are two per episode.
         chunk_key: the policy's chunk, float [N, H, A].
 

@@ -4,8 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 MISSING = "–"
+
+
+class Report(Protocol):
+    """What an evaluation of a policy returns: :class:`~rftf_torchrl.SuccessReport`, for one.
+
+    Attributes:
+        name: what was counted, as ``"success"``; its key in ``results.json``.
+    """
+
+    name: ClassVar[str]
+
+    def markdown(self) -> str:
+        """The numbers in Markdown."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers, strings and lists."""
+        ...
 
 
 def percent(rate: float) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from tensordict import TensorDictBase
 
@@ -104,6 +104,7 @@ class SuccessReport:
         env_steps: decisions in the episodes that ended.
     """
 
+    name: ClassVar[str] = "success"
     outcomes: tuple[EpisodeOutcome, ...]
     crashed_episodes: tuple[tuple[str, int], ...] = ()
     env_steps: int = 0

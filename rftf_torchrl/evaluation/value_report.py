@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rftf_torchrl.evaluation import _value_measures as measures
-from rftf_torchrl.evaluation._sampled import Measure, Sampled, mean_of
+from rftf_torchrl.evaluation.estimate import Estimate, Measure, mean_of
 from rftf_torchrl.evaluation.scored_episodes import SOURCES, ScoredEpisode
 from rftf_torchrl.functional.intervals import wilson_interval
 from rftf_torchrl.functional.resampling import bootstrap_counts
@@ -117,10 +117,10 @@ def value_report(
     generator = torch.Generator().manual_seed(seed)
     names = list(dict.fromkeys(episode.task for episode in episodes))
     columns = _columns(episodes)
-    tasks: dict[str, dict[str, dict[str, Sampled]]] = {}
-    sums: dict[str, Sampled] = {}
-    finals: dict[str, Sampled] = {}
-    curves: dict[str, dict[str, Sampled]] = {}
+    tasks: dict[str, dict[str, dict[str, Estimate]]] = {}
+    sums: dict[str, Estimate] = {}
+    finals: dict[str, Estimate] = {}
+    curves: dict[str, dict[str, Estimate]] = {}
     for name in names:
         strata = {
             source: [e for e in episodes if e.task == name and e.source == source]
@@ -133,18 +133,18 @@ def value_report(
         }
         tasks[name], curves[name] = {}, {}
         for source, drawn in counts.items():
-            ordered = Sampled.mean(measures.order(strata[source]), drawn)
+            ordered = Estimate.mean(measures.order(strata[source]), drawn)
             tasks[name][source] = ordered.split(list(measures.ORDER))
-            curves[name][source] = Sampled.mean(measures.curves(strata[source]), drawn)
+            curves[name][source] = Estimate.mean(measures.curves(strata[source]), drawn)
         if "demonstration" in counts:
             shown, drawn = strata["demonstration"], counts["demonstration"]
-            sums[name] = Sampled.mean(measures.bin_sums(shown, bins), drawn, total=True)
+            sums[name] = Estimate.mean(measures.bin_sums(shown, bins), drawn, total=True)
             tasks[name]["calibration"] = measures.calibration(shown, drawn, sums[name])
         if {"success", "failure"} <= counts.keys():
             tasks[name]["outcome"] = measures.outcome(strata, counts)
         ends, drawn = measures.final_values(strata, counts, columns)
         if len(ends) and len(columns) > 1:
-            finals[name] = Sampled.mean(ends, drawn)
+            finals[name] = Estimate.mean(ends, drawn)
             if name in columns:
                 found = measures.instruction(ends, columns.index(name), drawn)
                 tasks[name]["instruction"] = found
@@ -187,7 +187,7 @@ def _columns(episodes: Sequence[ScoredEpisode]) -> list[str]:
 
 
 def _overall(
-    tasks: dict[str, dict[str, dict[str, Sampled]]], confidence: float
+    tasks: dict[str, dict[str, dict[str, Estimate]]], confidence: float
 ) -> dict[str, Group]:
     groups = dict.fromkeys(group for found in tasks.values() for group in found)
     overall: dict[str, Group] = {}
@@ -207,7 +207,9 @@ def _overall(
     return overall
 
 
-def _confusion(columns: list[str], finals: dict[str, Sampled], confidence: float) -> dict[str, Any]:
+def _confusion(
+    columns: list[str], finals: dict[str, Estimate], confidence: float
+) -> dict[str, Any]:
     rows = [name for name in columns if name in finals]
     intervals = {name: finals[name].interval(confidence) for name in rows}
     return {
@@ -220,10 +222,10 @@ def _confusion(columns: list[str], finals: dict[str, Sampled], confidence: float
     }
 
 
-def _calibration_curves(sums: dict[str, Sampled], confidence: float) -> dict[str, dict[str, list]]:
+def _calibration_curves(sums: dict[str, Estimate], confidence: float) -> dict[str, dict[str, list]]:
     if not sums:
         return {}
-    pooled = Sampled(
+    pooled = Estimate(
         torch.stack([item.point for item in sums.values()]).sum(0),
         torch.stack([item.draws for item in sums.values()]).sum(0),
         sum(item.count for item in sums.values()),
@@ -232,7 +234,7 @@ def _calibration_curves(sums: dict[str, Sampled], confidence: float) -> dict[str
     found = {}
     for name, item in {"overall": pooled, **sums}.items():
         value, progress, frames = item.point
-        ratio = Sampled(progress / frames, item.draws[:, 1] / item.draws[:, 2], 0, item.alone)
+        ratio = Estimate(progress / frames, item.draws[:, 1] / item.draws[:, 2], 0, item.alone)
         low, high = ratio.interval(confidence)
         found[name] = {
             "value": (value / frames).tolist(),
@@ -245,10 +247,10 @@ def _calibration_curves(sums: dict[str, Sampled], confidence: float) -> dict[str
 
 
 def _mean_curves(
-    curves: dict[str, dict[str, Sampled]], confidence: float
+    curves: dict[str, dict[str, Estimate]], confidence: float
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
     sources = [s for s in SOURCES if any(s in found for found in curves.values())]
-    overall: dict[str, Sampled] = {
+    overall: dict[str, Estimate] = {
         source: mean_of([found[source] for found in curves.values() if source in found])
         for source in sources
     }

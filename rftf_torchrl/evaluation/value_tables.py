@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from rftf_torchrl.evaluation._sampled import Measure
+from rftf_torchrl.evaluation.estimate import Measure
 from rftf_torchrl.evaluation.report import MISSING, markdown_table
 from rftf_torchrl.evaluation.scored_episodes import SOURCES
 from rftf_torchrl.evaluation.value_report import ValueReport

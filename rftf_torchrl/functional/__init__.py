@@ -1,1 +1,5 @@
 """Formulas on tensors: no TensorDict, no modules, no files."""
+
+from rftf_torchrl.former import former_names
+
+__getattr__ = former_names(__name__)

@@ -10,8 +10,8 @@ from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
 from rftf_torchrl.envs.decision import read_actions, reward_and_done, set_decision_specs
+from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.errors import SimulatorCrashedError
-from rftf_torchrl.metaworld.goals import Split
 from rftf_torchrl.metaworld.simulator import MetaWorldSimulator
 from rftf_torchrl.metaworld.tasks import get_task
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer

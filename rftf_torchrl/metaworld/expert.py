@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rftf_torchrl.metaworld.tasks import Task
+from rftf_torchrl.data.format import Task
 
 
 class ScriptedExpert:

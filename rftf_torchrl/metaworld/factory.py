@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rftf_torchrl.envs.episodes import Episode
+from rftf_torchrl.envs.episodes import Episode, Split
 from rftf_torchrl.metaworld.env import MetaWorldEnv
-from rftf_torchrl.metaworld.goals import Split
 
 
 @dataclass(frozen=True)

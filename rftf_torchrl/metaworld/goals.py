@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-Split = Literal["train", "test"]
+from rftf_torchrl.envs.episodes import Split
 
 CELLS = 2**20
 """Cells per varying dimension of a task's reset space."""

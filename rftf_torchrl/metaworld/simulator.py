@@ -7,11 +7,12 @@ import warnings
 
 import numpy as np
 
+from rftf_torchrl.data.format import Task
+from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.metaworld.gl import select_gl_backend
-from rftf_torchrl.metaworld.goals import GoalSampler, Split
+from rftf_torchrl.metaworld.goals import GoalSampler
 from rftf_torchrl.metaworld.rendering import FastRenderer
-from rftf_torchrl.metaworld.tasks import Task
 
 CAMERA = "corner2"
 _CAMERA_POSITION = (0.75, 0.075, 0.7)

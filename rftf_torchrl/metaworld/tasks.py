@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from rftf_torchrl.data.format import Task
 
 _INSTRUCTIONS = {
     "assembly": "put the ring onto the peg",
@@ -68,21 +68,6 @@ SAME_SCENE = (
     ("drawer-open", "drawer-close"),
 )
 """Pairs of tasks in the same scene, which only the instruction tells apart."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task: its fixed number, Meta-World's name for it and our sentence.
-
-    Attributes:
-        id: position in the alphabetical list of all fifty tasks.
-        name: Meta-World's name without the version suffix.
-        instruction: what a person would say.
-    """
-
-    id: int
-    name: str
-    instruction: str
 
 
 TASKS: dict[str, Task] = {

@@ -38,6 +38,7 @@ class FrozenFeatures(TensorDictModuleBase):
         self.cache_key = unravel_key(cache_key)
         self.out_keys = [unravel_key(key) for key in module.out_keys]
         self.cached_keys = [unravel_key((cache_key, key)) for key in self.out_keys]
+        self.cache_inputs = module.in_keys
         self.in_keys = [*module.in_keys, *self.cached_keys]
 
     def train(self, mode: bool = True) -> FrozenFeatures:
@@ -55,6 +56,26 @@ class FrozenFeatures(TensorDictModuleBase):
         for key, value in zip(self.out_keys, cached, strict=True):
             tensordict.set(key, value)
         return tensordict
+
+    def to_cache(self, piece: TensorDictBase) -> TensorDictBase:
+        """What the data are to hold of one piece of them."""
+        return self._cached(self.module(piece))
+
+    def of_rollout(self, data: TensorDictBase) -> TensorDictBase:
+        """The same, from the features that the policy wrote when it collected the data."""
+        missing = [key for key in self.out_keys if data.get(key, None) is None]
+        if missing:
+            raise KeyError(
+                f"the data lack {missing}, which the policy writes when it collects: keep them, or "
+                "compute them with from_rollout=False."
+            )
+        return self._cached(data)
+
+    def _cached(self, found: TensorDictBase) -> TensorDictBase:
+        cached = TensorDict(batch_size=found.batch_size, device=found.device)
+        for key, cached_key in zip(self.out_keys, self.cached_keys, strict=True):
+            cached.set(cached_key, found.get(key))
+        return cached
 
 
 @torch.no_grad()
@@ -94,12 +115,12 @@ def cache_features(
         )
     for tower in towers:
         if from_rollout:
-            found = _of_rollout(tower, data)
+            found = tower.of_rollout(data)
         else:
-            flat = data.select(*_inputs(tower)).reshape(-1)
-            pieces = [_run(tower, piece.copy()) for piece in flat.split(minibatch)]
+            flat = data.select(*tower.cache_inputs).reshape(-1)
+            pieces = [tower.to_cache(piece.copy()) for piece in flat.split(minibatch)]
             found = torch.cat(pieces).reshape(data.batch_size)
-        for key in _cached_keys(tower):
+        for key in tower.cached_keys:
             data.pop(key, None)
         data.update(found)
     return data
@@ -127,9 +148,9 @@ def cache_bytes(policy: nn.Module, data: TensorDictBase) -> int:
     if not towers or not decisions:
         return 0
     one = data[(0,) * data.batch_dims].unsqueeze(0)
-    one = one.select(*(key for tower in towers for key in _inputs(tower)))
+    one = one.select(*(key for tower in towers for key in tower.cache_inputs))
     found = cache_features(policy, one)
-    cached = [found.get(key, None) for tower in towers for key in _cached_keys(tower)]
+    cached = [found.get(key, None) for tower in towers for key in tower.cached_keys]
     held = sum(value.numel() * value.element_size() for value in cached if value is not None)
     return decisions * held
 
@@ -137,44 +158,3 @@ def cache_bytes(policy: nn.Module, data: TensorDictBase) -> int:
 def _towers(policy: nn.Module) -> list[FrozenFeatures | TowerFeatures]:
     kinds = (FrozenFeatures, TowerFeatures)
     return [module for module in policy.modules() if isinstance(module, kinds)]
-
-
-def _inputs(tower: FrozenFeatures | TowerFeatures) -> list[NestedKey]:
-    return tower.in_keys if isinstance(tower, TowerFeatures) else tower.module.in_keys
-
-
-def _cached_keys(tower: FrozenFeatures | TowerFeatures) -> list[NestedKey]:
-    return tower.out_keys if isinstance(tower, TowerFeatures) else tower.cached_keys
-
-
-def _run(tower: FrozenFeatures | TowerFeatures, piece: TensorDictBase) -> TensorDictBase:
-    """What the data are to hold of one piece of them."""
-    if isinstance(tower, TowerFeatures):
-        return tower(piece).select(*tower.out_keys, strict=False)
-    return _cached(tower, tower.module(piece))
-
-
-def _of_rollout(tower: FrozenFeatures | TowerFeatures, data: TensorDictBase) -> TensorDictBase:
-    if isinstance(tower, TowerFeatures):
-        raise ValueError(
-            "from_rollout=True, but this policy writes no features when it collects: compute them "
-            "with from_rollout=False."
-        )
-    _check_features(tower, data)
-    return _cached(tower, data)
-
-
-def _cached(tower: FrozenFeatures, found: TensorDictBase) -> TensorDictBase:
-    cached = TensorDict(batch_size=found.batch_size, device=found.device)
-    for key, cached_key in zip(tower.out_keys, tower.cached_keys, strict=True):
-        cached.set(cached_key, found.get(key))
-    return cached
-
-
-def _check_features(tower: FrozenFeatures, data: TensorDictBase) -> None:
-    missing = [key for key in tower.out_keys if data.get(key, None) is None]
-    if missing:
-        raise KeyError(
-            f"the data lack {missing}, which the policy writes when it collects: keep them, or "
-            "compute them with from_rollout=False."
-        )

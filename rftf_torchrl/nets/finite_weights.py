@@ -7,14 +7,20 @@ from collections.abc import Iterable
 from torch import Tensor
 
 MAX_NAMED = 5
+ADVICE = "Nothing was written; go back to the last checkpoint, and lower the learning rate."
 
 
-def check_finite_weights(weights: Iterable[tuple[str, Tensor]], what: str) -> None:
+def check_finite_weights(
+    weights: Iterable[tuple[str, Tensor]],
+    what: str,
+    advice: str = ADVICE,
+) -> None:
     """Stop where a weight is NaN or infinite.
 
     Args:
         weights: names and tensors, as from :meth:`torch.nn.Module.named_parameters`.
         what: whose they are, for the error.
+        advice: what to do, for the error.
 
     Raises:
         FloatingPointError: with the names.
@@ -34,6 +40,5 @@ written; go back to the last checkpoint, and lower the learning rate.
     if bad:
         more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
         raise FloatingPointError(
-            f"{what} has weights that are not finite: {', '.join(bad[:MAX_NAMED])}{more}. Nothing "
-            "was written; go back to the last checkpoint, and lower the learning rate."
+            f"{what} has weights that are not finite: {', '.join(bad[:MAX_NAMED])}{more}. {advice}"
         )

@@ -61,8 +61,8 @@ class TowerFeatures(TensorDictModuleBase):
         self.compute = compute
         self.inputs = {name: unravel_key(key) for name, key in inputs.items()}
         self.features = {name: unravel_key((cache_key, name)) for name in names}
-        self.in_keys = list(self.inputs.values())
-        self.out_keys = list(self.features.values())
+        self.in_keys = self.cache_inputs = list(self.inputs.values())
+        self.out_keys = self.cached_keys = list(self.features.values())
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Writes what the frozen towers give."""
@@ -71,6 +71,17 @@ class TowerFeatures(TensorDictModuleBase):
         for name, value in self.compute(inputs).items():
             tensordict.set(self.features[name], value.reshape(*batch, *value.shape[1:]))
         return tensordict
+
+    def to_cache(self, piece: TensorDictBase) -> TensorDictBase:
+        """What the data are to hold of one piece of them."""
+        return self(piece).select(*self.out_keys, strict=False)
+
+    def of_rollout(self, data: TensorDictBase) -> TensorDictBase:
+        """Nothing: a rollout has no features."""
+        raise ValueError(
+            "from_rollout=True, but this policy writes no features when it collects: compute them "
+            "with from_rollout=False."
+        )
 
     def cached(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Returns the features that the data hold, by name, each [N, ...] in a flat batch."""

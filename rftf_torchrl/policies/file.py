@@ -15,7 +15,8 @@ from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor, nn
 
 from rftf_torchrl.files import write_safetensors
-from rftf_torchrl.policies.spec import PolicySpecProtocol, spec_class
+from rftf_torchrl.nets.finite_weights import check_finite_weights
+from rftf_torchrl.policies.spec import POLICIES, PolicySpecProtocol, spec_class
 
 _FORMAT = "rftf_torchrl.policy.2"
 _SMALL_ONLY = "rftf_torchrl.policy.1"
@@ -35,8 +36,12 @@ def save_policy(
         policy: a policy that ``spec`` describes.
         spec: see :class:`PolicySpecProtocol`.
         path: the file.
+
+    Raises:
+        FloatingPointError: when a weight is NaN or infinite.
     """
     weights, tied = _distinct(policy.state_dict())
+    check_finite_weights(weights.items(), "the policy")
     files: Mapping[str, bytes] = getattr(spec, "files", {})
     for name, content in files.items():
         weights[_FILE + name] = torch.from_numpy(np.frombuffer(content, np.uint8).copy())
@@ -50,21 +55,24 @@ def save_policy(
 
 
 def load_policy(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str], *, kind: str | None = None
 ) -> tuple[ProbabilisticTensorDictSequential, Any]:
     """Build the policy that :func:`save_policy` wrote, on the CPU; nothing else is read.
 
     Args:
         path: the file.
+        kind: needed where the policy's kind is a ``"module:Class"``: that same string. A file alone
+            does not make Python import a module that it names.
 
     Returns:
         The policy, and its spec.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when the file is damaged, is no policy or of an unknown kind, or its weights
-            are not those of the policy that its spec describes; every weight that is missing,
-            unexpected or of another shape is listed.
+        ValueError: when the file is damaged, is no policy or of an unknown kind, or of a kind that
+            has to be named and is not; or its weights are not those of the policy that its spec
+            describes: every weight that is missing, unexpected or of another shape is listed.
+        FloatingPointError: when a weight is NaN or infinite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -80,7 +88,13 @@ def load_policy(
         raise ValueError(
             f"{path} is not a policy: expected format {_FORMAT!r}, got {metadata.get('format')!r}"
         )
-    described = json.loads(metadata["policy"])
+    described, stored = json.loads(metadata["policy"]), metadata.get("kind", "small")
+    if stored != kind and stored not in POLICIES.places():
+        raise ValueError(
+            f"{path} is a policy of the kind {stored!r}, and to build it, code that the file names "
+            f"would be imported and run: where you know that class, pass kind={stored!r} (in the "
+            f"recipes policy.kind={stored})."
+        )
     files = {
         name.removeprefix(_FILE): bytes(weights.pop(name).numpy())
         for name in sorted(weights)
@@ -88,11 +102,12 @@ def load_policy(
     }
     if files:
         described["files"] = files
-    spec = spec_class(metadata.get("kind", "small")).from_dict(described)
+    spec = spec_class(stored).from_dict(described)
     policy = spec.build()
     for name, kept in json.loads(metadata.get("tied", "{}")).items():
         weights[name] = weights[kept]
     load_weights(policy, weights, str(path))
+    check_finite_weights(weights.items(), str(path), "Load an earlier file.")
     return policy, spec
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
 from tensordict.utils import NestedKey
@@ -16,13 +16,15 @@ from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, arm_gripper_actor
 from rftf_torchrl.policies.heads.flow import flow_actor
 from rftf_torchrl.policies.heads.flow_networks import ChunkVelocity
 
+Head = Literal["gaussian", "arm_gripper", "tokens", "flow"]
+
 
 def small_vla(
     config: EncoderConfig,
     *,
     chunk_size: int,
     action_dim: int,
-    head: Literal["gaussian", "arm_gripper", "tokens", "flow"] = "gaussian",
+    head: Head = "gaussian",
     bins: int = 11,
     low: float = -1.0,
     high: float = 1.0,
@@ -67,47 +69,36 @@ def small_vla(
     """
     inputs = list(config.in_keys if in_keys is None else in_keys)
     encoder = VisionLanguageEncoder(config)
-    if head == "gaussian":
-        network = HeadNetwork(encoder, (chunk_size, action_dim), gain=0.1)
-        return gaussian_actor(
-            TensorDictModule(network, in_keys=inputs, out_keys=[keys.LOC]),
-            chunk_size=chunk_size,
-            action_dim=action_dim,
-            init_scale=init_scale,
-            learn_scale=learn_scale,
-            scale_bounds=scale_bounds,
-        )
-    if head == "arm_gripper":
-        network = HeadNetwork(encoder, (chunk_size, action_dim), gain=0.1)
-        return arm_gripper_actor(
-            TensorDictModule(_ArmGripper(network), in_keys=inputs, out_keys=[ARM_LOC, keys.LOGITS]),
-            chunk_size=chunk_size,
-            arm_dim=action_dim - 1,
-            init_scale=init_scale,
-            learn_scale=learn_scale,
-            scale_bounds=scale_bounds,
-        )
-    if head == "tokens":
-        network = HeadNetwork(encoder, (chunk_size, action_dim, bins), gain=0.1)
-        return token_actor(
-            TensorDictModule(network, in_keys=inputs, out_keys=[keys.LOGITS]),
-            chunk_size=chunk_size,
-            action_dim=action_dim,
-            bins=bins,
-            low=low,
-            high=high,
-        )
+    shape = (chunk_size, action_dim)
+    sizes: Any = {"chunk_size": chunk_size, "action_dim": action_dim}
     if head == "flow":
         network = HeadNetwork(encoder, (config.features,))
         return flow_actor(
             TensorDictModule(network, in_keys=inputs, out_keys=[keys.FEATURES]),
-            ChunkVelocity(config.features, (chunk_size, action_dim)),
-            chunk_size=chunk_size,
-            action_dim=action_dim,
+            ChunkVelocity(config.features, shape),
             steps=flow_steps,
             level=flow_level,
+            **sizes,
         )
-    raise ValueError(f"head must be 'gaussian', 'arm_gripper', 'tokens' or 'flow', got {head!r}.")
+    if head == "tokens":
+        network = HeadNetwork(encoder, (*shape, bins), gain=0.1)
+        module = TensorDictModule(network, in_keys=inputs, out_keys=[keys.LOGITS])
+        return token_actor(module, bins=bins, low=low, high=high, **sizes)
+    if head not in ("gaussian", "arm_gripper"):
+        raise ValueError(
+            f"head must be 'gaussian', 'arm_gripper', 'tokens' or 'flow', got {head!r}."
+        )
+    network = HeadNetwork(encoder, shape, gain=0.1)
+    scale: Any = {
+        "init_scale": init_scale,
+        "learn_scale": learn_scale,
+        "scale_bounds": scale_bounds,
+    }
+    if head == "gaussian":
+        module = TensorDictModule(network, in_keys=inputs, out_keys=[keys.LOC])
+        return gaussian_actor(module, **sizes, **scale)
+    module = TensorDictModule(_ArmGripper(network), inputs, [ARM_LOC, keys.LOGITS])
+    return arm_gripper_actor(module, chunk_size=chunk_size, arm_dim=action_dim - 1, **scale)
 
 
 class _ArmGripper(nn.Module):

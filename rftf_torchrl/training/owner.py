@@ -14,23 +14,21 @@ from filelock import FileLock, Timeout
 
 from rftf_torchrl.files import write_json
 
-LOCK_FILE = ".lock"
-OWNER_FILE = ".owner.json"
-
 
 class FolderInUseError(RuntimeError):
     """Another process is writing the folder."""
 
 
 @contextmanager
-def own_folder(folder: str | Path) -> Iterator[Path]:
-    """Keep other processes from writing a folder while the block runs.
+def own_folder(folder: str | Path, stage: str = "run") -> Iterator[Path]:
+    """Keep other processes from writing the same stage of a run while the block runs.
 
     The lock belongs to the process: the system lifts it when the process ends, however it ends, so
     that none is ever left behind. A folder that this process owns already is entered again.
 
     Args:
-        folder: the folder; made where it is missing.
+        folder: the run's folder; made where it is missing.
+        stage: what is written there; two stages of one run may be written at the same time.
 
     Yields:
         The folder.
@@ -42,34 +40,35 @@ def own_folder(folder: str | Path) -> Iterator[Path]:
         >>> import tempfile
         >>> with own_folder(tempfile.mkdtemp()) as folder:
         ...     sorted(file.name for file in folder.iterdir())
-        ['.lock', '.owner.json']
+        ['.run.json', '.run.lock']
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_FILE, timeout=0, is_singleton=True)
+    lock = FileLock(folder / f".{stage}.lock", timeout=0, is_singleton=True)
+    record = folder / f".{stage}.json"
     try:
         lock.acquire()
     except Timeout as error:
         raise FolderInUseError(
-            f"{folder} is being written by {_owner(folder)}: wait for it to end, stop it, or "
-            "choose another output folder."
+            f"the stage {stage!r} of {folder} is being written by {_owner(record)}: wait for "
+            "it to end, stop it, or choose another output folder."
         ) from error
     outermost = lock.lock_counter == 1
     try:
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         owner = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
-        write_json(folder / OWNER_FILE, owner)
+        write_json(record, owner)
         yield folder
     finally:
         if outermost:
             with suppress(FileNotFoundError):
-                (folder / OWNER_FILE).unlink()
+                record.unlink()
         lock.release()
 
 
-def _owner(folder: Path) -> str:
+def _owner(record: Path) -> str:
     try:
-        owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
+        owner = json.loads(record.read_text(encoding="utf-8"))
         return f"process {owner['process']} on {owner['host']}, since {owner['since']}"
     except (OSError, ValueError, KeyError):
         return "another process"

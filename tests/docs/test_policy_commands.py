@@ -25,12 +25,12 @@ def test_the_commands_compose(page):
         assert (ROOT / "recipes" / script).is_file()
         with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
             config = check_config(compose("config", overrides=words.split()))
-        assert config.env.name == simulator
+        assert config.env.kind == simulator
 
 
 def test_a_nested_option_of_the_command_line():
     register()
-    words = ["policy=gr_mg", "+policy.options.config={arm_dim: 3}"]
+    words = ["policy=gr_mg", "policy.options.config={arm_dim: 3}"]
     with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
         config = check_config(compose("config", overrides=words))
     assert config.policy.options == {"config": {"arm_dim": 3}}

@@ -18,6 +18,8 @@ from rftf_torchrl import (
 PAIRS = [("drawer-open", "drawer-close")]
 EPISODES = held_out_episodes(["drawer-open", "reach", "drawer-close"], 3)
 OWN = {"drawer-open": "open the drawer", "drawer-close": "close the drawer"}
+sentence = {**OWN, "door-lock": "lock the door", "reach": "reach", "push": "push"}.__getitem__
+SPOKEN = {"instruction_of": sentence}
 
 
 def test_held_out_lists_the_same_seeds_for_every_task():
@@ -31,7 +33,7 @@ def test_held_out_lists_the_same_seeds_for_every_task():
 
 
 def test_swapping_changes_the_words_alone():
-    swapped = swapped_instructions(EPISODES, PAIRS)
+    swapped = swapped_instructions(EPISODES, PAIRS, **SPOKEN)
     assert [(e.task, e.seed) for e in swapped] == [
         (e.task, e.seed) for e in EPISODES if e.task != "reach"
     ]
@@ -58,7 +60,7 @@ def player(listens):
 
 def test_a_policy_that_listens():
     collector = FakeCollector(player(listens=True))
-    report = instruction_sensitivity(collector, EPISODES, PAIRS, seed=4)
+    report = instruction_sensitivity(collector, EPISODES, PAIRS, **SPOKEN, seed=4)
     row = report["tasks"]["drawer-open"]
     # chunks 0, 1, 2 against 10, 11, 12; pairwise distances 1, 1, 2
     assert row["change"] == pytest.approx(10.0)
@@ -72,14 +74,18 @@ def test_a_policy_that_listens():
 
 
 def test_a_policy_that_does_not():
-    report = instruction_sensitivity(FakeCollector(player(listens=False)), EPISODES, PAIRS)
+    report = instruction_sensitivity(
+        FakeCollector(player(listens=False)), EPISODES, PAIRS, instruction_of=sentence
+    )
     assert report["ratio"] == 0.0
     assert report["success"]["pooled"]["difference"] == 0.0
 
 
 def test_a_single_episode_has_no_spread():
     episodes = held_out_episodes(["drawer-open"], 1)
-    report = instruction_sensitivity(FakeCollector(player(listens=True)), episodes, PAIRS)
+    report = instruction_sensitivity(
+        FakeCollector(player(listens=True)), episodes, PAIRS, instruction_of=sentence
+    )
     assert report["tasks"]["drawer-open"]["change"] == pytest.approx(10.0)
     assert math.isnan(report["ratio"])
 
@@ -89,13 +95,15 @@ def test_a_crash_leaves_the_other_pairs():
         dies = episode.instruction is not None and episode.seed == 0
         return None if dies else player(listens=True)(index, episode)
 
-    report = instruction_sensitivity(FakeCollector(play), EPISODES, PAIRS)
+    report = instruction_sensitivity(FakeCollector(play), EPISODES, PAIRS, **SPOKEN)
     assert report["tasks"]["drawer-open"]["spread"] == pytest.approx(1.0)
     assert report["success"]["dropped"] == 2
 
 
 def test_table():
-    report = instruction_sensitivity(FakeCollector(player(listens=True)), EPISODES, PAIRS)
+    report = instruction_sensitivity(
+        FakeCollector(player(listens=True)), EPISODES, PAIRS, instruction_of=sentence
+    )
     row = "| 10.000 | 1.333 | 7.500 | 100.0% | 43.9% to 100.0% | 0.0% | 0.0% to 56.1% |"
     assert language_table(report) == "\n".join(
         [
@@ -125,17 +133,23 @@ BROKEN = [
         "tasks is ['reach', 'reach']; expected one or more different names.",
     ),
     (
-        lambda: swapped_instructions(EPISODES, [("reach", "push"), ("push", "pick-place")]),
+        lambda: swapped_instructions(
+            EPISODES, [("reach", "push"), ("push", "pick-place")], instruction_of=sentence
+        ),
         "task 'push' is in two pairs, with 'reach' and with 'pick-place'; expected one partner per "
         "task. Choose one of the pairs.",
     ),
     (
-        lambda: swapped_instructions(EPISODES, [("door-lock", "door-unlock")]),
+        lambda: swapped_instructions(
+            EPISODES, [("door-lock", "door-unlock")], instruction_of=sentence
+        ),
         "none of the tasks ['drawer-close', 'drawer-open', 'reach'] is in a pair; expected at "
         "least one whose scene it shares with another task.",
     ),
     (
-        lambda: instruction_sensitivity(FakeCollector(restarts_elsewhere), EPISODES, PAIRS),
+        lambda: instruction_sensitivity(
+            FakeCollector(restarts_elsewhere), EPISODES, PAIRS, instruction_of=sentence
+        ),
         "the episode of task 'drawer-open' with seed 0 starts in another ('observation', 'state') "
         "with the swapped sentence; expected an environment whose initial state depends on the "
         "seed alone.",

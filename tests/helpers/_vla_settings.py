@@ -8,7 +8,7 @@ VLA = [
     "env.tasks=[window-open,window-close]",
     "env.horizon=2",
     "env.chunk_size=2",
-    "env.action_repeat=8",
+    "env.options.action_repeat=8",
     "demos.per_task=1",
     "demos.held_out_per_task=1",
     "evaluation.episodes_per_task=1",
@@ -19,19 +19,23 @@ VLA = [
     "value.steps=2",
     "ppo.learning_rate=1e-3",
     "ppo.minibatch=4",
-    "policy.prompt_tokens=32",
 ]
+SHORT_PROMPT = "policy.options.prompt_tokens=32"
 # The expert needs its time for the demonstrations; fine-tuning makes two decisions an episode.
 LONG = "env.horizon=6"
 
 CASES = {
-    "smolvlm": ["policy=smolvlm", "policy.bins=16", "policy.image_options.size.longest_edge=28"],
+    "smolvlm": [
+        "policy=smolvlm",
+        "policy.options.bins=16",
+        "policy.options.image_options.size.longest_edge=28",
+    ],
     "paligemma": ["policy=paligemma", "critic=temporal"],
     "qwen2_5_vl": [
         "policy=qwen_vl",
-        "policy.head=flow",
-        "policy.flow_steps=2",
-        "policy.image_options.size.shortest_edge=784",
-        "policy.image_options.size.longest_edge=784",
+        "policy.options.head=flow",
+        "policy.options.flow_steps=2",
+        "policy.options.image_options.size.shortest_edge=784",
+        "policy.options.image_options.size.longest_edge=784",
     ],
 }

@@ -85,6 +85,6 @@ def test_demonstrations_look_like_rollouts(spec):
 
 def test_metaworld_without_a_gripper_camera(spec):
     robot = replace(spec.config, arm_dim=3)
-    spec = replace(spec, config=robot, robot="metaworld", wrist=False)
+    spec = replace(spec, config=robot, wrist=False)
     data = rollout(spec, build(spec), state_dim=4, arm_dim=3)
     assert data[keys.CHUNK].shape == (5, 2, 4)

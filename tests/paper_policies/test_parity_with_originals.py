@@ -290,5 +290,5 @@ def test_gr_mg_actions_and_states(originals, monkeypatch):
         first = euler2rotm(poses[0, 3:].numpy())
         moved = first.T @ (poses[-1, :3] - poses[0, :3]).numpy()
         relative = np.concatenate((moved, rotm2euler(first.T @ rotation)))
-        found = relative_to_first(poses[None], "calvin")[0, -1]
+        found = relative_to_first(poses[None])[0, -1]
         torch.testing.assert_close(found, torch.from_numpy(relative), atol=1e-6, rtol=1e-6)

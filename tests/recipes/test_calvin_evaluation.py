@@ -37,7 +37,7 @@ class FakeSimulator:
 def cloned(configure, tmp_path, monkeypatch):
     """The configuration of a folder with a policy, and a simulator that is none."""
     from rftf_torchrl import save_policy
-    from rftf_torchrl.recipes.policies import new_policy
+    from rftf_torchrl.configs.policies import new_policy
     from rftf_torchrl.recipes.train_bc import policy_file
 
     monkeypatch.setattr(env, "CalvinSimulator", FakeSimulator)

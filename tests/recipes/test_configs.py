@@ -37,7 +37,10 @@ def test_the_words_of_the_readme_mean_what_they_say(configure):
     assert configure("value=ranking_rollouts").value.successes
     assert configure("value=ranking_rollouts").value.failures > 0
     assert configure("policy=small").policy == configure("policy=gaussian").policy
-    assert configure("policy=small", "policy.head=flow").policy == configure("policy=flow").policy
+    assert (
+        configure("policy=small", "policy.options.head=flow").policy
+        == configure("policy=flow").policy
+    )
     assert configure("env=metaworld_state").env.image_size is None
 
 
@@ -58,17 +61,17 @@ def test_calvin_has_all_tasks_and_no_more_time_than_the_benchmark(configure):
     )  # fmt: skip
     assert pixels.env.image_size == 64
     assert state.env.image_size is None
-    assert whole.env == state.env
+    assert {**vars(whole.env), "options": {}} == {**vars(state.env), "options": {}}
     for config in (pixels, state, whole):
-        assert config.env.name == "calvin"
+        assert config.env.kind == "calvin"
         assert config.env.tasks == list(TASKS)
         assert config.env.chunk_size * config.env.horizon <= SUBTASK_STEPS
-        assert config.evaluation.steps_per_subtask == SUBTASK_STEPS
+        assert config.env.options["steps_per_subtask"] == SUBTASK_STEPS
 
 
 def test_the_policy_of_calvins_recipe_makes_room_for_another(configure):
     own = configure(name="calvin")
-    assert own.policy.head == "arm_gripper"
+    assert own.policy.options["head"] == "arm_gripper"
     assert own.ppo.minibatch == 512
     for word in ("tokens", "smolvlm"):
         other = configure("env=calvin", f"policy={word}", name="calvin")
@@ -79,8 +82,8 @@ def test_the_policy_of_calvins_recipe_makes_room_for_another(configure):
 
 def test_a_few_episodes_in_a_scene_that_the_policy_has_not_seen(configure):
     few, whole = configure(name="calvin_few"), configure(name="calvin")
-    assert few.env == whole.env
-    assert few.env.scene not in few.demos.scenes
+    assert few.env.options == {**whole.env.options, "demo_scenes": "ABC"}
+    assert few.env.options["scene"] not in few.env.options["demo_scenes"]
     rounds = few.ppo.iterations + few.ppo.critic_warmup
     assert rounds * few.ppo.episodes_per_task * len(few.ppo.tasks) == 192
     assert few.ppo.env_steps < whole.ppo.env_steps / 5
@@ -92,7 +95,8 @@ def test_a_few_episodes_in_a_scene_that_the_policy_has_not_seen(configure):
 
 def test_calvin_from_pixels_in_a_small_size(configure):
     pixels, whole = configure(name="calvin_pixels"), configure(name="calvin")
-    assert pixels.env == configure("env=calvin").env
+    larger = configure("env=calvin").env
+    assert {**vars(pixels.env), "options": {}} == {**vars(larger), "options": {}}
     assert pixels.policy == whole.policy
     assert pixels.ppo.tasks == whole.ppo.tasks
     assert pixels.ppo.env_steps < whole.ppo.env_steps
@@ -102,19 +106,30 @@ def test_calvin_from_pixels_in_a_small_size(configure):
 def test_settings_that_calvin_does_not_have_are_refused(configure):
     expected = (
         "the configuration can't be run:\n"
-        "  - env.tasks: unknown CALVIN task 'drawer-open'\n"
-        "  - env.action_repeat=3: CALVIN holds no action\n"
-        "  - demos.scenes='AE': expected letters among ABCD"
+        "  - env.tasks: calvin has no task 'open_draw'; did you mean 'open_drawer'?\n"
+        "  - env.options.demo_scenes='AE': expected letters among ABCD"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
-        configure("env=calvin", "env.tasks=[drawer-open]", "env.action_repeat=3", "demos.scenes=AE")
+        configure("env=calvin", "env.tasks=[open_draw]", "env.options.demo_scenes=AE")
+    unknown = (
+        "env.options.action_repeat: there is no such setting, choose from scene, wrist_size, "
+        "checkout, demo_chains, demo_scenes, held_out_chains, start_chains, benchmark_chains, "
+        "steps_per_subtask"
+    )
+    with pytest.raises(ConfigError, match=re.escape(unknown)):
+        configure("env=calvin", "+env.options.action_repeat=3")
 
 
 def test_no_scene_is_passed_over_for_want_of_chains(configure):
-    expected = "demos.chains=2: must be at least 3, so that every scene of demos.scenes=ABC has one"
+    expected = (
+        "env.options.demo_chains=2: must be at least 3, so that every scene of "
+        "env.options.demo_scenes=ABC has one"
+    )
+    scenes = "env.options.demo_scenes=ABC"
     with pytest.raises(ConfigError, match=re.escape(expected)):
-        configure("demos.scenes=ABC", "demos.chains=2", name="calvin")
-    assert configure("demos.scenes=ABC", "demos.chains=3", name="calvin").demos.chains == 3
+        configure(scenes, "env.options.demo_chains=2", name="calvin")
+    enough = configure(scenes, "env.options.demo_chains=3", name="calvin")
+    assert enough.env.options["demo_chains"] == 3
 
 
 @pytest.mark.parametrize("tasks", ["[]", "[drawer-open,fly]"])
@@ -138,14 +153,14 @@ def test_all_bad_settings_are_listed_at_once(configure):
         "the configuration can't be run:\n"
         "  - value.frames=1: must be at least 2\n"
         "  - ppo.epochs=0: must be at least 1\n"
-        "  - env.tasks: unknown Meta-World task 'fly'\n"
+        "  - env.tasks: metaworld has no task 'reach-wal'; did you mean 'reach-wall'?\n"
         "  - critic=zero: unknown critic 'zero': choose from learned, temporal, none, group, give "
         "your own as 'module:Name', or offer it as an entry point in the group "
         "'rftf_torchrl.critics'."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}"):
         configure(
-            "env.tasks=[fly]", "critic=zero", "ppo.epochs=0",
+            "env.tasks=[reach-wal]", "critic=zero", "ppo.epochs=0",
             "value.frames=1",
         )  # fmt: skip
 
@@ -159,7 +174,7 @@ def test_large_policies_act_in_the_main_process_unless_told_otherwise(configure)
 
 
 def test_adapters_let_weights_be_bfloat16(configure):
-    config = configure("policy=smolvlm", "policy.dtype=bfloat16", "policy.lora_rank=8")
+    config = configure("policy=smolvlm", "policy.options.dtype=bfloat16", "policy.lora_rank=8")
     assert config.policy.lora_targets == "all-linear"
 
 
@@ -186,17 +201,23 @@ def test_a_value_critic_needs_the_value_model(configure):
             "divide ppo.episodes_per_task=8",
         ),
         (
-            ["policy=smolvlm", "policy.dtype=bfloat16"],
-            "policy.dtype=bfloat16 with policy.trained=language: small steps of the optimizer are "
-            "lost in bfloat16 weights; keep float32, which precision=auto computes in bfloat16, "
-            "train the head alone, or set policy.lora_rank, whose adapters are float32",
+            ["policy=smolvlm", "policy.options.dtype=bfloat16"],
+            "policy.options.dtype=bfloat16 with policy.options.trained=language: small steps of "
+            "the optimizer are lost in bfloat16 weights; keep float32, which precision=auto "
+            "computes in bfloat16, train the head alone, or set policy.lora_rank, whose adapters "
+            "are float32",
         ),
         (
-            ["policy=smolvlm", "policy.lora_rank=0", "policy.trained=head", "ppo.micro_batch=32"],
+            [
+                "policy=smolvlm",
+                "policy.lora_rank=0",
+                "policy.options.trained=head",
+                "ppo.micro_batch=32",
+            ],
             "policy.lora_rank=0: must be at least 1\n"
             "  - ppo.micro_batch=32: must be at most ppo.minibatch=16\n"
-            "  - policy.lora_rank=0 with policy.trained=head: adapters go into layers that train; "
-            "choose policy.trained=language or all",
+            "  - policy.lora_rank=0 with policy.options.trained=head: adapters go into layers that "
+            "train; choose policy.options.trained=language or all",
         ),
         (
             ["policy=smolvlm", "policy.lora_rank=2", "policy.lora_targets=[q_proj,lm_head]"],
@@ -223,33 +244,57 @@ def test_a_value_critic_needs_the_value_model(configure):
         ),
         (
             ["env=calvin", "policy=gr_mg"],
-            "policy.kind=gr_mg with env.name=calvin: chunk_size must be from 1 to config.act_len = "
-            "5, the actions that the network predicts, got 8.",
+            "policy.options: chunk_size must be from 1 to config.act_len = 5, the actions that the "
+            "network predicts, got 8.",
         ),
         (
             ["policy=seer", "env.image_size=null", "policy.pretrained=folder"],
             "env.image_size=null: policy.kind=seer needs pictures\n"
             "  - policy.pretrained: the weights of policy.kind=seer were trained on CLIP's tokens, "
-            "give +policy.options.tokenizer=<folder with CLIP's vocab.json and merges.txt>",
+            "give policy.options.tokenizer=<folder with CLIP's vocab.json and merges.txt>",
         ),
         (
-            ["policy=seer", "+policy.options.config={arm_dim: 6}"],
-            "policy.kind=seer with env.name=metaworld: an action of robot='metaworld' has 3 "
-            "numbers for the arm and one for the gripper, but config.arm_dim is 6: set it to 3.",
+            [
+                "policy=seer",
+                "policy.options.config={arm_dim: 4, hiden: 9}",
+                "policy.options.film=1",
+            ],
+            "policy.options.config.hiden: there is no such setting, did you mean 'hidden'?\n"
+            "  - policy.options.film: there is no such setting, did you mean 'files'?\n"
+            "  - policy.options.config: arm_dim must be 3 (the arm's position) or 6 (and its Euler "
+            "angles), got 4.",
         ),
-        (["policy.flow_level=0"], "policy.flow_level=0.0: must be above 0"),
-        (["env.wrist_size=84"], "env.wrist_size: Meta-World has no gripper camera"),
+        (["policy.options.flow_level=0"], "policy.options.flow_level=0: must be above 0"),
+        (
+            ["+env.options.wrist_size=84"],
+            "env.options.wrist_size: there is no such setting, choose from action_repeat",
+        ),
         (
             ["policy=paligemma", "policy.pretrained=null", "env.image_size=null"],
             "policy.pretrained: a policy on a vision-language model needs its folder or hub id\n"
             "  - env.image_size=null: a vision-language model needs pictures",
         ),
         (
-            ["policy.pretrained=somewhere", "+policy.options.width=3"],
-            "policy.pretrained has no effect on policy.kind=small\n"
-            "  - policy.options has no effect on policy.kind=small",
+            ["policy.pretrained=somewhere", "policy.options.width=3"],
+            "policy.options.width: there is no such setting, choose from init_scale, learn_scale, "
+            "flow_steps, flow_level, head, bins, channels, features, state_features, film\n"
+            "  - policy.pretrained has no effect on policy.kind=small",
         ),
-        (["policy=qwen_vl", "policy.temperature=0"], "policy.temperature=0.0: must be above 0"),
+        (
+            ["policy=qwen_vl", "policy.options.temperature=0", "policy.options.trained=none"],
+            "policy.options.temperature=0: must be above 0\n"
+            "  - policy.options.trained=none: must be 'all', 'language' or 'head'",
+        ),
+        (
+            ["policy=lerobot", "policy.options.stats={}", "policy.options.init_scale=-1"],
+            "policy.options.init_scale=-1: must be above 0\n"
+            "  - policy.options.stats has no effect with policy.pretrained, which has its own",
+        ),
+        (
+            ["policy.kind=frozen_policy:FrozenSpec", "policy.options.width=8"],
+            "policy.options.width: there is no such setting, choose from chunk_size, action_dim, "
+            "state_dim",
+        ),
         (
             ["reward.value_range=[1,0]"],
             "reward.value_range=[1.0, 0.0]: must be [low, high] with low < high",
@@ -281,7 +326,7 @@ def test_a_value_critic_needs_the_value_model(configure):
         (["cloning.per_task=0"], "cloning.per_task=0: must be at least 1"),
         (
             ["env=calvin_state", "reward=environment"],
-            "reward.potential=environment: CALVIN has no dense reward of its own",
+            "reward.potential=environment: calvin has no dense reward of its own",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -22,10 +22,12 @@ def ended(monkeypatch, capsys, *arguments):
     ("arguments", "message"),
     [
         (
-            ["ppo.iteratons=3", "+typo=3"],
+            ["ppo.iteratons=3", "+typo=3", "+demos.scenes=ABC", "policy.head=flow"],
             "finetune: the command can't be run:\n"
             "  - ppo.iteratons: there is no such setting, did you mean 'ppo.iterations'?\n"
             "  - typo: there is no such setting; --help lists all\n"
+            "  - demos.scenes: there is no such setting, it is now 'env.options.demo_scenes'\n"
+            "  - policy.head: there is no such setting, it is now 'policy.options.head'\n"
             "(-v shows where it was raised.)\n",
         ),
         (

@@ -18,7 +18,7 @@ SETTINGS = [
     "env.image_size=32",
     "env.tasks=[window-open,window-close]",
     "env.chunk_size=2",
-    "env.action_repeat=8",
+    "env.options.action_repeat=8",
     "demos.per_task=1",
     "demos.held_out_per_task=1",
     "evaluation.episodes_per_task=1",
@@ -49,10 +49,10 @@ def save_checkpoint(folder):
 
 def test_clone_finetune_and_evaluate(configure, tmp_path):
     from rftf_torchrl import load_policy
+    from rftf_torchrl.configs.policies import new_policy
     from rftf_torchrl.recipes.collect_demos import collect
     from rftf_torchrl.recipes.evaluate import evaluate
     from rftf_torchrl.recipes.finetune import finetune
-    from rftf_torchrl.recipes.policies import new_policy
     from rftf_torchrl.recipes.train_bc import clone
     from rftf_torchrl.recipes.train_value import train_value
 

@@ -17,7 +17,7 @@ SETTINGS = [
     "env.image_size=32",
     "env.tasks=[window-open,window-close]",
     "env.chunk_size=2",
-    "env.action_repeat=8",
+    "env.options.action_repeat=8",
     "demos.per_task=1",
     "demos.held_out_per_task=1",
     "evaluation.episodes_per_task=1",
@@ -52,9 +52,9 @@ def demos(configure, tmp_path_factory):
 
 
 def test_random_weights_that_stay_are_warned_of_once(configure, tmp_path, caplog):
-    from rftf_torchrl.recipes import policies
+    from rftf_torchrl.configs import policies
 
-    settings = [*SETTINGS, "policy=gr_mg", f"+{POLICIES['gr_mg']}", f"output={tmp_path}"]
+    settings = [*SETTINGS, "policy=gr_mg", f"{POLICIES['gr_mg']}", f"output={tmp_path}"]
     policy, _ = policies.new_policy(configure(*settings), 4, 4)
     frozen = sum(p.numel() for p in policy.parameters() if not p.requires_grad)
     assert [record.getMessage() for record in caplog.records] == [
@@ -101,13 +101,13 @@ def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, kind, mo
         *SETTINGS,
         "env.horizon=2",
         f"policy={kind}",
-        f"+{POLICIES[kind]}",
+        f"{POLICIES[kind]}",
         demos,
         f"output={tmp_path / 'run'}",
     )
     file = clone(config)
     policy, spec = load_policy(file)
-    assert (spec.kind, spec.robot, spec.wrist, spec.chunk_size) == (kind, "metaworld", False, 2)
+    assert (spec.kind, spec.config.arm_dim, spec.wrist, spec.chunk_size) == (kind, 3, False, 2)
     fresh = spec.build().state_dict()
     assert fresh.keys() == policy.state_dict().keys()
     train_value(config)
@@ -137,7 +137,7 @@ def test_cloning_reads_histories_and_moves_the_gripper(configure, demos, tmp_pat
     config = configure(
         *SETTINGS,
         "policy=seer",
-        f"+{POLICIES['seer']}",
+        f"{POLICIES['seer']}",
         "cloning.steps=40",
         "cloning.learning_rate=3e-3",
         demos,
@@ -153,11 +153,11 @@ def test_cloning_reads_histories_and_moves_the_gripper(configure, demos, tmp_pat
 def test_adapters_in_named_layers(configure, demos, tmp_path):
     pytest.importorskip("peft")
     from rftf_torchrl import load_policy
+    from rftf_torchrl.configs.policies import add_adapters
     from rftf_torchrl.recipes.finetune import finetune
-    from rftf_torchrl.recipes.policies import add_adapters
     from rftf_torchrl.recipes.train_bc import clone
 
-    settings = [*SETTINGS, "env.horizon=2", "policy=seer", f"+{POLICIES['seer']}", demos]
+    settings = [*SETTINGS, "env.horizon=2", "policy=seer", f"{POLICIES['seer']}", demos]
     file = clone(configure(*settings, f"output={tmp_path}"))
     config = configure(
         *settings,

@@ -12,7 +12,10 @@ from tiny import CALVIN, TINY
 
 from rftf_torchrl import (
     CalvinDataset,
+    CalvinOptions,
+    EnvConfig,
     RecordedTask,
+    Recording,
     StateBank,
     initial_scene,
     initial_states,
@@ -49,13 +52,14 @@ def recording(monkeypatch):
                     raise KeyboardInterrupt
                 yield [recorded_task(task, number) for task in chain]
 
-        monkeypatch.setattr("rftf_torchrl.recipes.collect_calvin.record_chains", record_chains)
+        monkeypatch.setattr("rftf_torchrl.calvin.recording.record_chains", record_chains)
 
     return play
 
 
 @pytest.fixture
-def run(configure, tmp_path):
+def run(configure, tmp_path, monkeypatch):
+    monkeypatch.setattr("rftf_torchrl.calvin.recording.require_calvin_env", lambda: None)
     return configure(*CALVIN, f"output={tmp_path}", name="calvin")
 
 
@@ -73,7 +77,10 @@ def test_calvin_goes_on_after_ctrl_c(recording, run, tmp_path):
 
     training = Path(run.output, "calvin", "training")
     chains = [BOTH, BOTH[:1], BOTH]
-    longer = replace(run, demos=replace(run.demos, chains=3, per_task=2))
+    options = {**run.env.options, "demo_chains": 3}
+    longer = replace(
+        run, env=replace(run.env, options=options), demos=replace(run.demos, per_task=2)
+    )
     recording(*chains)
     whole = replace(longer, output=str(tmp_path / "whole"))
     steps = collect(whole)
@@ -90,11 +97,11 @@ def test_calvin_goes_on_after_ctrl_c(recording, run, tmp_path):
 
 def test_calvin_goes_on_after_ctrl_c_within_a_chain(recording, run, monkeypatch):
     """The chain is walked again, and none of its tasks is there twice."""
-    from rftf_torchrl.recipes import collect_calvin
+    from rftf_torchrl.calvin import recording as calvin_recording
     from rftf_torchrl.recipes.collect_demos import collect
 
     training = Path(run.output, "calvin", "training")
-    write_task, written = collect_calvin.write_task, []
+    write_task, written = calvin_recording.write_task, []
 
     def interrupted(writer, task, sentence):
         if len(written) == 3:
@@ -104,11 +111,11 @@ def test_calvin_goes_on_after_ctrl_c_within_a_chain(recording, run, monkeypatch)
 
     longer = replace(run, demos=replace(run.demos, per_task=2))
     recording(BOTH, BOTH)
-    monkeypatch.setattr(collect_calvin, "write_task", interrupted)
+    monkeypatch.setattr(calvin_recording, "write_task", interrupted)
     with pytest.raises(KeyboardInterrupt):
         collect(longer)
     assert [span.task for span in CalvinDataset(training.parent).spans] == [*BOTH, BOTH[0]]
-    monkeypatch.setattr(collect_calvin, "write_task", write_task)
+    monkeypatch.setattr(calvin_recording, "write_task", write_task)
     collect(longer)
     assert [span.task for span in CalvinDataset(training.parent).spans] == [*BOTH, *BOTH]
     assert len(list(training.glob("*.npz"))) == 12
@@ -122,10 +129,12 @@ def test_a_recording_does_not_go_on_with_other_settings(recording, run):
     with pytest.raises(KeyboardInterrupt):
         collect(run)
     before = files_of(training)
-    other = replace(run, seed=5, demos=replace(run.demos, chains=8))
+    options = {**run.env.options, "demo_chains": 8}
+    other = replace(run, seed=5, env=replace(run.env, options=options))
     message = (
-        f"{training} is a recording that stopped early, with seed=0, not 5; demos.chains=2, not 8. "
-        "It goes on with its own settings; move or remove the folder, and it is recorded anew"
+        f"{training} is a recording that stopped early, with seed=0, not 5; "
+        "env.options.demo_chains=2, not 8. It goes on with its own settings; move or remove the "
+        "folder, and it is recorded anew"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect(other)
@@ -155,7 +164,8 @@ def test_chains_that_lack_a_task_are_no_recording(recording, run):
     recording(BOTH[:1], BOTH[:1])
     message = (
         f"the 2 training chains have no turn_off_lightbulb. Remove {training} and raise "
-        "demos.chains, or remove its interrupted.txt and leave these tasks out of env.tasks"
+        "env.options.demo_chains, or remove its interrupted.txt and leave these tasks out of "
+        "env.tasks"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect(run)
@@ -169,7 +179,7 @@ def test_chains_that_lack_a_task_are_no_recording(recording, run):
 
 def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatch):
     """A chain can come by one: that task is left out rather than the whole recording refused."""
-    from rftf_torchrl.recipes import collect_calvin
+    from rftf_torchrl.calvin import recording as calvin_recording
     from rftf_torchrl.recipes.collect_demos import collect
 
     def record_chains(jobs, *, workers):
@@ -179,7 +189,7 @@ def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatc
                 tasks[0].scene_obs[0] = initial_scene(initial_states()[7])[1] + 1e-3
             yield tasks
 
-    monkeypatch.setattr(collect_calvin, "record_chains", record_chains)
+    monkeypatch.setattr(calvin_recording, "record_chains", record_chains)
     collect(run)
     spans = CalvinDataset(Path(run.output, "calvin")).spans
     assert [span.task for span in spans] == [BOTH[1], BOTH[0]]
@@ -187,23 +197,24 @@ def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatc
     assert [bank.count(task) for task in BOTH] == [2, 3]
 
 
-@pytest.mark.parametrize(("scenes", "expected"), [("null", "DDDDDD"), ("ABC", "AABBCC")])
-def test_chains_are_spread_over_the_scenes(configure, scenes, expected):
-    from rftf_torchrl.recipes.collect_calvin import chains_to_record
+@pytest.mark.parametrize(("scenes", "expected"), [(None, "DDDDDD"), ("ABC", "AABBCC")])
+def test_chains_are_spread_over_the_scenes(scenes, expected):
+    from rftf_torchrl.calvin.recording import ChainRecorder
 
-    settings = [f"demos.scenes={scenes}", "demos.chains=6", "demos.held_out_chains=3", "output=x"]
-    config = configure(*CALVIN, *settings, name="calvin")
-    jobs = chains_to_record(config, "training")
-    assert "".join(job.scene for job in jobs) == expected
-    assert [job.scene for job in chains_to_record(config, "validation")] == ["D"] * 3
+    options = CalvinOptions(demo_scenes=scenes, demo_chains=6, held_out_chains=3)
+    recording = Recording(Path("x"), 1, 1, BOTH)
+    recorder = ChainRecorder(EnvConfig("calvin", BOTH), options, recording, lambda split: None)
+    assert "".join(job.scene for job in recorder.chains("training")) == expected
+    assert [job.scene for job in recorder.chains("validation")] == ["D"] * 3
 
 
 @pytest.mark.metaworld
 def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
     from rftf_torchrl.recipes import collect_demos
+    from rftf_torchrl.training import recording
 
     config = configure(*TINY, f"output={tmp_path}")
-    record_episode, seen = collect_demos.record_episode, []
+    record_episode, seen = recording.record_episode, []
 
     def interrupted(*arguments):
         if seen:
@@ -211,7 +222,7 @@ def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
         seen.append(arguments)
         return record_episode(*arguments)
 
-    monkeypatch.setattr(collect_demos, "record_episode", interrupted)
+    monkeypatch.setattr(recording, "record_episode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         collect_demos.collect(config)
     monkeypatch.undo()

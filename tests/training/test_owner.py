@@ -34,8 +34,9 @@ def holder(tmp_path):
 
 def test_the_second_process_is_told_who_has_the_folder(tmp_path, holder):
     message = (
-        rf"{re.escape(str(tmp_path))} is being written by process {holder.pid} on "
-        rf"{re.escape(socket.gethostname())}, since \S+: wait for it to end, stop it, or choose "
+        rf"the stage 'run' of {re.escape(str(tmp_path))} is being written by process "
+        rf"{holder.pid} on {re.escape(socket.gethostname())}, since \S+: wait for it to end, "
+        r"stop it, or choose "
         r"another output folder\."
     )
     with pytest.raises(FolderInUseError, match=f"^{message}$"), own_folder(tmp_path):
@@ -47,7 +48,7 @@ def test_a_process_that_is_killed_leaves_the_folder_free(tmp_path, holder, sign)
     os.kill(holder.pid, sign)
     holder.wait()
     with own_folder(tmp_path) as folder:
-        assert (folder / ".owner.json").is_file()
+        assert (folder / ".run.json").is_file()
 
 
 def test_the_owner_may_enter_again_and_an_error_frees_the_folder(tmp_path):
@@ -55,4 +56,9 @@ def test_the_owner_may_enter_again_and_an_error_frees_the_folder(tmp_path):
         raise KeyError
     with own_folder(tmp_path), own_folder(tmp_path):
         pass
-    assert not (tmp_path / ".owner.json").exists()
+    assert not (tmp_path / ".run.json").exists()
+
+
+def test_another_stage_of_the_run_is_free(tmp_path, holder):
+    with own_folder(tmp_path, "evaluation"):
+        assert (tmp_path / ".run.json").is_file()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev
-from typing import Any
+from typing import Any, ClassVar
 
 from rftf_torchrl.calvin.chains.results import ChainResult
 from rftf_torchrl.evaluation.report import markdown_table, percent, percent_interval
@@ -51,6 +51,7 @@ class ChainReport:
         versions: of the libraries, and the commits of those that ran from clones.
     """
 
+    name: ClassVar[str] = "chains"
     results: tuple[ChainResult, ...]
     crashed: tuple[int, ...] = ()
     protocol: str = ""

@@ -66,6 +66,11 @@ class GRMG(nn.Module):
         self.images = ImageHead(config)
         self.progress = ProgressHead(config)
 
+    @property
+    def towers(self) -> tuple[MAEEncoder, ClipText]:
+        """The picture encoder and the text tower."""
+        return self.model_mae, self.text_encoder
+
     def forward(
         self,
         image: Tensor,

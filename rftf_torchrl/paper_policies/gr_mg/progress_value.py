@@ -29,5 +29,5 @@ def gr_mg_value_model(policy: nn.Module, spec: GRMGSpec) -> TemporalValueModel:
         The value model.
     """
     network = copy.deepcopy(only_module(policy, GRMG)).requires_grad_(False)
-    reader = GRMGProgress(network, spec.robot).eval()
+    reader = GRMGProgress(network).eval()
     return TemporalValueModel(reader, in_keys=spec.in_keys, tokens_key=CLIP_TOKENS)

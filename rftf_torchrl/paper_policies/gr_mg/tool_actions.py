@@ -42,7 +42,7 @@ class ToolFrameActions(Transform):
             raise ValueError(
                 f"{keys.CHUNK!r} must hold actions of 7 numbers, got shape {tuple(chunk.shape)}."
             )
-        pose, _ = robot_pose(state, "calvin")
+        pose, _ = robot_pose(state, 6)
         actions = tool_to_world(chunk, pose[..., 3:], wrap=self.wrap)
         return tensordict.set(keys.CHUNK, actions.to(chunk.dtype))
 

@@ -102,6 +102,11 @@ class Seer(nn.Module):
         self.image_decoder_norm = nn.LayerNorm(hidden)
         self.image_decoder_pred = nn.Linear(hidden, config.image.patch_size**2 * 3)
 
+    @property
+    def towers(self) -> tuple[MAEEncoder, ClipText]:
+        """The picture encoder and the text tower."""
+        return self.vision_encoder, self.clip_model
+
     def forward(
         self,
         image: Tensor,

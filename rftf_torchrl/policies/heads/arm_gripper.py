@@ -20,7 +20,7 @@ from torch.nn.functional import logsigmoid
 from rftf_torchrl import keys
 from rftf_torchrl.nets.finite_output import check_finite_output
 from rftf_torchrl.policies.heads.actors import BoundedScale
-from rftf_torchrl.policies.heads.distributions import ChunkNormal
+from rftf_torchrl.policies.heads.distributions import ChunkNormal, sum_executed
 
 # Not "loc": there is more to the chunk than that. But TorchRL's BCLoss takes a policy for a
 # deterministic one, without a warning, unless it writes one of "loc", "scale", "logits", "probs".
@@ -94,17 +94,17 @@ class ChunkNormalBernoulli(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns the log-probability [*B] of chunks [*B, H, A]."""
         gripper = self.gripper.log_prob((value[..., -1] >= 0).float())
-        return self.arm.log_prob(value[..., :-1]) + _summed(gripper, self.executed)
+        return self.arm.log_prob(value[..., :-1]) + sum_executed(gripper, self.executed)
 
     def entropy(self) -> Tensor:
         """Returns the entropy [*B]."""
-        return self.arm.entropy() + _summed(self.gripper.entropy(), self.executed)
+        return self.arm.entropy() + sum_executed(self.gripper.entropy(), self.executed)
 
 
 @register_kl(ChunkNormalBernoulli, ChunkNormalBernoulli)
 def _kl_normal_bernoulli(p: ChunkNormalBernoulli, q: ChunkNormalBernoulli) -> Tensor:
     gripper = _kl_of_logits(p.gripper.logits, q.gripper.logits)
-    return kl_divergence(p.arm, q.arm) + _summed(gripper, p.executed)
+    return kl_divergence(p.arm, q.arm) + sum_executed(gripper, p.executed)
 
 
 def _kl_of_logits(p: Tensor, q: Tensor) -> Tensor:
@@ -196,9 +196,3 @@ def _joined(arm: Tensor, gripper: Tensor) -> Tensor:
 
 def _sign(opened: Tensor) -> Tensor:
     return 2 * opened.float() - 1
-
-
-def _summed(each: Tensor, executed: Tensor | None) -> Tensor:
-    if executed is not None:
-        each = torch.where(executed, each, torch.zeros_like(each))
-    return each.sum(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class ChunkNormal(Distribution):
             )
         self.loc = loc.float()
         self.scale = scale.float()
-        self.executed = _checked_executed(executed, loc.shape[:-1])
+        self.executed = checked_executed(executed, loc.shape[:-1])
         super().__init__(loc.shape[:-2], loc.shape[-2:], validate_args=False)
 
     @property
@@ -78,12 +79,12 @@ class ChunkNormal(Distribution):
         """Returns the log-probability [*B] of chunks [*B, H, A]."""
         standardised = (value.float() - self.loc) / self.scale
         each = -0.5 * standardised.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
-        return _sum_executed(each.sum(-1), self.executed)
+        return sum_executed(each.sum(-1), self.executed)
 
     def entropy(self) -> Tensor:
         """Returns the entropy [*B]."""
         each = self.scale.log() + 0.5 * (1 + math.log(2 * math.pi))
-        return _sum_executed(each.sum(-1), self.executed)
+        return sum_executed(each.sum(-1), self.executed)
 
 
 class ChunkCategorical(Distribution):
@@ -127,7 +128,7 @@ class ChunkCategorical(Distribution):
         self.bins = Categorical(logits=logits.float(), validate_args=False)
         self.low = float(low)
         self.high = float(high)
-        self.executed = _checked_executed(executed, logits.shape[:-2])
+        self.executed = checked_executed(executed, logits.shape[:-2])
         super().__init__(logits.shape[:-3], logits.shape[-3:-1], validate_args=False)
 
     @property
@@ -169,27 +170,33 @@ class ChunkCategorical(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns the log-probability [*B] of the bins that hold chunks [*B, H, A]."""
-        return _sum_executed(self.bins.log_prob(self.tokens(value)).sum(-1), self.executed)
+        return sum_executed(self.bins.log_prob(self.tokens(value)).sum(-1), self.executed)
 
     def entropy(self) -> Tensor:
         """Returns the entropy [*B]."""
-        return _sum_executed(self.bins.entropy().sum(-1), self.executed)
+        return sum_executed(self.bins.entropy().sum(-1), self.executed)
 
 
 @register_kl(ChunkNormal, ChunkNormal)
 def _kl_chunk_normal(p: ChunkNormal, q: ChunkNormal) -> Tensor:
-    ratio = (p.scale / q.scale).square()
-    distance = ((p.loc - q.loc) / q.scale).square()
-    return _sum_executed((0.5 * (ratio + distance - 1 - ratio.log())).sum(-1), p.executed)
+    return sum_executed(normal_divergence(p, q).sum(-1), p.executed)
 
 
 @register_kl(ChunkCategorical, ChunkCategorical)
 def _kl_chunk_categorical(p: ChunkCategorical, q: ChunkCategorical) -> Tensor:
     divergence = torch.distributions.kl_divergence(p.bins, q.bins)
-    return _sum_executed(divergence.sum(-1), p.executed)
+    return sum_executed(divergence.sum(-1), p.executed)
 
 
-def _checked_executed(executed: Tensor | None, shape: torch.Size) -> Tensor | None:
+def normal_divergence(p: Any, q: Any) -> Tensor:
+    """KL divergence of each normal with ``loc`` and ``scale`` in ``p`` from that in ``q``."""
+    ratio = (p.scale / q.scale).square()
+    distance = ((p.loc - q.loc) / q.scale).square()
+    return 0.5 * (ratio + distance - 1 - ratio.log())
+
+
+def checked_executed(executed: Tensor | None, shape: torch.Size) -> Tensor | None:
+    """The mask, if it fits the batch and the chunk size."""
     if executed is not None and executed.shape != shape:
         raise ValueError(
             f"executed must have shape {tuple(shape)} (batch and chunk size), got "
@@ -198,7 +205,8 @@ def _checked_executed(executed: Tensor | None, shape: torch.Size) -> Tensor | No
     return executed
 
 
-def _sum_executed(each: Tensor, executed: Tensor | None) -> Tensor:
+def sum_executed(each: Tensor, executed: Tensor | None) -> Tensor:
+    """The sum over a chunk's executed actions, [*B, H] to [*B]."""
     if executed is not None:
         each = torch.where(executed, each, torch.zeros_like(each))
     return each.sum(-1)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
+from rftf_torchrl.policies.heads.distributions import checked_executed, normal_divergence
+
 
 class ChunkFlow(Distribution):
     r"""Chain of K Gaussian denoising steps whose last state is the action chunk.
@@ -69,16 +71,11 @@ class ChunkFlow(Distribution):
             raise ValueError(
                 f"mode must have shape {tuple(batch + event)}, got {tuple(mode.shape)}."
             )
-        if executed is not None and executed.shape != batch + event[:1]:
-            raise ValueError(
-                f"executed must have shape {tuple(batch + event[:1])} (batch and chunk size), got "
-                f"{tuple(executed.shape)}."
-            )
         self.loc = loc.float()
         self.scale = scale.float().expand_as(loc)
         self.path = path.float()
         self._mode = mode.float()
-        self.executed = executed
+        self.executed = checked_executed(executed, batch + event[:1])
         super().__init__(batch, event, validate_args=False)
 
     @property
@@ -124,6 +121,4 @@ class ChunkFlow(Distribution):
 
 @register_kl(ChunkFlow, ChunkFlow)
 def _kl_chunk_flow(p: ChunkFlow, q: ChunkFlow) -> Tensor:
-    ratio = (p.scale / q.scale).square()
-    distance = ((p.loc - q.loc) / q.scale).square()
-    return p._total(0.5 * (ratio + distance - 1 - ratio.log()))
+    return p._total(normal_divergence(p, q))

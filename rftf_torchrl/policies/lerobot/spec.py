@@ -18,6 +18,28 @@ from rftf_torchrl import keys
 from rftf_torchrl.optional import optional_module
 from rftf_torchrl.policies.lerobot.actor import batch_names, lerobot_actor
 from rftf_torchrl.policies.lerobot.observation import LeRobotObservation
+from rftf_torchrl.policies.settings import PolicyConfig, Sizes
+from rftf_torchrl.settings import Positive, setting_problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeRobotOptions:
+    """``policy.options`` of ``policy.kind=lerobot``; see :class:`LeRobotSpec`.
+
+    Attributes:
+        config: without ``policy.pretrained``, LeRobot's configuration.
+        inputs: name in LeRobot's batch -> key of our observation; None for the usual ones of
+            ``policy.pretrained``.
+        stats: without ``policy.pretrained``, statistics of the normalisation.
+        init_scale: initial standard deviation, in the environment's units.
+        learn_scale: whether fine-tuning changes it.
+    """
+
+    config: dict[str, Any] | None = None
+    inputs: dict[str, Any] | None = None
+    stats: dict[str, dict[str, Any]] | None = None
+    init_scale: Positive = 0.3
+    learn_scale: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,28 @@ class LeRobotSpec:
             for name, key in self.inputs.items()
         }
         object.__setattr__(self, "inputs", inputs)
+
+    @classmethod
+    def problems(cls, settings: PolicyConfig, sizes: Sizes) -> list[str]:
+        """What is wrong with a run's settings."""
+        problems = setting_problems(LeRobotOptions, settings.options, "policy.options.")
+        if not settings.pretrained and not {"config", "inputs"} <= settings.options.keys():
+            problems.append("policy.pretrained: a policy of LeRobot needs its folder or hub id")
+        if settings.pretrained:
+            problems += [
+                f"policy.options.{name} has no effect with policy.pretrained, which has its own"
+                for name in ("config", "stats")
+                if name in settings.options
+            ]
+        return problems
+
+    @classmethod
+    def from_run(cls, settings: PolicyConfig, sizes: Sizes) -> LeRobotSpec:
+        """The spec of a run's policy, see :meth:`from_pretrained`."""
+        entries = {"chunk_size": sizes.chunk_size, **settings.options}
+        if settings.pretrained:
+            return cls.from_pretrained(settings.pretrained, **entries)
+        return cls.from_dict(entries)
 
     @classmethod
     def from_config(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from tensordict.nn import (
     ProbabilisticTensorDictSequential,
@@ -18,28 +18,33 @@ from rftf_torchrl import keys
 from rftf_torchrl.policies.heads.actors import gaussian_actor, token_actor
 from rftf_torchrl.policies.heads.flow import flow_actor
 from rftf_torchrl.policies.heads.flow_networks import ChunkVelocity
+from rftf_torchrl.policies.settings import PolicyConfig, Sizes
 from rftf_torchrl.policies.transformers_vla.autoregressive import (
     AutoregressiveActor,
     AutoregressiveVLA,
 )
 from rftf_torchrl.policies.transformers_vla.backbone import (
-    Dtype,
-    Trained,
     build_backbone,
     freeze_backbone,
     load_backbone,
     load_config,
 )
 from rftf_torchrl.policies.transformers_vla.heads import ActionTokenHead, ChunkHead
+from rftf_torchrl.policies.transformers_vla.options import (
+    ModelOptions,
+    TransformersOptions,
+    transformers_problems,
+)
 from rftf_torchrl.policies.transformers_vla.processor import VLAProcessor
 from rftf_torchrl.policies.transformers_vla.query_network import QueryNetwork
 from rftf_torchrl.policies.transformers_vla.vla import QueryFeatures, TransformersVLA
 from rftf_torchrl.policies.transformers_vla.vla_inputs import VLAInputs
+from rftf_torchrl.settings import make_settings
 
 
 @dataclass(frozen=True)
-class TransformersPolicySpec:
-    """Everything that decides a policy on an image-text-to-text model of ``transformers``.
+class TransformersPolicySpec(ModelOptions):
+    """Everything that decides a policy on a model of ``transformers``, with :class:`ModelOptions`.
 
     :meth:`from_pretrained` fills in what the model's folder tells.
 
@@ -47,55 +52,27 @@ class TransformersPolicySpec:
         backbone: the model's config.
         chunk_size: actions per chunk, H.
         action_dim: size of an action, A.
-        head: ``"tokens"``: logits of action tokens; ``"gaussian"``: a normal of learned mean;
-            ``"flow"``: flow matching from one query per action, see :func:`flow_actor`.
         action_tokens: ids of the action tokens, from the lowest bin to the highest.
-        decoding: of the action tokens. ``"parallel"``: all in one forward, from learned queries,
-            independent of each other; ``"autoregressive"``: one after another, each given those
-            before it, as a model decodes words.
-        temperature: of the action tokens.
-        init_scale: initial standard deviation of the Gaussian head.
-        learn_scale: whether the Gaussian head learns it.
-        flow_steps: denoising steps of the flow head.
-        flow_level: noise level of the flow head.
         state_dim: features of the state that becomes one token; None reads no state.
         wrist_image: whether ``("observation", "wrist_image")`` is a second picture.
-        prompt: see :class:`VLAProcessor`.
-        prompt_tokens: see :class:`VLAProcessor`.
-        image_options: see :class:`VLAProcessor`.
         image_mean: of the image processor.
         image_std: of the image processor.
         rescale: of the image processor.
-        trained: ``"all"``; ``"language"`` without the vision tower; ``"head"``: queries, state and
-            head alone, and of the token head nothing but the queries.
-        dtype: of the model's weights, ``"float32"`` or ``"bfloat16"``; what is added to the model
-            is float32, and so are logits, means and log-probabilities.
         files: tokenizer and image processor, by file name.
     """
 
+    on_vision_language_model: ClassVar[bool] = True
     kind: ClassVar[str] = "transformers"
 
     backbone: Mapping[str, Any]
     chunk_size: int
     action_dim: int
-    head: Literal["tokens", "gaussian", "flow"] = "tokens"
     action_tokens: tuple[int, ...] = ()
-    decoding: Literal["parallel", "autoregressive"] = "parallel"
-    temperature: float = 1.0
-    init_scale: float = 0.3
-    learn_scale: bool = True
-    flow_steps: int = 4
-    flow_level: float = 0.5
     state_dim: int | None = None
     wrist_image: bool = False
-    prompt: str | None = None
-    prompt_tokens: int = 64
-    image_options: Mapping[str, Any] = field(default_factory=dict)
     image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
     rescale: float = 1 / 255
-    trained: Trained = "all"
-    dtype: Dtype = "float32"
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -109,6 +86,24 @@ class TransformersPolicySpec:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.head == "tokens" and not self.action_tokens:
             raise ValueError("head='tokens' needs action_tokens, see action_token_ids.")
+
+    @classmethod
+    def problems(cls, settings: PolicyConfig, sizes: Sizes) -> list[str]:
+        """What is wrong with a run's settings."""
+        return transformers_problems(settings, sizes)
+
+    @classmethod
+    def from_run(cls, settings: PolicyConfig, sizes: Sizes) -> TransformersPolicySpec:
+        """The spec of a run's policy, see :meth:`from_pretrained`."""
+        options = vars(make_settings(TransformersOptions, settings.options, "policy.options."))
+        return cls.from_pretrained(
+            str(settings.pretrained),
+            chunk_size=sizes.chunk_size,
+            action_dim=sizes.action_dim,
+            state_dim=sizes.state_dim if options.pop("use_state") else None,
+            wrist_image=sizes.wrist,
+            **options,
+        )
 
     @classmethod
     def from_pretrained(

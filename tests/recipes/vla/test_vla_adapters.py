@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from _vla_settings import CASES, VLA
+from _vla_settings import CASES, SHORT_PROMPT, VLA
 from interrupted import interrupted_and_resumed
 from safetensors.torch import load_file
 from tiny import TINY
@@ -22,17 +22,18 @@ def test_adapters_and_pieces_of_minibatches(configure, demos, tmp_path, monkeypa
     holds an ordinary policy that equals the adapted one."""
     pytest.importorskip("peft")
     from rftf_torchrl import adapter_state_dict, load_policy, merge_lora, save_tiny_vlm
+    from rftf_torchrl.configs.policies import vision_language_model
     from rftf_torchrl.recipes import finetune as recipe
-    from rftf_torchrl.recipes.policies import vision_language_model
     from rftf_torchrl.recipes.train_bc import clone
     from rftf_torchrl.recipes.train_value import train_value
 
     config = configure(
         *VLA,
+        SHORT_PROMPT,
         *CASES["smolvlm"],
         demos,
         f"policy.pretrained={save_tiny_vlm(tmp_path / 'model', 'smolvlm')}",
-        "policy.dtype=bfloat16",
+        "policy.options.dtype=bfloat16",
         "policy.lora_rank=2",
         "policy.checkpoint_activations=true",
         "ppo.micro_batch=3",
@@ -76,12 +77,14 @@ def test_adapters_and_pieces_of_minibatches(configure, demos, tmp_path, monkeypa
 
 def test_merged_adapters_act_as_the_adapted_policy(configure, tmp_path):
     pytest.importorskip("peft")
+
     from rftf_torchrl import Episode, load_policy, merge_lora, save_policy, save_tiny_vlm
-    from rftf_torchrl.recipes.policies import add_adapters, fit_in_memory, new_policy
-    from rftf_torchrl.recipes.simulators import episode_collector
+    from rftf_torchrl.configs.policies import add_adapters, fit_in_memory, new_policy
+    from rftf_torchrl.recipes.policies import episode_collector
 
     config = configure(
         *VLA,
+        SHORT_PROMPT,
         "policy=paligemma",
         "policy.lora_rank=2",
         "policy.lora_targets=[q_proj,up_proj]",
@@ -109,10 +112,10 @@ def test_merged_adapters_act_as_the_adapted_policy(configure, tmp_path):
 
 
 def test_another_policy_than_the_settings_say(configure, tmp_path):
-    from rftf_torchrl.recipes import policies
+    from rftf_torchrl.configs import policies
 
     config = configure(*TINY, "policy=smolvlm", "env.image_size=32", f"output={tmp_path}")
-    small = replace(config, policy=replace(config.policy, kind="small"))
+    small = replace(config, policy=replace(config.policy, kind="small", options={}))
     policy, _ = policies.new_policy(
         replace(small, policy=replace(small.policy, pretrained=None)), 4, 4
     )

@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 
 import pytest
-from _vla_settings import CASES, VLA
+from _vla_settings import CASES, SHORT_PROMPT, VLA
 
 pytest.importorskip("transformers")
 pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
@@ -21,9 +21,9 @@ def test_the_vision_tower_runs_once_a_decision(
     configure, demos, tmp_path, case, monkeypatch, caplog
 ):
     from rftf_torchrl import save_tiny_vlm
+    from rftf_torchrl.configs.policies import vision_language_model
     from rftf_torchrl.policies.transformers_vla.backbone import tower_of
     from rftf_torchrl.recipes import finetune as recipe
-    from rftf_torchrl.recipes.policies import vision_language_model
     from rftf_torchrl.recipes.train_bc import clone
 
     overrides, names = REUSED[case]
@@ -31,6 +31,7 @@ def test_the_vision_tower_runs_once_a_decision(
         pytest.importorskip("peft")
     config = configure(
         *VLA,
+        SHORT_PROMPT,
         *CASES["smolvlm"],
         demos,
         "reward=sparse",
@@ -43,8 +44,8 @@ def test_the_vision_tower_runs_once_a_decision(
     calls, before, during, ratios = [], [], [], []
     load_policy, add_advantages, update = recipe.load_policy, recipe.add_advantages, recipe.update
 
-    def hooked(file):
-        policy, spec = load_policy(file)
+    def hooked(file, **kind):
+        policy, spec = load_policy(file, **kind)
         tower = tower_of(vision_language_model(policy).backbone)
         tower.register_forward_hook(lambda *_: calls.append(1))
         return policy, spec
@@ -112,10 +113,11 @@ def test_pieces_give_the_numbers_of_the_minibatch(configure, demos, tmp_path):
 
 def test_what_is_compiled_is_what_every_forward_calls(configure, tmp_path, monkeypatch):
     from rftf_torchrl import save_tiny_vlm
-    from rftf_torchrl.recipes import policies
+    from rftf_torchrl.configs import policies
 
     config = configure(
         *VLA,
+        SHORT_PROMPT,
         *CASES["smolvlm"],
         "policy.compile=true",
         f"policy.pretrained={save_tiny_vlm(tmp_path / 'model', 'smolvlm')}",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from _vla_settings import CASES, VLA
+from _vla_settings import CASES, SHORT_PROMPT, VLA
 from interrupted import interrupted_and_resumed
 from safetensors.torch import load_file
 from tiny import TINY
@@ -25,7 +25,12 @@ def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, family, 
 
     folder = save_tiny_vlm(tmp_path / "model", family)
     config = configure(
-        *VLA, *CASES[family], demos, f"policy.pretrained={folder}", f"output={tmp_path / 'run'}"
+        *VLA,
+        SHORT_PROMPT,
+        *CASES[family],
+        demos,
+        f"policy.pretrained={folder}",
+        f"output={tmp_path / 'run'}",
     )
     file = clone(config)
     train_value(config)
@@ -54,17 +59,18 @@ def test_workers_collect_tensors_alone(configure, demos, tmp_path):
     """Two processes get pickled environments with the processor; what comes back holds no string,
     and the policy's inputs once."""
     from rftf_torchrl import Episode, save_tiny_vlm
-    from rftf_torchrl.recipes.simulators import episode_collector
+    from rftf_torchrl.recipes.policies import episode_collector
     from rftf_torchrl.recipes.train_bc import new_policy
 
     folder = save_tiny_vlm(tmp_path / "model", "qwen2_5_vl")
     config = configure(
         *VLA,
+        SHORT_PROMPT,
         "policy=qwen_vl",
-        "policy.decoding=autoregressive",
-        "policy.bins=16",
-        "policy.image_options.size.shortest_edge=784",
-        "policy.image_options.size.longest_edge=784",
+        "policy.options.decoding=autoregressive",
+        "policy.options.bins=16",
+        "policy.options.image_options.size.shortest_edge=784",
+        "policy.options.image_options.size.longest_edge=784",
         "collector.workers=2",
         f"policy.pretrained={folder}",
         f"output={tmp_path / 'run'}",
@@ -88,14 +94,19 @@ def test_workers_collect_tensors_alone(configure, demos, tmp_path):
 
 
 def test_the_gripper_camera_is_a_second_picture(configure, tmp_path):
-    from rftf_torchrl import keys, save_tiny_vlm
-    from rftf_torchrl.recipes import policies
+    from rftf_torchrl import keys, policy_spec, run_sizes, save_tiny_vlm
 
     folder = save_tiny_vlm(tmp_path / "model", "smolvlm")
-    settings = ["env=calvin", "policy=smolvlm", "policy.bins=16", f"policy.pretrained={folder}"]
+    settings = [
+        "env=calvin",
+        "policy=smolvlm",
+        "policy.options.bins=16",
+        f"policy.pretrained={folder}",
+    ]
     read = []
-    for camera in ([], ["env.wrist_size=84"]):
-        spec = policies.policy_spec(configure(*settings, *camera, "output=x"), 11, 7)
+    for camera in ([], ["env.options.wrist_size=84"]):
+        config = configure(*settings, *camera, "output=x")
+        spec = policy_spec(config.policy, run_sizes(config, 11, 7))
         read.append(spec.observation_transform().in_keys[:-1])
     assert read == [[keys.IMAGE], [keys.IMAGE, keys.WRIST_IMAGE]]
 

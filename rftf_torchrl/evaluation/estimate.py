@@ -30,7 +30,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Estimate:
     """A statistic [...], and the same in each resample [R, ...].
 
     Attributes:
@@ -48,7 +48,7 @@ class Sampled:
     successes: int | None = None
 
     @classmethod
-    def mean(cls, rows: Tensor, counts: Tensor, *, total: bool = False) -> Sampled:
+    def mean(cls, rows: Tensor, counts: Tensor, *, total: bool = False) -> Estimate:
         """Mean (or sum) over episodes of rows [E, ...] with the resamples' counts [R, E]."""
         n = len(rows)
         scale = 1 if total else n
@@ -56,10 +56,10 @@ class Sampled:
         draws = (counts @ flat / scale).reshape(len(counts), *rows.shape[1:])
         return cls(rows.sum(0) / scale, draws, n, bool((counts == 1).all()))
 
-    def split(self, names: list[str]) -> dict[str, Sampled]:
+    def split(self, names: list[str]) -> dict[str, Estimate]:
         """One for each entry of the first dimension, by name."""
         return {
-            name: Sampled(self.point[i], self.draws[:, i], self.count, self.alone)
+            name: Estimate(self.point[i], self.draws[:, i], self.count, self.alone)
             for i, name in enumerate(names)
         }
 
@@ -78,9 +78,9 @@ class Sampled:
         return Measure(self.point.item(), low, high, self.count)
 
 
-def mean_of(items: list[Sampled]) -> Sampled:
+def mean_of(items: list[Estimate]) -> Estimate:
     """The mean over tasks; it has no interval where no task has one."""
-    return Sampled(
+    return Estimate(
         torch.stack([item.point for item in items]).mean(0),
         torch.stack([item.draws for item in items]).mean(0),
         sum(item.count for item in items),

@@ -1,4 +1,4 @@
-"""The budget of CALVIN's recipe, which needs no simulator to be divided."""
+"""The quick start's budget, which needs no simulator to be divided."""
 
 import pytest
 from tiny import TINY
@@ -7,7 +7,7 @@ pytestmark = pytest.mark.recipe
 
 
 def test_rollouts_of_the_value_model_come_out_of_the_budget(configure):
-    from rftf_torchrl.recipes.calvin import after_rollouts
+    from rftf_torchrl.recipes.quickstart import after_rollouts
 
     config = configure(*TINY, "output=x", "ppo.env_steps=1000")
     assert after_rollouts(config, 300).ppo.env_steps == 700

@@ -1,0 +1,129 @@
+"""CALVIN as the recipes run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+from tensordict.nn import TensorDictModuleBase
+from torchrl.envs.transforms import Transform
+
+from rftf_torchrl.calvin.chains.comparison import chain_comparison_table, compare_chains
+from rftf_torchrl.calvin.chains.play import evaluate_chains
+from rftf_torchrl.calvin.chains.report import ChainReport
+from rftf_torchrl.calvin.factory import CalvinFactory
+from rftf_torchrl.calvin.options import CalvinOptions
+from rftf_torchrl.calvin.recording import ChainRecorder, states_file
+from rftf_torchrl.calvin.settings import SCENES, Scene
+from rftf_torchrl.calvin.state_bank import StateBank
+from rftf_torchrl.calvin.tasks import TASKS, load_sentences
+from rftf_torchrl.envs.episodes import Split
+from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig, Recording
+from rftf_torchrl.training.progress import progress_bar
+
+
+class Calvin:
+    """CALVIN's thirty-four tasks and its benchmark, see :class:`~rftf_torchrl.Simulator`."""
+
+    kind: ClassVar[str] = "calvin"
+    Options = CalvinOptions
+    tasks = TASKS
+    same_scene: Sequence[tuple[str, str]] = ()
+    steps_per_action = 1
+    robot = "pose"
+
+    def __init__(self, env: EnvConfig, options: CalvinOptions) -> None:
+        self.env = env
+        self.options = options
+
+    @property
+    def scene(self) -> Scene:
+        """The scene of fine-tuning and evaluation."""
+        return cast(Scene, self.options.scene)
+
+    @property
+    def wrist(self) -> bool:
+        """Whether there are pictures of the gripper camera."""
+        return self.options.wrist_size is not None
+
+    def problems(self) -> list[str]:
+        """Scenes that are none, or more of them than chains."""
+        scenes, chains = self.options.demo_scenes or "", self.options.demo_chains
+        problems = []
+        if not set(scenes) <= set(SCENES):
+            problems.append(
+                f"env.options.demo_scenes={scenes!r}: expected letters among {''.join(SCENES)}"
+            )
+        if chains < len(scenes):
+            problems.append(
+                f"env.options.demo_chains={chains}: must be at least {len(scenes)}, so that every "
+                f"scene of env.options.demo_scenes={scenes} has one"
+            )
+        return problems
+
+    def factory(self, split: Split, recorded: Path) -> CalvinFactory:
+        """Makes the environments of a split; training starts where the recorded chains did."""
+        env, options = self.env, self.options
+        return CalvinFactory(
+            split,
+            scene=self.scene,
+            states=StateBank.load(states_file(recorded)).draw if split == "train" else None,
+            image_size=env.image_size,
+            wrist_size=options.wrist_size,
+            chunk_size=env.chunk_size,
+            horizon=env.horizon,
+            sentences=self._sentences("training"),
+        )
+
+    def record(self, recording: Recording) -> int:
+        """Records what is missing of demonstrations and starts; returns the control steps used."""
+        recorder = ChainRecorder(self.env, self.options, recording, self._sentences)
+        return recorder.record()
+
+    def evaluate(
+        self,
+        policy: TensorDictModuleBase,
+        transform: Transform | None,
+        *,
+        collector: CollectorConfig,
+        deterministic: bool,
+        seed: int,
+        folder: Path,
+        label: str,
+    ) -> ChainReport:
+        """Plays the benchmark's chains; those finished before an interruption are not repeated."""
+        env, options = self.env, self.options
+        with progress_bar(options.benchmark_chains, f"chains {label}") as bar:
+            report = evaluate_chains(
+                policy,
+                transform=transform,
+                chains=options.benchmark_chains,
+                steps_per_subtask=options.steps_per_subtask,
+                scene=self.scene,
+                image_size=env.image_size,
+                wrist_size=options.wrist_size,
+                chunk_size=env.chunk_size,
+                sentences=self._sentences("validation"),
+                deterministic=deterministic,
+                seed=seed,
+                workers=collector.workers,
+                timeout=collector.timeout,
+                max_restarts=collector.max_restarts,
+                resume_path=folder / f"chains_{label}.jsonl",
+                on_chain=lambda _: bar.update(),
+            )
+        report.save(folder / f"chains_{label}.json")
+        return report
+
+    def compare(
+        self, before: ChainReport, after: ChainReport, labels: tuple[str, str]
+    ) -> tuple[dict[str, Any], str]:
+        """Two evaluations chain by chain, and the table."""
+        comparison = compare_chains(before, after)
+        return comparison, chain_comparison_table(comparison, labels)
+
+    def _sentences(
+        self, split: Literal["training", "validation"]
+    ) -> Mapping[str, Sequence[str]] | None:
+        return load_sentences(self.options.checkout, split) if self.options.checkout else None

@@ -1,0 +1,247 @@
+"""Record demonstrations and starts: a scripted expert walks training chains.
+
+Writes beside the demonstrations ``calvin/{training,validation}`` in CALVIN's own format, and
+``states.npz``: where every task of further chains began, in the scene of fine-tuning, which starts
+its episodes there. A cloned policy knows the demonstrations' own starts by heart and has little to
+learn from them. None of it is a scene of the benchmark.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from rftf_torchrl.calvin.data.convert import to_demonstrations
+from rftf_torchrl.calvin.data.format import INTERRUPTED_FILE, absolute_action
+from rftf_torchrl.calvin.data.reader import CalvinDataset
+from rftf_torchrl.calvin.data.writer import CalvinWriter
+from rftf_torchrl.calvin.expert.record import ChainToRecord, RecordedTask, record_chains
+from rftf_torchrl.calvin.install import require_calvin_env
+from rftf_torchrl.calvin.options import CalvinOptions
+from rftf_torchrl.calvin.scenes import benchmark_scene
+from rftf_torchrl.calvin.sequences import training_sequences
+from rftf_torchrl.calvin.settings import Scene
+from rftf_torchrl.calvin.state_bank import StateBank
+from rftf_torchrl.calvin.tasks import get_task
+from rftf_torchrl.envs.simulator import EnvConfig, Recording
+from rftf_torchrl.training.progress import progress_bar
+from rftf_torchrl.training.seeding import derive_seed
+
+logger = logging.getLogger(__name__)
+
+CalvinSplit = Literal["training", "validation"]
+Sentences = Callable[[CalvinSplit], Mapping[str, Sequence[str]] | None]
+
+
+def states_file(demonstrations: Path) -> Path:
+    """Where fine-tuning starts: a file beside the demonstrations."""
+    return demonstrations.parent / "states.npz"
+
+
+def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str) -> None:
+    """Write and annotate a task's frames."""
+    frames = []
+    for step in range(len(task.robot_obs)):
+        last = step == len(task.actions)
+        frames.append(
+            writer.add_frame(
+                task.robot_obs[step],
+                task.scene_obs[step],
+                None if last else task.actions[step],
+                None if last else absolute_action(task.robot_obs[step + 1]),
+                rgb_static=None if task.pictures is None else task.pictures[step],
+                rgb_gripper=None if task.wrist_pictures is None else task.wrist_pictures[step],
+            )
+        )
+    writer.annotate(frames[0], frames[-1] + 1, task.task, sentence)
+    writer.end_episode()
+
+
+def _usable(task: RecordedTask, wanted: Collection[str]) -> bool:
+    """Whether a recorded task is wanted and does not begin in a scene of the benchmark."""
+    return task.task in wanted and benchmark_scene(task.scene_obs[0]) is None
+
+
+def _refuse_other_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [
+        f"{key}={earlier.get(key)}, not {value}"
+        for key, value in now.items()
+        if earlier.get(key) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} is a recording that stopped early, with {'; '.join(changed)}. It goes on "
+            "with its own settings; move or remove the folder, and it is recorded anew"
+        )
+
+
+@dataclass(frozen=True)
+class ChainRecorder:
+    """Records what a run's settings ask for.
+
+    Attributes:
+        env: the run's.
+        options: the run's.
+        recording: how much, and where.
+        sentences: CALVIN's own of a split, or ``None`` for this library's.
+    """
+
+    env: EnvConfig
+    options: CalvinOptions
+    recording: Recording
+    sentences: Sentences
+
+    def record(self) -> int:
+        """Record what is missing, or go on where it stopped, and return the control steps used."""
+        folder, steps = self.recording.folder, 0
+        root = folder.parent / "calvin"
+        if folder.exists() and states_file(folder).exists():
+            return 0
+        require_calvin_env()
+        if not folder.exists():
+            splits: list[CalvinSplit] = ["training"]
+            splits += ["validation"] * (self.recording.held_out_per_task > 0)
+            for split in splits:
+                if not (root / split).exists() or not CalvinDataset(root, split).complete:
+                    steps += self._record_split(split, root)
+            to_demonstrations(
+                root,
+                folder,
+                split=splits,
+                image_size=self.env.image_size,
+                wrist_size=self.options.wrist_size,
+                tasks=self.env.tasks,
+                test_states="refuse",
+            )
+        if not states_file(folder).exists():
+            steps += self.record_starts()
+        return steps
+
+    def chains(self, split: CalvinSplit) -> list[ChainToRecord]:
+        """The chains of a split, spread over the scenes."""
+        options, training = self.options, split == "training"
+        count = options.demo_chains if training else options.held_out_chains
+        scenes = sorted(options.demo_scenes or options.scene) if training else [options.scene]
+        seed = derive_seed(self.recording.seed, "chains", split) % 2**31
+        return [
+            ChainToRecord(
+                chain,
+                seed + number,
+                scene=cast(Scene, scenes[number * len(scenes) // count]),
+                noise=self.recording.noise,
+                image_size=self.env.image_size,
+                wrist_size=options.wrist_size,
+            )
+            for number, chain in enumerate(training_sequences(seed, count))
+        ]
+
+    def record_starts(self) -> int:
+        """Walk chains that gave no demonstration, keep where each task began; return the steps."""
+        count, scene = self.options.start_chains, cast(Scene, self.options.scene)
+        seed = derive_seed(self.recording.seed, "chains", "states") % 2**31
+        jobs = [
+            ChainToRecord(chain, seed + number, scene=scene)
+            for number, chain in enumerate(training_sequences(seed, count))
+        ]
+        wanted = self.recording.tuned
+        starts: list[RecordedTask] = []
+        steps = 0
+        with progress_bar(len(jobs), f"starts in {scene}") as bar:
+            for tasks in record_chains(jobs, workers=self.recording.workers):
+                steps += sum(len(task.actions) for task in tasks)
+                starts += [task for task in tasks if _usable(task, wanted)]
+                bar.update()
+        missing = set(wanted) - {task.task for task in starts}
+        if missing:
+            raise ValueError(
+                f"no task of {len(jobs)} chains was {', '.join(sorted(missing))}, so fine-tuning "
+                "could not start there: raise env.options.start_chains, or leave these tasks out "
+                "of ppo.tasks"
+            )
+        StateBank(
+            np.stack([task.robot_obs[0] for task in starts]),
+            np.stack([task.scene_obs[0] for task in starts]),
+            np.array([get_task(task.task).id for task in starts]),
+            np.array([task.depth for task in starts]),
+            scene,
+        ).save(states_file(self.recording.folder))
+        return steps
+
+    def _settings(self, split: CalvinSplit) -> dict[str, Any]:
+        """All that decides what a split's recording holds."""
+        recording, options = self.recording, self.options
+        settings: dict[str, Any] = {"seed": recording.seed}
+        if split == "training":
+            settings["env.options.demo_chains"] = options.demo_chains
+            settings["demos.per_task"] = recording.per_task
+            settings["env.options.demo_scenes"] = options.demo_scenes or options.scene
+        else:
+            settings["env.options.held_out_chains"] = options.held_out_chains
+            settings["demos.held_out_per_task"] = recording.held_out_per_task
+            settings["env.options.scene"] = options.scene
+        return settings | {
+            "demos.noise": recording.noise,
+            "env.image_size": self.env.image_size,
+            "env.options.wrist_size": options.wrist_size,
+            "CALVIN's own sentences": options.checkout is not None,
+            "env.tasks": list(self.env.tasks),
+        }
+
+    def _record_split(self, split: CalvinSplit, root: Path) -> int:
+        """Walk the split's chains and write ``per_task`` of each task, as many a scene.
+
+        Chains that an interrupted recording has are not walked again. Returns the steps.
+        """
+        recording, training = self.recording, split == "training"
+        per_task = recording.per_task if training else recording.held_out_per_task
+        sentences = self.sentences(split) or {}
+        jobs = self.chains(split)
+        settings = self._settings(split)
+        share = -(-per_task // len({job.scene for job in jobs}))
+        with (
+            CalvinWriter(root, split, scene=jobs[0].scene, resume=True) as writer,
+            progress_bar(len(jobs), f"{split} chains") as bar,
+        ):
+            done, whole, steps = 0, 0, 0
+            kept: dict[str, dict[str, int]] = {job.scene: {} for job in jobs}
+            if writer.progress:
+                _refuse_other_settings(writer.folder, writer.progress["settings"], settings)
+                done, whole, steps, kept = (
+                    writer.progress[name] for name in ("done", "whole", "steps", "kept")
+                )
+            bar.update(done)
+            recorded = record_chains(jobs[done:], workers=recording.workers)
+            for job, tasks in zip(jobs[done:], recorded, strict=True):
+                writer.set_scene(job.scene)
+                rng = np.random.default_rng(derive_seed(recording.seed, "sentences", split, done))
+                for task in tasks:
+                    count = kept[job.scene].get(task.task, 0)
+                    if count < share and _usable(task, self.env.tasks):
+                        kept[job.scene][task.task] = count + 1
+                        choices = sentences.get(task.task, [get_task(task.task).instruction])
+                        write_task(writer, task, str(rng.choice(choices)))
+                done += 1
+                whole += len(tasks) == len(job.chain.tasks)
+                steps += sum(len(task.actions) for task in tasks)
+                writer.mark(settings=settings, done=done, whole=whole, steps=steps, kept=kept)
+                bar.update()
+            total = {
+                name: sum(tasks.get(name, 0) for tasks in kept.values()) for name in self.env.tasks
+            }
+            missing = [name for name, count in total.items() if not count]
+            if training and missing:
+                raise ValueError(
+                    f"the {len(jobs)} training chains have no {', '.join(missing)}. Remove "
+                    f"{root / split} and raise env.options.demo_chains, or remove its "
+                    f"{INTERRUPTED_FILE} and leave these tasks out of env.tasks"
+                )
+        lacking = {name: count for name, count in total.items() if count < per_task}
+        logger.info("%s: %d of %d chains done to the end", split, whole, len(jobs))
+        if lacking:
+            logger.warning("fewer than %d %s demonstrations: %s", per_task, split, lacking)
+        return steps

@@ -1,0 +1,133 @@
+"""TorchRL's own environments as a simulator, Gymnasium's among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torchrl.envs import EnvBase, GymEnv
+from torchrl.envs.libs.gym import default_info_dict_reader
+
+from rftf_torchrl.data.format import Task
+from rftf_torchrl.envs.decision_env import DecisionEnv
+from rftf_torchrl.envs.episodes import Episode, Split
+from rftf_torchrl.envs.simulator import EnvConfig
+from rftf_torchrl.settings import Text
+
+
+@dataclass
+class GymOptions:
+    """Settings of the simulator ``gym``.
+
+    Attributes:
+        env_ids: Gymnasium's id of each task's environment, by the task's name.
+        instructions: the sentence of each task.
+        make: makes another environment of TorchRL's in place of Gymnasium's, as
+            ``"module:function"``; called with the id and the arguments.
+        arguments: further arguments of the environment.
+        state: the environment's entry that becomes the state.
+        image: the entry that becomes the picture.
+        success: the entry that says whether the task is done, of Gymnasium's ``info``; null: a
+            termination does.
+        same_scene: pairs of tasks that nothing but the sentence tells apart.
+    """
+
+    env_ids: dict[str, Text] = field(default_factory=dict)
+    instructions: dict[str, Text] = field(default_factory=dict)
+    make: Text | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    state: Text = "observation"
+    image: Text = "pixels"
+    success: Text | None = None
+    same_scene: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class GymFactory:
+    """A picklable function from an episode to its environment.
+
+    Attributes:
+        split: which initial states.
+        env: the run's.
+        options: the simulator's.
+        task_list: the tasks by name.
+        write_text: see :class:`DecisionEnv`.
+    """
+
+    split: Split
+    env: EnvConfig
+    options: GymOptions
+    task_list: Mapping[str, Task]
+    write_text: bool = False
+
+    def __call__(self, episode: Episode) -> DecisionEnv:
+        """The environment of the episode's task, with the episode's sentence."""
+        options = self.options
+        return DecisionEnv(
+            self._inside(options.env_ids[episode.task]),
+            self.task_list[episode.task],
+            split=self.split,
+            state_key=options.state,
+            image_key=options.image,
+            image_size=self.env.image_size,
+            success_key=options.success,
+            chunk_size=self.env.chunk_size,
+            horizon=self.env.horizon,
+            instruction=episode.instruction,
+            write_text=self.write_text,
+        )
+
+    def _inside(self, env_id: str) -> EnvBase:
+        options = self.options
+        if options.make is not None:
+            module, _, name = options.make.partition(":")
+            made: EnvBase = getattr(import_module(module), name)(env_id, **options.arguments)
+            return made
+        pixels = self.env.image_size is not None
+        env = GymEnv(env_id, from_pixels=pixels, pixels_only=False, **options.arguments)
+        if options.success is not None:
+            env.set_info_dict_reader(default_info_dict_reader([options.success]))
+        return env
+
+
+class GymSimulator:
+    """Environments that Gymnasium or TorchRL makes, a task each, see :class:`Simulator`.
+
+    There is no expert: demonstrations are brought, in the format of ``rftf_torchrl.data``.
+    """
+
+    kind: ClassVar[str] = "gym"
+    Options = GymOptions
+    steps_per_action = 1
+
+    def __init__(self, env: EnvConfig, options: GymOptions) -> None:
+        self.env = env
+        self.options = options
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The tasks of ``env_ids``, in their order."""
+        return {
+            name: Task(number, name, self.options.instructions.get(name, ""))
+            for number, name in enumerate(self.options.env_ids)
+        }
+
+    @property
+    def same_scene(self) -> Sequence[tuple[str, str]]:
+        """The pairs that the settings name."""
+        return self.options.same_scene
+
+    def problems(self) -> list[str]:
+        """Tasks without a sentence."""
+        return [
+            f"env.options.instructions: task {name!r} has no sentence"
+            for name, task in self.tasks.items()
+            if not task.instruction
+        ]
+
+    def factory(self, split: Split, recorded: Path) -> GymFactory:
+        """Makes the environments of a split; the two splits share no seed."""
+        return GymFactory(split, self.env, self.options, self.tasks)

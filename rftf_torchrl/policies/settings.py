@@ -1,0 +1,67 @@
+"""What a run can be told of its policy, whatever its kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rftf_torchrl.settings import Count, Text
+
+
+@dataclass
+class PolicyConfig:
+    """The vision-language-action policy.
+
+    Attributes:
+        kind: ``"small"``; ``"transformers"``: on a vision-language model of that library;
+            ``"lerobot"``, ``"gr_mg"``, ``"seer"``; an installed package's; or the spec of a policy
+            of your own, as ``"module:Class"``.
+        options: what this kind has of its own; see the fields of its options or spec
+            (:class:`SmallOptions`, :class:`TransformersOptions`, :class:`LeRobotOptions`,
+            :class:`GRMGSpec`, :class:`SeerSpec`).
+        pretrained: folder or hub id of the model that cloning starts from; not of the small policy.
+        random_weights: take config, tokenizer and image processor of ``pretrained`` and leave the
+            weights; to try a run.
+        path: a policy to load; null for the one this run has cloned.
+        lora_rank: rank of low-rank adapters, which cloning and fine-tuning train in place of a
+            vision-language model's weights (of another policy: in place of all its weights), and
+            whose absence is the reference policy; null trains the weights themselves.
+        lora_alpha: the adapters' output counts ``lora_alpha / lora_rank``; null for twice the rank.
+        lora_targets: names of the layers that get adapters; ``"all-linear"`` for each linear layer
+            of a vision-language model that trains, without its output layer.
+        checkpoint_activations: compute a vision-language model's layers again in the backward pass
+            instead of keeping what is inside them.
+        compile: run a vision-language model through ``torch.compile`` in fine-tuning.
+    """
+
+    kind: Text = "small"
+    options: dict[str, Any] = field(default_factory=dict)
+    pretrained: str | None = None
+    random_weights: bool = False
+    path: str | None = None
+    lora_rank: Count | None = None
+    lora_alpha: Count | None = None
+    lora_targets: Any = "all-linear"
+    checkpoint_activations: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the spec of a run's policy is told of its environment.
+
+    Attributes:
+        chunk_size: actions per chunk.
+        image_size: edge of the picture in pixels; None for none.
+        wrist: whether there is a gripper camera.
+        robot: what the simulator says of its arm, or else its kind.
+        state_dim: features of the state; 0 before demonstrations are there.
+        action_dim: size of an action; 0 before demonstrations are there.
+    """
+
+    chunk_size: int
+    image_size: int | None
+    wrist: bool
+    robot: str
+    state_dim: int = 0
+    action_dim: int = 0
