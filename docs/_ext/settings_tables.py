@@ -7,6 +7,7 @@ import re
 from sphinx.util.docutils import SphinxDirective
 
 from rftf_torchrl.configs import schema
+from rftf_torchrl.envs.simulator import SIMULATORS, simulator_class
 
 
 def described(config: type) -> dict[str, str]:
@@ -68,6 +69,10 @@ class SettingsTables(SphinxDirective):
                 summary = inspect.getdoc(group).splitlines()[0]
                 lines += [title, "^" * len(title), "", summary, ""]
                 lines += table(group, f"{field.name}.")
+        for kind in SIMULATORS.names:
+            title = f"``env.options`` of ``env.kind={kind}``"
+            options = simulator_class(kind).Options
+            lines += [title, "^" * len(title), "", *table(options, "env.options.")]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 

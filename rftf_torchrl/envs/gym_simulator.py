@@ -8,8 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+from tensordict import TensorDictBase
+from torchrl.data import Binary, Composite
 from torchrl.envs import EnvBase, GymEnv
-from torchrl.envs.libs.gym import default_info_dict_reader
+from torchrl.envs.gym_like import BaseInfoDictReader
 
 from rftf_torchrl.data.format import Task
 from rftf_torchrl.envs.decision_env import DecisionEnv
@@ -43,6 +46,20 @@ class GymOptions:
     image: Text = "pixels"
     success: Text | None = None
     same_scene: tuple[tuple[str, str], ...] = ()
+
+
+class _InfoFlag(BaseInfoDictReader):  # type: ignore[misc]
+    """Reads a flag of ``info``, false where it is missing, as after a reset."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def info_spec(self) -> Composite:
+        return Composite({self.name: Binary(shape=[1], dtype=torch.bool)})
+
+    def __call__(self, info_dict: dict[str, Any], tensordict: TensorDictBase) -> TensorDictBase:
+        return tensordict.set(self.name, torch.tensor([bool(info_dict.get(self.name, False))]))
 
 
 @dataclass(frozen=True)
@@ -89,7 +106,7 @@ class GymFactory:
         pixels = self.env.image_size is not None
         env = GymEnv(env_id, from_pixels=pixels, pixels_only=False, **options.arguments)
         if options.success is not None:
-            env.set_info_dict_reader(default_info_dict_reader([options.success]))
+            env.set_info_dict_reader(_InfoFlag(options.success))
         return env
 
 
