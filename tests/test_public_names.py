@@ -31,7 +31,10 @@ FROM_MODULES = {
 # Old name -> what to use now.
 RENAMED: dict[str, str] = {}
 # Old name -> why it has gone.
-REMOVED: dict[str, str] = {}
+REMOVED: dict[str, str] = {
+    "modules.ResidualCritic": "the studies found it worse than a learned critic",
+    "modules.residual_critic": "the studies found it worse than a learned critic",
+}
 
 
 def defined_in(module):
