@@ -285,8 +285,6 @@ from .policies.transformers_vla.vla_inputs import VLAInputs as VLAInputs
 from .rewards.outcome import label_outcomes as label_outcomes
 from .rewards.value_reward import ValueReward as ValueReward
 from .samplers.balanced import BalancedTrajectorySampler as BalancedTrajectorySampler
-from .settings import Count as Count
-from .settings import Positive as Positive
 from .study.cell import Cell as Cell
 from .study.cell import CellError as CellError
 from .study.cell import CurvePoint as CurvePoint
