@@ -293,8 +293,6 @@ from .rewards.outcome import label_outcomes as label_outcomes
 from .rewards.state_values import StateValues as StateValues
 from .rewards.value_reward import ValueReward as ValueReward
 from .samplers.balanced import BalancedTrajectorySampler as BalancedTrajectorySampler
-from .settings import Count as Count
-from .settings import Positive as Positive
 from .study.cell import Cell as Cell
 from .study.cell import CellError as CellError
 from .study.cell import CurvePoint as CurvePoint

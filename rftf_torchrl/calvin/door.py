@@ -31,7 +31,6 @@ class Calvin:
     tasks = TASKS
     same_scene: Sequence[tuple[str, str]] = ()
     steps_per_action = 1
-    robot = "pose"
 
     def __init__(self, env: EnvConfig, options: CalvinOptions) -> None:
         self.env = env

@@ -32,7 +32,7 @@ def run_sizes(config: RunConfig, state_dim: int = 0, action_dim: int = 0) -> Siz
         chunk_size=env.chunk_size,
         image_size=env.image_size,
         wrist=getattr(simulator, "wrist", False),
-        robot=getattr(simulator, "robot", env.kind),
+        robot=env.kind,
         state_dim=state_dim,
         action_dim=action_dim,
     )

@@ -118,8 +118,6 @@ class Simulator(Protocol):
       share none. Without it, the first ``("observation", "state")`` of each is compared.
     - ``has_potential = True``: the factory is a dataclass with a field ``potential``; switched on,
       its environments write the simulator's own dense reward as ``"env_potential"``.
-    - ``robot: str``: what an arm's action moves, for policies that ask: ``"pose"``, position and
-      Euler angles, or ``"position"``.
     - ``wrist: bool``: whether there are pictures of a gripper camera.
 
     Attributes:

@@ -41,7 +41,6 @@ class MetaWorld:
     tasks = TASKS
     same_scene = SAME_SCENE
     has_potential = True
-    robot = "position"
 
     def __init__(self, env: EnvConfig, options: MetaWorldOptions) -> None:
         self.env = env

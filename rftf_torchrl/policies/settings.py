@@ -54,7 +54,7 @@ class Sizes:
         chunk_size: actions per chunk.
         image_size: edge of the picture in pixels; None for none.
         wrist: whether there is a gripper camera.
-        robot: what the simulator says of its arm, or else its kind.
+        robot: the simulator's kind, for messages.
         state_dim: features of the state; 0 before demonstrations are there.
         action_dim: size of an action; 0 before demonstrations are there.
     """

@@ -11,8 +11,8 @@ PAGES = Path(__file__).parents[2] / "docs" / "reference" / "api"
 # Two simulators have tasks, and so has the index of demonstrations: imported from their modules.
 FROM_MODULES = {
     "rftf_torchrl.calvin.tasks": {"TASKS", "get_task"},
-    "rftf_torchrl.data.format": {"Episode", "Task"},
-    "rftf_torchrl.metaworld.tasks": {"TASKS", "Task", "get_task"},
+    "rftf_torchrl.data.format": {"Episode"},
+    "rftf_torchrl.metaworld.tasks": {"TASKS", "get_task"},
 }
 BLOCK = re.compile(r"\.\. autosummary::\n   :toctree: generated\n\n((?: {3}\w+\n?)+)")
 CONSTANT = re.compile(r"\.\. py:data:: (\w+)\n   :type: .+\n\n   \w.*")

@@ -95,7 +95,10 @@ def test_calvin_has_its_own_recipe(tmp_path):
     from rftf_torchrl.recipes.compare import list_jobs
 
     study = configured("study=quick", "settings=['env=calvin_state']", f"output={tmp_path}")
-    message = "compare.py evaluates on Meta-World; for CALVIN there is calvin.py"
+    message = (
+        "compare.py counts success over held-out episodes, and calvin has an evaluation of its "
+        "own: run quickstart.py for each seed, with baseline=sparse"
+    )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         list_jobs(replace(study, task_sets={"one": []}), "")
 
@@ -182,13 +185,14 @@ def test_shared_initial_states_are_refused(configure, tmp_path, monkeypatch):
     collect(config)
     counts = study_cells.initial_states(config, 2, False)
     assert counts == {"training": 2 * 2 + 2, "evaluation": 2, "shared": 0}
+    from rftf_torchrl.metaworld import door
+
+    simulator = door.MetaWorldSimulator
     monkeypatch.setattr(
-        study_cells,
+        door,
         "MetaWorldSimulator",
         lambda task, split, **kwargs: simulator(task, "train", **kwargs),
     )
-    from rftf_torchrl.metaworld.simulator import MetaWorldSimulator as simulator
-
     trained = study_cells.training_episodes(config, 0)[0]
     monkeypatch.setattr(study_cells, "held_out_episodes", lambda *_: [trained])
     with pytest.raises(RuntimeError, match="training and evaluation share initial states"):
