@@ -13,9 +13,9 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Categorical, Composite, Unbounded
-from torchrl.envs.transforms import Transform
 
 from rftf_torchrl.keys import INSTRUCTION_TEXT, TOKEN_MASK, TOKENS
+from rftf_torchrl.nets.observation_writer import ObservationWriter, sentences_of
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class HashTokenizer:
         return tokens, tokens != 0
 
 
-class InstructionTokens(Transform):
+class InstructionTokens(ObservationWriter):
     """Write an instruction's tokens beside its string, so that nothing downstream reads the string.
 
     Strings are silently corrupted by process-based collectors and shared storages, and are slow;
@@ -121,24 +121,6 @@ class InstructionTokens(Transform):
         self.max_length = int(length)
         self._encoded: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
-        if next_tensordict.get("next", None) is not None:
-            return self.forward(next_tensordict)
-        return self._write(next_tensordict)
-
-    def _reset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return self._write(tensordict_reset)
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write the tokens at the root, and under ``"next"`` if the string is there too."""
-        self._write(tensordict)
-        following = tensordict.get("next", None)
-        if following is not None and following.get(self.in_keys[0], None) is not None:
-            self._write(following)
-        return tensordict
-
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
         """Add the tokens and their mask."""
         shape = (*observation_spec.shape, self.max_length)
@@ -156,7 +138,7 @@ class InstructionTokens(Transform):
                 f"{in_key!r} is missing, so there is no instruction to tokenize. The environment "
                 "must write it at every reset and step; in_key= names another entry."
             )
-        texts = _flat_strings(entry.tolist() if hasattr(entry, "tolist") else entry, in_key)
+        texts = sentences_of(entry, in_key)
         encoded = [self._encode(text) for text in texts]
         shape = tensordict.batch_size
         if len(encoded) != shape.numel():
@@ -196,11 +178,3 @@ def _check_length(ids: list[int], text: str, max_length: int) -> None:
             f"The instruction {text!r} has {len(ids)} tokens, but max_length is {max_length}. "
             "Raise max_length, or shorten the instruction."
         )
-
-
-def _flat_strings(entry: Any, key: NestedKey) -> list[str]:
-    if isinstance(entry, str):
-        return [entry]
-    if not isinstance(entry, (list, tuple)):
-        raise TypeError(f"{key!r} must hold strings, got {type(entry).__name__}.")
-    return [text for item in entry for text in _flat_strings(item, key)]

@@ -158,11 +158,11 @@ def test_a_torchrl_vla_collects_on_a_torchrl_environment():
     [
         (
             lambda: gaussian_actor(state_network("mu", 4, 2), chunk_size=4, action_dim=2),
-            "the network must write 'loc', it writes ['mu']: set its out_keys to ['loc'].",
+            "the network must write 'loc', it writes ['mu']: set its out_keys.",
         ),
         (
             lambda: token_actor(state_network("mu", 4, 2), chunk_size=4, action_dim=2),
-            "the network must write 'logits', it writes ['mu']: set its out_keys to ['logits'].",
+            "the network must write 'logits', it writes ['mu']: set its out_keys.",
         ),
         (
             lambda: gaussian_actor(

@@ -80,9 +80,7 @@ def test_shapes_that_do_not_fit():
 
 def test_a_network_that_writes_something_else():
     network = TensorDictModule(lambda x: x, ["x"], ["arm_loc"])
-    message = (
-        "the network must write 'arm_loc' and 'logits', it writes ['arm_loc']: set its out_keys."
-    )
+    message = "the network must write 'logits', it writes ['arm_loc']: set its out_keys."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         arm_gripper_actor(network, chunk_size=2, arm_dim=3)
 

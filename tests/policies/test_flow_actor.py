@@ -278,8 +278,7 @@ def stored(shape):
         (
             lambda: flow_actor(identity("loc"), Linear(0, 0), chunk_size=1, action_dim=1),
             ValueError,
-            "the network must write ['features'], it writes ['loc']: set its out_keys, or "
-            "feature_keys.",
+            "the network must write 'features', it writes ['loc']: set its out_keys.",
         ),
         (lambda: policy(steps=0), ValueError, "steps must be at least 1, got 0."),
         (

@@ -16,6 +16,7 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
+from rftf_torchrl.nets.observation_writer import sentences_of
 from rftf_torchrl.paper_policies.blocks.clip_text import ClipTextConfig
 from rftf_torchrl.paper_policies.blocks.inputs import CLIP_TOKENS
 from rftf_torchrl.paper_policies.blocks.optional import transformers
@@ -47,7 +48,7 @@ class ClipTokens(Transform):
                 "CLIP: the environment or the data must hold the sentence."
             )
         batch = next_tensordict.batch_size
-        texts = _flat(entry.tolist() if hasattr(entry, "tolist") else entry)
+        texts = sentences_of(entry, keys.INSTRUCTION_TEXT)
         if len(texts) == 1:
             texts = texts * batch.numel()
         tokens = torch.stack([self.encode(text) for text in texts])
@@ -119,11 +120,3 @@ def tokenizer_files(folder: str) -> dict[str, bytes]:
             "openai/clip-vit-base-patch32 into a folder first."
         )
     return {name: Path(folder, name).read_bytes() for name in TOKENIZER_FILES}
-
-
-def _flat(entry: object) -> list[str]:
-    if isinstance(entry, str):
-        return [entry]
-    if not isinstance(entry, (list, tuple)):
-        raise TypeError(f"{keys.INSTRUCTION_TEXT!r} must hold strings, got {type(entry).__name__}.")
-    return [text for item in entry for text in _flat(item)]

@@ -6,8 +6,6 @@ import math
 
 import torch
 from tensordict.nn import (
-    InteractionType,
-    ProbabilisticTensorDictModule,
     ProbabilisticTensorDictSequential,
     TensorDictModule,
     TensorDictModuleBase,
@@ -19,6 +17,7 @@ from torchrl.modules.vla import VLAWrapperBase
 from rftf_torchrl import keys
 from rftf_torchrl.nets.finite_output import check_finite_output
 from rftf_torchrl.policies.heads.distributions import ChunkCategorical, ChunkNormal
+from rftf_torchrl.policies.heads.draw import check_writes, draw_chunk
 
 
 class BoundedScale(nn.Module):
@@ -137,20 +136,19 @@ def gaussian_actor(
     """
     if isinstance(network, VLAWrapperBase):
         _redirect_vla(network)
-    _check_writes(network, keys.LOC)
+    check_writes(network, keys.LOC)
     scale = BoundedScale(
         (chunk_size, action_dim), init=init_scale, bounds=scale_bounds, learn=learn_scale
     )
     return ProbabilisticTensorDictSequential(
         network,
         TensorDictModule(scale, in_keys=[keys.LOC], out_keys=[keys.SCALE]),
-        ProbabilisticTensorDictModule(
-            in_keys={"loc": keys.LOC, "scale": keys.SCALE, "executed": executed_key},
-            out_keys=[chunk_key],
-            distribution_class=ChunkNormal,
-            return_log_prob=True,
+        draw_chunk(
+            ChunkNormal,
+            {"loc": keys.LOC, "scale": keys.SCALE},
+            chunk_key=chunk_key,
             log_prob_key=log_prob_key,
-            default_interaction_type=InteractionType.RANDOM,
+            executed_key=executed_key,
         ),
     )
 
@@ -198,20 +196,20 @@ def token_actor(
         >>> actor(TensorDict({"state": torch.zeros(5, 3)}, [5]))["vla_action", "chunk"].shape
         torch.Size([5, 4, 2])
     """
-    _check_writes(network, keys.LOGITS)
+    check_writes(network, keys.LOGITS)
     return ProbabilisticTensorDictSequential(
         network,
         TensorDictModule(
             _CheckedLogits((chunk_size, action_dim, bins)), [keys.LOGITS], [keys.LOGITS]
         ),
-        ProbabilisticTensorDictModule(
-            in_keys={"logits": keys.LOGITS, "executed": executed_key},
-            out_keys=[chunk_key],
-            distribution_class=ChunkCategorical,
-            distribution_kwargs={"low": low, "high": high},
-            return_log_prob=True,
+        draw_chunk(
+            ChunkCategorical,
+            {"logits": keys.LOGITS},
+            chunk_key=chunk_key,
             log_prob_key=log_prob_key,
-            default_interaction_type=InteractionType.RANDOM,
+            executed_key=executed_key,
+            low=low,
+            high=high,
         ),
     )
 
@@ -239,11 +237,3 @@ def _redirect_vla(network: VLAWrapperBase) -> None:
         )
     network.return_vla_action_container = False
     network.set_keys(action_chunk=keys.LOC)
-
-
-def _check_writes(network: TensorDictModuleBase, key: NestedKey) -> None:
-    if key not in network.out_keys:
-        raise ValueError(
-            f"the network must write {key!r}, it writes {list(network.out_keys)}: set its "
-            f"out_keys to [{key!r}]."
-        )

@@ -6,8 +6,6 @@ from functools import partial
 
 import torch
 from tensordict.nn import (
-    InteractionType,
-    ProbabilisticTensorDictModule,
     ProbabilisticTensorDictSequential,
     TensorDictModule,
     TensorDictModuleBase,
@@ -21,6 +19,7 @@ from rftf_torchrl import keys
 from rftf_torchrl.nets.finite_output import check_finite_output
 from rftf_torchrl.policies.heads.actors import BoundedScale
 from rftf_torchrl.policies.heads.distributions import ChunkNormal, sum_executed
+from rftf_torchrl.policies.heads.draw import check_writes, draw_chunk
 
 # Not "loc": there is more to the chunk than that. But TorchRL's BCLoss takes a policy for a
 # deterministic one, without a warning, unless it writes one of "loc", "scale", "logits", "probs".
@@ -160,11 +159,7 @@ def arm_gripper_actor(
         >>> actor(TensorDict({"x": torch.zeros(5)}, [5]))["vla_action", "chunk"].shape
         torch.Size([5, 4, 3])
     """
-    if ARM_LOC not in network.out_keys or keys.LOGITS not in network.out_keys:
-        raise ValueError(
-            f"the network must write {ARM_LOC!r} and {keys.LOGITS!r}, it writes "
-            f"{list(network.out_keys)}: set its out_keys."
-        )
+    check_writes(network, ARM_LOC, keys.LOGITS)
     scale = BoundedScale(
         (chunk_size, arm_dim), init=init_scale, bounds=scale_bounds, learn=learn_scale
     )
@@ -174,18 +169,12 @@ def arm_gripper_actor(
         TensorDictModule(
             partial(check_finite_output, what="gripper logits"), [keys.LOGITS], [keys.LOGITS]
         ),
-        ProbabilisticTensorDictModule(
-            in_keys={
-                "loc": ARM_LOC,
-                "scale": ARM_SCALE,
-                "logits": keys.LOGITS,
-                "executed": executed_key,
-            },
-            out_keys=[chunk_key],
-            distribution_class=ChunkNormalBernoulli,
-            return_log_prob=True,
+        draw_chunk(
+            ChunkNormalBernoulli,
+            {"loc": ARM_LOC, "scale": ARM_SCALE, "logits": keys.LOGITS},
+            chunk_key=chunk_key,
             log_prob_key=log_prob_key,
-            default_interaction_type=InteractionType.RANDOM,
+            executed_key=executed_key,
         ),
     )
 

@@ -9,7 +9,6 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import (
     InteractionType,
-    ProbabilisticTensorDictModule,
     ProbabilisticTensorDictSequential,
     TensorDictModuleBase,
 )
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from rftf_torchrl import keys
 from rftf_torchrl.functional.flow import flow_sde_transition
 from rftf_torchrl.nets.finite_output import check_finite_output
+from rftf_torchrl.policies.heads.draw import check_writes, draw_chunk
 from rftf_torchrl.policies.heads.flow_distribution import ChunkFlow
 
 
@@ -226,12 +226,7 @@ def flow_actor(
         >>> out["vla_action", "chunk"].shape, out["vla_action", "flow_path"].shape
         (torch.Size([5, 4, 2]), torch.Size([5, 4, 4, 2]))
     """
-    missing = [key for key in map(unravel_key, feature_keys) if key not in network.out_keys]
-    if missing:
-        raise ValueError(
-            f"the network must write {missing}, it writes {list(network.out_keys)}: set its "
-            "out_keys, or feature_keys."
-        )
+    check_writes(network, *map(unravel_key, feature_keys))
     head = FlowHead(
         velocity,
         chunk_size=chunk_size,
@@ -246,18 +241,16 @@ def flow_actor(
     return FlowActor(
         network,
         head,
-        ProbabilisticTensorDictModule(
-            in_keys={
+        draw_chunk(
+            ChunkFlow,
+            {
                 "loc": keys.FLOW_LOC,
                 "scale": keys.FLOW_SCALE,
                 "path": head.path_key,
                 "mode": keys.FLOW_MODE,
-                "executed": executed_key,
             },
-            out_keys=[chunk_key],
-            distribution_class=ChunkFlow,
-            return_log_prob=True,
+            chunk_key=chunk_key,
             log_prob_key=log_prob_key,
-            default_interaction_type=InteractionType.RANDOM,
+            executed_key=executed_key,
         ),
     )

@@ -9,8 +9,8 @@ from tensordict import NonTensorData, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Composite, Unbounded
-from torchrl.envs.transforms import Transform
 
+from rftf_torchrl.nets.observation_writer import ObservationWriter, sentences_of
 from rftf_torchrl.policies.lerobot.actor import batch_key
 
 
@@ -29,7 +29,7 @@ class _Spec(Protocol):
     def processors(self) -> tuple[Any, Any]: ...
 
 
-class LeRobotObservation(Transform):
+class LeRobotObservation(ObservationWriter):
     """Writes the entries of LeRobot's batch, by LeRobot's own preprocessor.
 
     Pictures, uint8 [*B, 3, H, W], become float32 in 0..1; then LeRobot normalises, adds and
@@ -63,24 +63,6 @@ class LeRobotObservation(Transform):
         )
         self._preprocess: Any = None
 
-    def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
-        if next_tensordict.get("next", None) is not None:
-            return self.forward(next_tensordict)
-        return self._write(next_tensordict)
-
-    def _reset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return self._write(tensordict_reset)
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write the entries at the root, and under ``"next"`` if there is an observation."""
-        self._write(tensordict)
-        following = tensordict.get("next", None)
-        if following is not None and following.get(self.in_keys[0], None) is not None:
-            self._write(following)
-        return tensordict
-
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
         """Add the entries."""
         example = observation_spec.zero()
@@ -107,7 +89,7 @@ class LeRobotObservation(Transform):
         }
         if self.spec.text_key is not None:
             entry = self._present(tensordict, self.spec.text_key)
-            batch["task"] = _strings(entry.tolist() if hasattr(entry, "tolist") else entry)
+            batch["task"] = sentences_of(entry, self.spec.text_key)
         done = self._preprocess(batch)
         for name in self.names:
             value = done[name]
@@ -133,9 +115,3 @@ class LeRobotObservation(Transform):
 def _as_batch(value: Tensor, shape: torch.Size) -> Tensor:
     value = value.reshape(shape.numel(), *value.shape[len(shape) :])
     return value.float() / 255 if value.dtype == torch.uint8 else value.float()
-
-
-def _strings(entry: Any) -> list[str]:
-    if isinstance(entry, str):
-        return [entry]
-    return [text for item in entry for text in _strings(item)]

@@ -8,7 +8,6 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import (
     InteractionType,
-    ProbabilisticTensorDictModule,
     ProbabilisticTensorDictSequential,
     TensorDictModuleBase,
 )
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from rftf_torchrl import keys
 from rftf_torchrl.policies.heads.distributions import ChunkCategorical
+from rftf_torchrl.policies.heads.draw import draw_chunk
 from rftf_torchrl.policies.transformers_vla.heads import ActionTokenHead
 from rftf_torchrl.policies.transformers_vla.vla import QueryFeatures
 
@@ -172,20 +172,19 @@ class AutoregressiveActor(ProbabilisticTensorDictSequential):
         executed_key: NestedKey = keys.EXECUTED,
         log_prob_key: NestedKey = keys.LOG_PROB,
     ) -> None:
-        self_chunk = network.chunk_key
         super().__init__(
             network,
-            ProbabilisticTensorDictModule(
-                in_keys={"logits": keys.LOGITS, "drawn": DRAWN, "executed": executed_key},
-                out_keys=[self_chunk],
-                distribution_class=DrawnCategorical,
-                distribution_kwargs={"low": network.low, "high": network.high},
-                return_log_prob=True,
+            draw_chunk(
+                DrawnCategorical,
+                {"logits": keys.LOGITS, "drawn": DRAWN},
+                chunk_key=network.chunk_key,
                 log_prob_key=log_prob_key,
-                default_interaction_type=InteractionType.RANDOM,
+                executed_key=executed_key,
+                low=network.low,
+                high=network.high,
             ),
         )
-        self.chunk_key = self_chunk
+        self.chunk_key = network.chunk_key
 
     def forward(self, tensordict: TensorDictBase, *args: Any, **kwargs: Any) -> TensorDictBase:
         """Draws a chunk and writes it with its log-probability."""

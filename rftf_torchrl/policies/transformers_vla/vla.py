@@ -11,7 +11,8 @@ from torchrl.modules.vla import VLAWrapperBase
 from rftf_torchrl import keys
 from rftf_torchrl.nets.tower_features import TowerFeatures
 from rftf_torchrl.policies.transformers_vla.heads import ActionTokenHead, ChunkHead
-from rftf_torchrl.policies.transformers_vla.query_network import Prompt, QueryNetwork
+from rftf_torchrl.policies.transformers_vla.prompt import Prompt
+from rftf_torchrl.policies.transformers_vla.query_network import QueryNetwork
 
 
 class QueryFeatures(TensorDictModuleBase):

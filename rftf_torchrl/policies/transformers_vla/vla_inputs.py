@@ -13,6 +13,7 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
+from rftf_torchrl.nets.observation_writer import sentences_of
 
 
 class VLAInputs(Transform):
@@ -88,7 +89,7 @@ class VLAInputs(Transform):
         *image_keys, instruction_key = self.in_keys
         images = [self._entry(tensordict, key) for key in image_keys]
         flat = [image.reshape(-1, *image.shape[len(shape) :]) for image in images]
-        texts = _flat_strings(self._entry(tensordict, instruction_key))
+        texts = sentences_of(self._entry(tensordict, instruction_key), instruction_key)
         if len(texts) != shape.numel():
             raise ValueError(
                 f"{instruction_key!r} has {len(texts)} sentences, and the batch size "
@@ -117,11 +118,3 @@ def _together(cameras: list[Tensor]) -> Tensor | list[list[Tensor]]:
     if len({camera.shape for camera in cameras}) == 1:
         return torch.stack(cameras, 1)
     return [list(pictures) for pictures in zip(*cameras, strict=True)]
-
-
-def _flat_strings(entry: Any) -> list[str]:
-    if hasattr(entry, "tolist"):
-        entry = entry.tolist()
-    if isinstance(entry, str):
-        return [entry]
-    return [text for item in entry for text in _flat_strings(item)]
