@@ -13,42 +13,24 @@ demonstrations it writes ``calvin/{training,validation}`` in CALVIN's own format
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from rftf_torchrl import (
-    Demonstrations,
     Episode,
     Recording,
     RunConfig,
     check_seeds,
-    load_demonstrations,
     make_simulator,
     recipe,
 )
+from rftf_torchrl.configs.artefacts import whole_demos
 
 logger = logging.getLogger("collect_demos")
 
 
-def demos_folder(config: RunConfig) -> Path:
-    return Path(config.demos.path or Path(config.output, "demos"))
-
-
-def whole_demos(config: RunConfig) -> Demonstrations:
-    """The demonstrations of a recording that was not interrupted."""
-    found = load_demonstrations(demos_folder(config))
-    if not found.complete:
-        raise ValueError(
-            f"{found.root} holds the {len(found.episodes)} episodes of a recording that stopped "
-            "early. Move or remove the folder, and it is recorded anew; or, to use what there is, "
-            'write "complete": true in its demonstrations.json'
-        )
-    return found
-
-
 def collect(config: RunConfig) -> int:
     """Record what is missing of the demonstrations, and return the simulator steps used."""
-    folder = demos_folder(config)
+    folder = config.folder.demonstrations
     if folder.exists():
         logger.info("%s has %d episodes already", folder, len(whole_demos(config).episodes))
     simulator: Any = make_simulator(config.env)
@@ -81,7 +63,7 @@ def collect(config: RunConfig) -> int:
 @recipe()
 def main(config: RunConfig) -> None:
     steps = collect(config)
-    logger.info("%d simulator steps; demonstrations in %s", steps, demos_folder(config))
+    logger.info("%d simulator steps; demonstrations in %s", steps, config.folder.demonstrations)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,6 @@ from rftf_torchrl.recipes.study_cells import (
     run_cell,
     versions,
 )
-from rftf_torchrl.recipes.train_value import value_file
 
 logger = logging.getLogger("compare")
 
@@ -129,7 +128,7 @@ class Schedule:
         if load_start(job) is None:
             return make_start, job.shared.output
         value = job.with_value
-        if value is not None and not value_file(value).is_file():
+        if value is not None and not value.folder.value_model.is_file():
             return make_value, value.output
         return run_cell, str(cell_file(job.folder, *job.key))
 

@@ -38,9 +38,8 @@ from rftf_torchrl import (
     values_of_states,
     write_json_atomic,
 )
-from rftf_torchrl.recipes.policies import episode_collector, episode_factory
-from rftf_torchrl.recipes.train_bc import policy_file
-from rftf_torchrl.recipes.train_value import load_value_model, needs_file, value_file
+from rftf_torchrl.configs.artefacts import load_value_model, needs_file
+from rftf_torchrl.configs.episodes import episode_collector, episode_factory
 
 logger = logging.getLogger("evaluate")
 
@@ -137,16 +136,16 @@ def film(
 
 
 def evaluate(config: RunConfig) -> dict:
-    folder = prepare_output(Path(config.output, "evaluation"))
-    policy, spec = acting_policy(config, policy_file(config))
+    folder = prepare_output(config.folder.evaluation)
+    policy, spec = acting_policy(config, config.folder.policy)
     report, trajectories = judge(config, policy, spec, "policy", folder)
     logger.info("\n%s", report.markdown())
     if trajectories is None:
         return report.to_dict()
-    results = {"policy": str(policy_file(config)), "success": report.to_dict()}
+    results = {"policy": str(config.folder.policy), "success": report.to_dict()}
     names = task_names(make_simulator(config.env), config.env.tasks)
     value_model = None
-    if not needs_file(config) or value_file(config).is_file():
+    if not needs_file(config) or config.folder.value_model.is_file():
         value_model = load_value_model(config)
         add_values(trajectories, value_model)
         results["value_auc"] = final_value_auc(trajectories, task_names=names)

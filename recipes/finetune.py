@@ -16,7 +16,6 @@ import logging
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 
 import torch
 from tensordict import TensorDictBase
@@ -57,15 +56,14 @@ from rftf_torchrl import (
     warn_if_blind,
     warn_if_exploited,
 )
-from rftf_torchrl.recipes.learner import (
+from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.configs.learner import (
     Learner,
     keep_features,
     make_buffer,
     make_learner,
     refuse_used_folder,
-    run_name,
 )
-from rftf_torchrl.recipes.policies import episode_collector
 
 logger = logging.getLogger("finetune")
 
@@ -111,8 +109,8 @@ def finetune(
     clock = clock or PhaseClock()
     device = resolve_device(config.device)
     seed_everything(derive_seed(config.seed, "finetune"))
-    settings, name = config.ppo, run_name(config)
-    folder = prepare_output(Path(config.output, name))
+    settings, name = config.ppo, config.name
+    folder = prepare_output(config.tuned.root)
     learner = make_learner(config, device)
     policy, spec = learner.policy, learner.spec
     value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer

@@ -49,12 +49,13 @@ from rftf_torchrl import (
     write_json_atomic,
     write_text,
 )
+from rftf_torchrl.configs.artefacts import load_value_model
+from rftf_torchrl.configs.learner import refuse_used_folder
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.evaluate import add_values, check_language, film, judge
 from rftf_torchrl.recipes.finetune import finetune
-from rftf_torchrl.recipes.learner import refuse_used_folder, run_name
-from rftf_torchrl.recipes.train_bc import clone, policy_file
-from rftf_torchrl.recipes.train_value import load_value_model, train_value, value_file
+from rftf_torchrl.recipes.train_bc import clone
+from rftf_torchrl.recipes.train_value import train_value
 
 logger = logging.getLogger("quickstart")
 
@@ -111,7 +112,7 @@ def compare_reports(
 
 def tuned_policy(config: RunConfig, clock: PhaseClock) -> dict:
     """Fine-tune, or read where an earlier run of this folder ended."""
-    ended = Path(config.output, run_name(config), "ended.json")
+    ended = config.tuned.end
     if not (config.resume and ended.is_file()):
         write_json_atomic(ended, finetune(config, clock))
     return json.loads(ended.read_text())
@@ -133,9 +134,7 @@ def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
 def draw_success(runs: dict[str, RunConfig], reports: dict[str, SuccessReport]) -> None:
     """The learning curves and the bars before and after."""
     folder, before = Path(runs["RFTF"].output), reports["cloned"]
-    curves = {
-        label: read_metrics(folder / run_name(run) / "metrics.csv") for label, run in runs.items()
-    }
+    curves = {label: read_metrics(folder / run.name / "metrics.csv") for label, run in runs.items()}
     plot_learning_curve(
         curves["RFTF"],
         folder / "learning_curve.png",
@@ -159,14 +158,14 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
     with clock("demonstrations"):
         demo_steps = collect(config)
     with clock("behaviour cloning"):
-        if not (config.resume and policy_file(config).is_file()):
+        if not (config.resume and config.folder.policy.is_file()):
             clone(config)
-    cloned, spec = acting_policy(config, policy_file(config))
+    cloned, spec = acting_policy(config, config.folder.policy)
     with clock("value model"):
-        if not (config.resume and value_file(config).is_file()):
+        if not (config.resume and config.folder.value_model.is_file()):
             train_value(config)
     value_model = load_value_model(config)
-    value_report = json.loads(Path(folder, "value", "report.json").read_text())
+    value_report = json.loads(config.folder.value_training.read_text())
 
     separation: dict[str, dict] = {}
     policies = {"cloned": cloned}

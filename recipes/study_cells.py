@@ -34,11 +34,12 @@ from rftf_torchrl import (
     save_cell,
     write_json_atomic,
 )
-from rftf_torchrl.recipes.collect_demos import collect, demos_folder, whole_demos
+from rftf_torchrl.configs.artefacts import whole_demos
+from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.finetune import finetune, training_episodes
-from rftf_torchrl.recipes.policies import episode_collector
-from rftf_torchrl.recipes.train_bc import clone, policy_file
-from rftf_torchrl.recipes.train_value import rollout_episodes, train_value, value_file
+from rftf_torchrl.recipes.train_bc import clone
+from rftf_torchrl.recipes.train_value import rollout_episodes, train_value
 
 Outcomes = dict[str, tuple[bool | None, ...]]
 
@@ -96,8 +97,8 @@ class Job:
         return replace(
             start,
             output=str(Path(start.output, "values", digest(settings)[:8])),
-            demos=replace(start.demos, path=str(demos_folder(start))),
-            policy=replace(start.policy, path=str(policy_file(start))),
+            demos=replace(start.demos, path=str(start.folder.demonstrations)),
+            policy=replace(start.policy, path=str(start.folder.policy)),
         )
 
     @property
@@ -156,7 +157,7 @@ def make_start(job: Job) -> None:
     prepare_output(config.output)
     collect(config)
     clone(config)
-    policy, spec = acting_policy(config, policy_file(config))
+    policy, spec = acting_policy(config, config.folder.policy)
     with episode_collector(config, "test", policy, spec) as collector:
         curve = evaluate(config, collector, job.curve_episodes)
         final = evaluate(config, collector, config.evaluation.episodes_per_task)
@@ -177,7 +178,7 @@ def start_vectors(config: RunConfig, task: str, split: Split, seeds: list[int]) 
     simulator: Any = make_simulator(config.env)
     if hasattr(simulator, "start_vectors"):
         return simulator.start_vectors(task, split, seeds)
-    env = simulator.factory(split, demos_folder(config))(Episode(task, 0))
+    env = simulator.factory(split, config.folder.demonstrations)(Episode(task, 0))
     resets = [env.reset(TensorDict({"episode_seed": torch.tensor([seed])})) for seed in seeds]
     env.close()
     return torch.stack([reset[keys.STATE] for reset in resets]).numpy()
@@ -216,15 +217,17 @@ def run_cell(job: Job) -> Path:
     start, shared, value = load_start(job), job.shared, job.with_value
     charged = 0
     if value is not None:
-        charged = json.loads(Path(value.output, "value", "report.json").read_text())
+        charged = json.loads(value.folder.value_training.read_text())
         charged = charged["simulator_steps"]
     budget = job.config.ppo.env_steps
     config = replace(
         job.config,
         output=str(job.folder / "work" / job.task_set / job.method / f"seed{job.config.seed}"),
-        demos=replace(job.config.demos, path=str(demos_folder(shared))),
-        policy=replace(job.config.policy, path=str(policy_file(shared))),
-        value=replace(job.config.value, path=None if value is None else str(value_file(value))),
+        demos=replace(job.config.demos, path=str(shared.folder.demonstrations)),
+        policy=replace(job.config.policy, path=str(shared.folder.policy)),
+        value=replace(
+            job.config.value, path=None if value is None else str(value.folder.value_model)
+        ),
         ppo=replace(job.config.ppo, env_steps=None if budget is None else budget - charged),
     )
     curve = [CurvePoint(0, tuple(start["curve"]))]
@@ -270,7 +273,7 @@ def tune(
     def measure(iteration: int, policy: nn.Module, progress: dict[str, int]) -> None:
         last.update(iteration=iteration, env_steps=progress["env_steps"])
         if not held_out:
-            _, spec = acting_policy(config, policy_file(config))
+            _, spec = acting_policy(config, config.folder.policy)
             held_out.append(episode_collector(config, "test", policy, spec))
         if iteration % job.curve_every == 0:
             held_out[0].update_policy_weights_()

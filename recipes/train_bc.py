@@ -42,14 +42,10 @@ from rftf_torchrl import (
     seed_everything,
     stop_on_non_finite_loss,
 )
+from rftf_torchrl.configs.artefacts import whole_demos
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
-from rftf_torchrl.recipes.collect_demos import whole_demos
 
 logger = logging.getLogger("train_bc")
-
-
-def policy_file(config: RunConfig) -> Path:
-    return Path(config.policy.path or Path(config.output, "bc", "policy.safetensors"))
 
 
 def cloning_loss(policy: nn.Module) -> LossModule:
@@ -123,7 +119,7 @@ def clone(config: RunConfig) -> Path:
     optimizer = torch.optim.Adam(trained, lr=config.cloning.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.cloning.steps)
 
-    folder = prepare_output(Path(config.output, "bc"))
+    folder = prepare_output(config.folder.cloning)
     steps = progress_bar(range(1, config.cloning.steps + 1), "behaviour cloning")
     with make_logger(config.logger.kind, folder, {"seed": config.seed}) as log:
         for step in steps:

@@ -52,31 +52,12 @@ from rftf_torchrl import (
     seed_everything,
     stop_on_non_finite_loss,
     value_order_correlation,
-    value_spec_class,
     write_json_atomic,
 )
-from rftf_torchrl.recipes.collect_demos import whole_demos
-from rftf_torchrl.recipes.policies import episode_collector
-from rftf_torchrl.recipes.train_bc import policy_file
+from rftf_torchrl.configs.artefacts import whole_demos
+from rftf_torchrl.configs.episodes import episode_collector
 
 logger = logging.getLogger("train_value")
-
-
-def value_file(config: RunConfig) -> Path:
-    return Path(config.value.path or Path(config.output, "value", "value.safetensors"))
-
-
-def needs_file(config: RunConfig) -> bool:
-    """Whether the value model is trained, and so comes from a file."""
-    return bool(getattr(value_spec_class(config.value.kind), "trained", True))
-
-
-def load_value_model(config: RunConfig, state_dim: int | None = None) -> TensorDictModuleBase:
-    """The value model that was trained, by its file's kind, or one that needs no training."""
-    if needs_file(config):
-        return TemporalValueModel.load(value_file(config))
-    sizes = ObservationSizes(config.env.image_size, state_dim)
-    return build_value_model(config.value.kind, config.value.options, sizes)
 
 
 def rollout_episodes(config: RunConfig) -> list[Episode]:
@@ -96,7 +77,7 @@ def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
     episodes = rollout_episodes(config)
     if not episodes:
         return [], 0
-    policy, spec = acting_policy(config, policy_file(config))
+    policy, spec = acting_policy(config, config.folder.policy)
     simulator, seed = make_simulator(config.env), derive_seed(config.seed, "rollouts")
     with (
         episode_collector(config, "train", policy, spec) as collector,
@@ -152,7 +133,8 @@ def write_value_report(
     if config.demos.held_out_per_task:
         held_out, device = demonstrations.select(split="test"), resolve_device(config.device)
         report |= held_out_report(model, held_out, config.value.frames, device)
-    write_json_atomic(prepare_output(Path(config.output, "value")) / "report.json", report)
+    prepare_output(config.folder.value)
+    write_json_atomic(config.folder.value_training, report)
     logger.info("held-out demonstrations: %s", report)
 
 
@@ -174,7 +156,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     check_value_model(settings.kind, model, train.frames[:2].to(device))
     if not isinstance(model, TemporalValueModel):
         write_value_report(config, model, demonstrations, 0)
-        return value_file(config), 0
+        return config.folder.value_model, 0
     if not pixels:
         for module in model.modules():
             if hasattr(module, "set_state_statistics"):
@@ -199,7 +181,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     trained = [p for p in loss_module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    folder = prepare_output(Path(config.output, "value"))
+    folder = prepare_output(config.folder.value)
     steps = progress_bar(range(1, settings.steps + 1), "value model")
     with make_logger(config.logger.kind, folder, {"seed": config.seed}) as log:
         for step in steps:

@@ -38,21 +38,16 @@ from rftf_torchrl import (
     surrogate_gain,
     write_json_atomic,
 )
-from rftf_torchrl.recipes.finetune import (
-    add_advantages,
-    training_episodes,
-    update,
-)
-from rftf_torchrl.recipes.learner import Learner, make_buffer, make_learner, run_name
-from rftf_torchrl.recipes.policies import episode_collector
-from rftf_torchrl.recipes.train_bc import policy_file
+from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.configs.learner import Learner, make_buffer, make_learner
+from rftf_torchrl.recipes.finetune import add_advantages, training_episodes, update
 
 logger = logging.getLogger("update_report")
 
 
 def play_batches(config: RunConfig, count: int) -> list[TensorDictBase]:
     """The episodes of the first iterations, all of them of the cloned policy."""
-    policy, spec = acting_policy(config, policy_file(config))
+    policy, spec = acting_policy(config, config.folder.policy)
     played = []
     with (
         episode_collector(config, "train", policy, spec) as collector,
@@ -79,7 +74,7 @@ def measured(gain: tuple[float, float, float]) -> dict:
 def report_update(config: RunConfig) -> dict:
     device = resolve_device(config.device)
     plain = replace(config, reward=RewardConfig(dense_weight=0.0), critic="learned")
-    arms = {run_name(arm): arm for arm in (plain, config)}
+    arms = {arm.name: arm for arm in (plain, config)}
     warmup = config.ppo.critic_warmup
     played = [data.to(device) for data in play_batches(config, warmup + 2)]
     held_out, buffer = played[-1], make_buffer(config, device)

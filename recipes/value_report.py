@@ -56,10 +56,8 @@ from rftf_torchrl import (
     write_text,
     write_video,
 )
-from rftf_torchrl.recipes.collect_demos import demos_folder, whole_demos
-from rftf_torchrl.recipes.policies import episode_collector
-from rftf_torchrl.recipes.train_bc import policy_file
-from rftf_torchrl.recipes.train_value import load_value_model, value_file
+from rftf_torchrl.configs.artefacts import load_value_model, whole_demos
+from rftf_torchrl.configs.episodes import episode_collector
 
 logger = logging.getLogger("value_report")
 
@@ -80,7 +78,7 @@ def held_out(demonstrations: Demonstrations, folder: Path) -> Demonstrations:
 
 def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
     """The cloned policy's sampled episodes, and the simulator steps that they cost."""
-    policy, spec = acting_policy(config, policy_file(config))
+    policy, spec = acting_policy(config, config.folder.policy)
     simulator, seed = make_simulator(config.env), derive_seed(config.seed, "value_report")
     episodes = [
         Episode(task, derive_seed(seed, task, number) % 2**31)
@@ -132,9 +130,9 @@ def write_films(
 
 
 def report_value(config: RunConfig) -> dict:
-    folder = prepare_output(Path(config.output, "value_report"))
+    folder = prepare_output(config.folder.value_report)
     demonstrations = whole_demos(config)
-    test = held_out(demonstrations, demos_folder(config))
+    test = held_out(demonstrations, config.folder.demonstrations)
     value_model = load_value_model(config).to(resolve_device(config.device))
     rollouts, steps = fresh_rollouts(config)
 
@@ -159,8 +157,8 @@ def report_value(config: RunConfig) -> dict:
         write_films(config, test, rollouts, [*shown, *played], folder / "videos")
 
     used = {
-        "value_model": str(value_file(config)),
-        "policy": str(policy_file(config)),
+        "value_model": str(config.folder.value_model),
+        "policy": str(config.folder.policy),
         "simulator_steps": steps,
     }
     text = run_report(

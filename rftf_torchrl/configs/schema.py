@@ -7,6 +7,7 @@ type stops a run before anything is computed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from omegaconf import MISSING
@@ -27,6 +28,7 @@ from rftf_torchrl.settings import (
 )
 from rftf_torchrl.training.device import resolve_device
 from rftf_torchrl.training.logger import logger_words
+from rftf_torchrl.training.run_folder import RunFolder, TunedFolder
 
 
 def _device(name: str) -> str:
@@ -43,6 +45,10 @@ def _logger(kind: str) -> str:
     except ImportError as error:
         raise ValueError(str(error)) from error
     return kind
+
+
+def _path(path: str | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 @dataclass
@@ -296,3 +302,23 @@ class RunConfig:
     def tuned_tasks(self) -> list[str]:
         """The tasks of which fine-tuning plays episodes."""
         return self.env.tasks if self.ppo.tasks is None else self.ppo.tasks
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where the run's files lie."""
+        return RunFolder(
+            Path(self.output),
+            given_demonstrations=_path(self.demos.path),
+            given_policy=_path(self.policy.path),
+            given_value_model=_path(self.value.path),
+        )
+
+    @property
+    def tuned(self) -> TunedFolder:
+        """Where the files of this fine-tuning lie: ``rftf``, or ``sparse`` for plain PPO."""
+        return self.folder.tuned(self.name)
+
+    @property
+    def name(self) -> str:
+        """``"rftf"``, or ``"sparse"`` for plain PPO."""
+        return "rftf" if self.reward.dense_weight else "sparse"

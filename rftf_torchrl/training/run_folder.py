@@ -63,6 +63,16 @@ class RunFolder:
         """How the value model was trained and how it orders held-out demonstrations."""
         return self.value / "report.json"
 
+    @property
+    def evaluation(self) -> Path:
+        """What an evaluation writes."""
+        return self.root / "evaluation"
+
+    @property
+    def value_report(self) -> Path:
+        """What a report on the value model writes."""
+        return self.root / "value_report"
+
     def tuned(self, name: str) -> TunedFolder:
         """What fine-tuning of a name writes."""
         return TunedFolder(self.root / name)

@@ -87,8 +87,9 @@ def test_finetune_changes_the_policy(cloned, configure, tmp_path, overrides):
     ids=lambda words: words[0],
 )
 def test_a_value_model_and_a_form_of_ones_own(cloned, configure, tmp_path, monkeypatch, overrides):
+    from rftf_torchrl.configs.artefacts import load_value_model
     from rftf_torchrl.recipes.finetune import finetune
-    from rftf_torchrl.recipes.train_value import load_value_model, train_value
+    from rftf_torchrl.recipes.train_value import train_value
 
     monkeypatch.syspath_prepend(RECIPES.parent / "tests" / "rewards")
     config = configure(
@@ -111,16 +112,17 @@ def test_a_value_model_and_a_form_of_ones_own(cloned, configure, tmp_path, monke
 
 def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
 
+    from rftf_torchrl.configs.episodes import episode_collector
     from rftf_torchrl.configs.policies import acting_policy
     from rftf_torchrl.recipes.finetune import add_advantages, make_learner, training_episodes
-    from rftf_torchrl.recipes.policies import episode_collector
-    from rftf_torchrl.recipes.train_bc import policy_file
+
+    pass
 
     parts = [f"policy.path={cloned.output}/bc/policy.safetensors"]
     parts += [f"value.path={cloned.output}/value/value.safetensors", f"output={tmp_path}"]
     config = configure(*TINY, *parts, "reward=keep")
     with episode_collector(
-        config, "train", *acting_policy(config, policy_file(config))
+        config, "train", *acting_policy(config, config.folder.policy)
     ) as collector:
         played = collector.collect(training_episodes(config, 0), seed=0)
     assert not played["next", "terminated"].any(), "six decisions are too few to succeed"
@@ -208,7 +210,7 @@ def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
 
 
 def test_what_is_not_cloned_is_left_to_the_value_model(cloned, configure, tmp_path):
-    from rftf_torchrl.recipes.collect_demos import whole_demos
+    from rftf_torchrl.configs.artefacts import whole_demos
     from rftf_torchrl.recipes.train_bc import cloned_demos
 
     path = f"demos.path={cloned.output}/demos"

@@ -79,8 +79,8 @@ def test_merged_adapters_act_as_the_adapted_policy(configure, tmp_path):
     pytest.importorskip("peft")
 
     from rftf_torchrl import Episode, load_policy, merge_lora, save_policy, save_tiny_vlm
+    from rftf_torchrl.configs.episodes import episode_collector
     from rftf_torchrl.configs.policies import add_adapters, fit_in_memory, new_policy
-    from rftf_torchrl.recipes.policies import episode_collector
 
     config = configure(
         *VLA,

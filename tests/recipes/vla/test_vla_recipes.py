@@ -59,7 +59,7 @@ def test_workers_collect_tensors_alone(configure, demos, tmp_path):
     """Two processes get pickled environments with the processor; what comes back holds no string,
     and the policy's inputs once."""
     from rftf_torchrl import Episode, save_tiny_vlm
-    from rftf_torchrl.recipes.policies import episode_collector
+    from rftf_torchrl.configs.episodes import episode_collector
     from rftf_torchrl.recipes.train_bc import new_policy
 
     folder = save_tiny_vlm(tmp_path / "model", "qwen2_5_vl")

@@ -7,17 +7,11 @@ from collections.abc import Callable
 from torch import nn
 from torchrl.envs import EnvBase
 
-from rftf_torchrl import (
-    Episode,
-    EpisodeCollector,
-    PolicySpecProtocol,
-    RunConfig,
-    Split,
-    environment_factory,
-    make_collector,
-    make_simulator,
-)
-from rftf_torchrl.recipes.collect_demos import demos_folder
+from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.envs.collector import EpisodeCollector
+from rftf_torchrl.envs.episodes import Episode, Split
+from rftf_torchrl.envs.simulator import environment_factory, make_collector, make_simulator
+from rftf_torchrl.policies.spec import PolicySpecProtocol
 
 
 def episode_factory(
@@ -27,7 +21,7 @@ def episode_factory(
     return environment_factory(
         make_simulator(config.env),
         split,
-        demos_folder(config),
+        config.folder.demonstrations,
         spec.observation_transform(),
         potential=config.reward.potential == "environment",
     )

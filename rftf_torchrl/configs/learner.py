@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from tensordict import TensorDictBase
@@ -14,32 +13,21 @@ from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import nn
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from rftf_torchrl import (
-    Advantages,
-    Footprint,
-    ObservationSizes,
-    PolicySpecProtocol,
-    RFTFPPOLoss,
-    RunConfig,
-    ValueReward,
-    add_adapters,
-    cache_bytes,
-    cache_features,
-    fit_in_memory,
-    footprint,
-    gamma_option,
-    keys,
-    load_policy,
-    make_critic,
-)
-from rftf_torchrl.recipes.train_bc import policy_file
-from rftf_torchrl.recipes.train_value import load_value_model
+from rftf_torchrl import keys
+from rftf_torchrl.configs.artefacts import load_value_model
+from rftf_torchrl.configs.policies import add_adapters, fit_in_memory
+from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.nets.feature_cache import cache_bytes, cache_features
+from rftf_torchrl.nets.sizes import ObservationSizes
+from rftf_torchrl.objectives.advantages import Advantages, make_critic
+from rftf_torchrl.objectives.ppo import RFTFPPOLoss
+from rftf_torchrl.policies.file import load_policy
+from rftf_torchrl.policies.spec import PolicySpecProtocol
+from rftf_torchrl.rewards.forms import gamma_option
+from rftf_torchrl.rewards.value_reward import ValueReward
+from rftf_torchrl.training.footprint import Footprint, footprint
 
 logger = logging.getLogger("finetune")
-
-
-def run_name(config: RunConfig) -> str:
-    return "rftf" if config.reward.dense_weight else "sparse"
 
 
 def refuse_used_folder(config: RunConfig) -> None:
@@ -48,7 +36,7 @@ def refuse_used_folder(config: RunConfig) -> None:
     Raises:
         FileExistsError: when there are some and the run is not told to resume.
     """
-    folder = Path(config.output, run_name(config), "checkpoints")
+    folder = config.tuned.checkpoints
     if not config.resume and any(folder.glob("*")):
         raise FileExistsError(
             f"{folder} holds the checkpoints of an earlier run: continue it with resume=true, or "
@@ -99,7 +87,7 @@ class Learner:
 def make_learner(config: RunConfig, device: torch.device) -> Learner:
     """The cloned policy with all that its fine-tuning needs."""
     settings = config.ppo
-    policy, spec = load_policy(policy_file(config), kind=config.policy.kind)
+    policy, spec = load_policy(config.folder.policy, kind=config.policy.kind)
     sizes = observation_sizes(config, spec)
     critic = make_critic(config.critic, policy, spec, sizes)
     add_adapters(config, policy)
