@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 
@@ -91,7 +90,7 @@ def plot_learning_curve(
             x_low, low = _series(run, x_key, f"{name}_low")
             x_high, high = _series(run, x_key, f"{name}_high")
             if x_low and x_low == x_high:
-                ax.fill_between(x_low, low, high, color=colour, alpha=0.18, linewidth=0)
+                figures.band(ax, x_low, low, high, colour)
         if baseline is not None and name in baseline:
             ax.axhline(
                 float(baseline[name]),
@@ -101,9 +100,7 @@ def plot_learning_curve(
                 label="behaviour cloning",
             )
         figures.percent_axis(ax, "y")
-        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    figures.legend_below(figure)
+        figures.steps_axis(ax, 5)
     return figures.save(figure, path)
 
 
@@ -163,7 +160,6 @@ def plot_value_over_time(
             mean = time == "normalised" and len(curves[won]) > 0
             x, values = _mean_curve(curves[won]) if mean else (np.empty(0), np.empty(0))
             ax.plot(x, values, color=colour, linestyle=dashes, linewidth=2.6, label=label)
-    figures.legend_below(figure)
     return figures.save(figure, path)
 
 
@@ -229,7 +225,6 @@ def plot_success_bars(
     figures.percent_axis(ax, "x")
     ax.set_xlim(0.0, 1.03)
     ax.set_xlabel("success rate, with 95% intervals", fontsize=12)
-    figures.legend_below(figure)
     return figures.save(figure, path)
 
 
