@@ -156,7 +156,7 @@ def _line(detail: ErrorDetails, prefix: str, word: Callable[[Any], str]) -> str:
 
 def _is_branch(part: int | str) -> bool:
     """Whether a part of a place is pydantic's name of a type in a union."""
-    return isinstance(part, str) and not part.isidentifier()
+    return isinstance(part, str) and "[" in part
 
 
 def _word(value: Any) -> str:
