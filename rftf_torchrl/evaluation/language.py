@@ -12,16 +12,17 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from rftf_torchrl import keys
+from rftf_torchrl.envs.collector import EpisodeCollector
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult
 from rftf_torchrl.evaluation.comparison import compare_success
 from rftf_torchrl.evaluation.episodes import Sentences, swapped_instructions
 from rftf_torchrl.evaluation.report import MISSING, markdown_table, percent, percent_interval
-from rftf_torchrl.evaluation.success import Collector, success_report
+from rftf_torchrl.evaluation.success import success_report
 from rftf_torchrl.evaluation.trajectories import require_entry, split_trajectories
 
 
 def instruction_sensitivity(
-    collector: Collector,
+    collector: EpisodeCollector,
     episodes: Sequence[Episode],
     pairs: Iterable[tuple[str, str]],
     *,
