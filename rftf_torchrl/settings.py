@@ -6,7 +6,7 @@ its type, range and choices; the class's ``Attributes:`` say what it means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -42,6 +42,9 @@ _MESSAGES = {
     "string_too_short": "must not be empty",
     "too_short": "must have at least {min_length}",
     "literal_error": "must be {expected}",
+    "too_long": "must have at most {max_length}",
+    "tuple_type": "must be a list",
+    "dataclass_type": "must be a record",
     "missing": "is not set",
 }
 
@@ -84,8 +87,15 @@ def setting_problems(cls: type, given: Mapping[str, Any], prefix: str = "") -> l
     try:
         _adapter(cls).validate_python(dict(given))
     except ValidationError as error:
-        problems += [_line(detail, prefix) for detail in error.errors()]
+        problems += validation_problems(error, prefix, _word)
     return problems
+
+
+def validation_problems(
+    error: ValidationError, prefix: str, word: Callable[[Any], str] = repr
+) -> list[str]:
+    """One line for each problem that pydantic found: its place, the value there as a word, why."""
+    return [_line(detail, prefix, word) for detail in error.errors()]
 
 
 def make_settings(cls: type[Settings], given: Mapping[str, Any], prefix: str = "") -> Settings:
@@ -128,7 +138,7 @@ def _adapter(cls: type[Settings]) -> TypeAdapter[Settings]:
     return TypeAdapter(cls)
 
 
-def _line(detail: ErrorDetails, prefix: str) -> str:
+def _line(detail: ErrorDetails, prefix: str, word: Callable[[Any], str]) -> str:
     names = [str(part) for part in detail["loc"] if not _is_branch(part)]
     where = prefix + ".".join(names)
     context = {
@@ -141,12 +151,12 @@ def _line(detail: ErrorDetails, prefix: str) -> str:
         return f"{where} {text}"
     if isinstance(detail["input"], Mapping):  # a dataclass's own check, of several fields
         return f"{where.rstrip('.')}: {text}" if where else text
-    return f"{where}={_word(detail['input'])}: {text}"
+    return f"{where}={word(detail['input'])}: {text}"
 
 
 def _is_branch(part: int | str) -> bool:
     """Whether a part of a place is pydantic's name of a type in a union."""
-    return isinstance(part, str) and not part.isidentifier()
+    return isinstance(part, str) and "[" in part
 
 
 def _word(value: Any) -> str:

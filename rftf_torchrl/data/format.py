@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationError
 from tensordict import NestedKey
 
 from rftf_torchrl import keys
+from rftf_torchrl.settings import validation_problems
 
 FORMAT_VERSION = 1
 INDEX_FILE = "demonstrations.json"
@@ -80,9 +82,9 @@ class Task:
         'reach-v3'
     """
 
-    id: int
-    name: str
-    instruction: str
+    id: StrictInt
+    name: StrictStr
+    instruction: StrictStr
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,13 @@ class Episode:
         15
     """
 
-    index: int
-    task_id: int
-    start: int
-    stop: int
-    success: bool
-    goal_seed: int | None = None
-    split: str = "train"
+    index: StrictInt
+    task_id: StrictInt
+    start: StrictInt
+    stop: StrictInt
+    success: StrictBool
+    goal_seed: StrictInt | None = None
+    split: StrictStr = "train"
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -125,88 +127,37 @@ def as_tasks(tasks: Iterable[Task | Mapping[str, Any]]) -> tuple[Task, ...]:
         The tasks, in the order given.
 
     Raises:
-        DemonstrationError: with every record that lacks a field, has an empty instruction, or
-            repeats an id.
+        DemonstrationError: with every record that lacks a field or has one of another type; where
+            there is none, with every one that has an empty instruction or repeats an id.
 
     Example:
         >>> as_tasks([{"id": 0, "name": "reach-v3", "instruction": "reach the red dot"}])
         (Task(id=0, name='reach-v3', instruction='reach the red dot'),)
     """
     records = [asdict(task) if isinstance(task, Task) else task for task in tasks]
-    problems = task_problems(records)
+    try:
+        found = TypeAdapter(tuple[Task, ...]).validate_python(records)
+    except ValidationError as error:
+        raise DemonstrationError("Tasks", validation_problems(error, "tasks.")) from error
+    problems = task_problems(found)
     if problems:
         raise DemonstrationError("Tasks", problems)
-    return tuple(Task(**{name: record[name] for name in TASK_FIELDS}) for record in records)
+    return found
 
 
-TASK_FIELDS: Mapping[str, tuple[type, ...]] = {"id": (int,), "name": (str,), "instruction": (str,)}
-EPISODE_FIELDS: Mapping[str, tuple[type, ...]] = {
-    "index": (int,),
-    "task_id": (int,),
-    "start": (int,),
-    "stop": (int,),
-    "success": (bool,),
-    "goal_seed": (int, type(None)),
-    "split": (str,),
-}
-
-
-def field_problems(record: Any, fields: Mapping[str, tuple[type, ...]], where: str) -> list[str]:
-    """List what a JSON record lacks or has of another type.
-
-    Args:
-        record: the record, as read from JSON.
-        fields: the allowed types by field name; ``bool`` does not pass for ``int``.
-        where: the record's place, to start each sentence with.
-
-    Returns:
-        One sentence per violation, none if the record is sound.
-
-    Example:
-        >>> field_problems({"id": True}, {"id": (int,), "name": (str,)}, "task at position 0")
-        ["task at position 0: 'id' is True, expected int", "task at position 0: 'name' is missing"]
-    """
-    if not isinstance(record, Mapping):
-        return [f"{where}: is {record!r}, expected a record with {sorted(fields)}"]
-    problems = []
-    for name, types in fields.items():
-        if name not in record:
-            problems.append(f"{where}: '{name}' is missing")
-        elif type(record[name]) not in types:
-            expected = " or ".join("null" if t is type(None) else t.__name__ for t in types)
-            problems.append(f"{where}: '{name}' is {record[name]!r}, expected {expected}")
-    return problems
-
-
-def task_problems(records: Iterable[Any]) -> list[str]:
-    """List what is wrong with a list of task records.
-
-    Args:
-        records: mappings with ``id``, ``name`` and ``instruction``.
-
-    Returns:
-        One sentence per violation, none if the records are sound.
-
-    Example:
-        >>> task_problems([{"id": 0, "name": "reach-v3", "instruction": " "}])
-        ["task 0 ('reach-v3'): the instruction is empty"]
-    """
+def task_problems(tasks: Sequence[Task]) -> list[str]:
+    """List what is wrong with tasks whose fields have the right types."""
+    if not tasks:
+        return ["the list of tasks is empty"]
     problems: list[str] = []
     seen: set[int] = set()
-    records = list(records)
-    if not records:
-        return ["the list of tasks is empty"]
-    for position, record in enumerate(records):
-        wrong = field_problems(record, TASK_FIELDS, f"task at position {position}")
-        if wrong:
-            problems += wrong
-            continue
-        where = f"task {record['id']} ('{record['name']}')"
-        if not record["instruction"].strip():
+    for task in tasks:
+        where = f"task {task.id} ('{task.name}')"
+        if not task.instruction.strip():
             problems.append(f"{where}: the instruction is empty")
-        if record["id"] in seen:
+        if task.id in seen:
             problems.append(f"{where}: the id is used twice")
-        seen.add(record["id"])
+        seen.add(task.id)
     return problems
 
 

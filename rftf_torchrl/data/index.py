@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from rftf_torchrl.data.format import (
-    EPISODE_FIELDS,
     FORMAT_VERSION,
     INDEX_FILE,
-    TASK_FIELDS,
     Episode,
     Task,
-    field_problems,
     index_file,
     task_problems,
 )
 from rftf_torchrl.files import write_json
+from rftf_torchrl.settings import validation_problems
 
 
 @dataclass(frozen=True)
@@ -43,30 +41,16 @@ class Index:
         4
     """
 
-    complete: bool
-    simulator: str
-    image_size: tuple[int, int] | None
-    state_dim: int
-    action_dim: int
-    action_repeat: int
-    num_frames: int
+    complete: StrictBool
+    simulator: StrictStr
+    image_size: tuple[StrictInt, StrictInt] | None
+    state_dim: StrictInt
+    action_dim: StrictInt
+    action_repeat: StrictInt
+    num_frames: StrictInt
     tasks: tuple[Task, ...]
     episodes: tuple[Episode, ...]
-    wrist_image_size: tuple[int, int] | None = None
-
-
-INDEX_FIELDS: dict[str, tuple[type, ...]] = {
-    "complete": (bool,),
-    "simulator": (str,),
-    "image_size": (list, type(None)),
-    "state_dim": (int,),
-    "action_dim": (int,),
-    "action_repeat": (int,),
-    "num_frames": (int,),
-    "tasks": (list,),
-    "episodes": (list,),
-}
-IMAGE_FIELDS = ("image_size", "wrist_image_size")
+    wrist_image_size: tuple[StrictInt, StrictInt] | None = None
 
 
 def write_index(root: Path, index: Index) -> None:
@@ -119,20 +103,11 @@ def read_index(root: Path) -> tuple[Index | None, list[str]]:
         return None, [
             f"{INDEX_FILE}: format_version is {version!r}, this library reads {FORMAT_VERSION}"
         ]
-    malformed = [f"{INDEX_FILE}: {line}" for line in _malformed(content)]
-    if malformed:
-        return None, malformed
-    index = Index(
-        **{
-            **{name: content[name] for name in INDEX_FIELDS},
-            **{name: content.get(name) and tuple(content[name]) for name in IMAGE_FIELDS},
-            "tasks": tuple(Task(**_fields(task, TASK_FIELDS)) for task in content["tasks"]),
-            "episodes": tuple(
-                Episode(**_fields(episode, EPISODE_FIELDS)) for episode in content["episodes"]
-            ),
-        }
-    )
-    problems = task_problems(content["tasks"]) + episode_problems(index)
+    try:
+        index = TypeAdapter(Index).validate_python(content)
+    except ValidationError as error:
+        return None, validation_problems(error, f"{INDEX_FILE}: ")
+    problems = task_problems(index.tasks) + episode_problems(index)
     return index, [f"{INDEX_FILE}: {line}" for line in problems]
 
 
@@ -177,23 +152,3 @@ def episode_problems(index: Index) -> list[str]:
             )
         before = max(before, after, key=lambda episode: episode.stop)
     return problems
-
-
-def _malformed(content: dict[str, Any]) -> list[str]:
-    problems = field_problems(content, INDEX_FIELDS, "the file")
-    if problems:
-        return problems
-    for name in IMAGE_FIELDS:
-        size = content.get(name)
-        if size is not None and not (
-            isinstance(size, list) and [type(number) for number in size] == [int, int]
-        ):
-            problems.append(f"{name!r} is {size}, expected [height, width] or null")
-    for name, fields in (("task", TASK_FIELDS), ("episode", EPISODE_FIELDS)):
-        for position, record in enumerate(content[f"{name}s"]):
-            problems += field_problems(record, fields, f"{name} at position {position}")
-    return problems
-
-
-def _fields(record: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: record[name] for name in fields}

@@ -11,7 +11,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from numpy.typing import ArrayLike
 
 from rftf_torchrl.files import whole_file
 
@@ -19,6 +20,7 @@ from rftf_torchrl.files import whole_file
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 GREY = "#5A5A5A"
 _DPI = 150
+_COLUMNS = 4
 
 
 def new_figure(width: float, height: float, title: str | None) -> Figure:
@@ -31,10 +33,10 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
 
 
 def panels(
-    titles: list[str], *, title: str | None, x_label: str, y_label: str, columns: int = 4
+    titles: list[str], *, title: str | None, x_label: str, y_label: str
 ) -> tuple[Figure, list[Axes]]:
     """A grid of panels with common axes, one for each title."""
-    columns = min(columns, len(titles))
+    columns = min(_COLUMNS, len(titles))
     rows = math.ceil(len(titles) / columns)
     figure = new_figure(max(3.1 * columns, 5.6) + 0.4, 2.5 * rows + 1.3, title)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
@@ -73,7 +75,23 @@ def percent_axis(ax: Axes, which: Literal["x", "y"]) -> None:
     (ax.set_xlim if which == "x" else ax.set_ylim)(-0.03, 1.03)
 
 
-def legend_below(figure: Figure) -> None:
+def steps_axis(ax: Axes, ticks: int) -> None:
+    """A horizontal axis of environment steps: 50k, 2M."""
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 2.5, 5, 10]))
+
+
+def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str) -> None:
+    """The interval around a curve."""
+    ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def diagonal(ax: Axes) -> None:
+    """Where both axes are equal."""
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (1, 3)))
+
+
+def _legend_below(figure: Figure) -> None:
     """One legend for all panels, outside of the data."""
     entries: dict[str, Artist] = {}
     for ax in figure.axes:
@@ -91,7 +109,8 @@ def legend_below(figure: Figure) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Writes the figure as PNG, whole or not at all."""
+    """Adds the legend and writes the figure as PNG, whole or not at all."""
+    _legend_below(figure)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=_DPI, format="png")
     return Path(path)

@@ -70,7 +70,9 @@ def compare_success(
     }
 
 
-def comparison_table(comparison: dict[str, Any], labels: tuple[str, str] = ("before", "after")):
+def comparison_table(
+    comparison: dict[str, Any], labels: tuple[str, str] = ("before", "after")
+) -> str:
     """The comparison as a Markdown table, with differences in percentage points.
 
     Args:
@@ -84,12 +86,7 @@ def comparison_table(comparison: dict[str, Any], labels: tuple[str, str] = ("bef
         [
             name,
             row["trials"],
-            percent(row["before"]),
-            percent(row["after"]),
-            f"{100 * row['difference']:+.1f}",
-            f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}",
-            row["gained"],
-            row["lost"],
+            *paired_cells(row),
         ]
         for name, row in (*comparison["tasks"].items(), ("all episodes", comparison["pooled"]))
     ]
@@ -112,17 +109,33 @@ def _outcomes(report: SuccessReport, name: str) -> dict[tuple[str, int], bool | 
 
 
 def _compare(pairs: list[tuple[str, bool, bool]], confidence: float) -> dict[str, float]:
-    was = torch.tensor([pair[1] for pair in pairs])
-    now = torch.tensor([pair[2] for pair in pairs])
-    low, high = paired_difference_interval(now, was, confidence)
-    gained, lost = int((now & ~was).sum()), int((was & ~now).sum())
+    was, now = [pair[1] for pair in pairs], [pair[2] for pair in pairs]
+    return {"trials": len(pairs), **compare_pairs(was, now, confidence)}
+
+
+def compare_pairs(was: list[bool], now: list[bool], confidence: float) -> dict[str, float]:
+    """Rates of matched outcomes before and after, their difference, and who gained or lost."""
+    before, after = torch.tensor(was), torch.tensor(now)
+    low, high = paired_difference_interval(after, before, confidence)
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
     return {
-        "trials": len(pairs),
-        "before": int(was.sum()) / len(pairs),
-        "after": int(now.sum()) / len(pairs),
-        "difference": (gained - lost) / len(pairs),
+        "before": sum(was) / len(was),
+        "after": sum(now) / len(now),
+        "difference": (gained - lost) / len(was),
         "low": low,
         "high": high,
         "gained": gained,
         "lost": lost,
     }
+
+
+def paired_cells(row: dict[str, Any]) -> list[object]:
+    """The cells of a table that tell of :func:`compare_pairs`."""
+    return [
+        percent(row["before"]),
+        percent(row["after"]),
+        f"{100 * row['difference']:+.1f}",
+        f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}",
+        row["gained"],
+        row["lost"],
+    ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,20 +71,37 @@ class Estimate:
             return self.point * math.nan, self.point * math.nan
         return percentile_interval(self.draws, confidence)
 
-    def measure(self, confidence: float) -> Measure:
-        """A scalar statistic with its interval."""
+    def lists(self, confidence: float) -> dict[str, list[Any]]:
+        """A statistic with many entries and its interval, as JSON holds them."""
+        low, high = self.interval(confidence)
+        return {"value": self.point.tolist(), "low": low.tolist(), "high": high.tolist()}
+
+    def measure(self, confidence: float, count: int | None = None) -> Measure:
+        """A scalar statistic with its interval, and what it rests on if not on the episodes."""
         if self.successes is not None:
             low, high = wilson_interval(self.successes, self.count, confidence)
-            return Measure(self.point.item(), low, high, self.count)
+            return Measure(self.successes / self.count, low, high, self.count)
         low, high = (bound.item() for bound in self.interval(confidence))
-        return Measure(self.point.item(), low, high, self.count)
+        return Measure(self.point.item(), low, high, self.count if count is None else count)
 
 
-def mean_of(items: list[Estimate]) -> Estimate:
-    """The mean over tasks; it has no interval where no task has one."""
+def mean_of(items: Sequence[Estimate]) -> Estimate:
+    """The mean over tasks, or the pooled share; no interval where no task has one."""
+    total = sum_of(items)
+    won = [item.successes for item in items if item.successes is not None]
+    return replace(
+        total,
+        point=torch.stack([item.point for item in items]).mean(0),
+        draws=torch.stack([item.draws for item in items]).mean(0),
+        successes=sum(won) if len(won) == len(items) else None,
+    )
+
+
+def sum_of(items: Sequence[Estimate]) -> Estimate:
+    """The sum over tasks."""
     return Estimate(
-        torch.stack([item.point for item in items]).mean(0),
-        torch.stack([item.draws for item in items]).mean(0),
+        torch.stack([item.point for item in items]).sum(0),
+        torch.stack([item.draws for item in items]).sum(0),
         sum(item.count for item in items),
         all(item.alone for item in items),
     )

@@ -12,16 +12,17 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from rftf_torchrl import keys
+from rftf_torchrl.envs.collector import EpisodeCollector
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult
 from rftf_torchrl.evaluation.comparison import compare_success
 from rftf_torchrl.evaluation.episodes import Sentences, swapped_instructions
 from rftf_torchrl.evaluation.report import MISSING, markdown_table, percent, percent_interval
-from rftf_torchrl.evaluation.success import Collector, success_report
+from rftf_torchrl.evaluation.success import success_report
 from rftf_torchrl.evaluation.trajectories import require_entry, split_trajectories
 
 
 def instruction_sensitivity(
-    collector: Collector,
+    collector: EpisodeCollector,
     episodes: Sequence[Episode],
     pairs: Iterable[tuple[str, str]],
     *,
@@ -71,7 +72,7 @@ def instruction_sensitivity(
         for part in (own, swapped)
     ]
     own_report, swapped_report = success_report(runs[0], own), success_report(runs[1], swapped)
-    firsts = [_first_steps(run) for run in runs]
+    firsts = [{number: part[0] for number, part in split_trajectories(run).items()} for run in runs]
     rows: dict[str, dict[str, Any]] = {}
     for task in dict.fromkeys(episode.task for episode in own):
         common = [
@@ -79,7 +80,8 @@ def instruction_sensitivity(
             for i, episode in enumerate(own)
             if episode.task == task and i in firsts[0] and i in firsts[1]
         ]
-        _check_same_start(own, common, *firsts)
+        for i in common:
+            _check_same_start(own[i], firsts[0][i], firsts[1][i])
         chunks, others = (
             [require_entry(first[i], chunk_key).double() for i in common] for first in firsts
         )
@@ -109,24 +111,15 @@ def language_table(report: dict[str, Any]) -> str:
     return markdown_table(header, rows)
 
 
-def _first_steps(trajectories: TensorDictBase) -> dict[int, TensorDictBase]:
-    return {name: part[0] for name, part in split_trajectories(trajectories).items()}
-
-
-def _check_same_start(
-    episodes: Sequence[Episode],
-    indices: list[int],
-    own: dict[int, TensorDictBase],
-    swapped: dict[int, TensorDictBase],
-) -> None:
-    for i in indices:
-        state, again = (first[i].get(keys.STATE, None) for first in (own, swapped))
-        if state is not None and not torch.equal(state, again):
-            raise ValueError(
-                f"the episode of task {episodes[i].task!r} with seed {episodes[i].seed} starts in "
-                f"another {keys.STATE!r} with the swapped sentence; expected an environment whose "
-                "initial state depends on the seed alone."
-            )
+def _check_same_start(episode: Episode, first: TensorDictBase, again: TensorDictBase) -> None:
+    """The test of the sentence alone needs the same initial state."""
+    state = first.get(keys.STATE, None)
+    if state is not None and not torch.equal(state, again.get(keys.STATE, None)):
+        raise ValueError(
+            f"the episode of task {episode.task!r} with seed {episode.seed} starts in another "
+            f"{keys.STATE!r} with the swapped sentence; expected an environment whose initial "
+            "state depends on the seed alone."
+        )
 
 
 def _chunk_change(own: list[Tensor], swapped: list[Tensor]) -> dict[str, float]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 
@@ -91,7 +90,7 @@ def plot_learning_curve(
             x_low, low = _series(run, x_key, f"{name}_low")
             x_high, high = _series(run, x_key, f"{name}_high")
             if x_low and x_low == x_high:
-                ax.fill_between(x_low, low, high, color=colour, alpha=0.18, linewidth=0)
+                figures.band(ax, x_low, low, high, colour)
         if baseline is not None and name in baseline:
             ax.axhline(
                 float(baseline[name]),
@@ -101,9 +100,7 @@ def plot_learning_curve(
                 label="behaviour cloning",
             )
         figures.percent_axis(ax, "y")
-        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    figures.legend_below(figure)
+        figures.steps_axis(ax, 5)
     return figures.save(figure, path)
 
 
@@ -112,19 +109,17 @@ def plot_value_over_time(
     path: str | Path,
     title: str | None = None,
     *,
-    time: Literal["normalised", "decisions"] = "normalised",
     task_names: Mapping[int, str] | None = None,
     value_key: NestedKey = keys.TEMPORAL_VALUE,
 ) -> Path:
     """Plot the value along each trajectory, successes green and failures red, by task.
 
-    Against normalised time (0 = start, 1 = end), thick lines are means over the trajectories.
+    Time is normalised (0 = start, 1 = end); thick lines are means over the trajectories.
 
     Args:
         trajectories: complete trajectories, batch [N], as for :func:`final_value_auc`.
         path: the PNG file.
         title: above the plot.
-        time: the horizontal axis.
         task_names: name by task id; without one the number is the name.
         value_key: the value's key.
 
@@ -133,10 +128,8 @@ def plot_value_over_time(
 
     Raises:
         KeyError: if an entry is missing.
-        ValueError: if ``time`` is unknown or a trajectory is not complete.
+        ValueError: if a trajectory is not complete.
     """
-    if time not in ("normalised", "decisions"):
-        raise ValueError(f"time is {time!r}; expected 'normalised' or 'decisions'.")
     found: dict[str, dict[bool, list[np.ndarray]]] = {}
     for part in split_trajectories(trajectories).values():
         curves = found.setdefault(task_name(part, task_names), {True: [], False: []})
@@ -146,8 +139,9 @@ def plot_value_over_time(
         f"{name}\n{len(curves[True])} successes, {len(curves[False])} failures"
         for name, curves in found.items()
     ]
-    x_label = "time, from start to end" if time == "normalised" else "decisions"
-    figure, axes = figures.panels(counts, title=title, x_label=x_label, y_label="value V(s)")
+    figure, axes = figures.panels(
+        counts, title=title, x_label="time, from start to end", y_label="value V(s)"
+    )
     looks = {
         False: (figures.VERMILLION, (0, (4, 1.5)), "failure"),
         True: (figures.GREEN, "solid", "success"),
@@ -156,14 +150,11 @@ def plot_value_over_time(
         for won, (colour, dashes, label) in looks.items():
             faint = max(0.12, min(0.6, 4 / max(len(curves[won]), 1)))
             for values in curves[won]:
-                x = np.arange(len(values), dtype=float)
-                x = x / x[-1] if time == "normalised" else x
+                x = np.linspace(0.0, 1.0, len(values))
                 ax.plot(x, values, color=colour, linestyle=dashes, linewidth=1, alpha=faint)
                 ax.plot(x[-1], values[-1], ".", color=colour, markersize=4, alpha=faint)
-            mean = time == "normalised" and len(curves[won]) > 0
-            x, values = _mean_curve(curves[won]) if mean else (np.empty(0), np.empty(0))
+            x, values = _mean_curve(curves[won]) if curves[won] else (np.empty(0), np.empty(0))
             ax.plot(x, values, color=colour, linestyle=dashes, linewidth=2.6, label=label)
-    figures.legend_below(figure)
     return figures.save(figure, path)
 
 
@@ -229,7 +220,6 @@ def plot_success_bars(
     figures.percent_axis(ax, "x")
     ax.set_xlim(0.0, 1.03)
     ax.set_xlabel("success rate, with 95% intervals", fontsize=12)
-    figures.legend_below(figure)
     return figures.save(figure, path)
 
 

@@ -5,34 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
 
 from rftf_torchrl import keys
+from rftf_torchrl.envs.collector import EpisodeCollector
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult
 from rftf_torchrl.evaluation.report import MISSING, markdown_table, percent, percent_interval
 from rftf_torchrl.evaluation.trajectories import split_trajectories, succeeded
 from rftf_torchrl.functional.intervals import wilson_interval
 
 logger = logging.getLogger(__name__)
-
-
-class Collector(Protocol):
-    """What runs a list of episodes: :class:`~rftf_torchrl.EpisodeCollector`."""
-
-    def collect(
-        self,
-        episodes: Sequence[Episode],
-        *,
-        deterministic: bool,
-        seed: int,
-        on_episode: Callable[[EpisodeResult], None] | None,
-    ) -> TensorDictBase:
-        """Runs the episodes to their ends and returns their trajectories, batch [N]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -146,10 +132,7 @@ class SuccessReport:
             "pooled": self.pooled.to_dict(),
             "crashed": self.crashed,
             "env_steps": self.env_steps,
-            "episodes": [
-                {"task": o.task, "seed": o.seed, "success": o.success, "decisions": o.decisions}
-                for o in self.outcomes
-            ],
+            "episodes": [asdict(outcome) for outcome in self.outcomes],
             "crashed_episodes": [{"task": t, "seed": s} for t, s in self.crashed_episodes],
         }
 
@@ -188,7 +171,7 @@ def _row(name: str, rate: SuccessRate) -> list[str]:
 
 
 def evaluate_success(
-    collector: Collector,
+    collector: EpisodeCollector,
     episodes: Sequence[Episode],
     *,
     seed: int = 0,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.evaluation.value_report import ValueReport
@@ -30,24 +34,14 @@ def plot_value_over_progress(
     Returns:
         The path.
     """
-    names = _panel_names(list(report.curves))
-    figure, axes = figures.panels(
-        [_label(name) for name in names],
-        title=title,
-        x_label="share of the episode",
-        y_label="value V(s)",
-    )
-    for ax, name in zip(axes, names, strict=True):
-        ax.plot([0, 1], [0, 1], color=figures.GREY, linewidth=1, linestyle=(0, (1, 3)))
+    figure, axes = _panels(report.curves, title, "share of the episode", "value V(s)")
+    for name, ax in axes.items():
         for source, (colour, dashes, label) in _LOOKS.items():
             if source in report.curves[name]:
                 curve = report.curves[name][source]
                 x = np.linspace(0, 1, len(curve["value"]))
                 ax.plot(x, curve["value"], color=colour, linestyle=dashes, linewidth=2, label=label)
-                ax.fill_between(
-                    x, curve["low"], curve["high"], color=colour, alpha=0.16, linewidth=0
-                )
-    figures.legend_below(figure)
+                figures.band(ax, x, curve["low"], curve["high"], colour)
     return figures.save(figure, path)
 
 
@@ -69,19 +63,13 @@ def plot_calibration(report: ValueReport, path: str | Path, title: str | None = 
     """
     if not report.calibration:
         raise ValueError("the report has no demonstrations, whose progress is known.")
-    names = _panel_names(list(report.calibration))
-    figure, axes = figures.panels(
-        [_label(name) for name in names],
-        title=title,
-        x_label="mean value in the bin",
-        y_label="mean true progress",
-    )
-    for ax, name in zip(axes, names, strict=True):
+    labels = "mean value in the bin", "mean true progress"
+    figure, axes = _panels(report.calibration, title, *labels)
+    for name, ax in axes.items():
         curve = {key: np.array(numbers) for key, numbers in report.calibration[name].items()}
         filled = curve["frames"] > 0
         x, y = curve["value"][filled], curve["progress"][filled]
         bounds = np.stack([y - curve["low"][filled], curve["high"][filled] - y])
-        ax.plot([0, 1], [0, 1], color=figures.GREY, linewidth=1, linestyle=(0, (1, 3)))
         ax.errorbar(
             x,
             y,
@@ -94,7 +82,6 @@ def plot_calibration(report: ValueReport, path: str | Path, title: str | None = 
             capsize=2.5,
             label="held-out demonstrations, with intervals",
         )
-    figures.legend_below(figure)
     return figures.save(figure, path)
 
 
@@ -127,15 +114,8 @@ def plot_confusion(report: ValueReport, path: str | Path, title: str | None = No
     image = ax.imshow(values, cmap="cividis", aspect="equal", vmin=low, vmax=high)
     for row, column in np.ndindex(*values.shape):
         ink = "white" if values[row, column] <= (low + high) / 2 else "black"
-        ax.text(
-            column,
-            row,
-            f"{values[row, column]:.2f}",
-            ha="center",
-            va="center",
-            fontsize=9,
-            color=ink,
-        )
+        text = f"{values[row, column]:.2f}"
+        ax.text(column, row, text, ha="center", va="center", fontsize=9, color=ink)
     ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=9.5)
     ax.set_yticks(range(len(rows)), rows, fontsize=9.5)
     ax.set_xlabel("instruction", fontsize=11.5)
@@ -144,10 +124,13 @@ def plot_confusion(report: ValueReport, path: str | Path, title: str | None = No
     return figures.save(figure, path)
 
 
-def _panel_names(names: list[str]) -> list[str]:
-    """With a single task its panel would be that of all tasks once more."""
-    return names[1:] if len(names) == 2 else names
-
-
-def _label(name: str) -> str:
-    return "all tasks" if name == "overall" else name
+def _panels(
+    found: Mapping[str, Any], title: str | None, x_label: str, y_label: str
+) -> tuple[Figure, dict[str, Axes]]:
+    """A panel with a diagonal for all tasks and for each one; just one where there is one task."""
+    names = list(found)[1:] if len(found) == 2 else list(found)
+    shown = ["all tasks" if name == "overall" else name for name in names]
+    figure, axes = figures.panels(shown, title=title, x_label=x_label, y_label=y_label)
+    for ax in axes:
+        figures.diagonal(ax)
+    return figure, dict(zip(names, axes, strict=True))

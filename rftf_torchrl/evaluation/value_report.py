@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from rftf_torchrl.evaluation import _value_measures as measures
-from rftf_torchrl.evaluation.estimate import Estimate, Measure, mean_of
+from rftf_torchrl.evaluation.estimate import Estimate, Measure, mean_of, sum_of
 from rftf_torchrl.evaluation.scored_episodes import SOURCES, ScoredEpisode
-from rftf_torchrl.functional.intervals import wilson_interval
 from rftf_torchrl.functional.resampling import bootstrap_counts
 
 Group = dict[str, Measure]
@@ -195,52 +194,36 @@ def _overall(
         rows = [found[group] for found in tasks.values() if group in found]
         overall[group] = {}
         for key in rows[0]:
-            items = [row[key] for row in rows]
-            if all(item.successes is not None for item in items):
-                won, trials = (sum(getattr(i, a) for i in items) for a in ("successes", "count"))
-                low, high = wilson_interval(won, trials, confidence)
-                overall[group][key] = Measure(won / trials, low, high, trials)
-                continue
-            mean = mean_of(items)
-            low, high = (bound.item() for bound in mean.interval(confidence))
-            overall[group][key] = Measure(mean.point.item(), low, high, len(items))
+            mean = mean_of([row[key] for row in rows])
+            overall[group][key] = mean.measure(confidence, len(rows))
     return overall
 
 
 def _confusion(
     columns: list[str], finals: dict[str, Estimate], confidence: float
 ) -> dict[str, Any]:
-    rows = [name for name in columns if name in finals]
-    intervals = {name: finals[name].interval(confidence) for name in rows}
+    found = {name: finals[name].lists(confidence) for name in columns if name in finals}
     return {
-        "rows": rows,
+        "rows": list(found),
         "tasks": columns,
-        "value": [finals[name].point.tolist() for name in rows],
-        "low": [intervals[name][0].tolist() for name in rows],
-        "high": [intervals[name][1].tolist() for name in rows],
-        "count": [finals[name].count for name in rows],
+        **{key: [row[key] for row in found.values()] for key in ("value", "low", "high")},
+        "count": [finals[name].count for name in found],
     }
 
 
 def _calibration_curves(sums: dict[str, Estimate], confidence: float) -> dict[str, dict[str, list]]:
     if not sums:
         return {}
-    pooled = Estimate(
-        torch.stack([item.point for item in sums.values()]).sum(0),
-        torch.stack([item.draws for item in sums.values()]).sum(0),
-        sum(item.count for item in sums.values()),
-        all(item.alone for item in sums.values()),
-    )
     found = {}
-    for name, item in {"overall": pooled, **sums}.items():
+    for name, item in {"overall": sum_of(list(sums.values())), **sums}.items():
         value, progress, frames = item.point
         ratio = Estimate(progress / frames, item.draws[:, 1] / item.draws[:, 2], 0, item.alone)
-        low, high = ratio.interval(confidence)
+        shares = ratio.lists(confidence)
         found[name] = {
             "value": (value / frames).tolist(),
-            "progress": ratio.point.tolist(),
-            "low": low.tolist(),
-            "high": high.tolist(),
+            "progress": shares["value"],
+            "low": shares["low"],
+            "high": shares["high"],
             "frames": frames.long().tolist(),
         }
     return found
@@ -254,14 +237,7 @@ def _mean_curves(
         source: mean_of([found[source] for found in curves.values() if source in found])
         for source in sources
     }
-    report: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for name, found in {"overall": overall, **curves}.items():
-        report[name] = {}
-        for source, item in found.items():
-            low, high = item.interval(confidence)
-            report[name][source] = {
-                "value": item.point.tolist(),
-                "low": low.tolist(),
-                "high": high.tolist(),
-            }
-    return report
+    return {
+        name: {source: item.lists(confidence) for source, item in found.items()}
+        for name, found in {"overall": overall, **curves}.items()
+    }

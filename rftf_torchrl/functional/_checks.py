@@ -45,6 +45,12 @@ def require_finite(tensor: torch.Tensor, name: str, valid: torch.Tensor | None =
         )
 
 
+def require_confidence(confidence: float) -> None:
+    """Raises ValueError where a confidence is not strictly between 0 and 1."""
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence is {confidence}; expected a number in (0, 1), as 0.95.")
+
+
 def check_frames(
     values: torch.Tensor, mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,6 +7,8 @@ from typing import TypeAlias, overload
 
 import torch
 
+from rftf_torchrl.functional._checks import require_confidence
+
 Bounds: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -120,8 +122,7 @@ def newcombe_interval(successes_a, trials_a, successes_b, trials_b, confidence=0
 
 
 def _wilson(k: torch.Tensor, n: torch.Tensor, confidence: float) -> Bounds:
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence is {confidence}; expected a number in (0, 1), as 0.95.")
+    require_confidence(confidence)
     z = NormalDist().inv_cdf(0.5 + 0.5 * confidence)
     p = k / n
     scale = 1.0 + z**2 / n

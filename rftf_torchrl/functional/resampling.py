@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from rftf_torchrl.functional._checks import require_confidence
+
 
 def bootstrap_counts(count: int, resamples: int, generator: torch.Generator) -> torch.Tensor:
     r"""Draws how often each of n episodes is in each bootstrap resample of n episodes.
@@ -68,8 +70,7 @@ def percentile_interval(
         >>> low.item(), high.item()
         (5.0, 95.0)
     """
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence is {confidence}; expected a number in (0, 1), as 0.95.")
+    require_confidence(confidence)
     if statistics.ndim == 0 or not len(statistics):
         raise ValueError(
             f"statistics has shape {list(statistics.shape)}; expected [R, ...] with at least one "

@@ -7,7 +7,12 @@ from statistics import NormalDist
 
 import torch
 
-from rftf_torchrl.functional._checks import as_compute_dtype, require_finite, require_same_shape
+from rftf_torchrl.functional._checks import (
+    as_compute_dtype,
+    require_confidence,
+    require_finite,
+    require_same_shape,
+)
 
 
 def surrogate_gain(
@@ -78,8 +83,7 @@ def surrogate_gain(
     require_finite(log_ratio, "log_ratio")
     require_finite(other_log_ratio, "other_log_ratio")
     require_finite(advantage, "advantage")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; expected a number between 0 and 1.")
+    require_confidence(confidence)
     names, member = episode.unique(return_inverse=True)
     episodes, decisions = len(names), len(log_ratio)
     if episodes < 2:

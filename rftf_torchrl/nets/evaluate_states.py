@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -38,16 +39,14 @@ def evaluate_states(
     *,
     out_key: NestedKey = TEMPORAL_VALUE,
     chunk_size: int = 256,
-    device: torch.device | str | None = None,
 ) -> Tensor:
     """Run a state-value module over a flat batch of states, frozen and in bounded memory.
 
     Args:
-        module: maps its ``in_keys`` to ``out_key``, shape [n, 1].
+        module: maps its ``in_keys`` to ``out_key``, shape [n, 1], on its parameters' device.
         states: tensordict of shape [n] that holds ``module.in_keys``.
         out_key: the key that ``module`` writes.
         chunk_size: most states in one forward.
-        device: where to evaluate; the device of the module's first parameter if None.
 
     Returns:
         float32 [n, 1], on the device of ``states``' tensors.
@@ -57,14 +56,12 @@ def evaluate_states(
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 state per forward, got {chunk_size}.")
-    if device is None:
-        parameter = next(module.parameters(), None)
-        device = None if parameter is None else parameter.device
+    parameter = next(module.parameters(), None)
     home = next(iter(states.values(True, True))).device
     values = [torch.empty(0, 1, device=home)]
     with torch.no_grad(), eval_mode(module):
         for chunk in states.split(chunk_size) if len(states) else ():
-            value = module(chunk if device is None else chunk.to(device)).get(out_key)
+            value = module(chunk if parameter is None else chunk.to(parameter.device)).get(out_key)
             if value is None or value.shape != (len(chunk), 1):
                 got = "nothing" if value is None else f"shape {tuple(value.shape)}"
                 raise ValueError(
@@ -79,38 +76,35 @@ def values_of_states(
     module: TensorDictModuleBase,
     tensordict: TensorDictBase,
     *,
-    in_keys: Sequence[NestedKey] | None = None,
     out_key: NestedKey = TEMPORAL_VALUE,
     chunk_size: int = 256,
-    device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return V(s_t) and V(s_{t+1}) of transitions with one forward per distinct state.
 
     Every root state is evaluated; the next state of transition t only if it differs, in any
-    entry of any ``in_key``, from the root state of transition t + 1 along the last batch
+    entry of any of its keys, from the root state of transition t + 1 along the last batch
     dimension. A trajectory of T transitions in time order thus costs T + 1 evaluations instead of
     2 T, and any other layout is still right: shuffled transitions cost 2 T.
 
     Gradients are off, dropout is off, and the training flags come back as they were.
 
     Args:
-        module: maps ``in_keys`` to ``out_key``, shape [*B, 1].
+        module: maps its ``in_keys``, which make up a state, to ``out_key``, shape [*B, 1]. It runs
+            on the device of its first parameter.
         tensordict: transitions of shape [*B] with the states at the root and under ``"next"``. A
             key that is absent under ``"next"`` (an instruction, say) is taken from the root.
-        in_keys: the keys that make up a state; ``module.in_keys`` if None.
         out_key: the key that ``module`` writes.
         chunk_size: most states in one forward, which bounds the peak memory.
-        device: where to evaluate; the device of the module's first parameter if None.
 
     Returns:
         ``(value, next_value)``, both float32 [*B, 1] on the device of the data.
 
     Raises:
-        KeyError: ``"next"`` or a key of ``in_keys`` is missing, or under ``"next"`` all of them
+        KeyError: ``"next"`` or a key of the module is missing, or under ``"next"`` all of them
             are, or one of a policy's inputs (``"vla_inputs"``).
-        TypeError: a key of ``in_keys`` does not hold a tensor.
-        ValueError: ``in_keys`` is empty, ``chunk_size`` is below 1, or the module's output is not
-            one value per state.
+        TypeError: a key of the module does not hold a tensor.
+        ValueError: the module reads nothing, ``chunk_size`` is below 1, or what the module writes
+            is not one value per state.
 
     Example:
         >>> import torch
@@ -123,19 +117,18 @@ def values_of_states(
         >>> value.squeeze(-1).tolist(), next_value.squeeze(-1).tolist()
         ([0.0, 2.0, 4.0], [2.0, 4.0, 6.0])
     """
-    keys = list(module.in_keys if in_keys is None else in_keys)
     batch = tensordict.batch_size
-    root, following, repeated = _flat_states(tensordict, keys, chunk_size)
+    root, following, repeated = _flat_states(tensordict, list(module.in_keys), chunk_size)
     same = torch.zeros(batch if len(batch) else (1,), dtype=torch.bool, device=repeated.device)
     same[..., :-1] = repeated.view(same.shape)[..., :-1]
     same = same.reshape(-1)
 
-    kwargs = {"out_key": out_key, "chunk_size": chunk_size, "device": device}
-    value = evaluate_states(module, root, **kwargs)
+    evaluate = partial(evaluate_states, module, out_key=out_key, chunk_size=chunk_size)
+    value = evaluate(root)
     next_value = value.roll(-1, 0)
     fresh = (~same).nonzero().squeeze(-1)
     for rows in fresh.split(chunk_size) if len(fresh) else ():
-        next_value[rows] = evaluate_states(module, following[rows], **kwargs)
+        next_value[rows] = evaluate(following[rows])
     return value.reshape(*batch, 1), next_value.reshape(*batch, 1)
 
 
@@ -148,7 +141,7 @@ def _flat_states(
 ) -> tuple[TensorDict, TensorDict, Tensor]:
     """Flatten root and next states to [n], and tell which next states repeat the row below."""
     if not keys:
-        raise ValueError("There is no in_key to read a state from. Give in_keys.")
+        raise ValueError("The module has no in_keys, so there is no state to read.")
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 state per forward, got {chunk_size}.")
     following = tensordict.get("next", None)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import ProbabilisticTensorDictSequential, dispatch
-from tensordict.utils import NestedKey
-from torch import nn
-from torchrl.objectives.common import LossModule
+from tensordict import TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential
+from torch import Tensor, nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.objectives._cloning import ChunkCloningLoss
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
 
 
-class ArmGripperCloningLoss(LossModule):
+class ArmGripperCloningLoss(ChunkCloningLoss):
     r"""Clones demonstrations into a policy from :func:`~rftf_torchrl.arm_gripper_actor`.
 
     .. math::
@@ -33,6 +30,7 @@ class ArmGripperCloningLoss(LossModule):
         ValueError: if the policy does not write ``"arm_loc"`` and ``"logits"``.
 
     Examples:
+        >>> from tensordict import TensorDict
         >>> from tensordict.nn import TensorDictModule
         >>> from rftf_torchrl import arm_gripper_actor
         >>> network = TensorDictModule(
@@ -45,57 +43,25 @@ class ArmGripperCloningLoss(LossModule):
         1.6931
     """
 
-    @dataclass
-    class _AcceptedKeys:
-        """Keys of the data.
-
-        Attributes:
-            action: the demonstrated chunk, float [*B, H, D + 1], the gripper last.
-            pad_mask: bool [*B, H], True at padding; absent = none.
-        """
-
-        action: NestedKey = keys.CHUNK
-        pad_mask: NestedKey = keys.CHUNK_IS_PAD
-
-    tensor_keys: _AcceptedKeys
-    default_keys = _AcceptedKeys
-
     def __init__(
         self, actor_network: ProbabilisticTensorDictSequential, *, gripper_coeff: float = 1.0
     ) -> None:
-        super().__init__()
         if not {ARM_LOC, keys.LOGITS} <= set(actor_network.out_keys):
             raise ValueError(
                 f"ArmGripperCloningLoss needs a policy that writes {ARM_LOC!r} and {keys.LOGITS!r},"
                 f" it writes {list(actor_network.out_keys)}: clone other policies with BCLoss."
             )
-        self.actor_network = actor_network
+        super().__init__(actor_network, actor_network)
         self.gripper_coeff = gripper_coeff
-        self.in_keys = [*actor_network.in_keys, self.tensor_keys.action]
-        self.out_keys = ["loss_bc"]
 
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """There is no value estimator to tell."""
-
-    @dispatch
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Computes the loss.
-
-        Args:
-            tensordict: demonstrations with the network's inputs and the chunk, any batch size.
-
-        Returns:
-            ``"loss_bc"``, a float32 scalar.
-        """
+    def _loss(self, tensordict: TensorDictBase, action: Tensor, mask: Tensor | None) -> Tensor:
         inputs = tensordict.select(*self.actor_network.in_keys, strict=False)
         found = self.actor_network.get_dist_params(inputs)
-        action = tensordict.get(self.tensor_keys.action).float()
-        padding = tensordict.get(self.tensor_keys.pad_mask, None)
         arm = (found[ARM_LOC].float() - action[..., :-1]).abs().mean(-1)
         opened = (action[..., -1] >= 0).float()
         gripper = nn.functional.binary_cross_entropy_with_logits(
             found[keys.LOGITS].float(), opened, reduction="none"
         )
         each = arm + self.gripper_coeff * gripper
-        weight = torch.ones_like(each) if padding is None else (~padding).float()
-        return TensorDict({"loss_bc": (each * weight).sum() / weight.sum().clamp_min(1)})
+        weight = torch.ones_like(each) if mask is None else mask.float()
+        return (each * weight).sum() / weight.sum().clamp_min(1)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import dispatch
-from tensordict.utils import NestedKey
+from tensordict import TensorDictBase
 from torch import Tensor
-from torchrl.objectives.common import LossModule
 
-from rftf_torchrl import keys
 from rftf_torchrl.functional.flow import flow_matching_error
+from rftf_torchrl.objectives._cloning import ChunkCloningLoss
 from rftf_torchrl.policies.heads.flow import FlowActor
 
 
-class FlowMatchingLoss(LossModule):
+class FlowMatchingLoss(ChunkCloningLoss):
     r"""Clones demonstrations into the velocity network of a flow policy.
 
     .. math::
@@ -40,6 +36,7 @@ class FlowMatchingLoss(LossModule):
         ValueError: if the policy is no flow policy or the word is unknown.
 
     Examples:
+        >>> from tensordict import TensorDict
         >>> from tensordict.nn import TensorDictModule
         >>> from rftf_torchrl import ChunkVelocity, flow_actor
         >>> network = TensorDictModule(torch.nn.Linear(3, 8), ["state"], ["features"])
@@ -50,25 +47,9 @@ class FlowMatchingLoss(LossModule):
         True
     """
 
-    @dataclass
-    class _AcceptedKeys:
-        """Keys of the data.
-
-        Attributes:
-            action: the demonstrated chunk, float [*B, H, A].
-            pad_mask: bool [*B, H], True at padding; absent = none.
-        """
-
-        action: NestedKey = keys.CHUNK
-        pad_mask: NestedKey = keys.CHUNK_IS_PAD
-
-    tensor_keys: _AcceptedKeys
-    default_keys = _AcceptedKeys
-
     def __init__(
         self, actor_network: FlowActor, *, times: Literal["uniform", "beta"] = "uniform"
     ) -> None:
-        super().__init__()
         if not isinstance(actor_network, FlowActor):
             raise ValueError(
                 f"FlowMatchingLoss needs a policy from flow_actor, got "
@@ -76,29 +57,12 @@ class FlowMatchingLoss(LossModule):
             )
         if times not in ("uniform", "beta"):
             raise ValueError(f"times must be 'uniform' or 'beta', got {times!r}.")
-        self.actor_network = actor_network
+        super().__init__(actor_network, actor_network.det_part.module[0])
         self.times = times
-        network = actor_network.det_part.module[0]
-        self.in_keys = [*network.in_keys, self.tensor_keys.action]
-        self.out_keys = ["loss_bc"]
 
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """There is no value estimator to tell."""
-
-    @dispatch
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Computes the loss.
-
-        Args:
-            tensordict: demonstrations with the network's inputs and the chunk, any batch size.
-
-        Returns:
-            ``"loss_bc"``, a float32 scalar.
-        """
+    def _loss(self, tensordict: TensorDictBase, action: Tensor, mask: Tensor | None) -> Tensor:
         network, head = self.actor_network.module[0], self.actor_network.head
         features = network(tensordict.select(*network.in_keys, strict=False))
-        action = tensordict.get(self.tensor_keys.action).float()
-        padding = tensordict.get(self.tensor_keys.pad_mask, None)
         tau = self._draw_times(action)
         noise = torch.randn_like(action)
         weight = tau[..., None, None]
@@ -107,8 +71,7 @@ class FlowMatchingLoss(LossModule):
             tau,
             *(features.get(key) for key in head.feature_keys),
         )
-        mask = None if padding is None else ~padding
-        return TensorDict({"loss_bc": flow_matching_error(velocity, action, noise, mask)})
+        return flow_matching_error(velocity, action, noise, mask)
 
     def _draw_times(self, action: Tensor) -> Tensor:
         uniform = torch.rand(action.shape[:-2], device=action.device)

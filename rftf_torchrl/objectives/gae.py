@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from tensordict.utils import NestedKey
+from tensordict.utils import NestedKey, unravel_key
 from torchrl.objectives.value import GAE
 
 from rftf_torchrl.keys import ADVANTAGE, CRASHED, REWARD, STATE_VALUE, TRAJECTORY, VALUE_TARGET
@@ -23,14 +22,9 @@ def make_gae(
     reward_key: NestedKey = REWARD,
     advantage_key: NestedKey = ADVANTAGE,
     value_target_key: NestedKey = VALUE_TARGET,
-    done_key: NestedKey = "done",
-    terminated_key: NestedKey = "terminated",
-    crashed_key: NestedKey = CRASHED,
-    trajectory_key: NestedKey = TRAJECTORY,
     average_gae: bool = False,
     group_key: NestedKey | None = None,
-    value_chunk_size: int | None = None,
-    deactivate_vmap: bool = False,
+    **kwargs: Any,
 ) -> GAE:
     r"""Build TorchRL's ``GAE`` so that terminated, truncated and crashed are kept apart.
 
@@ -52,14 +46,9 @@ def make_gae(
         reward_key: float [*B, 1], read under ``"next"``.
         advantage_key: float [*B, 1], written.
         value_target_key: float [*B, 1], written: A_t + V(s_t).
-        done_key: bool [*B, 1], read under ``"next"``.
-        terminated_key: bool [*B, 1], read under ``"next"``.
-        crashed_key: bool [*B, 1], read under ``"next"`` if there.
-        trajectory_key: int64 [*B], read to name crashed trajectories.
         average_gae: standardise the advantages.
         group_key: standardise within the groups of this integer entry, ``"task_id"`` say.
-        value_chunk_size: most elements along dimension 0 in one forward of the critic.
-        deactivate_vmap: replace vmap over root and next states by a loop.
+        **kwargs: further arguments of :class:`torchrl.objectives.value.GAE`.
 
     Returns:
         A stock :class:`torchrl.objectives.value.GAE`, with a hook that checks its input.
@@ -67,7 +56,7 @@ def make_gae(
     Raises:
         ValueError: ``group_key`` without ``average_gae``; on use, a crashed step, or padding that
             ``average_gae`` would count.
-        KeyError: on use, ``terminated_key`` is missing.
+        KeyError: on use, ``("next", "terminated")`` is missing.
 
     Source: Schulman et al., arXiv 1506.02438, equation 16.
 
@@ -93,36 +82,27 @@ def make_gae(
         value_network=value_network,
         average_gae=average_gae,
         group_key=group_key,
-        value_chunk_size=value_chunk_size,
-        deactivate_vmap=deactivate_vmap,
+        **kwargs,
     )
     gae.set_keys(
         advantage=advantage_key,
         value_target=value_target_key,
         value=value_key,
         reward=reward_key,
-        done=done_key,
-        terminated=terminated_key,
     )
-    check = partial(_check_input, crashed_key=crashed_key, trajectory_key=trajectory_key)
-    gae.register_forward_pre_hook(check, with_kwargs=True)
+    gae.register_forward_pre_hook(_check_input, with_kwargs=True)
     return gae
 
 
-def drop_crashed(
-    tensordict: TensorDictBase,
-    *,
-    crashed_key: NestedKey = CRASHED,
-    trajectory_key: NestedKey = TRAJECTORY,
-) -> tuple[TensorDictBase, int]:
+def drop_crashed(tensordict: TensorDictBase) -> tuple[TensorDictBase, int]:
     """Drop every step of the trajectories in which the simulator crashed, and count these.
 
     A crash says nothing about the policy, so such a trajectory is neither a success nor a failure.
 
     Args:
-        tensordict: transitions of shape [N], complete trajectories one after another.
-        crashed_key: bool [N, 1], read under ``"next"``; absent means that nothing crashed.
-        trajectory_key: int64 [N], the trajectory of each step.
+        tensordict: transitions of shape [N], complete trajectories one after another, with
+            ``("collector", "traj_ids")`` int64 [N] and ``("next", "crashed")`` bool [N, 1]; without
+            the latter nothing crashed.
 
     Returns:
         The remaining transitions (possibly none; ``tensordict`` itself if nothing crashed), and
@@ -130,7 +110,7 @@ def drop_crashed(
 
     Raises:
         ValueError: something crashed in data that is not flat.
-        KeyError: something crashed and ``trajectory_key`` is missing.
+        KeyError: something crashed and ``("collector", "traj_ids")`` is missing.
 
     Example:
         >>> import torch
@@ -142,7 +122,7 @@ def drop_crashed(
         >>> len(rest), dropped
         (1, 1)
     """
-    crashed = tensordict.get(_under_next(crashed_key), None)
+    crashed = tensordict.get(("next", CRASHED), None)
     if crashed is None or not crashed.any():
         return tensordict, 0
     if tensordict.batch_dims != 1:
@@ -150,10 +130,10 @@ def drop_crashed(
             f"Crashed trajectories can only be dropped from a flat batch [N], got batch size "
             f"{tuple(tensordict.batch_size)}. Collect with traj_format='cat'."
         )
-    ids = tensordict.get(trajectory_key, None)
+    ids = tensordict.get(TRAJECTORY, None)
     if ids is None:
         raise KeyError(
-            f"{int(crashed.sum())} steps crashed, but {trajectory_key!r} is missing, so their "
+            f"{int(crashed.sum())} steps crashed, but {TRAJECTORY!r} is missing, so their "
             "trajectories cannot be dropped. Collectors write it (trajs_per_batch)."
         )
     ids = ids.reshape(-1)
@@ -161,37 +141,26 @@ def drop_crashed(
     return tensordict[~torch.isin(ids, bad)], len(bad)
 
 
-def _under_next(key: NestedKey) -> tuple[str, ...]:
-    return ("next", *((key,) if isinstance(key, str) else key))
-
-
-def _check_input(
-    gae: GAE,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    crashed_key: NestedKey,
-    trajectory_key: NestedKey,
-) -> None:
+def _check_input(gae: GAE, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse data on which ``GAE`` would silently be wrong."""
     tensordict = args[0] if args else kwargs.get("tensordict")
     if tensordict is None:
         return
-    terminated_key = _under_next(gae.tensor_keys.terminated)
+    terminated_key = unravel_key(("next", gae.tensor_keys.terminated))
     if tensordict.get(terminated_key, None) is None:
         raise KeyError(
             f"{terminated_key!r} is missing. Without it every done would count as a termination "
             "and truncated trajectories would lose their bootstrap."
         )
-    crashed = tensordict.get(_under_next(crashed_key), None)
+    crashed = tensordict.get(("next", CRASHED), None)
     if crashed is not None and crashed.any():
-        ids = tensordict.get(trajectory_key, None)
+        ids = tensordict.get(TRAJECTORY, None)
         which = "of unknown id"
         if ids is not None:
             bad = ids.reshape(-1)[crashed.reshape(-1)].unique().tolist()
             which = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
         raise ValueError(
-            f"Trajectories {which} contain a crashed step ({_under_next(crashed_key)!r}), which is "
+            f"Trajectories {which} contain a crashed step (('next', {CRASHED!r})), which is "
             "neither a termination nor a truncation. Drop them first with drop_crashed."
         )
     mask = tensordict.get(("collector", "mask"), None)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pydantic import StrictBool, TypeAdapter, ValidationError
+
 from rftf_torchrl.files import write_json
+from rftf_torchrl.settings import validation_problems
 
 _FORMAT = "rftf_torchrl.cell.1"
 
@@ -63,7 +65,7 @@ class Cell:
     digest: str
     versions: dict[str, str]
     curve: tuple[CurvePoint, ...]
-    outcomes: dict[str, tuple[bool | None, ...]]
+    outcomes: dict[str, tuple[StrictBool | None, ...]]
     charged_steps: int
     states: dict[str, int]
     seconds: float = field(default=0.0, compare=False)
@@ -142,34 +144,21 @@ def _from_dict(data: Any, path: Path) -> Cell:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise CellError(f"{path} has the format {found!r}, expected {_FORMAT!r}")
     try:
-        entries = {key: value for key, value in data.items() if key != "format"}
-        tasks = tuple(entries["tasks"])
-        cell = Cell(
-            **{
-                **entries,
-                "tasks": tasks,
-                "curve": tuple(
-                    CurvePoint(point["env_steps"], tuple(map(float, point["success"])))
-                    for point in entries["curve"]
-                ),
-                "outcomes": {task: tuple(entries["outcomes"][task]) for task in tasks},
-            }
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CellError(f"{path} holds no finished cell: {error!r}") from error
-    problem = _problem(cell, data)
+        cell = TypeAdapter(Cell).validate_python(data)
+    except ValidationError as error:
+        problems = "; ".join(validation_problems(error, ""))
+        raise CellError(f"{path} holds no finished cell: {problems}") from error
+    problem = _problem(cell)
     if problem:
         raise CellError(f"{path} holds no finished cell: {problem}")
     return cell
 
 
-def _problem(cell: Cell, data: Mapping[str, Any]) -> str | None:
+def _problem(cell: Cell) -> str | None:
     """What is wrong with the numbers of a cell."""
-    if not cell.tasks or data["outcomes"].keys() != set(cell.tasks):
-        return f"its tasks are {list(cell.tasks)}, its outcomes those of {list(data['outcomes'])}"
+    if not cell.tasks or cell.outcomes.keys() != set(cell.tasks):
+        return f"its tasks are {list(cell.tasks)}, its outcomes those of {list(cell.outcomes)}"
     for task, outcomes in cell.outcomes.items():
-        if any(won not in (True, False, None) for won in outcomes):
-            return f"an outcome of {task!r} is neither success nor failure nor a crash"
         if all(won is None for won in outcomes):
             return f"no episode of {task!r} came to an end"
     steps = [point.env_steps for point in cell.curve]

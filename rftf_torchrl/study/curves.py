@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rftf_torchrl.functional.aggregates import steps_to_level
-from rftf_torchrl.study._scipy import scipy_stats
+from rftf_torchrl.optional import optional_module
 from rftf_torchrl.study.cell import Cell
 
 
@@ -86,7 +86,8 @@ def curve_band(cells: Sequence[Cell], grid: Tensor, *, confidence: float = 0.95)
     mean, runs = curves.mean(0), len(curves)
     half = torch.full_like(mean, math.nan)
     if runs > 1:
-        quantile = float(scipy_stats().t.ppf(0.5 + 0.5 * confidence, runs - 1))
+        stats = optional_module("scipy.stats", "study", "a study")
+        quantile = float(stats.t.ppf(0.5 + 0.5 * confidence, runs - 1))
         half = quantile * curves.std(0) / math.sqrt(runs)
     return Band(grid, mean, (mean - half).clamp(min=0.0), (mean + half).clamp(max=1.0))
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.study.collection import Cells
@@ -48,10 +47,7 @@ def plot_study_curves(
     grid = common_grid(every)
     names = [labels.get(method, method) for method in others]
     figure, axes = figures.panels(
-        names,
-        title=title,
-        x_label="environment steps",
-        y_label="held-out success",
+        names, title=title, x_label="environment steps", y_label="held-out success"
     )
     base = curve_band(reference, grid)
     for ax, method in zip(axes, others, strict=True):
@@ -60,13 +56,11 @@ def plot_study_curves(
         if method != baseline:
             _draw(ax, own, figures.BLUE, "the panel's method", dashed=False)
         figures.percent_axis(ax, "y")
-        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    figures.legend_below(figure)
+        figures.steps_axis(ax, 4)
     return figures.save(figure, path)
 
 
 def _draw(ax: Axes, band: Band, colour: str, label: str, *, dashed: bool) -> None:
     style = (0, (4, 2)) if dashed else "-"
     ax.plot(band.steps, band.mean, color=colour, linestyle=style, linewidth=2, label=label)
-    ax.fill_between(band.steps, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
+    figures.band(ax, band.steps, band.low, band.high, colour)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rftf_torchrl.study._scipy import scipy_stats
+from rftf_torchrl.optional import optional_module
 
 Statistic = Callable[[list[Tensor]], Tensor]
 
@@ -93,7 +93,7 @@ def bootstrap_interval(
         >>> round(found.estimate, 3), 0.2 < found.low < 0.3, 0.7 < found.high < 0.8
         (0.5, True, True)
     """
-    stats = scipy_stats()
+    stats = optional_module("scipy.stats", "study", "a study")
     if not groups or any(group.ndim < 1 or not len(group) for group in groups):
         shapes = [list(group.shape) for group in groups]
         raise ValueError(f"the groups have shapes {shapes}; expected one run at least in each.")
@@ -151,7 +151,7 @@ def paired_difference(x: Tensor, y: Tensor, *, confidence: float = 0.95) -> Diff
         >>> round(found.estimate, 3), round(found.low, 3), round(found.high, 3)
         (0.2, -0.048, 0.448)
     """
-    stats = scipy_stats()
+    stats = optional_module("scipy.stats", "study", "a study")
     if x.shape != y.shape or x.ndim != 1 or not len(x):
         raise ValueError(
             f"x has shape {list(x.shape)} and y has shape {list(y.shape)}; expected [n] pairs, one "

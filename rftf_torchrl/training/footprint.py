@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from rftf_torchrl.evaluation.report import markdown_table, phase_table
+
 _MIB = 2**20
 
 
@@ -48,23 +50,18 @@ class Footprint:
 
     def __str__(self) -> str:
         """The table, in Markdown."""
-        columns = ("part", "parameters", "trained", "weights", "gradients", "optimizer")
-        lines = ["| " + " | ".join(columns) + " |", "|---" + "|---:" * (len(columns) - 1) + "|"]
+        header = ["part", "parameters", "trained", "weights", "gradients", "optimizer"]
+        rows = []
         for row in self.parts:
             sizes = (row.weights_mib, row.gradients_mib, row.optimizer_mib)
-            counts = f"{row.parameters:,} | {row.trained:,}"
-            mib = " | ".join(f"{size:,.1f} MiB" for size in sizes)
-            lines.append(f"| {row.part} | {counts} | {mib} |")
+            counts = [f"{row.parameters:,}", f"{row.trained:,}"]
+            rows.append([row.part, *counts, *(f"{size:,.1f} MiB" for size in sizes)])
+        blocks = [markdown_table(header, rows)]
         if self.peak_mib is not None:
-            lines += ["", f"Peak on the device: {self.peak_mib:,.0f} MiB"]
+            blocks.append(f"Peak on the device: {self.peak_mib:,.0f} MiB")
         if self.seconds:
-            total = sum(self.seconds.values())
-            lines += ["", "| phase | seconds | share |", "|---|---:|---:|"]
-            lines += [
-                f"| {phase} | {spent:.1f} | {spent / total if total else 0:.0%} |"
-                for phase, spent in self.seconds.items()
-            ]
-        return "\n".join(lines)
+            blocks.append(phase_table(self.seconds))
+        return "\n\n".join(blocks)
 
 
 def footprint(

@@ -6,7 +6,6 @@ import resource
 import sys
 import threading
 from pathlib import Path
-from types import TracebackType
 
 _GIB = 2**30
 
@@ -55,12 +54,7 @@ class PeakMemory:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
         self._look()

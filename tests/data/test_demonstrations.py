@@ -47,15 +47,15 @@ BROKEN_INDEX = {
     ),
     "missing field": (
         lambda content: content.pop("action_dim"),
-        ["demonstrations.json: the file: 'action_dim' is missing"],
+        ["demonstrations.json: action_dim is not set"],
     ),
     "image size": (
         lambda content: content.update(image_size=[8]),
-        ["demonstrations.json: 'image_size' is [8], expected [height, width] or null"],
+        ["demonstrations.json: image_size.1 is not set"],
     ),
     "image size as a number": (
         lambda content: content.update(image_size=8),
-        ["demonstrations.json: the file: 'image_size' is 8, expected list or null"],
+        ["demonstrations.json: image_size=8: must be a list"],
     ),
     "no image size, but images": (
         lambda content: content.update(image_size=None),
@@ -66,14 +66,11 @@ BROKEN_INDEX = {
     ),
     "success as a number": (
         set_episode(1, success=1),
-        ["demonstrations.json: episode at position 1: 'success' is 1, expected bool"],
+        ["demonstrations.json: episodes.1.success=1: must be true or false"],
     ),
     "episode that is no record": (
         lambda content: content["episodes"].append(3),
-        [
-            "demonstrations.json: episode at position 6: is 3, expected a record with "
-            "['goal_seed', 'index', 'split', 'start', 'stop', 'success', 'task_id']"
-        ],
+        ["demonstrations.json: episodes.6=3: must be a record"],
     ),
     "no episodes": (
         lambda content: content.update(episodes=[]),

@@ -82,10 +82,7 @@ def test_learning_curve_shades_intervals(tmp_path, drawn):
     assert drawn[0].get_suptitle() == "Run"
 
 
-@pytest.mark.parametrize(
-    ("time", "last"), [("normalised", {0.0, 1.0}), ("decisions", {0.0, 2.0, 3.0})]
-)
-def test_value_over_time(tmp_path, drawn, time, last):
+def test_value_over_time(tmp_path, drawn):
     data = torch.cat(
         [
             trajectory([0.0, 0.5, 1.0], success=True, index=0, task=0),
@@ -94,14 +91,14 @@ def test_value_over_time(tmp_path, drawn, time, last):
         ]
     )
     path = plot_value_over_time(
-        data, tmp_path / "value.png", "Values", time=time, task_names={0: "reach", 1: "push"}
+        data, tmp_path / "value.png", "Values", task_names={0: "reach", 1: "push"}
     )
     check_png(path, tmp_path)
     titles = [ax.get_title() for ax in drawn[0].axes]
     assert titles == ["reach\n1 successes, 1 failures", "push\n0 successes, 1 failures"]
     drawn_lines = [line.get_xdata() for line in drawn[0].axes[0].get_lines()]
     ends = {float(x[i]) for x in drawn_lines if len(x) for i in (0, -1)}
-    assert ends == last
+    assert ends == {0.0, 1.0}
 
 
 def test_success_bars(tmp_path, drawn):
@@ -163,11 +160,6 @@ BROKEN = [
         KeyError,
         lambda path: plot_learning_curve([{"success": 0.5}], path),
         "a row with 'success' has no 'env_steps'; it holds ['success'].",
-    ),
-    (
-        ValueError,
-        lambda path: plot_value_over_time(trajectory([0.0, 1.0], success=True), path, time="s"),
-        "time is 's'; expected 'normalised' or 'decisions'.",
     ),
     (
         ValueError,

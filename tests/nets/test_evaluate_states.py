@@ -146,7 +146,10 @@ def test_eval_mode_restores_after_an_error():
 def broken_inputs():
     module, data = value_module(), trajectory(2, 0)
     lost = "let the environment be TransformedEnv(env, spec.observation_transform())."
-    reads = {"in_keys": ["x", ("vla_inputs", "history")]}
+    reads = TensorDictModule(
+        lambda x, history: x, in_keys=["x", ("vla_inputs", "history")], out_keys=["temporal_value"]
+    )
+    deaf = TensorDictModule(lambda: None, in_keys=[], out_keys=["temporal_value"])
     inputs = data.clone().set(("vla_inputs", "history"), torch.zeros(2, 1))
     strings = data.clone().set("x", NonTensorStack("a", "b"))
     wide = TensorDictModule(lambda x: x, in_keys=["x"], out_keys=["temporal_value"])
@@ -196,9 +199,9 @@ def broken_inputs():
         ),
         (
             ValueError,
-            (module, data),
-            {"in_keys": []},
-            "There is no in_key to read a state from. Give in_keys.",
+            (deaf, data),
+            {},
+            "The module has no in_keys, so there is no state to read.",
         ),
         (
             KeyError,
@@ -210,8 +213,8 @@ def broken_inputs():
         ),
         (
             KeyError,
-            (module, inputs),
-            reads,
+            (reads, inputs),
+            {},
             "('vla_inputs', 'history') missing under 'next', so that the next state would pass "
             "for the state itself: V(s') = V(s). run_episodes leaves out there what a "
             "PolicyInputEnv writes for the policy; where the value module reads it too, " + lost,

@@ -40,6 +40,7 @@ def test_the_table():
         "\n"
         "| phase | seconds | share |\n"
         "|---|---:|---:|\n"
-        "| collect | 3.0 | 75% |\n"
-        "| update | 1.0 | 25% |"
+        "| collect | 3.0 | 75.0% |\n"
+        "| update | 1.0 | 25.0% |\n"
+        "| sum | 4.0 | 100.0% |"
     )

@@ -5,12 +5,10 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from rftf_torchrl.calvin.chains.report import ChainReport, mean_interval
 from rftf_torchrl.calvin.chains.results import ChainResult
-from rftf_torchrl.evaluation.report import markdown_table, percent
-from rftf_torchrl.functional.paired import paired_difference_interval
+from rftf_torchrl.evaluation.comparison import compare_pairs, paired_cells
+from rftf_torchrl.evaluation.report import markdown_table
 
 _PROTOCOL = ("steps_per_subtask", "scene", "sentences")
 
@@ -89,19 +87,9 @@ def _in_a_row(
     pairs: list[tuple[ChainResult, ChainResult]], k: int, confidence: float
 ) -> dict[str, float]:
     pairs = [pair for pair in pairs if len(pair[0].tasks) >= k]
-    was = torch.tensor([old.length >= k for old, _ in pairs])
-    now = torch.tensor([new.length >= k for _, new in pairs])
-    low, high = paired_difference_interval(now, was, confidence)
-    gained, lost = int((now & ~was).sum()), int((was & ~now).sum())
-    return {
-        "before": int(was.sum()) / len(pairs),
-        "after": int(now.sum()) / len(pairs),
-        "difference": (gained - lost) / len(pairs),
-        "low": low,
-        "high": high,
-        "gained": gained,
-        "lost": lost,
-    }
+    was = [old.length >= k for old, _ in pairs]
+    now = [new.length >= k for _, new in pairs]
+    return compare_pairs(was, now, confidence)
 
 
 def chain_comparison_table(
@@ -114,15 +102,7 @@ def chain_comparison_table(
         labels: what to call the two evaluations.
     """
     rows = [
-        [
-            f"{k} in a row",
-            percent(row["before"]),
-            percent(row["after"]),
-            f"{100 * row['difference']:+.1f}",
-            f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}",
-            row["gained"],
-            row["lost"],
-        ]
+        [f"{k} in a row", *paired_cells(row)]
         for k, row in enumerate(comparison["in_a_row"], start=1)
     ]
     rows.append(

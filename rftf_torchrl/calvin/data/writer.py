@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -298,12 +297,7 @@ class CalvinWriter:
     def __enter__(self) -> CalvinWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is not None:
             if not self.episodes and self._next == self._start:
                 self._discard()
