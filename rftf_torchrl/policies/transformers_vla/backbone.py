@@ -19,7 +19,8 @@ Trained = Literal["all", "language", "head"]
 def load_config(source: str | Path) -> dict[str, Any]:
     """The config of a model in a folder or on a hub, as a dict that JSON can hold."""
     config = transformers_module("this policy").AutoConfig.from_pretrained(source)
-    return json.loads(config.to_json_string(use_diff=False))
+    described: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return described
 
 
 def build_backbone(config: Mapping[str, Any], dtype: Dtype = "float32") -> nn.Module:

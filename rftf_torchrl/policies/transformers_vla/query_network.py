@@ -226,7 +226,8 @@ class QueryNetwork(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings of token ids, in the model's dtype."""
-        return trunk_of(self.backbone).get_input_embeddings()(ids)
+        embeddings: Tensor = trunk_of(self.backbone).get_input_embeddings()(ids)
+        return embeddings
 
     def run(self, prompt: Prompt, *, last: int, cache: Any = None) -> Tensor:
         """Runs the model.
@@ -256,7 +257,8 @@ class QueryNetwork(nn.Module):
         if self.has_deepstack and not known:
             arguments["visual_pos_masks"] = prompt.is_image
             arguments["deepstack_visual_embeds"] = prompt.deep
-        return self.trunk(**arguments).last_hidden_state[:, -last:]
+        hidden: Tensor = self.trunk(**arguments).last_hidden_state
+        return hidden[:, -last:]
 
     def forward(
         self,
