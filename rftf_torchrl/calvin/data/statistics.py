@@ -64,4 +64,5 @@ class RunningStatistics:
         }
         content["act_min_bound"] = self._least.tolist()
         content["act_max_bound"] = self._greatest.tolist()
-        return yaml.safe_dump(content, sort_keys=False)
+        text: str = yaml.safe_dump(content, sort_keys=False)
+        return text

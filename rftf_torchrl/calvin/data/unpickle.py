@@ -89,7 +89,8 @@ class _Array:
 
 
 def _scalar(dtype: _DType, content: bytes) -> np.generic:
-    return np.frombuffer(content, dtype.value, count=1)[0]
+    scalar: np.generic = np.frombuffer(content, dtype.value, count=1)[0]
+    return scalar
 
 
 def _not_called(*_: Any) -> None:
@@ -106,7 +107,7 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
             raise UnsafePickleError(f"it asks for {module}.{name}")

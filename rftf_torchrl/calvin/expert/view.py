@@ -39,7 +39,8 @@ class BlockView:
     @property
     def extent(self) -> np.ndarray:
         """Half the sides [3] of the upright box around it."""
-        return np.abs(self.rotation) @ self.half_size
+        extent: np.ndarray = np.abs(self.rotation) @ self.half_size
+        return extent
 
     @property
     def top(self) -> float:
