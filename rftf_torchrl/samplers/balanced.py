@@ -121,12 +121,13 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         self._changed = False
         self._warned = False
 
-    def sample(self, storage: Storage, batch_size: int) -> tuple[torch.Tensor, dict]:
+    def sample(self, storage: Storage, batch_size: int) -> tuple[torch.Tensor, dict[str, Any]]:
         if self._changed or len(storage) != self.len_storage:
             self._changed = False
             self._epochs = None
             self._sample_list = None
-        return super().sample(storage, batch_size)
+        batch: tuple[torch.Tensor, dict[str, Any]] = super().sample(storage, batch_size)
+        return batch
 
     def extend(self, index: torch.Tensor) -> None:
         self._changed = True
@@ -194,7 +195,7 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         return [OutcomePools(everything, everything[:0])]
 
     def _read(self, decisions: TensorDictBase, key: NestedKey, argument: str) -> torch.Tensor:
-        column = decisions.get(key, None)
+        column: torch.Tensor | None = decisions.get(key, None)
         if column is None:
             available = sorted(map(str, decisions.keys(True, True)))
             raise KeyError(
