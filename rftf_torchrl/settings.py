@@ -105,7 +105,9 @@ def make_settings(cls: type[Settings], given: Mapping[str, Any], prefix: str = "
     problems = setting_problems(cls, given, prefix)
     if problems:
         raise ValueError("; ".join(problems))
-    return _adapter(cls).validate_python(dict(given))
+    kind: type = cls
+    made: Settings = _adapter(kind).validate_python(dict(given))
+    return made
 
 
 def unknown_settings(cls: type, given: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -124,7 +126,7 @@ def unknown_settings(cls: type, given: Mapping[str, Any], prefix: str = "") -> l
 
 
 @cache
-def _adapter(cls: type[Settings]) -> TypeAdapter[Settings]:
+def _adapter(cls: type) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 

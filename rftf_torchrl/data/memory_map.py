@@ -119,7 +119,8 @@ def _open_tensor(folder: Path, name: str, entry: Mapping[str, Any]) -> Tensor | 
             f"{file.name}: read-only, but TensorDict maps files for reading and writing: change "
             "its permissions or copy the folder"
         )
-    return MemoryMappedTensor.from_filename(file, dtype, shape)
+    mapped: Tensor = MemoryMappedTensor.from_filename(file, dtype, shape)
+    return mapped
 
 
 def _is_shape(shape: Any) -> bool:
