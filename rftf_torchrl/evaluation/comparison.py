@@ -70,7 +70,9 @@ def compare_success(
     }
 
 
-def comparison_table(comparison: dict[str, Any], labels: tuple[str, str] = ("before", "after")):
+def comparison_table(
+    comparison: dict[str, Any], labels: tuple[str, str] = ("before", "after")
+) -> str:
     """The comparison as a Markdown table, with differences in percentage points.
 
     Args:

@@ -12,6 +12,4 @@ def scipy_stats() -> ModuleType:
         raise ModuleNotFoundError(
             "the statistics of a study need the package scipy: pip install 'rftf-torchrl[study]'"
         )
-    from scipy import stats
-
-    return stats
+    return importlib.import_module("scipy.stats")
