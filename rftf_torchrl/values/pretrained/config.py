@@ -198,6 +198,7 @@ def _processor_settings(source: str) -> dict[str, Any]:
             _raise_exceptions_for_connection_errors=False,
         )
         if file is not None:
-            settings = json.loads(Path(file).read_text())
-            return settings.get("image_processor", settings)
+            settings: dict[str, Any] = json.loads(Path(file).read_text())
+            own: dict[str, Any] = settings.get("image_processor", settings)
+            return own
     return {}
