@@ -82,7 +82,9 @@ def judge(
     return report, None
 
 
-def check_language(config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol) -> dict | None:
+def check_language(
+    config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol
+) -> dict[str, Any] | None:
     """What the policy does under the partner's sentence; None without a same-scene pair."""
     simulator, tasks = make_simulator(config.env), config.env.tasks
     pairs = [pair for pair in simulator.same_scene if set(pair) <= set(tasks)]
@@ -136,14 +138,14 @@ def film(
     )
 
 
-def evaluate(config: RunConfig) -> dict:
+def evaluate(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(Path(config.output, "evaluation"))
     policy, spec = acting_policy(config, policy_file(config))
     report, trajectories = judge(config, policy, spec, "policy", folder)
     logger.info("\n%s", report.markdown())
     if trajectories is None:
         return report.to_dict()
-    results = {"policy": str(policy_file(config)), "success": report.to_dict()}
+    results: dict[str, Any] = {"policy": str(policy_file(config)), "success": report.to_dict()}
     names = task_names(make_simulator(config.env), config.env.tasks)
     value_model = None
     if not needs_file(config) or value_file(config).is_file():

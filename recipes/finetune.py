@@ -17,6 +17,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -102,7 +103,7 @@ def finetune(
     config: RunConfig,
     clock: PhaseClock | None = None,
     on_iteration: Callable[[int, nn.Module, dict[str, int]], None] | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Run the fine-tuning and return where it ended; progress lands in the output folder.
 
     ``on_iteration(iterations, policy, progress)`` is called after each iteration.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from tensordict import NonTensorStack
-from torch import nn
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 from torchrl.objectives.common import LossModule
@@ -52,7 +52,7 @@ def policy_file(config: RunConfig) -> Path:
     return Path(config.policy.path or Path(config.output, "bc", "policy.safetensors"))
 
 
-def cloning_loss(policy: nn.Module) -> LossModule:
+def cloning_loss(policy: TensorDictModuleBase) -> LossModule:
     """Distance to the mean of an arm or a whole action, flow matching, or the likelihood.
 
     Raises:
