@@ -104,8 +104,7 @@ def compare_reports(
     """Two evaluations over the same episodes, and the table."""
     simulator: Any = make_simulator(config.env)
     if hasattr(simulator, "compare"):
-        compared: tuple[dict[str, Any], str] = simulator.compare(before, after, labels)
-        return compared
+        return cast(tuple[dict[str, Any], str], simulator.compare(before, after, labels))
     comparison = compare_success(cast(SuccessReport, before), cast(SuccessReport, after))
     return comparison, comparison_table(comparison, labels)
 
@@ -115,8 +114,7 @@ def tuned_policy(config: RunConfig, clock: PhaseClock) -> dict[str, Any]:
     ended = Path(config.output, run_name(config), "ended.json")
     if not (config.resume and ended.is_file()):
         write_json_atomic(ended, finetune(config, clock))
-    found: dict[str, Any] = json.loads(ended.read_text())
-    return found
+    return cast(dict[str, Any], json.loads(ended.read_text()))
 
 
 def after_rollouts(config: RunConfig, steps: int) -> RunConfig:

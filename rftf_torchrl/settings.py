@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from inspect import signature
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -106,8 +106,7 @@ def make_settings(cls: type[Settings], given: Mapping[str, Any], prefix: str = "
     if problems:
         raise ValueError("; ".join(problems))
     kind: type = cls
-    made: Settings = _adapter(kind).validate_python(dict(given))
-    return made
+    return cast(Settings, _adapter(kind).validate_python(dict(given)))
 
 
 def unknown_settings(cls: type, given: Mapping[str, Any], prefix: str = "") -> list[str]:

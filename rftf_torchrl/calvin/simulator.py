@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import numpy as np
@@ -203,8 +203,7 @@ class CalvinSimulator:
             raise ValueError(
                 f"unknown CALVIN task {unknown[0]!r}; choose from {', '.join(self._oracle.tasks)}"
             )
-        found: set[str] = self._oracle.get_task_info_for_set(start_info, self.info, set(tasks))
-        return found
+        return cast(set[str], self._oracle.get_task_info_for_set(start_info, self.info, set(tasks)))
 
     def picture(self, size: int) -> np.ndarray:
         """What the static camera sees now, uint8 [3, size, size]."""

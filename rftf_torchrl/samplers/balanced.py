@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -126,8 +126,7 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
             self._changed = False
             self._epochs = None
             self._sample_list = None
-        batch: tuple[torch.Tensor, dict[str, Any]] = super().sample(storage, batch_size)
-        return batch
+        return cast(tuple[torch.Tensor, dict[str, Any]], super().sample(storage, batch_size))
 
     def extend(self, index: torch.Tensor) -> None:
         self._changed = True

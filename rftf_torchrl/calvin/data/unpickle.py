@@ -17,7 +17,7 @@ import tokenize
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -89,8 +89,7 @@ class _Array:
 
 
 def _scalar(dtype: _DType, content: bytes) -> np.generic:
-    scalar: np.generic = np.frombuffer(content, dtype.value, count=1)[0]
-    return scalar
+    return cast(np.generic, np.frombuffer(content, dtype.value, count=1)[0])
 
 
 def _not_called(*_: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
@@ -155,8 +155,7 @@ class FlowActor(ProbabilisticTensorDictSequential):
     @property
     def head(self) -> FlowHead:
         """The module that writes the transitions."""
-        head: FlowHead = self.module[-2]
-        return head
+        return cast(FlowHead, self.module[-2])
 
     def forward(self, *args: Any, **kwargs: Any) -> TensorDictBase:
         """Writes a new path, the chunk at its end and its log-probability."""

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from tensordict.nn import ProbabilisticTensorDictSequential
@@ -245,8 +245,7 @@ class LeRobotSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
-        described: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return described
+        return cast(dict[str, Any], json.loads(json.dumps(asdict(self))))
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> LeRobotSpec:
@@ -276,8 +275,7 @@ class _Unnormalise:
         transition = converters.policy_action_to_transition(chunk)
         for step in self.steps:
             transition = step(transition)
-        action: Tensor = converters.transition_to_policy_action(transition)
-        return action
+        return cast(Tensor, converters.transition_to_policy_action(transition))
 
 
 def _usual_inputs(config: Any) -> dict[str, NestedKey]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -226,8 +226,7 @@ class QueryNetwork(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings of token ids, in the model's dtype."""
-        embeddings: Tensor = trunk_of(self.backbone).get_input_embeddings()(ids)
-        return embeddings
+        return cast(Tensor, trunk_of(self.backbone).get_input_embeddings()(ids))
 
     def run(self, prompt: Prompt, *, last: int, cache: Any = None) -> Tensor:
         """Runs the model.

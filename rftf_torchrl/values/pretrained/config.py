@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from tensordict.utils import NestedKey
 
@@ -199,6 +199,5 @@ def _processor_settings(source: str) -> dict[str, Any]:
         )
         if file is not None:
             settings: dict[str, Any] = json.loads(Path(file).read_text())
-            own: dict[str, Any] = settings.get("image_processor", settings)
-            return own
+            return cast(dict[str, Any], settings.get("image_processor", settings))
     return {}
