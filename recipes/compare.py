@@ -120,7 +120,7 @@ class Schedule:
 
     def __init__(self, jobs: list[Job]) -> None:
         self.waiting = [job for job in jobs if not cell_file(job.folder, *job.key).is_file()]
-        self.running: dict[Future, tuple[str, str]] = {}
+        self.running: dict[Future[object], tuple[str, str]] = {}
         self.failed: dict[str, BaseException] = {}
 
     def step(self, job: Job) -> tuple[Callable[[Job], object], str]:

@@ -81,7 +81,9 @@ def judge(
     return report, None
 
 
-def check_language(config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol) -> dict | None:
+def check_language(
+    config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol
+) -> dict[str, Any] | None:
     """What the policy does under the partner's sentence; None without a same-scene pair."""
     simulator, tasks = make_simulator(config.env), config.env.tasks
     pairs = [pair for pair in simulator.same_scene if set(pair) <= set(tasks)]
@@ -135,14 +137,14 @@ def film(
     )
 
 
-def evaluate(config: RunConfig) -> dict:
+def evaluate(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.evaluation)
     policy, spec = acting_policy(config, config.folder.policy)
     report, trajectories = judge(config, policy, spec, "policy", folder)
     logger.info("\n%s", report.markdown())
     if trajectories is None:
         return report.to_dict()
-    results = {"policy": str(config.folder.policy), "success": report.to_dict()}
+    results: dict[str, Any] = {"policy": str(config.folder.policy), "success": report.to_dict()}
     names = task_names(make_simulator(config.env), config.env.tasks)
     value_model = None
     if not needs_file(config) or config.folder.value_model.is_file():

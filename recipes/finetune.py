@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -100,7 +101,7 @@ def finetune(
     config: RunConfig,
     clock: PhaseClock | None = None,
     on_iteration: Callable[[int, nn.Module, dict[str, int]], None] | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Run the fine-tuning and return where it ended; progress lands in the output folder.
 
     ``on_iteration(iterations, policy, progress)`` is called after each iteration.

@@ -19,7 +19,7 @@ import logging
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -77,7 +77,7 @@ def success_table(reports: dict[str, SuccessReport]) -> str:
     return markdown_table(header, rows)
 
 
-def separation_table(separation: dict[str, dict]) -> str:
+def separation_table(separation: dict[str, dict[str, Any]]) -> str:
     """Area under the ROC curve of the final value, per policy, over tasks with both outcomes."""
     rows = [
         [label, f"{found['final_auc']:.2f}", f"{found['final_margin']:+.2f}"]
@@ -89,7 +89,7 @@ def separation_table(separation: dict[str, dict]) -> str:
 
 def judge_values(
     config: RunConfig, value_model: TensorDictModuleBase, trajectories: TensorDictBase, label: str
-) -> dict:
+) -> dict[str, Any]:
     """Do the values tell this policy's held-out successes from its failures? Draw and measure."""
     values = add_values(trajectories, value_model)
     names = task_names(make_simulator(config.env), config.env.tasks)
@@ -101,21 +101,21 @@ def judge_values(
 
 def compare_reports(
     config: RunConfig, before: Report, after: Report, labels: tuple[str, str]
-) -> tuple[dict, str]:
+) -> tuple[dict[str, Any], str]:
     """Two evaluations over the same episodes, and the table."""
     simulator: Any = make_simulator(config.env)
     if hasattr(simulator, "compare"):
-        return simulator.compare(before, after, labels)
-    comparison = compare_success(before, after)
+        return cast(tuple[dict[str, Any], str], simulator.compare(before, after, labels))
+    comparison = compare_success(cast(SuccessReport, before), cast(SuccessReport, after))
     return comparison, comparison_table(comparison, labels)
 
 
-def tuned_policy(config: RunConfig, clock: PhaseClock) -> dict:
+def tuned_policy(config: RunConfig, clock: PhaseClock) -> dict[str, Any]:
     """Fine-tune, or read where an earlier run of this folder ended."""
     ended = config.tuned.end
     if not (config.resume and ended.is_file()):
         write_json_atomic(ended, finetune(config, clock))
-    return json.loads(ended.read_text())
+    return cast(dict[str, Any], json.loads(ended.read_text()))
 
 
 def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
@@ -150,7 +150,7 @@ def draw_success(runs: dict[str, RunConfig], reports: dict[str, SuccessReport]) 
     plot_success_bars(before, reports["RFTF"], folder / "success.png", labels=("cloned", "RFTF"))
 
 
-def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
+def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     refuse_used_folder(config)
     folder = Path(config.output)
     clock, started = PhaseClock(), time.perf_counter()
@@ -167,7 +167,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
     value_model = load_value_model(config)
     value_report = json.loads(config.folder.value_training.read_text())
 
-    separation: dict[str, dict] = {}
+    separation: dict[str, dict[str, Any]] = {}
     policies = {"cloned": cloned}
 
     def evaluated(label: str) -> Report:
@@ -207,12 +207,13 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict:
     }
     if separation:
         with clock("report"):
-            draw_success(runs, reports)
+            success = cast(dict[str, SuccessReport], reports)
+            draw_success(runs, success)
             language = check_language(config, policies["RFTF"], spec)
             film(config, policies["RFTF"], spec, value_model, folder / "videos", before=cloned)
         results |= {"value_separation": separation, "language": language}
         sections = {
-            "Success on held-out states": success_table(reports),
+            "Success on held-out states": success_table(success),
             **sections,
             "Do the values tell success from failure?": separation_table(separation),
             "Does the policy listen?": language_table(language) if language else "",

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -81,7 +81,8 @@ class Job:
         """The run in whose folder demonstrations, cloned policy and its evaluation lie."""
         config = self.config
         parts = (config.env, config.demos, config.policy, config.cloning, config.evaluation)
-        settings = [*map(asdict, parts), config.precision, config.device, self.curve_episodes]
+        settings: list[Any] = [asdict(part) for part in parts]
+        settings += [config.precision, config.device, self.curve_episodes]
         settings.append(config.ppo.max_grad_norm)
         name = f"seed{config.seed}-{digest(settings)[:8]}"
         return replace(config, output=str(self.folder / "starts" / self.task_set / name))
@@ -144,7 +145,7 @@ def rates(config: RunConfig, outcomes: Outcomes) -> tuple[float, ...]:
     return tuple(sum(won) / len(won) for won in ended.values())
 
 
-def load_start(job: Job) -> dict | None:
+def load_start(job: Job) -> dict[str, Any] | None:
     """The cloned policy's evaluation, once all that methods share is there."""
     file = Path(job.shared.output, "start.json")
     return json.loads(file.read_text()) if file.is_file() else None
@@ -161,14 +162,14 @@ def make_start(job: Job) -> None:
     with episode_collector(config, "test", policy, spec) as collector:
         curve = evaluate(config, collector, job.curve_episodes)
         final = evaluate(config, collector, config.evaluation.episodes_per_task)
-    found = {"curve": rates(config, curve), "outcomes": final}
+    found: dict[str, Any] = {"curve": rates(config, curve), "outcomes": final}
     found["seconds"] = time.perf_counter() - started
     write_json_atomic(Path(config.output, "start.json"), found)
 
 
 def make_value(job: Job) -> None:
     """The value model; what a kill left is done again."""
-    config = job.with_value
+    config = cast(RunConfig, job.with_value)
     shutil.rmtree(config.output, ignore_errors=True)
     train_value(config)
 
@@ -177,7 +178,7 @@ def start_vectors(config: RunConfig, task: str, split: Split, seeds: list[int]) 
     """What tells the initial states of these seeds apart, a row each or several, [N, D]."""
     simulator: Any = make_simulator(config.env)
     if hasattr(simulator, "start_vectors"):
-        return simulator.start_vectors(task, split, seeds)
+        return cast(np.ndarray, simulator.start_vectors(task, split, seeds))
     env = simulator.factory(split, config.folder.demonstrations)(Episode(task, 0))
     resets = [env.reset(TensorDict({"episode_seed": torch.tensor([seed])})) for seed in seeds]
     env.close()
@@ -194,7 +195,7 @@ def initial_states(config: RunConfig, iterations: int, charged: bool) -> dict[st
     trained += rollout_episodes(config) if charged else []
     demonstrations = whole_demos(config).select(split="train")
     names = {task.id: task.name for task in demonstrations.tasks}
-    trained += [Episode(names[e.task_id], e.goal_seed) for e in demonstrations.episodes]
+    trained += [Episode(names[e.task_id], cast(int, e.goal_seed)) for e in demonstrations.episodes]
     held_out = held_out_episodes(config.env.tasks, config.evaluation.episodes_per_task)
     counts = {"training": 0, "evaluation": 0, "shared": 0}
     for task in config.env.tasks:
@@ -214,7 +215,8 @@ def initial_states(config: RunConfig, iterations: int, charged: bool) -> dict[st
 def run_cell(job: Job) -> Path:
     """Fine-tune and evaluate; a cell that a kill interrupted starts afresh."""
     started, cpu = time.perf_counter(), time.process_time()
-    start, shared, value = load_start(job), job.shared, job.with_value
+    start = cast(dict[str, Any], load_start(job))
+    shared, value = job.shared, job.with_value
     charged = 0
     if value is not None:
         charged = json.loads(value.folder.value_training.read_text())

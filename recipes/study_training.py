@@ -76,12 +76,8 @@ def iterations(span: str, count: int) -> range:
     found = re.fullmatch(r"(\d+)(?:-(\d+))?|last(\d+)", span)
     if not found:
         raise ValueError(f"iterations are '4', '7-9' or 'last4', not {span!r}")
-    first, end, last = (int(text) if text else None for text in found.groups())
-    wanted = (
-        range(count - last, count)
-        if first is None
-        else range(first - 1, first if end is None else end)
-    )
+    first, end, last = found.groups()
+    wanted = range(count - int(last), count) if last else range(int(first) - 1, int(end or first))
     if not wanted or wanted.start < 0 or wanted.stop > count:
         raise ValueError(f"iterations {span} of a run of {count}")
     return wanted

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from tensordict import NonTensorStack
-from torch import nn
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 from torchrl.objectives.common import LossModule
@@ -48,7 +48,7 @@ from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
 logger = logging.getLogger("train_bc")
 
 
-def cloning_loss(policy: nn.Module) -> LossModule:
+def cloning_loss(policy: TensorDictModuleBase) -> LossModule:
     """Distance to the mean of an arm or a whole action, flow matching, or the likelihood.
 
     Raises:

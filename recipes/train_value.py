@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from tensordict import TensorDictBase
@@ -56,6 +57,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.artefacts import whole_demos
 from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.values.calibration import CalibrationMode
 
 logger = logging.getLogger("train_value")
 
@@ -223,7 +225,9 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
 
     first, last = train.spans[:, 0], train.spans[:, 1] - 1
     calibration = "standardise" if settings.shuffle_time else settings.calibration
-    model.calibrate(train.frames[first], train.frames[last], mode=calibration)
+    model.calibrate(
+        train.frames[first], train.frames[last], mode=cast(CalibrationMode, calibration)
+    )
     file = folder / "value.safetensors"
     write_value_report(config, model, demonstrations, extra_steps)
     model.save(file)

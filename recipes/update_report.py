@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -64,14 +65,15 @@ def success_advantage(config: RunConfig, learner: Learner, data: TensorDictBase)
     gae = make_gae(gamma=config.ppo.gamma, lmbda=1.0, average_gae=True, reward_key=keys.REWARD)
     advantages = replace(learner.advantages, gae=gae)
     data = add_advantages(config, replace(learner, advantages=advantages), data.clone())
-    return data[keys.ADVANTAGE].reshape(-1)
+    advantage: torch.Tensor = data[keys.ADVANTAGE]
+    return advantage.reshape(-1)
 
 
-def measured(gain: tuple[float, float, float]) -> dict:
+def measured(gain: tuple[float, float, float]) -> dict[str, Any]:
     return {"gain": gain[0], "interval": list(gain[1:])}
 
 
-def report_update(config: RunConfig) -> dict:
+def report_update(config: RunConfig) -> dict[str, Any]:
     device = resolve_device(config.device)
     plain = replace(config, reward=RewardConfig(dense_weight=0.0), critic="learned")
     arms = {arm.name: arm for arm in (plain, config)}
@@ -119,8 +121,8 @@ def report_update(config: RunConfig) -> dict:
     return report
 
 
-def report_table(report: dict) -> str:
-    def shown(part: dict) -> str:
+def report_table(report: dict[str, Any]) -> str:
+    def shown(part: dict[str, Any]) -> str:
         low, high = part["interval"]
         return f"{part['gain']:+.4f} ({low:+.4f} to {high:+.4f})"
 

@@ -20,6 +20,7 @@ import logging
 from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -95,7 +96,7 @@ def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
 
 def pictures(states: TensorDictBase, size: int) -> torch.Tensor:
     """The frames that the model saw, each pixel as a square."""
-    frames = states[keys.IMAGE]
+    frames: torch.Tensor = states[keys.IMAGE]
     factor = max(1, size // frames.shape[-1])
     return frames.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
 
@@ -129,7 +130,7 @@ def write_films(
             write_video(film, prepare_output(folder) / f"{name}.mp4", fps=6)
 
 
-def report_value(config: RunConfig) -> dict:
+def report_value(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.value_report)
     demonstrations = whole_demos(config)
     test = held_out(demonstrations, config.folder.demonstrations)

@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from inspect import signature
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -115,7 +115,8 @@ def make_settings(cls: type[Settings], given: Mapping[str, Any], prefix: str = "
     problems = setting_problems(cls, given, prefix)
     if problems:
         raise ValueError("; ".join(problems))
-    return _adapter(cls).validate_python(dict(given))
+    kind: type = cls
+    return cast(Settings, _adapter(kind).validate_python(dict(given)))
 
 
 def unknown_settings(cls: type, given: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -134,7 +135,7 @@ def unknown_settings(cls: type, given: Mapping[str, Any], prefix: str = "") -> l
 
 
 @cache
-def _adapter(cls: type[Settings]) -> TypeAdapter[Settings]:
+def _adapter(cls: type) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 

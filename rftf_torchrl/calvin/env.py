@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torchrl.data import Bounded, NonTensor, Unbounded
+from tensordict.utils import NestedKey
+from torchrl.data import Bounded, NonTensor, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
@@ -117,11 +118,11 @@ class CalvinEnv(EnvBase):
         horizon: int | None = None,
         instruction: str | None = None,
         sentences: Mapping[str, Sequence[str]] | None = None,
-        tokenizer=None,
+        tokenizer: Callable[[str], tuple[torch.Tensor, torch.Tensor]] | None = None,
         gripper: Literal["sign", "strict"] = "sign",
         seed: int = 0,
         write_text: bool = False,
-        device=None,
+        device: torch.device | str | None = None,
     ) -> None:
         for name, value in (
             ("image_size", image_size),
@@ -191,7 +192,7 @@ class CalvinEnv(EnvBase):
 
     def _make_specs(self) -> None:
         dim = PROPRIOCEPTION_DIM if self.has_camera else PRIVILEGED_DIM
-        observation: dict = {"state": Unbounded([dim])}
+        observation: dict[str, TensorSpec] = {"state": Unbounded([dim])}
         for prefix, size in (("", self.image_size), ("wrist_", self.wrist_size)):
             if size is not None:
                 observation[f"{prefix}image"] = Bounded(
@@ -199,7 +200,7 @@ class CalvinEnv(EnvBase):
                 )
                 if self.depth:
                     observation[f"{prefix}depth"] = Unbounded([1, size, size])
-        text: dict = {}
+        text: dict[NestedKey, TensorSpec] = {}
         if self.write_text:
             text[keys.INSTRUCTION_TEXT] = NonTensor(shape=[], example_data=self.instruction)
         set_decision_specs(
@@ -231,7 +232,7 @@ class CalvinEnv(EnvBase):
                 seen["wrist_depth"] = torch.from_numpy(simulator.wrist_depth(self.wrist_size))[None]
         return seen
 
-    def _observe(self, *, success: bool, crashed: bool, executed: int) -> dict:
+    def _observe(self, *, success: bool, crashed: bool, executed: int) -> dict[str, Any]:
         return {
             **({keys.INSTRUCTION_TEXT: self.instruction} if self.write_text else {}),
             "observation": {key: value.clone() for key, value in self._seen.items()},
@@ -243,7 +244,7 @@ class CalvinEnv(EnvBase):
             "executed": torch.arange(self.chunk_size or 1) < executed,
         }
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs) -> TensorDictBase:
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         wanted = None if tensordict is None else tensordict.get("episode_seed", None)
         self._episode_seed = (
             int(self._seeds.integers(2**31)) if wanted is None else int(wanted.item())

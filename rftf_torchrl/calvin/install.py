@@ -8,6 +8,7 @@ import importlib.util
 import io
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 _HELP = (
@@ -24,7 +25,7 @@ class CalvinNotInstalledError(ImportError):
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Hold back what calvin_env and old gym print and warn of."""
     with (
         contextlib.redirect_stdout(io.StringIO()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import numpy as np
@@ -38,11 +38,11 @@ def _make_env(root: Path, scene: Scene) -> Any:
         was closed disconnects a later one with the same number when it is collected.
         """
 
-        def load(self):
+        def load(self) -> None:
             with patch.object(robot, "p", self.p):
                 super().load()
 
-        def __del__(self):
+        def __del__(self) -> None:
             pass
 
     return Env(**env_settings(root, scene))
@@ -174,13 +174,13 @@ class CalvinSimulator:
             observation, _, _, info = self._env.step(action)
             self._look(observation, info)
 
-    def _look(self, observation: dict, info: dict) -> None:
+    def _look(self, observation: dict[str, np.ndarray], info: dict[str, Any]) -> None:
         robot_obs, scene_obs = observation["robot_obs"], observation["scene_obs"]
         if not (np.isfinite(robot_obs).all() and np.isfinite(scene_obs).all()):
             raise SimulatorCrashedError(f"CALVIN scene {self.scene}: the state is not finite")
         self.robot_obs: np.ndarray = np.asarray(robot_obs, dtype=np.float64)
         self.scene_obs: np.ndarray = scene_obs
-        self.info: dict = info
+        self.info: dict[str, Any] = info
         self._drawn.clear()
 
     def _engine_errors(self) -> _EngineErrors:
@@ -188,7 +188,7 @@ class CalvinSimulator:
             raise RuntimeError("this simulator is closed; make a new one")
         return _EngineErrors(self._engine_error, self.scene)
 
-    def achieved(self, start_info: dict, tasks: Collection[str]) -> set[str]:
+    def achieved(self, start_info: dict[str, Any], tasks: Collection[str]) -> set[str]:
         """Which of the tasks calvin_env's oracle finds done between ``start_info`` and now.
 
         Args:
@@ -203,7 +203,7 @@ class CalvinSimulator:
             raise ValueError(
                 f"unknown CALVIN task {unknown[0]!r}; choose from {', '.join(self._oracle.tasks)}"
             )
-        return self._oracle.get_task_info_for_set(start_info, self.info, set(tasks))
+        return cast(set[str], self._oracle.get_task_info_for_set(start_info, self.info, set(tasks)))
 
     def picture(self, size: int) -> np.ndarray:
         """What the static camera sees now, uint8 [3, size, size]."""
@@ -260,7 +260,7 @@ class _EngineErrors:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind, error, where) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
         if isinstance(error, self._engine_error):
             raise SimulatorCrashedError(f"CALVIN scene {self._scene}: {error}") from error
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Simulator(Protocol):
     scene: Scene
     robot_obs: np.ndarray
     scene_obs: np.ndarray
-    info: dict
+    info: dict[str, Any]
 
     def reset(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
         """Puts robot and scene into a state."""
@@ -38,7 +38,7 @@ class Simulator(Protocol):
         """Carries out one action [7]."""
         ...
 
-    def achieved(self, start_info: dict, tasks: Sequence[str]) -> set[str]:
+    def achieved(self, start_info: dict[str, Any], tasks: Sequence[str]) -> set[str]:
         """Which of the tasks are done between ``start_info`` and now."""
         ...
 

@@ -104,7 +104,7 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
         form=config.reward.form,
         dense_weight=config.reward.dense_weight,
         outcome_weight=config.reward.outcome_weight,
-        value_range=bounds and (bounds[0], bounds[1]),
+        value_range=None if bounds is None else (bounds[0], bounds[1]),
         **gamma_option(config.reward.form, settings.gamma),
         **config.reward.options,
     )

@@ -55,6 +55,7 @@ def recipe(
 
     def decorate(run: Callable[[RunConfig], object]) -> Callable[[], None]:
         name = Path(run.__code__.co_filename).stem
+        verbose = False
 
         @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
         @wraps(run)
@@ -73,7 +74,6 @@ def recipe(
             register()
             composed()
 
-        verbose = False
         return main
 
     return decorate

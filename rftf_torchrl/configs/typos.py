@@ -86,7 +86,7 @@ def setting_names(schema: type, prefix: str = "") -> tuple[list[str], list[str]]
     names: list[str] = []
     open_names: list[str] = []
     hints: dict[str, Any] = get_type_hints(schema)
-    for field in fields(schema):  # type: ignore[arg-type]
+    for field in fields(schema):
         name, kind = f"{prefix}{field.name}", hints[field.name]
         names.append(name)
         if isinstance(kind, type) and is_dataclass(kind):

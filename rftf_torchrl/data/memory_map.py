@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import MemoryMappedTensor, TensorDict
@@ -119,7 +119,7 @@ def _open_tensor(folder: Path, name: str, entry: Mapping[str, Any]) -> Tensor | 
             f"{file.name}: read-only, but TensorDict maps files for reading and writing: change "
             "its permissions or copy the folder"
         )
-    return MemoryMappedTensor.from_filename(file, dtype, shape)
+    return cast(Tensor, MemoryMappedTensor.from_filename(file, dtype, shape))
 
 
 def _is_shape(shape: Any) -> bool:

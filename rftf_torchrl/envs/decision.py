@@ -115,7 +115,7 @@ def read_actions(env: EnvBase, tensordict: TensorDictBase, moment: str) -> np.nd
         >>> read_actions(env, TensorDict({"action": torch.ones(1)}), "task 'up'").tolist()
         [1.0]
     """
-    given = tensordict.get(env.action_key).detach().cpu().numpy()
+    given: np.ndarray = tensordict.get(env.action_key).detach().cpu().numpy()
     expected = tuple(env.full_action_spec[env.action_key].shape)
     if given.shape != expected:
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey, unravel_key
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -128,11 +129,11 @@ def _policy_input(slots: list[_Slot], in_keys: Sequence[NestedKey]) -> TensorDic
 
 def run_episodes(
     make_env: Callable[[Episode], EnvBase],
-    policy,
+    policy: TensorDictModuleBase,
     episodes: Sequence[tuple[int, Episode]],
     *,
     deterministic: bool,
-    envs: dict | None = None,
+    envs: dict[Hashable, EnvBase] | None = None,
     on_start: Callable[[int], None] | None = None,
 ) -> Iterator[EpisodeResult]:
     """Run the episodes in as few environments as they need, with one policy call for all of them.
@@ -165,7 +166,7 @@ def run_episodes(
         ValueError: when the policy's action is missing or has other sizes than the environment's.
     """
     envs = {} if envs is None else envs
-    queues: dict[Hashable, deque] = {}
+    queues: dict[Hashable, deque[tuple[int, Episode]]] = {}
     for index, episode in episodes:
         name = environment_of(make_env, episode)
         queues.setdefault(name, deque()).append((index, episode))

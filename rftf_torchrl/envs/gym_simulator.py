@@ -48,7 +48,7 @@ class GymOptions:
     same_scene: tuple[tuple[str, str], ...] = ()
 
 
-class _InfoFlag(BaseInfoDictReader):  # type: ignore[misc]
+class _InfoFlag(BaseInfoDictReader):
     """Reads a flag of ``info``, false where it is missing, as after a reset."""
 
     def __init__(self, name: str) -> None:

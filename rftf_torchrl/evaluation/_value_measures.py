@@ -73,7 +73,9 @@ def outcome(strata: Strata, counts: Counts) -> dict[str, Estimate]:
     weights = counts["success"], counts["failure"]
     sizes = len(sides[0]), len(sides[1])
     found = {}
-    for name, score in (("final", lambda v: v[-1]), ("max", lambda v: v.max())):
+    scores: dict[str, Callable[[Tensor], Tensor]]
+    scores = {"final": lambda v: v[-1], "max": lambda v: v.max()}
+    for name, score in scores.items():
         won, lost = (torch.stack([score(e.values) for e in side]) for side in sides)
         wins = 0.5 * (torch.sign(won.unsqueeze(1) - lost) + 1.0)
         area = ((weights[0] @ wins) * weights[1]).sum(-1) / math.prod(sizes)

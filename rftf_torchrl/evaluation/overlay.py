@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from rftf_torchrl.evaluation.video import check_frames
+
+Font: TypeAlias = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (215, 215, 215)
 _GREEN, _RED, _BLUE = (0, 128, 94), (196, 78, 0), (0, 114, 178)
@@ -74,7 +78,13 @@ def overlay_value(
     return torch.cat([frames.cpu(), torch.stack(strips)], dim=2)
 
 
-def _draw_curve(draw: ImageDraw.ImageDraw, values: np.ndarray, now: int, box, font) -> None:
+def _draw_curve(
+    draw: ImageDraw.ImageDraw,
+    values: np.ndarray,
+    now: int,
+    box: tuple[int, int, int, int],
+    font: Font,
+) -> None:
     left, top, right, bottom = box
     low, high = min(0.0, values.min()), max(1.0, values.max())
 
@@ -93,7 +103,7 @@ def _draw_curve(draw: ImageDraw.ImageDraw, values: np.ndarray, now: int, box, fo
     draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=_BLUE)
 
 
-def _wrap(text: str, font, width: int) -> list[str]:
+def _wrap(text: str, font: Font, width: int) -> list[str]:
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

@@ -102,7 +102,7 @@ def value_curve(
 
 def require_entry(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
     """The entry, or a KeyError that says what is there instead."""
-    entry = tensordict.get(key, None)
+    entry: Tensor | None = tensordict.get(key, None)
     if entry is None:
         present = ", ".join(sorted(map(str, tensordict.keys(True, True))))
         raise KeyError(f"{key!r} is missing from the trajectories, which hold {present}.")

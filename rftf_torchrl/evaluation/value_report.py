@@ -36,7 +36,7 @@ class ValueReport:
     overall: dict[str, Group]
     tasks: dict[str, dict[str, Group]]
     confusion: dict[str, Any]
-    calibration: dict[str, dict[str, list]]
+    calibration: dict[str, dict[str, list[Any]]]
     curves: dict[str, dict[str, dict[str, list[float]]]]
     settings: dict[str, Any]
 
@@ -211,7 +211,9 @@ def _confusion(
     }
 
 
-def _calibration_curves(sums: dict[str, Estimate], confidence: float) -> dict[str, dict[str, list]]:
+def _calibration_curves(
+    sums: dict[str, Estimate], confidence: float
+) -> dict[str, dict[str, list[Any]]]:
     if not sums:
         return {}
     found = {}

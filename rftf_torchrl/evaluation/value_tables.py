@@ -104,7 +104,7 @@ def _confusion(report: ValueReport) -> str:
     return _table(["success in", *found["tasks"]], rows)
 
 
-def _table(header: list[str], rows: list[list]) -> str:
+def _table(header: list[str], rows: list[list[str]]) -> str:
     return markdown_table(header, rows) if rows else ""
 
 

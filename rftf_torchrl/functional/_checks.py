@@ -15,7 +15,9 @@ def as_compute_dtype(tensor: torch.Tensor, name: str) -> torch.Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def require_same_shape(first: torch.Tensor, first_name: str, other: torch.Tensor, name: str):
+def require_same_shape(
+    first: torch.Tensor, first_name: str, other: torch.Tensor, name: str
+) -> None:
     """Raises a ValueError that names both shapes if they differ."""
     if first.shape != other.shape:
         raise ValueError(

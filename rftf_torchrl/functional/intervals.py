@@ -9,6 +9,7 @@ import torch
 
 from rftf_torchrl.functional._checks import require_confidence
 
+Count: TypeAlias = torch.Tensor | int
 Bounds: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -24,7 +25,9 @@ def wilson_interval(
 ) -> Bounds: ...
 
 
-def wilson_interval(successes, trials, confidence=0.95):
+def wilson_interval(
+    successes: Count, trials: Count, confidence: float = 0.95
+) -> Bounds | tuple[float, float]:
     r"""Computes Wilson's score interval of a success rate.
 
     With :math:`p = k / n` and z the two-sided normal quantile,
@@ -76,7 +79,13 @@ def newcombe_interval(
 ) -> Bounds: ...
 
 
-def newcombe_interval(successes_a, trials_a, successes_b, trials_b, confidence=0.95):
+def newcombe_interval(
+    successes_a: Count,
+    trials_a: Count,
+    successes_b: Count,
+    trials_b: Count,
+    confidence: float = 0.95,
+) -> Bounds | tuple[float, float]:
     r"""Computes Newcombe's interval of the difference of two independent success rates.
 
     With the Wilson intervals :math:`(l_a, u_a)` and :math:`(l_b, u_b)` of
@@ -133,8 +142,8 @@ def _wilson(k: torch.Tensor, n: torch.Tensor, confidence: float) -> Bounds:
     return low, high
 
 
-def _counts(k, k_name: str, n, n_name: str) -> Bounds:
-    k, n = _as_count(k, k_name), _as_count(n, n_name)
+def _counts(successes: Count, k_name: str, trials: Count, n_name: str) -> Bounds:
+    k, n = _as_count(successes, k_name), _as_count(trials, n_name)
     try:
         k, n = torch.broadcast_tensors(k, n)
     except RuntimeError as error:
@@ -153,14 +162,16 @@ def _counts(k, k_name: str, n, n_name: str) -> Bounds:
     return k.double(), n.double()
 
 
-def _as_count(count, name: str) -> torch.Tensor:
+def _as_count(count: Count, name: str) -> torch.Tensor:
     tensor = torch.as_tensor(count)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"{name} has dtype {tensor.dtype}; expected an integer count.")
     return tensor
 
 
-def _like_inputs(low: torch.Tensor, high: torch.Tensor, *inputs):
+def _like_inputs(
+    low: torch.Tensor, high: torch.Tensor, *inputs: Count
+) -> Bounds | tuple[float, float]:
     if any(isinstance(value, torch.Tensor) for value in inputs):
         return low, high
     return low.item(), high.item()

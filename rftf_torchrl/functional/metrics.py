@@ -173,7 +173,7 @@ def roc_auc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         )
     _, inverse, counts = torch.unique(scores, return_inverse=True, return_counts=True)
     rank = counts.cumsum(0).double() - 0.5 * (counts - 1)
-    wins = rank[inverse][labels].sum() - 0.5 * positives * (positives + 1)
+    wins: torch.Tensor = rank[inverse][labels].sum() - 0.5 * positives * (positives + 1)
     return (wins / (positives * negatives)).to(scores.dtype)
 
 

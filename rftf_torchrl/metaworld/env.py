@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torchrl.data import Bounded, NonTensor, Unbounded
+from tensordict.utils import NestedKey
+from torchrl.data import Bounded, NonTensor, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
@@ -90,12 +94,12 @@ class MetaWorldEnv(EnvBase):
         action_repeat: int = 1,
         horizon: int = 100,
         instruction: str | None = None,
-        tokenizer=None,
+        tokenizer: Callable[[str], tuple[torch.Tensor, torch.Tensor]] | None = None,
         seed: int = 0,
         potential: bool = False,
         write_text: bool = False,
         camera_cell: float = 0.01,
-        device=None,
+        device: torch.device | str | None = None,
     ) -> None:
         for name, value in (
             ("image_size", image_size),
@@ -139,7 +143,9 @@ class MetaWorldEnv(EnvBase):
         if self.image_size:
             shape = [3, self.image_size, self.image_size]
             observation["image"] = Bounded(0, 255, shape=shape, dtype=torch.uint8)
-        extra: dict = {keys.ENV_POTENTIAL: Unbounded([1])} if self.potential else {}
+        extra: dict[NestedKey, TensorSpec] = (
+            {keys.ENV_POTENTIAL: Unbounded([1])} if self.potential else {}
+        )
         if self.write_text:
             extra[keys.INSTRUCTION_TEXT] = NonTensor(shape=[], example_data=self.instruction)
         set_decision_specs(
@@ -154,13 +160,13 @@ class MetaWorldEnv(EnvBase):
     def _set_seed(self, seed: int | None) -> None:
         self._seeds = np.random.default_rng(0 if seed is None else seed)
 
-    def _observe(self, *, success: bool, crashed: bool, executed: int) -> dict:
+    def _observe(self, *, success: bool, crashed: bool, executed: int) -> dict[str, Any]:
         simulator = self._simulator
         state = simulator.proprioception if self.image_size else simulator.state
         observation = {"state": torch.as_tensor(state, dtype=torch.float32)}
         if self.image_size:
             observation["image"] = torch.from_numpy(simulator.picture(self.image_size))
-        extra: dict = {}
+        extra: dict[str, Any] = {}
         if self.write_text:
             extra[keys.INSTRUCTION_TEXT] = self.instruction
         if self.potential:
@@ -176,7 +182,7 @@ class MetaWorldEnv(EnvBase):
             "executed": torch.arange(self.chunk_size or 1) < executed,
         }
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs) -> TensorDictBase:
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         wanted = None if tensordict is None else tensordict.get("episode_seed", None)
         self._episode_seed = (
             int(self._seeds.integers(2**31)) if wanted is None else int(wanted.item())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class ScriptedExpert:
         """The action in [-1, 1]^4 for Meta-World's 39-dimensional state."""
         with warnings.catch_warnings():  # it warns of actions beyond [-1, 1], clipped here
             warnings.simplefilter("ignore", UserWarning)
-            return np.clip(self._policy.get_action(state), -1.0, 1.0)
+            return cast(np.ndarray, np.clip(self._policy.get_action(state), -1.0, 1.0))
 
     def disturb(self, action: np.ndarray) -> np.ndarray:
         """The action to execute in place of one from :meth:`action`, with the expert's noise.

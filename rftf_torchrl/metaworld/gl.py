@@ -6,6 +6,7 @@ import ctypes.util
 import importlib
 import logging
 import os
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def select_gl_backend() -> str:
     )
 
 
-def create_gl_context(size: int):
+def create_gl_context(size: int) -> Any:
     """A MuJoCo OpenGL context of :func:`select_gl_backend`'s choice, made current.
 
     MuJoCo picks its own context class from ``MUJOCO_GL`` at its first import, which another

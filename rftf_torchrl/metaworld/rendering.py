@@ -10,6 +10,7 @@ import atexit
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def _cluster_faces(vertices: np.ndarray, faces: np.ndarray, cell: float) -> np.n
 
 
 @contextmanager
-def decimated_meshes(model, cell: float) -> Iterator[None]:
+def decimated_meshes(model: Any, cell: float) -> Iterator[None]:
     """Within the block, the model's display meshes have their vertices merged in cells of a grid.
 
     Only meshes that no colliding geometry uses are changed, and every array is put back at the
@@ -76,7 +77,7 @@ def decimated_meshes(model, cell: float) -> Iterator[None]:
             getattr(model, name)[:] = value
 
 
-def _free(gl, context) -> None:
+def _free(gl: Any, context: Any) -> None:
     gl.make_current()
     context.free()
     gl.free()
@@ -98,7 +99,7 @@ class FastRenderer:
 
     def __init__(
         self,
-        model,
+        model: Any,
         size: int,
         camera: str,
         *,
@@ -131,7 +132,7 @@ class FastRenderer:
         self._free.atexit = False  # it would run after OpenGL has gone
         atexit.register(self._free)
 
-    def _upload(self, effects: bool, cell: float):
+    def _upload(self, effects: bool, cell: float) -> Any:
         quality, screen = self._model.vis.quality, self._model.vis.global_
         before = quality.offsamples, quality.shadowsize, screen.offwidth, screen.offheight
         screen.offwidth, screen.offheight = self._size, self._size
@@ -147,7 +148,7 @@ class FastRenderer:
         self._mujoco.mjr_setBuffer(self._mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
         return context
 
-    def render(self, data) -> np.ndarray:
+    def render(self, data: Any) -> np.ndarray:
         """The picture of ``data`` as uint8 [3, size, size].
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ _HAND = 4
 _OBJECT_AND_GOAL = 6
 
 
-def _task_class(name: str):
+def _task_class(name: str) -> Any:
     for package in ("metaworld", "packaging"):
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(
@@ -79,12 +80,12 @@ class MetaWorldSimulator:
         self._reward: float | None = None
 
     @property
-    def model(self):
+    def model(self) -> Any:
         """The ``mujoco.MjModel``."""
         return self._env.model
 
     @property
-    def data(self):
+    def data(self) -> Any:
         """The ``mujoco.MjData``."""
         return self._env.data
 

@@ -74,11 +74,12 @@ class ImageEncoder(nn.Module):
             )
         batch = image.shape[:-3]
         text = text.reshape(-1, text.shape[-1])
-        x = image.reshape(-1, *expected).to(text.dtype) / 255 - 0.5
+        x: Tensor = image.reshape(-1, *expected).to(text.dtype) / 255 - 0.5
         x = torch.relu(self.conv1(x))
         x = torch.relu(_modulate(self.conv2(x), self.film2(text)))
         x = torch.relu(_modulate(self.conv3(x), self.film3(text)))
-        return self.head(x.flatten(1)).reshape(*batch, -1)
+        x = self.head(x.flatten(1))
+        return x.reshape(*batch, -1)
 
 
 class TokenEncoder(nn.Module):
@@ -144,9 +145,10 @@ class TokenEncoder(nn.Module):
                 f"mask must have the shape of tokens, got {tuple(mask.shape)} and "
                 f"{tuple(tokens.shape)}."
             )
-        x = torch.relu(self.bind(self.words(tokens) + self.positions[:length]))
+        x: Tensor = torch.relu(self.bind(self.words(tokens) + self.positions[:length]))
         weight = mask.unsqueeze(-1).to(x.dtype)
-        return self.head((x * weight).sum(-2) / weight.sum(-2).clamp_min(1))
+        x = self.head((x * weight).sum(-2) / weight.sum(-2).clamp_min(1))
+        return x
 
 
 def random_shift(image: Tensor, pad: int = 4, generator: torch.Generator | None = None) -> Tensor:

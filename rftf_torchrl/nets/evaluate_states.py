@@ -151,7 +151,7 @@ def _flat_states(
             "Pass transitions: states at the root and their successors under 'next'."
         )
     n = tensordict.batch_size.numel()
-    flat: tuple[dict, dict] = ({}, {})
+    flat: tuple[dict[NestedKey, Tensor], dict[NestedKey, Tensor]] = ({}, {})
     absent = [key for key in keys if following.get(key, None) is None]
     if len(absent) == len(keys) or any(VLA_INPUTS in key for key in absent):
         raise KeyError(

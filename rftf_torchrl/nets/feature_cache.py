@@ -152,7 +152,7 @@ def cache_bytes(policy: nn.Module, data: TensorDictBase) -> int:
     found = cache_features(policy, one)
     cached = [found.get(key, None) for tower in towers for key in tower.cached_keys]
     held = sum(value.numel() * value.element_size() for value in cached if value is not None)
-    return decisions * held
+    return int(decisions * held)
 
 
 def _towers(policy: nn.Module) -> list[FrozenFeatures | TowerFeatures]:

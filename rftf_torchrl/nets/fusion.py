@@ -197,7 +197,8 @@ class VisionLanguageEncoder(nn.Module):
 
     def _fuse(self, x: Tensor, text: Tensor) -> Tensor:
         if not self.config.film:
-            return self.fuse(x)
+            x = self.fuse(x)
+            return x
         for layer, film in zip((self.fuse[0], self.fuse[2]), self.films, strict=True):
             gamma, beta = film(text).chunk(2, dim=-1)
             x = torch.relu(layer(x) * (1 + gamma) + beta)
@@ -255,4 +256,4 @@ class HeadNetwork(nn.Module):
         if len(inputs) != len(names):
             raise ValueError(f"expected the {len(names)} inputs {names}, got {len(inputs)}.")
         named = {"image": None, "state": None, **dict(zip(names, inputs, strict=True))}
-        return self.head(self.encoder(**named)).unflatten(-1, self.out_shape)
+        return torch.unflatten(self.head(self.encoder(**named)), -1, self.out_shape)

@@ -138,7 +138,7 @@ class ObservationHistory(Transform):
         index = torch.minimum((frame - count + 1)[:, None] + place, frame[:, None])
         found = TensorDict({self.out_keys[-1]: valid}, [len(frame)])
         for key, out_key in zip(self.in_keys, self.out_keys, strict=False):
-            window = _entry(frames, key)[index.flatten()].unflatten(0, index.shape)
+            window = torch.unflatten(_entry(frames, key)[index.flatten()], 0, index.shape)
             found.set(out_key, torch.where(_like(valid, window), window, torch.zeros_like(window)))
         return found
 
@@ -178,7 +178,7 @@ class ObservationHistory(Transform):
 
 
 def _entry(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
-    entry = tensordict.get(key, None)
+    entry: Tensor | None = tensordict.get(key, None)
     if entry is None:
         raise KeyError(
             f"{key!r} is missing, so its history cannot be written; there are "

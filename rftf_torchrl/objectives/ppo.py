@@ -278,6 +278,7 @@ class RFTFPPOLoss(ClipPPOLoss):
     def _log_weight(
         self, tensordict: TensorDictBase, adv_shape: torch.Size
     ) -> tuple[Tensor, Distribution, Tensor, Tensor | None]:
+        out: tuple[Tensor, Distribution, Tensor, Tensor | None]
         out = super()._log_weight(tensordict, adv_shape)
         self.__dict__["_distribution"] = out[1]
         return out

@@ -168,10 +168,11 @@ class TemporalRankingLoss(LossModule):
         if isinstance(self.value_model, TemporalValueModel):
             return self.value_model.raw(tensordict).squeeze(-1)
         inputs = tensordict.select(*self.value_model.in_keys)
-        return self.value_model(inputs).get(self.tensor_keys.temporal_value).squeeze(-1)
+        value: Tensor = self.value_model(inputs).get(self.tensor_keys.temporal_value)
+        return value.squeeze(-1)
 
     def _tokens(self, tensordict: TensorDictBase) -> Tensor:
-        tokens = tensordict.get(self.tensor_keys.tokens, None)
+        tokens: Tensor | None = tensordict.get(self.tensor_keys.tokens, None)
         if tokens is None:
             raise KeyError(
                 f"this loss term needs the instruction tokens at {self.tensor_keys.tokens!r}: add "
@@ -194,7 +195,7 @@ class TemporalRankingLoss(LossModule):
         return -logsigmoid(ends[rows] - self._score(swapped)).mean()
 
     def _same_task(self, tensordict: TensorDictBase) -> Tensor:
-        task = tensordict.get(self.tensor_keys.task_id, None)
+        task: Tensor | None = tensordict.get(self.tensor_keys.task_id, None)
         if task is None:
             task = self._tokens(tensordict)
         task = task[:, 0]

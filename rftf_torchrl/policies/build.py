@@ -36,7 +36,7 @@ def policy_spec(settings: PolicyConfig, sizes: Sizes) -> PolicySpecProtocol:
     """
     spec: Any = spec_class(settings.kind)
     if hasattr(spec, "from_run"):
-        return spec.from_run(settings, sizes)
+        return cast(PolicySpecProtocol, spec.from_run(settings, sizes))
     entries = asdict(sizes)
     del entries["image_size"]
     if is_dataclass(spec):
@@ -44,8 +44,8 @@ def policy_spec(settings: PolicyConfig, sizes: Sizes) -> PolicySpecProtocol:
         entries = {name: value for name, value in entries.items() if name in names}
     entries |= settings.options
     if settings.pretrained and hasattr(spec, "from_pretrained"):
-        return spec.from_pretrained(settings.pretrained, **entries)
-    return spec.from_dict(entries)
+        return cast(PolicySpecProtocol, spec.from_pretrained(settings.pretrained, **entries))
+    return cast(PolicySpecProtocol, spec.from_dict(entries))
 
 
 def policy_problems(settings: PolicyConfig, sizes: Sizes) -> list[str]:
@@ -71,7 +71,7 @@ def policy_problems(settings: PolicyConfig, sizes: Sizes) -> list[str]:
     except ValueError as error:
         return [f"policy.kind: {error}", *_adapter_problems(settings, large=False)]
     if hasattr(spec, "problems"):
-        problems = spec.problems(settings, sizes)
+        problems: list[str] = spec.problems(settings, sizes)
     elif is_dataclass(spec):
         problems = unknown_settings(cast(type, spec), settings.options, "policy.options.")
     else:

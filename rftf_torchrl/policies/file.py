@@ -141,7 +141,7 @@ def _distinct(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
     """The weights without repetitions, and which names repeat which."""
     kept: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
-    seen: dict[tuple, str] = {}
+    seen: dict[tuple[object, ...], str] = {}
     for name, value in state.items():
         place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
         if value.numel() and place in seen:

@@ -81,7 +81,7 @@ def spec_class(kind: str) -> type[PolicySpecProtocol]:
         >>> spec_class("small").__name__
         'PolicySpec'
     """
-    found = POLICIES.find(kind)
+    found: type[PolicySpecProtocol] = POLICIES.find(kind)
     if found.kind != kind:
         raise ValueError(
             f"{kind} describes policies of the kind {found.kind!r}: give that name, or set the "

@@ -119,7 +119,7 @@ def reward_form(
     return bound, columns
 
 
-def gamma_option(form: str, gamma: float) -> dict[str, float]:
+def gamma_option(form: str, gamma: float) -> dict[str, Any]:
     """The run's discount, for a form that has one.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -121,12 +121,12 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         self._changed = False
         self._warned = False
 
-    def sample(self, storage: Storage, batch_size: int) -> tuple[torch.Tensor, dict]:
+    def sample(self, storage: Storage, batch_size: int) -> tuple[torch.Tensor, dict[str, Any]]:
         if self._changed or len(storage) != self.len_storage:
             self._changed = False
             self._epochs = None
             self._sample_list = None
-        return super().sample(storage, batch_size)
+        return cast(tuple[torch.Tensor, dict[str, Any]], super().sample(storage, batch_size))
 
     def extend(self, index: torch.Tensor) -> None:
         self._changed = True
@@ -194,7 +194,7 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         return [OutcomePools(everything, everything[:0])]
 
     def _read(self, decisions: TensorDictBase, key: NestedKey, argument: str) -> torch.Tensor:
-        column = decisions.get(key, None)
+        column: torch.Tensor | None = decisions.get(key, None)
         if column is None:
             available = sorted(map(str, decisions.keys(True, True)))
             raise KeyError(

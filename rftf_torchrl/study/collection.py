@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -49,7 +49,7 @@ class Cells:
     def __getitem__(self, key: Key) -> Cell:
         return self._cells[key]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Cell]:
         return iter(self._cells.values())
 
     def of(self, task_set: str, method: str) -> list[Cell]:

@@ -97,7 +97,7 @@ class RunCheckpoints:
                 "overwrite it or be removed as the older one: use another folder."
             )
         shapes = _shapes(self._checkpoint.components)
-        file = self._rotation.save(self._checkpoint, step=step, metadata={SHAPES: shapes})
+        file: Path = self._rotation.save(self._checkpoint, step=step, metadata={SHAPES: shapes})
         self._known_whole.add(file.absolute())
         return file
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
-
-Precision = Literal["auto", "fp32", "bf16"]
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -51,9 +48,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
-def autocast(
-    device: torch.device | str, precision: Precision = "auto"
-) -> AbstractContextManager[object]:
+def autocast(device: torch.device | str, precision: str = "auto") -> AbstractContextManager[object]:
     """The context that a forward pass runs in.
 
     Args:

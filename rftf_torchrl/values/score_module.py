@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from tensordict.nn import TensorDictModule
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from rftf_torchrl import keys
 
+Score: TypeAlias = str | Callable[[Any, dict[str, Tensor]], Tensor]
+
 
 def score_module(
     model: nn.Module,
     inputs: Mapping[str, NestedKey],
     *,
-    method: str | Callable[[Any, dict[str, Tensor]], Tensor] = "compute_reward",
+    method: Score = "compute_reward",
     out_key: NestedKey = keys.TEMPORAL_VALUE,
 ) -> TensorDictModule:
     """Makes a value model for :class:`ValueReward` from a model that scores a batch dict.
@@ -63,7 +65,7 @@ def score_module(
 
 
 class _BatchScore(nn.Module):
-    def __init__(self, model: nn.Module, names: tuple[str, ...], method: str | Callable) -> None:
+    def __init__(self, model: nn.Module, names: tuple[str, ...], method: Score) -> None:
         super().__init__()
         self.model = model
         self.names = names
@@ -78,7 +80,7 @@ class _BatchScore(nn.Module):
             for name, value in zip(self.names, values, strict=True)
         }
         if isinstance(self.method, str):
-            score = getattr(self.model, self.method)(batch)
+            score: Tensor = getattr(self.model, self.method)(batch)
         else:
             score = self.method(self.model, batch)
         if score.shape not in ((shape.numel(),), (shape.numel(), 1)):

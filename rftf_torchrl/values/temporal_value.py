@@ -99,7 +99,7 @@ class TemporalValueModel(TensorDictModuleBase):
                     "the model with other in_keys."
                 )
             inputs.append(value)
-        scores = self.network(*inputs).float()
+        scores: Tensor = self.network(*inputs).float()
         if scores.shape != (*tensordict.batch_size, 1):
             raise ValueError(
                 f"the network must return one score each, shape "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import yaml
@@ -64,4 +64,4 @@ class RunningStatistics:
         }
         content["act_min_bound"] = self._least.tolist()
         content["act_max_bound"] = self._greatest.tolist()
-        return yaml.safe_dump(content, sort_keys=False)
+        return cast(str, yaml.safe_dump(content, sort_keys=False))

@@ -17,7 +17,7 @@ import tokenize
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class _Array:
 
 
 def _scalar(dtype: _DType, content: bytes) -> np.generic:
-    return np.frombuffer(content, dtype.value, count=1)[0]
+    return cast(np.generic, np.frombuffer(content, dtype.value, count=1)[0])
 
 
 def _not_called(*_: Any) -> None:
@@ -106,7 +106,7 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
             raise UnsafePickleError(f"it asks for {module}.{name}")

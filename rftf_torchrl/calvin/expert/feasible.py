@@ -29,8 +29,8 @@ def feasible(task: str, info: dict[str, Any], scene: Scene = "D") -> bool:
     get_task(task)
     geometry = scene_geometry(scene)
     state = info["scene_info"]
-    slider = state["doors"]["base__slide"]["current_state"]
-    drawer = state["doors"]["base__drawer"]["current_state"]
+    slider: float = state["doors"]["base__slide"]["current_state"]
+    drawer: float = state["doors"]["base__drawer"]["current_state"]
     blocks = block_views(info, geometry)
     match task.split("_"):
         case ["rotate", *_]:
@@ -48,7 +48,7 @@ def feasible(task: str, info: dict[str, Any], scene: Scene = "D") -> bool:
         case ["close", "drawer"]:
             return drawer > _DRAWER_TRAVEL
         case ["turn", wanted, lamp]:
-            return state["lights"][lamp]["logical_state"] == (wanted == "off")
+            return bool(state["lights"][lamp]["logical_state"] == (wanted == "off"))
         case ["place", "in", place]:
             return _one_held(blocks, info) and (place == "slider" or drawer > _DRAWER_ROOM)
         case ["push", "into", "drawer"]:

@@ -103,7 +103,8 @@ def arm(view: View, euler: np.ndarray) -> np.ndarray:
     if view.held is None:
         return np.zeros(3)
     turn = Rotation.from_euler("xyz", euler) * Rotation.from_euler("xyz", view.euler).inv()
-    return turn.apply(view.hand - view.held.position)
+    offset: np.ndarray = turn.apply(view.hand - view.held.position)
+    return offset
 
 
 def levelling(view: View, block: BlockView, yaw: float | None = None) -> np.ndarray:
@@ -118,7 +119,7 @@ def levelling(view: View, block: BlockView, yaw: float | None = None) -> np.ndar
     axis = int(np.abs(block.rotation[2]).argmax())
     up = block.rotation[:, axis] * np.sign(block.rotation[2, axis])
     correction, _ = Rotation.align_vectors([[0.0, 0.0, 1.0]], [up])
-    euler = (correction * hand).as_euler("xyz")
+    euler: np.ndarray = (correction * hand).as_euler("xyz")
     if yaw is not None:
         euler[2] = yaw
     return euler

@@ -31,7 +31,9 @@ def shelf_spot(
         Where the door must go first, or ``None``, and the x of the place.
     """
     low, high = geometry.shelf_span()
-    others = [b.position[0] for b in blocks.values() if b.place == "slider" and b.name != held]
+    others: list[float] = [
+        b.position[0] for b in blocks.values() if b.place == "slider" and b.name != held
+    ]
     places = np.linspace(low + _WALL, high - _WALL, 41)
 
     def cost(x: float) -> float:

@@ -63,7 +63,8 @@ class Servo:
     def _steps(wanted: np.ndarray, pose: np.ndarray) -> np.ndarray:
         error = wanted - pose
         error[3:] = wrap(error[3:])
-        return error / STEP
+        steps: np.ndarray = error / STEP
+        return steps
 
     def action(self, target: Target, hand: np.ndarray, euler: np.ndarray) -> np.ndarray:
         """The action [7] towards ``target`` from the measured pose of the hand."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -39,7 +39,7 @@ class BlockView:
     @property
     def extent(self) -> np.ndarray:
         """Half the sides [3] of the upright box around it."""
-        return np.abs(self.rotation) @ self.half_size
+        return cast(np.ndarray, np.abs(self.rotation) @ self.half_size)
 
     @property
     def top(self) -> float:

@@ -83,7 +83,8 @@ class ClipText(nn.Module):
                 "for CLIP: build the environment with the policy's observation_transform()."
             )
         last = int(ends.float().argmax(-1).max()) + 1  # what follows an end is seen by nothing
-        return self.model(input_ids=tokens[:, :last]).text_embeds.float()
+        embeds: Tensor = self.model(input_ids=tokens[:, :last]).text_embeds
+        return embeds.float()
 
 
 def openai_sources(config: ClipTextConfig) -> dict[str, Source]:

@@ -58,4 +58,5 @@ class GPT2Trunk(nn.Module):
         for block in self.h:
             out = block(x, attention_mask=mask)
             x = out[0] if isinstance(out, tuple) else out
-        return self.ln_f(x)
+        x = self.ln_f(x)
+        return x

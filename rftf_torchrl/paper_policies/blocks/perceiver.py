@@ -27,10 +27,11 @@ class PerceiverAttention(nn.Module):
         q = self._split(self.to_q(latents))
         k, v = map(self._split, self.to_kv(context).chunk(2, dim=-1))
         mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.to_out(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.to_out(mixed.transpose(1, 2).flatten(2))
+        return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
 
 
 class PerceiverLayer(nn.ModuleList):
@@ -39,7 +40,8 @@ class PerceiverLayer(nn.ModuleList):
     def forward(self, features: Tensor, latents: Tensor) -> Tensor:
         """Maps latents [N, n, dim], given features [N, T, dim], to latents of the same shape."""
         latents = latents + self[0](features, latents)
-        return latents + self[1](latents)
+        latents = latents + self[1](latents)
+        return latents
 
 
 class PerceiverResampler(nn.Module):
@@ -79,10 +81,11 @@ class PerceiverResampler(nn.Module):
         """Maps features [N, T, dim] to tokens [N, latents, dim]."""
         if self.media_pos_emb is not None:
             features = features + self.media_pos_emb
-        latents = self.latents.expand(len(features), -1, -1)
+        latents: Tensor = self.latents.expand(len(features), -1, -1)
         for layer in self.layers:
             latents = layer(features, latents)
-        return self.norm(latents)
+        latents = self.norm(latents)
+        return latents
 
 
 def _feed_forward(dim: int) -> nn.Sequential:

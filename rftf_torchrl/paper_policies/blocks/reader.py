@@ -32,7 +32,8 @@ class WindowReader(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The network's."""
-        return getattr(self.network, self.dtype_of).weight.dtype
+        layer: nn.Linear = getattr(self.network, self.dtype_of)
+        return layer.weight.dtype
 
     def observed(
         self,
@@ -74,7 +75,7 @@ class WindowReader(nn.Module):
     def _picture(self, image: Tensor) -> Tensor:
         flat = image.reshape(-1, *image.shape[-3:])
         pictures = self.prepare(flat, self.network.config.image.image_size)
-        return pictures.unflatten(0, image.shape[:-3]).to(self.dtype)
+        return torch.unflatten(pictures, 0, image.shape[:-3]).to(self.dtype)
 
 
 def at_last(window: Tensor, valid: Tensor, shape: torch.Size) -> Tensor:

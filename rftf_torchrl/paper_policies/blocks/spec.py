@@ -117,7 +117,7 @@ class PaperPolicySpec(ABC):
     @property
     def action_dim(self) -> int:
         """Size of an action: the arm and the gripper."""
-        return self.config.arm_dim + 1
+        return int(self.config.arm_dim) + 1
 
     @property
     def in_keys(self) -> list[NestedKey]:

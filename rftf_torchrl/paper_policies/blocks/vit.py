@@ -48,7 +48,8 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(n, length, 3, self.heads, dim // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(mixed.transpose(1, 2).reshape(n, length, dim))
+        x = self.proj(mixed.transpose(1, 2).reshape(n, length, dim))
+        return x
 
 
 class MLP(nn.Module):
@@ -61,7 +62,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps each token by itself."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        x = self.fc2(F.gelu(self.fc1(x)))
+        return x
 
 
 class ViTBlock(nn.Module):
@@ -77,7 +79,8 @@ class ViTBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps tokens [N, T, dim] to tokens of the same shape."""
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + self.mlp(self.norm2(x))
+        return x
 
 
 class PatchEmbedding(nn.Module):
@@ -90,7 +93,8 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Maps images [N, 3, S, S] to tokens [N, patches, dim], row by row."""
-        return self.proj(image).flatten(2).transpose(1, 2)
+        patches: Tensor = self.proj(image)
+        return patches.flatten(2).transpose(1, 2)
 
 
 class MAEEncoder(nn.Module):
@@ -121,4 +125,4 @@ class MAEEncoder(nn.Module):
     def tokens_of(self, image: Tensor) -> Tensor:
         """Maps images [..., 3, S, S] to class token and patches, [..., 1 + patches, dim]."""
         cls, patches = self(image.reshape(-1, *image.shape[-3:]))
-        return torch.cat((cls[:, None], patches), dim=1).unflatten(0, image.shape[:-3])
+        return torch.unflatten(torch.cat((cls[:, None], patches), dim=1), 0, image.shape[:-3])

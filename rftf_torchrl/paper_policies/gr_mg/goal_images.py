@@ -29,7 +29,8 @@ def current_frame(observation: TensorDictBase, percent: int) -> Tensor:
     Returns:
         uint8 [3, H, W].
     """
-    return observation[keys.IMAGE]
+    picture: Tensor = observation[keys.IMAGE]
+    return picture
 
 
 @dataclass(frozen=True, eq=False)

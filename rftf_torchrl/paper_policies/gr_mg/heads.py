@@ -75,7 +75,7 @@ class ActionHead(nn.Module):
         x = torch.cat((first, slots.expand(*batch, -1, -1)), dim=-2).flatten(0, -3)
         for block in self.decode_action:
             x = block(x)
-        x = x[:, 2:].unflatten(0, batch)
+        x = torch.unflatten(x[:, 2:], 0, batch)
         return self.pred_arm_act(x), self.pred_gripper_act(x).squeeze(-1)
 
 
@@ -106,7 +106,7 @@ class ImageHead(nn.Module):
         for block in self.decoder_blocks:
             x = block(x)
         x = self.decoder_pred(self.decoder_norm(x))
-        return x[:, count:].unflatten(0, batch)
+        return torch.unflatten(x[:, count:], 0, batch)
 
 
 class ProgressHead(nn.Module):
@@ -129,4 +129,5 @@ class ProgressHead(nn.Module):
         x = torch.stack((self.proj_progress_output_embed(query), slot), dim=-2).flatten(0, -3)
         for block in self.decode_progress:
             x = block(x)
-        return self.pred_progress(x[:, 1]).squeeze(-1).sigmoid().unflatten(0, query.shape[:-1])
+        share: Tensor = self.pred_progress(x[:, 1])
+        return torch.unflatten(share.squeeze(-1).sigmoid(), 0, query.shape[:-1])

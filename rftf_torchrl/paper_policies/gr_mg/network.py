@@ -150,7 +150,7 @@ class GRMG(nn.Module):
             *self._see(image.flatten(0, 1), self.embed_patch, self.embed_img),
             *self._see(wrist_image.flatten(0, 1), self.embed_hand_patch, self.embed_hand_img),
         )
-        pictures = torch.cat(seen, dim=1).unflatten(0, window)
+        pictures = torch.unflatten(torch.cat(seen, dim=1), 0, window)
         tokens = torch.cat((spoken, self.embed_state(state)[:, :, None], pictures), dim=2)
         return tokens + self.embed_timestep.weight[: window[1], None]
 

@@ -192,7 +192,7 @@ class Seer(nn.Module):
         x = torch.cat((x, slots), dim=3) + self.image_decoder_position_embedding
         batch = x.shape[:3]
         x = self.image_decoder(x.flatten(0, 2))[:, count:]
-        return self.image_decoder_pred(self.image_decoder_norm(x)).unflatten(0, batch)
+        return torch.unflatten(self.image_decoder_pred(self.image_decoder_norm(x)), 0, batch)
 
     @staticmethod
     def _visible(

@@ -190,8 +190,8 @@ def _kl_chunk_categorical(p: ChunkCategorical, q: ChunkCategorical) -> Tensor:
 
 def normal_divergence(p: Any, q: Any) -> Tensor:
     """KL divergence of each normal with ``loc`` and ``scale`` in ``p`` from that in ``q``."""
-    ratio = (p.scale / q.scale).square()
-    distance = ((p.loc - q.loc) / q.scale).square()
+    ratio: Tensor = (p.scale / q.scale).square()
+    distance: Tensor = ((p.loc - q.loc) / q.scale).square()
     return 0.5 * (ratio + distance - 1 - ratio.log())
 
 

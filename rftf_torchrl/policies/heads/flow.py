@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
@@ -137,7 +137,7 @@ class FlowHead(TensorDictModuleBase):
         return tensordict
 
     def _velocity(self, x: Tensor, tau: float, features: list[Tensor]) -> Tensor:
-        velocity = self.velocity(x, x.new_full(x.shape[:-2], tau), *features)
+        velocity: Tensor = self.velocity(x, x.new_full(x.shape[:-2], tau), *features)
         if velocity.shape != x.shape:
             raise ValueError(
                 f"the velocity has shape {tuple(velocity.shape)}, expected that of the chunk, "
@@ -155,7 +155,7 @@ class FlowActor(ProbabilisticTensorDictSequential):
     @property
     def head(self) -> FlowHead:
         """The module that writes the transitions."""
-        return self.module[-2]
+        return cast(FlowHead, self.module[-2])
 
     def forward(self, *args: Any, **kwargs: Any) -> TensorDictBase:
         """Writes a new path, the chunk at its end and its log-probability."""

@@ -57,7 +57,7 @@ class ChunkVelocity(nn.Module):
         hidden = self.inner(torch.cat([each.to(dtype) for each in inputs], -1))
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        return self.outer(hidden).unflatten(-1, self.shape)
+        return torch.unflatten(self.outer(hidden), -1, self.shape)
 
 
 class FlowNoise(nn.Module):
@@ -112,4 +112,5 @@ class FlowNoise(nn.Module):
         """Returns the standard deviation [*B, H, A] of the step, from features [*B, F]."""
         weight = self.weight[step]
         raw = nn.functional.linear(features.to(weight.dtype), weight, self.bias[step]).float()
-        return (self.low + (self.high - self.low) * raw.sigmoid()).unflatten(-1, self.shape)
+        scale = self.low + (self.high - self.low) * raw.sigmoid()
+        return torch.unflatten(scale, -1, self.shape)

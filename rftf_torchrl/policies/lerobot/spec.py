@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from tensordict.nn import ProbabilisticTensorDictSequential
@@ -211,9 +211,10 @@ class LeRobotSpec:
             feature: {name: torch.tensor(value) for name, value in values.items()}
             for feature, values in self.stats.items()
         }
-        return _lerobot("policies.factory").make_pre_post_processors(
+        made: tuple[Any, Any] = _lerobot("policies.factory").make_pre_post_processors(
             self.lerobot_config(), dataset_stats=stats
         )
+        return made
 
     def build(self) -> ProbabilisticTensorDictSequential:
         """The policy with fresh weights; see :func:`lerobot_actor`."""
@@ -244,7 +245,7 @@ class LeRobotSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
-        return json.loads(json.dumps(asdict(self)))
+        return cast(dict[str, Any], json.loads(json.dumps(asdict(self))))
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> LeRobotSpec:
@@ -274,7 +275,7 @@ class _Unnormalise:
         transition = converters.policy_action_to_transition(chunk)
         for step in self.steps:
             transition = step(transition)
-        return converters.transition_to_policy_action(transition)
+        return cast(Tensor, converters.transition_to_policy_action(transition))
 
 
 def _usual_inputs(config: Any) -> dict[str, NestedKey]:

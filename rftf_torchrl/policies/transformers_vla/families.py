@@ -148,4 +148,4 @@ def family_of(config: Mapping[str, Any], known: Sequence[str] = tuple(FAMILIES))
 
 def image_token_of(config: Mapping[str, Any]) -> int:
     """The id of the token that stands for a piece of a picture; older configs call it an index."""
-    return config["image_token_id" if "image_token_id" in config else "image_token_index"]
+    return int(config["image_token_id" if "image_token_id" in config else "image_token_index"])

@@ -65,7 +65,7 @@ class ActionTokenHead(nn.Module):
         Raises:
             FloatingPointError: if a logit is NaN or infinite.
         """
-        return self.logits(hidden, backbone).unflatten(1, self.shape[:2])
+        return torch.unflatten(self.logits(hidden, backbone), 1, self.shape[:2])
 
     def logits(self, hidden: Tensor, backbone: Any) -> Tensor:
         """Maps any hidden states [B, n, features] to logits, float32 [B, n, K]."""
@@ -101,4 +101,5 @@ class ChunkHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Maps hidden states [B, H, features] to means, float32 [B, H, A]."""
-        return self.mean(hidden.to(self.mean.weight.dtype)).float()
+        mean: Tensor = self.mean(hidden.to(self.mean.weight.dtype))
+        return mean.float()

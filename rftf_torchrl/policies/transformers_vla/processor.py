@@ -72,7 +72,9 @@ class VLAProcessor:
         self._prompts: dict[tuple[str, tuple[int, ...]], dict[str, Tensor]] = {}
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, config: Mapping[str, Any], **options: Any) -> Any:
+    def from_pretrained(
+        cls, source: str | Path, config: Mapping[str, Any], **options: Any
+    ) -> VLAProcessor:
         """Load tokenizer and image processor from a folder or a hub.
 
         Args:
@@ -96,7 +98,7 @@ class VLAProcessor:
     @classmethod
     def from_files(
         cls, files: Mapping[str, bytes], config: Mapping[str, Any], **options: Any
-    ) -> Any:
+    ) -> VLAProcessor:
         """Load the processor from what :meth:`files` gave."""
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
@@ -134,7 +136,7 @@ class VLAProcessor:
         for picture in pictures:
             if picture.dtype != torch.uint8:
                 raise TypeError(f"images must be uint8 in 0..255, got {picture.dtype}.")
-        listed: list = [picture.cpu().numpy() for picture in pictures]
+        listed: list[Any] = [picture.cpu().numpy() for picture in pictures]
         found = self.image_processor(
             [listed] if self.family.nested else listed,
             return_tensors="pt",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -226,7 +226,7 @@ class QueryNetwork(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings of token ids, in the model's dtype."""
-        return trunk_of(self.backbone).get_input_embeddings()(ids)
+        return cast(Tensor, trunk_of(self.backbone).get_input_embeddings()(ids))
 
     def run(self, prompt: Prompt, *, last: int, cache: Any = None) -> Tensor:
         """Runs the model.
@@ -256,7 +256,8 @@ class QueryNetwork(nn.Module):
         if self.has_deepstack and not known:
             arguments["visual_pos_masks"] = prompt.is_image
             arguments["deepstack_visual_embeds"] = prompt.deep
-        return self.trunk(**arguments).last_hidden_state[:, -last:]
+        hidden: Tensor = self.trunk(**arguments).last_hidden_state
+        return hidden[:, -last:]
 
     def forward(
         self,

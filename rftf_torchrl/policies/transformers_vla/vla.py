@@ -56,7 +56,7 @@ class QueryFeatures(TensorDictModuleBase):
         Raises:
             KeyError: if an input is missing.
         """
-        hidden = self.network(*self._read(tensordict))
+        hidden: Tensor = self.network(*self._read(tensordict))
         return hidden.reshape(*tensordict.batch_size, *hidden.shape[1:])
 
     def prompt(self, tensordict: TensorDictBase) -> Prompt:
@@ -139,7 +139,7 @@ class TransformersVLA(VLAWrapperBase):
         hidden = self.model.features(tensordict)
         hidden = hidden.reshape(batch.numel(), *hidden.shape[len(batch) :])
         if isinstance(self.head, ActionTokenHead):
-            out = self.head(hidden, self.model.network.backbone)
+            out: Tensor = self.head(hidden, self.model.network.backbone)
         else:
             out = self.head(hidden)
         return out.reshape(*batch, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from tensordict.utils import NestedKey
 
@@ -198,6 +198,6 @@ def _processor_settings(source: str) -> dict[str, Any]:
             _raise_exceptions_for_connection_errors=False,
         )
         if file is not None:
-            settings = json.loads(Path(file).read_text())
-            return settings.get("image_processor", settings)
+            settings: dict[str, Any] = json.loads(Path(file).read_text())
+            return cast(dict[str, Any], settings.get("image_processor", settings))
     return {}

@@ -87,7 +87,7 @@ class VisionLanguageFusion(nn.Module):
         if self.kind == "cross_attention":
             readout = self.readout.to(text.dtype).expand(len(text), 1, -1)
             padding = torch.cat([torch.zeros_like(mask[:, :1]), ~mask], 1)
-            joined = self.attention(
+            joined: Tensor = self.attention(
                 torch.cat([readout, text], 1), image, tgt_key_padding_mask=padding
             )
             return joined[:, 0]
@@ -95,8 +95,10 @@ class VisionLanguageFusion(nn.Module):
         mean = (text * weight).sum(1) / weight.sum(1).clamp_min(1)
         if self.kind == "film":
             gamma, beta = self.film(mean).unsqueeze(1).chunk(2, -1)
-            return self.head(torch.relu((1 + gamma) * image + beta).mean(1))
-        return self.head(torch.cat([image.mean(1), mean], -1))
+            joined = self.head(torch.relu((1 + gamma) * image + beta).mean(1))
+        else:
+            joined = self.head(torch.cat([image.mean(1), mean], -1))
+        return joined
 
 
 class PretrainedNetwork(nn.Module):
@@ -164,11 +166,13 @@ class PretrainedNetwork(nn.Module):
         else:
             text = self.text(tokens, mask).unsqueeze(1)
             mask = torch.ones_like(mask[:, :1])
-        return self.head(self.fusion(patches, text, mask)).reshape(*batch, 1)
+        score: Tensor = self.head(self.fusion(patches, text, mask))
+        return score.reshape(*batch, 1)
 
     def _patches(self, image: Tensor, batch_dims: int) -> Tensor:
         if not image.is_floating_point():
-            return self.image(image.reshape(-1, *image.shape[-3:]))
+            patches: Tensor = self.image(image.reshape(-1, *image.shape[-3:]))
+            return patches
         if image.ndim != batch_dims + 2 or image.shape[-1] != self.image.features:
             raise ValueError(
                 f"image must be a uint8 picture or cached features [*B, P, {self.image.features}] "

@@ -204,7 +204,9 @@ class TextTower(nn.Module):
                 "write the tokens by InstructionTokens(tokenizer) with the tower's own tokenizer."
             )
         with _gradients(self.training_mode):
-            states = self.tower(input_ids=tokens, attention_mask=attention).last_hidden_state
+            states: Tensor = self.tower(
+                input_ids=tokens, attention_mask=attention
+            ).last_hidden_state
         return states[rows]
 
     def train(self, mode: bool = True) -> TextTower:
