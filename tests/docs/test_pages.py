@@ -1,8 +1,8 @@
 """The how-to pages: their snippets run, and their words and settings are those of the recipes."""
 
-import dataclasses
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,11 @@ import torch
 from tensordict import TensorDict
 
 from rftf_torchrl.configs import schema
+from rftf_torchrl.configs.typos import setting_names
+from rftf_torchrl.envs.simulator import SIMULATORS
+from rftf_torchrl.policies.spec import POLICIES
+from rftf_torchrl.rewards.forms import FORMS
+from rftf_torchrl.values.kinds import VALUE_KINDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -106,20 +111,47 @@ def test_every_word_is_explained():
         assert f"`{word}`" in row[1]
 
 
-def test_every_setting_has_a_meaning():
+@pytest.fixture(scope="module")
+def settings_tables():
     sys.path.insert(0, str(DOCS / "_ext"))
     try:
-        settings_tables = pytest.importorskip("settings_tables", exc_type=ImportError)
+        yield pytest.importorskip("settings_tables", exc_type=ImportError)
     finally:
         sys.path.remove(str(DOCS / "_ext"))
-    here = [thing for thing in vars(schema).values() if dataclasses.is_dataclass(thing)]
-    configs = [config for config in here if config.__module__ == schema.__name__]
-    assert schema.RunConfig in configs
-    for config in configs:
-        fields = {field.name for field in dataclasses.fields(config)}
-        groups = {
-            field.name
-            for field in dataclasses.fields(config)
-            if dataclasses.is_dataclass(field.default_factory)
-        }
-        assert set(settings_tables.described(config)) == fields - groups
+
+
+def test_every_setting_is_in_a_table_with_type_and_meaning(settings_tables):
+    run = settings_tables.fields_of(schema.RunConfig)
+    groups = [field for field in fields(schema.RunConfig) if settings_tables.is_group(field)]
+    for group in groups:
+        run += settings_tables.fields_of(group.default_factory, f"{group.name}.")
+    plain, _ = setting_names(schema.RunConfig)
+    grouped = {field.name for field in groups}
+    assert [row[0].strip("`") for row in run if "." not in row[0]] == [
+        field.name for field in fields(schema.RunConfig) if field.name not in grouped
+    ]
+    assert {row[0].strip("`") for row in run} == set(plain) - grouped
+    assert all(kind and default and meaning for _, kind, default, meaning in run)
+    gamma = ("number, at least 0, at most 1", "``0.97``", "discount per decision.")
+    assert ("``ppo.gamma``", *gamma) in run
+
+
+def test_every_kind_has_a_table_of_its_options(settings_tables):
+    tables = dict(settings_tables.kinds())
+    assert list(tables) == [
+        *(f"env.kind={kind}" for kind in SIMULATORS.names),
+        *(f"policy.kind={kind}" for kind in POLICIES.names),
+        *(f"value.kind={kind}" for kind in VALUE_KINDS.names),
+        *(f"reward.form={form}" for form in FORMS.names),
+    ]
+    assert tables["value.kind=small"] == [
+        (
+            "``value.options.channels``",
+            "list of 3 whole numbers, at least 1",
+            "``[16,32,32]``",
+            "output channels of the image encoder's convolutions.",
+        )
+    ]
+    kinds = {row[0]: row[1] for row in tables["env.kind=calvin"]}
+    assert kinds["``env.options.scene``"] == "``A``, ``B``, ``C``, ``D``"
+    assert kinds["``env.options.wrist_size``"] == "whole number, at least 1; or ``null``"
