@@ -7,6 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from rftf_torchrl import cli
+from rftf_torchrl.envs.simulator import SIMULATORS
+from rftf_torchrl.objectives.advantages import CRITICS
+from rftf_torchrl.policies.spec import POLICIES
+from rftf_torchrl.rewards.forms import FORMS
+from rftf_torchrl.values.kinds import VALUE_KINDS
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
@@ -49,9 +56,29 @@ def test_install_commands_use_the_constraints_and_extras_that_exist():
 
 
 def test_commands_name_recipes_that_exist():
-    recipes = set(re.findall(r"python (recipes/\w+\.py)", README))
-    assert "recipes/quickstart.py" in recipes
+    named = set(re.findall(r"(?:^|`|&& )rftf ([a-z][\w-]+)", README, re.MULTILINE))
+    assert {"quickstart", "finetune", "calvin"} <= named
+    assert named <= set(cli.commands())
+    recipes = re.findall(r"python (recipes/\w+\.py)", README)
+    assert recipes
     assert [name for name in recipes if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "registry"),
+    [
+        ("env.kind", SIMULATORS),
+        ("policy.kind", POLICIES),
+        ("value.kind", VALUE_KINDS),
+        ("critic", CRITICS),
+        ("reward.form", FORMS),
+    ],
+)
+def test_the_table_of_doors_names_every_kind(setting, registry):
+    row = re.search(rf"\| `{re.escape(setting)}` \| (.+?) \| (.+?) \| `(\S+)` \|", README)
+    assert re.findall(r"`(\w+)`", row[1]) == list(registry.names)
+    assert row[2].startswith("`module:")
+    assert row[3] == registry.group
 
 
 def test_links_lead_somewhere():
