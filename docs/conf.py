@@ -36,9 +36,10 @@ templates_path = ["_templates"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
-# References to names of ours must lead somewhere; blocks of the paper's policies have no page.
+# References to names of ours must lead somewhere; some base classes and blocks have no page.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!rftf_torchrl\.(?!paper_policies\.blocks\.)).*")]
+NO_PAGE = r"paper_policies\.blocks\.|objectives\._cloning\.|nets\.observation_writer\."
+nitpick_ignore_regex = [(r"py:.*", rf"(?!rftf_torchrl\.(?!{NO_PAGE})).*")]
 
 autosummary_generate = True
 autosummary_ignore_module_all = False

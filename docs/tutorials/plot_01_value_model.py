@@ -200,7 +200,7 @@ axes[0].legend()
 # like a success: a hand that goes through the right motions beside the handle. Order within
 # demonstrations is necessary, not sufficient. Before a policy is trained on a value model,
 # :func:`~rftf_torchrl.final_value_auc` measures on the policy's own rollouts how well
-# the last values tell success from failure; ``recipes/finetune.py`` does so in its first iteration
+# the last values tell success from failure; ``rftf finetune`` does so in its first iteration
 # and warns. The third tutorial shows it.
 #
 # :meth:`TemporalValueModel.save <rftf_torchrl.TemporalValueModel.save>` writes weights,

@@ -5,7 +5,7 @@ CALVIN, from the expert to a chain evaluation
 CALVIN's benchmark asks a robot for five tasks in a row, each by a sentence, without putting
 anything back in between. This tutorial goes through it in small: a scripted expert records
 demonstrations, policies are cloned from few and from many of them, and all play the same chains.
-The recipe ``recipes/calvin.py`` does it with all 34 tasks, and fine-tunes; see
+The recipe ``rftf calvin`` does it with all 34 tasks, and fine-tunes; see
 :doc:`/how-to/calvin`.
 
 The simulator, calvin_env, is not on PyPI. Where it is installed, this page runs it. Elsewhere the
@@ -232,7 +232,7 @@ figure.legend(*labelled, loc="outside upper center", ncols=3)
 
 # %%
 # From here, RFTF takes a value model, trained on the same demonstrations without their actions, and
-# practice: :doc:`plot_03_whole_recipe_in_small` has the loop, and ``python recipes/calvin.py`` runs
+# practice: :doc:`plot_03_whole_recipe_in_small` has the loop, and ``rftf calvin`` runs
 # it on CALVIN, ending in the table above for the policies before and after.
 
 if live and not KEPT.exists():

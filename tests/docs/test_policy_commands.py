@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from rftf_torchrl import check_config, register
+from rftf_torchrl.cli import commands
 
 ROOT = Path(__file__).parents[2]
 PAGES = {"gr-mg-and-seer": ("calvin", 4), "lerobot": ("metaworld", 2)}
@@ -19,10 +20,10 @@ def test_the_commands_compose(page):
     for name, value in re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE):
         text = text.replace(f"${name}", value)
     simulator, count = PAGES[page]
-    commands = re.findall(r"^python recipes/(\w+\.py)\s+(.*)$", text, re.MULTILINE)
-    assert len(commands) == count
-    for script, words in commands:
-        assert (ROOT / "recipes" / script).is_file()
+    found = re.findall(r"^rftf ([\w-]+)\s+(.*)$", text, re.MULTILINE)
+    assert len(found) == count
+    assert {command for command, _ in found} <= set(commands())
+    for _, words in found:
         with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
             config = check_config(compose("config", overrides=words.split()))
         assert config.env.kind == simulator
