@@ -3,8 +3,8 @@
 A form names the columns that it reads, and takes options by keyword. It returns the dense reward of
 each step, float32, of the same shape as ``values``. The columns are
 
-- ``values`` and ``next_values``: float32 [*B, 1], V(s_t) and V(s_{t+1});
-- ``success``, ``terminated`` and ``truncated``: bool [*B, 1], of the end of the step;
+- ``values`` and ``next_values``: float32 ``[*B, 1]``, V(s_t) and V(s_{t+1});
+- ``success``, ``terminated`` and ``truncated``: bool ``[*B, 1]``, of the end of the step;
 - ``trajectory``: int64 [N], whose step it is. A form that names it reads whole trajectories: its
   columns are flat, [N, 1], and hold complete trajectories one after another in time order. The
   collector's ``postproc`` and a batch of complete episodes can serve it. An environment, which has

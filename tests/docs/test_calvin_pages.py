@@ -12,6 +12,7 @@ import rftf_torchrl
 from rftf_torchrl import (
     CalvinNotInstalledError,
     CalvinOptions,
+    SmallOptions,
     require_calvin_env,
     write_synthetic_calvin,
 )
@@ -161,14 +162,12 @@ class Lazy:
 def test_every_setting_of_the_commands_exists(configure_calvin):
     pages = "".join((PAGES / page).read_text() for page in ("calvin.md", "recipes.md"))
     settings = set(re.findall(r"\b((?:demos|evaluation|env|policy|collector)\.[\w.]+)=", pages))
-    options = {"demo_scenes", "steps_per_subtask", "checkout"}
-    assert {f"env.options.{name}" for name in options} <= settings
+    named = {"demo_scenes", "steps_per_subtask", "checkout"}
+    assert {f"env.options.{name}" for name in named} <= settings
     for setting in settings:
         group, name = setting.rsplit(".", 1)
-        if group == "env.options":
-            assert hasattr(CalvinOptions, name), setting
-        else:
-            assert hasattr(getattr(configure_calvin, group), name), setting
+        options = {"env.options": CalvinOptions, "policy.options": SmallOptions}.get(group)
+        assert hasattr(options or getattr(configure_calvin, group), name), setting
 
 
 @pytest.fixture
