@@ -24,10 +24,12 @@ from rftf_torchrl import (
     recipe,
 )
 from rftf_torchrl.configs.artefacts import whole_demos
+from rftf_torchrl.configs.run import stage
 
 logger = logging.getLogger("collect_demos")
 
 
+@stage("collect_demos")
 def collect(config: RunConfig) -> int:
     """Record what is missing of the demonstrations, and return the simulator steps used."""
     folder = config.folder.demonstrations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
-from rftf_torchrl.files import write_safetensors
+from rftf_torchrl.files import made_by_entry, write_safetensors
 from rftf_torchrl.nets.evaluate_states import eval_mode
+from rftf_torchrl.nets.finite_weights import check_finite_weights
 from rftf_torchrl.nets.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.values.calibration import CalibrationMode, ValueCalibration
@@ -150,8 +151,19 @@ class TemporalValueModel(TensorDictModuleBase):
         names = None if texts is None else texts.tolist()
         self.calibration.fit(*scores, *tokens, mode=mode, names=names)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes weights, calibration, keys and config to one safetensors file, atomically."""
+    def save(
+        self, path: str | os.PathLike[str], *, made_by: Mapping[str, Any] | None = None
+    ) -> None:
+        """Writes weights, calibration, keys and config to one safetensors file, atomically.
+
+        Args:
+            path: the file.
+            made_by: settings that made it, kept in the file; see :func:`read_made_by`.
+
+        Raises:
+            FloatingPointError: when a weight is NaN or infinite.
+        """
+        check_finite_weights(self.state_dict().items(), "the value model")
         header = {
             "in_keys": self.in_keys,
             "tokens_key": self.tokens_key,
@@ -162,7 +174,8 @@ class TemporalValueModel(TensorDictModuleBase):
         if self.config is None and self.built_from is not None:
             header |= self.built_from
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
-        write_safetensors(path, tensors, {"format": _FORMAT, "model": json.dumps(header)})
+        metadata = {"format": _FORMAT, "model": json.dumps(header), **made_by_entry(made_by)}
+        write_safetensors(path, tensors, metadata)
 
     @classmethod
     def load(
