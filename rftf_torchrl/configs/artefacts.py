@@ -60,6 +60,6 @@ def needs_file(config: RunConfig) -> bool:
 def load_value_model(config: RunConfig, state_dim: int | None = None) -> TensorDictModuleBase:
     """The value model that was trained, by its file's kind, or one that needs no training."""
     if needs_file(config):
-        return TemporalValueModel.load(config.folder.value_model)
+        return TemporalValueModel.load(config.folder.value_model, kind=config.value.kind)
     sizes = ObservationSizes(config.env.image_size, state_dim)
     return build_value_model(config.value.kind, config.value.options, sizes)

@@ -179,7 +179,11 @@ class TemporalValueModel(TensorDictModuleBase):
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], network: nn.Module | None = None
+        cls,
+        path: str | os.PathLike[str],
+        network: nn.Module | None = None,
+        *,
+        kind: str | None = None,
     ) -> TemporalValueModel:
         """Reads a model that :meth:`save` wrote.
 
@@ -187,6 +191,8 @@ class TemporalValueModel(TensorDictModuleBase):
             path: the file.
             network: the network to fill; None builds it from the file: from the config there, or
                 by the kind of value model that built it, see :func:`build_value_model`.
+            kind: needed where that kind is none of the library's: that same string. A file alone
+                does not make Python import what it names.
 
         Returns:
             The model, on the CPU.
@@ -209,7 +215,7 @@ class TemporalValueModel(TensorDictModuleBase):
         header = json.loads(metadata["model"])
         config = _config(header)
         if network is None:
-            network = _built(header, config, path)
+            network = _built(header, config, path, kind)
         model = cls(
             network,
             in_keys=[_key(key) for key in header["in_keys"]],
@@ -261,12 +267,19 @@ def _built(
     header: dict[str, Any],
     config: EncoderConfig | PretrainedEncoderConfig | None,
     path: str | os.PathLike[str],
+    kind: str | None,
 ) -> nn.Module:
     """The network that a file describes, with fresh weights."""
     if config is not None:
         return _network(config, weights=False)
     if "options" not in header:
         raise ValueError(f"{path} holds no config: pass the network it was saved from.")
+    if header["kind"] != kind:
+        raise ValueError(
+            f"{path} names the kind {header['kind']!r}, whose code would be imported: if you trust "
+            f"it, name it too, by kind={header['kind']!r} (in the recipes value.kind="
+            f"{header['kind']})"
+        )
     spec = value_spec(header["kind"], header["options"])
     network: nn.Module = spec.build(ObservationSizes(**header["sizes"])).network
     return network
