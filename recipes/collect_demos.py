@@ -24,15 +24,19 @@ from rftf_torchrl import (
     recipe,
 )
 from rftf_torchrl.configs.artefacts import whole_demos
+from rftf_torchrl.configs.run import stage
 
 logger = logging.getLogger("collect_demos")
 
 
+@stage("collect_demos")
 def collect(config: RunConfig) -> int:
-    """Record what is missing of the demonstrations, and return the simulator steps used."""
-    folder = config.folder.demonstrations
+    """Record what is missing of the demonstrations, and return the simulator steps used for all."""
+    folder, recorded = config.folder.demonstrations, 0
     if folder.exists():
-        logger.info("%s has %d episodes already", folder, len(whole_demos(config).episodes))
+        found = whole_demos(config)
+        recorded = found.simulator_steps
+        logger.info("%s has %d episodes already", folder, len(found.episodes))
     simulator: Any = make_simulator(config.env)
     if hasattr(simulator, "record"):
         steps: int = simulator.record(
@@ -46,7 +50,7 @@ def collect(config: RunConfig) -> int:
                 workers=config.collector.workers,
             )
         )
-        return steps
+        return recorded + steps
     if not folder.exists():
         raise ValueError(
             f"{config.env.kind} has no expert to record, and there is no {folder}: write "

@@ -40,6 +40,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.artefacts import load_value_model, needs_file
 from rftf_torchrl.configs.episodes import episode_collector, episode_factory
+from rftf_torchrl.configs.run import stage
 
 logger = logging.getLogger("evaluate")
 
@@ -137,6 +138,7 @@ def film(
     )
 
 
+@stage("evaluate")
 def evaluate(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.evaluation)
     policy, spec = acting_policy(config, config.folder.policy)

@@ -27,6 +27,7 @@ from rftf_torchrl import (
     BalancedTrajectorySampler,
     Episode,
     PhaseClock,
+    PolicySpecProtocol,
     RFTFPPOLoss,
     RunCheckpoints,
     RunConfig,
@@ -56,6 +57,7 @@ from rftf_torchrl import (
     task_names,
     warn_if_blind,
     warn_if_exploited,
+    write_json,
 )
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.configs.learner import (
@@ -65,6 +67,8 @@ from rftf_torchrl.configs.learner import (
     make_learner,
     refuse_used_folder,
 )
+from rftf_torchrl.configs.record import RUN, environment, made_by
+from rftf_torchrl.configs.run import stage
 
 logger = logging.getLogger("finetune")
 
@@ -97,6 +101,7 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     return data
 
 
+@stage("finetune", name=lambda config: config.name, entitled=refuse_used_folder)
 def finetune(
     config: RunConfig,
     clock: PhaseClock | None = None,
@@ -106,22 +111,21 @@ def finetune(
 
     ``on_iteration(iterations, policy, progress)`` is called after each iteration.
     """
-    refuse_used_folder(config)
     clock = clock or PhaseClock()
     device = resolve_device(config.device)
     seed_everything(derive_seed(config.seed, "finetune"))
     settings, name = config.ppo, config.name
     folder = prepare_output(config.tuned.root)
+    write_json(config.tuned.settings, made_by(config, RUN))
     learner = make_learner(config, device)
     policy, spec = learner.policy, learner.spec
     value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer
-    adapted = config.policy.lora_rank is not None
     buffer = make_buffer(config, device)
     simulator = make_simulator(config.env)
     names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
     checkpoints = RunCheckpoints(
-        folder / "checkpoints",
+        config.tuned.checkpoints,
         policy=policy,
         loss=loss_module,
         optimizer=optimizer,
@@ -170,7 +174,7 @@ def finetune(
                 )
             log.log(metrics, iteration)
             if value_model is not None and not exploited:
-                exploited = warn_if_exploited(read_metrics(folder / "metrics.csv"))
+                exploited = warn_if_exploited(read_metrics(config.tuned.metrics))
             bar.set_postfix(success=f"{metrics['success']:.2f}", kl=f"{metrics['kl']:.3f}")
             if on_iteration is not None:
                 on_iteration(iteration + 1, policy, dict(progress))
@@ -180,17 +184,24 @@ def finetune(
             if last or (iteration + 1) % settings.checkpoint_every == 0:
                 with clock(f"{name}: checkpoints"):
                     checkpoints.save(iteration + 1)
-                    whole = merge_lora(deepcopy(policy)) if adapted else policy
-                    save_policy(whole, spec, folder / "policy.safetensors")
+                    publish(config, policy, spec)
+    publish(config, policy, spec)
     logger.info("what fine-tuning held and took:\n%s", learner.footprint(clock.seconds, device))
     plot_learning_curve(
-        read_metrics(folder / "metrics.csv"),
+        read_metrics(config.tuned.metrics),
         folder / "learning_curve.png",
         labels=("RFTF" if config.reward.dense_weight else "plain PPO", ""),
         title="success while training: fresh training states, sampled actions",
         window=5,
     )
-    return {"policy": str(folder / "policy.safetensors"), **progress}
+    return {"policy": str(config.tuned.policy), **progress}
+
+
+def publish(config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol) -> None:
+    """Save the policy of the newest checkpoint, with its adapters merged into the weights."""
+    whole = policy if config.policy.lora_rank is None else merge_lora(deepcopy(policy))
+    settings = made_by(config, RUN) | environment(config)
+    save_policy(whole, spec, config.tuned.policy, made_by=settings)
 
 
 def update(

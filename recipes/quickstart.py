@@ -51,6 +51,8 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.artefacts import load_value_model
 from rftf_torchrl.configs.learner import refuse_used_folder
+from rftf_torchrl.configs.record import CLONING, VALUE, made_already
+from rftf_torchrl.configs.run import stage
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.evaluate import add_values, check_language, film, judge
 from rftf_torchrl.recipes.finetune import finetune
@@ -150,19 +152,19 @@ def draw_success(runs: dict[str, RunConfig], reports: dict[str, SuccessReport]) 
     plot_success_bars(before, reports["RFTF"], folder / "success.png", labels=("cloned", "RFTF"))
 
 
+@stage("quickstart", entitled=refuse_used_folder)
 def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
-    refuse_used_folder(config)
     folder = Path(config.output)
     clock, started = PhaseClock(), time.perf_counter()
 
     with clock("demonstrations"):
         demo_steps = collect(config)
     with clock("behaviour cloning"):
-        if not (config.resume and config.folder.policy.is_file()):
+        if not made_already(config, config.folder.policy, CLONING):
             clone(config)
     cloned, spec = acting_policy(config, config.folder.policy)
     with clock("value model"):
-        if not (config.resume and config.folder.value_model.is_file()):
+        if not made_already(config, config.folder.value_model, VALUE):
             train_value(config)
     value_model = load_value_model(config)
     value_report = json.loads(config.folder.value_training.read_text())

@@ -43,6 +43,8 @@ from rftf_torchrl import (
     stop_on_non_finite_loss,
 )
 from rftf_torchrl.configs.artefacts import whole_demos
+from rftf_torchrl.configs.record import CLONING, environment, made_by
+from rftf_torchrl.configs.run import stage
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
 
 logger = logging.getLogger("train_bc")
@@ -96,6 +98,7 @@ def cloned_demos(config: RunConfig) -> Demonstrations:
     return train.select(episodes=[i for found in by_task.values() for i in found[:count]])
 
 
+@stage("train_bc")
 def clone(config: RunConfig) -> Path:
     """Train the policy, save it and return its file."""
     seed_everything(derive_seed(config.seed, "cloning"))
@@ -154,7 +157,7 @@ def clone(config: RunConfig) -> Path:
     if config.policy.lora_rank is not None:
         merge_lora(policy)
     file = folder / "policy.safetensors"
-    save_policy(policy, spec, file)
+    save_policy(policy, spec, file, made_by=made_by(config, CLONING) | environment(config))
     return file
 
 

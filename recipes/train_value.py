@@ -57,6 +57,8 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.artefacts import whole_demos
 from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.configs.record import VALUE, environment, made_by
+from rftf_torchrl.configs.run import stage
 from rftf_torchrl.values.calibration import CalibrationMode
 
 logger = logging.getLogger("train_value")
@@ -140,6 +142,7 @@ def write_value_report(
     logger.info("held-out demonstrations: %s", report)
 
 
+@stage("train_value")
 def train_value(config: RunConfig) -> tuple[Path, int]:
     """Train and save the model; returns its file and the simulator steps of negatives.
 
@@ -230,7 +233,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     )
     file = folder / "value.safetensors"
     write_value_report(config, model, demonstrations, extra_steps)
-    model.save(file)
+    model.save(file, made_by=made_by(config, VALUE) | environment(config))
     return file, extra_steps
 
 

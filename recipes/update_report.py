@@ -41,6 +41,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.configs.learner import Learner, make_buffer, make_learner
+from rftf_torchrl.configs.run import stage
 from rftf_torchrl.recipes.finetune import add_advantages, training_episodes, update
 
 logger = logging.getLogger("update_report")
@@ -73,6 +74,7 @@ def measured(gain: tuple[float, float, float]) -> dict[str, Any]:
     return {"gain": gain[0], "interval": list(gain[1:])}
 
 
+@stage("update_report")
 def report_update(config: RunConfig) -> dict[str, Any]:
     device = resolve_device(config.device)
     plain = replace(config, reward=RewardConfig(dense_weight=0.0), critic="learned")

@@ -59,6 +59,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.artefacts import load_value_model, whole_demos
 from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.configs.run import stage
 
 logger = logging.getLogger("value_report")
 
@@ -130,6 +131,7 @@ def write_films(
             write_video(film, prepare_output(folder) / f"{name}.mp4", fps=6)
 
 
+@stage("value_report")
 def report_value(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.value_report)
     demonstrations = whole_demos(config)

@@ -152,6 +152,7 @@ from .evaluation.value_tables import value_report_tables as value_report_tables
 from .evaluation.video import side_by_side as side_by_side
 from .evaluation.video import write_video as write_video
 from .files import prepare_output as prepare_output
+from .files import read_made_by as read_made_by
 from .files import whole_file as whole_file
 from .files import write_json as write_json
 from .files import write_json_atomic as write_json_atomic

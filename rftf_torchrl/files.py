@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -126,6 +126,31 @@ def write_safetensors(
             save_file(tensors, hidden, metadata)
         except SafetensorError as error:
             raise OSError(str(error)) from error
+
+
+def made_by_entry(settings: Mapping[str, Any] | None) -> dict[str, str]:
+    """Settings that made a file, as an entry of its metadata."""
+    return {} if settings is None else {"made_by": json.dumps(settings)}
+
+
+def read_made_by(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the settings that made a policy or a value model.
+
+    Args:
+        path: the safetensors file.
+
+    Returns:
+        Values by full name, such as ``"env.chunk_size"``; empty where the file says none.
+
+    Example:
+        >>> file = Path(tempfile.mkdtemp()) / "one.safetensors"
+        >>> write_safetensors(file, {"weight": Tensor([1.0])}, made_by_entry({"seed": 3}))
+        >>> read_made_by(file)
+        {'seed': 3}
+    """
+    with safe_open(path, "pt") as file:
+        found: dict[str, Any] = json.loads((file.metadata() or {}).get("made_by", "{}"))
+    return found
 
 
 def prepare_output(folder: str | Path) -> Path:

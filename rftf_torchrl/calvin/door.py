@@ -31,6 +31,7 @@ class Calvin:
     tasks = TASKS
     same_scene: Sequence[tuple[str, str]] = ()
     steps_per_action = 1
+    may_change = ("benchmark_chains", "steps_per_subtask")
 
     def __init__(self, env: EnvConfig, options: CalvinOptions) -> None:
         self.env = env

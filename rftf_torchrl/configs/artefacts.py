@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from tensordict.nn import TensorDictModuleBase
 
+from rftf_torchrl import keys
+from rftf_torchrl.configs.record import environment, refuse_changes
 from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.data.demonstrations import Demonstrations, load_demonstrations
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.values.kinds import value_spec_class
@@ -13,13 +16,38 @@ from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 
 def whole_demos(config: RunConfig) -> Demonstrations:
-    """The demonstrations of a recording that was not interrupted."""
-    found = load_demonstrations(config.folder.demonstrations)
+    """The demonstrations of a recording that was not interrupted.
+
+    Raises:
+        ConfigError: where they were recorded in another environment, or without a task of the run.
+        FileNotFoundError: where there are none.
+    """
+    root = config.folder.demonstrations
+    if not root.exists():
+        raise FileNotFoundError(
+            f"there are no demonstrations in {root}: record them first with rftf collect-demos and "
+            "the same settings, or give a folder by demos.path"
+        )
+    found = load_demonstrations(root)
     if not found.complete:
         raise ValueError(
             f"{found.root} holds the {len(found.episodes)} episodes of a recording that stopped "
             "early. Move or remove the folder, and it is recorded anew; or, to use what there is, "
             'write "complete": true in its demonstrations.json'
+        )
+    image = found.frames.get(keys.IMAGE, None)
+    recorded = {
+        "env.kind": found.simulator,
+        "env.image_size": None if image is None else image.shape[-1],
+        "simulator steps per action": found.action_repeat,
+    }
+    advice = "record others in another folder (demos.path), or give the settings of these"
+    refuse_changes(f"{root}", recorded, environment(config), (), advice)
+    missing = set(config.env.tasks) - {task.name for task in found.tasks}
+    if missing:
+        raise ConfigError(
+            f"{root} has no demonstrations of {', '.join(sorted(missing))}: record them in another "
+            "folder (demos.path), or leave the tasks out of env.tasks"
         )
     return found
 
@@ -32,6 +60,6 @@ def needs_file(config: RunConfig) -> bool:
 def load_value_model(config: RunConfig, state_dim: int | None = None) -> TensorDictModuleBase:
     """The value model that was trained, by its file's kind, or one that needs no training."""
     if needs_file(config):
-        return TemporalValueModel.load(config.folder.value_model)
+        return TemporalValueModel.load(config.folder.value_model, kind=config.value.kind)
     sizes = ObservationSizes(config.env.image_size, state_dim)
     return build_value_model(config.value.kind, config.value.options, sizes)

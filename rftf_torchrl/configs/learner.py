@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from copy import deepcopy
@@ -16,6 +17,13 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from rftf_torchrl import keys
 from rftf_torchrl.configs.artefacts import load_value_model
 from rftf_torchrl.configs.policies import add_adapters, fit_in_memory
+from rftf_torchrl.configs.record import (
+    RUN,
+    made_by,
+    may_change,
+    refuse_changes,
+    refuse_other_environment,
+)
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.nets.feature_cache import cache_bytes, cache_features
 from rftf_torchrl.nets.sizes import ObservationSizes
@@ -35,7 +43,13 @@ def refuse_used_folder(config: RunConfig) -> None:
 
     Raises:
         FileExistsError: when there are some and the run is not told to resume.
+        ConfigError: when they, the policy or the value model were made with other settings.
     """
+    refuse_other_environment(config, config.folder.policy, "policy.path")
+    refuse_other_environment(config, config.folder.value_model, "value.path")
+    if config.resume and config.tuned.settings.is_file():
+        earlier = json.loads(config.tuned.settings.read_text(encoding="utf-8"))
+        refuse_changes(str(config.tuned.root), earlier, made_by(config, RUN), may_change(config))
     folder = config.tuned.checkpoints
     if not config.resume and any(folder.glob("*")):
         raise FileExistsError(

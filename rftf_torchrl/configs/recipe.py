@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rftf_torchrl.configs.run import start_run
 from rftf_torchrl.configs.schema import RunConfig
-from rftf_torchrl.configs.typos import unknown_settings
+from rftf_torchrl.configs.typos import unknown_settings, with_new_names
 from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.training.owner import FolderInUseError
 
@@ -61,14 +61,14 @@ def recipe(
         @wraps(run)
         def composed(raw: DictConfig) -> None:
             with user_errors(name, verbose):
-                run(start_run(raw, name))
+                run(start_run(raw))
 
         def main() -> None:
             nonlocal verbose
             # Run as a script, the file's neighbours would shadow packages of their names.
             sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != RECIPES]
             verbose = VERBOSE in sys.argv
-            sys.argv[:] = [argument for argument in sys.argv if argument != VERBOSE]
+            sys.argv[1:] = with_new_names([text for text in sys.argv[1:] if text != VERBOSE])
             with user_errors(name, verbose):
                 refuse_unknown_settings(sys.argv[1:])
             register()

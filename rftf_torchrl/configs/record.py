@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
+from rftf_torchrl.envs.simulator import make_simulator
+from rftf_torchrl.files import read_made_by
 
 MAY_CHANGE = (
     "output",
@@ -25,6 +28,15 @@ MAY_CHANGE = (
     "ppo.cache_gib",
 )
 """What a resumed run may be told anew: where it runs, how long, and what is looked at."""
+
+CLONING = ("seed", "env", "demos", "policy", "cloning", "precision", "ppo.max_grad_norm")
+"""What decides a cloned policy."""
+
+VALUE = (*CLONING, "value", "ppo.tasks")
+"""What decides a value model; the cloned policy plays its rollouts."""
+
+RUN = tuple(field.name for field in fields(RunConfig))
+"""All settings."""
 
 
 def made_by(config: RunConfig, parts: Collection[str]) -> dict[str, Any]:
@@ -45,6 +57,39 @@ def made_by(config: RunConfig, parts: Collection[str]) -> dict[str, Any]:
     return {
         name: flat[name] for part in parts for name in flat if name == part or _within(name, part)
     }
+
+
+def environment(config: RunConfig) -> dict[str, Any]:
+    """What a policy or a value model was trained in, as far as another run has to agree."""
+    names = ("env.kind", "env.chunk_size", "env.image_size")
+    steps = make_simulator(config.env).steps_per_action
+    return {**made_by(config, names), "simulator steps per action": steps}
+
+
+def may_change(config: RunConfig) -> tuple[str, ...]:
+    """What a resumed run may be told anew, the simulator's own settings included."""
+    own: tuple[str, ...] = getattr(make_simulator(config.env), "may_change", ())
+    return (*MAY_CHANGE, *(f"env.options.{name}" for name in own))
+
+
+def refuse_other_environment(config: RunConfig, file: Path, word: str) -> None:
+    """Stop where a policy or a value model was trained in another environment than the run's."""
+    if file.is_file():
+        advice = f"train it in this environment, or give another file by {word}"
+        refuse_changes(str(file), read_made_by(file), environment(config), (), advice)
+
+
+def made_already(config: RunConfig, file: Path, parts: Collection[str]) -> bool:
+    """Whether a resumed run finds the file of a stage that has ended.
+
+    Raises:
+        ConfigError: where it was made with other settings.
+    """
+    if not (config.resume and file.is_file()):
+        return False
+    if Path(config.output) in file.parents:
+        refuse_changes(str(file), read_made_by(file), made_by(config, parts), may_change(config))
+    return True
 
 
 def refuse_changes(

@@ -1,8 +1,11 @@
-"""What every recipe does before its first line of work."""
+"""Who may write a stage of a run, and under which settings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -10,34 +13,67 @@ from omegaconf import DictConfig, OmegaConf
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import check_config
 from rftf_torchrl.files import prepare_output, write_text
+from rftf_torchrl.training.owner import own_folder
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Stage = Callable[Concatenate[RunConfig, Arguments], Result]
 
 
-def start_run(raw: DictConfig, recipe: str) -> RunConfig:
-    """Check the configuration, make the output folder and keep the configuration there.
+def start_run(raw: DictConfig) -> RunConfig:
+    """Check what Hydra composed, and set the number of threads.
 
     Args:
-        raw: what Hydra composed.
-        recipe: the recipe's name; the configuration goes to ``<output>/<recipe>.yaml``.
+        raw: the composed configuration.
 
     Returns:
         The checked configuration.
 
     Raises:
         ConfigError: listing every setting that is missing or out of its range.
-        OSError: when the output folder can't be written.
 
     Example:
-        >>> import tempfile
-        >>> from omegaconf import OmegaConf
-        >>> raw = OmegaConf.structured(RunConfig(output=tempfile.mkdtemp()))
+        >>> raw = OmegaConf.structured(RunConfig(output="outputs/run"))
         >>> raw.env.tasks = ["drawer-open"]
-        >>> config = start_run(raw, "finetune")
-        >>> OmegaConf.load(f"{config.output}/finetune.yaml").env.tasks
+        >>> start_run(raw).env.tasks
         ['drawer-open']
     """
     config = check_config(raw)
     if config.threads:
         torch.set_num_threads(config.threads)
-    folder = prepare_output(config.output)
-    write_text(Path(folder, f"{recipe}.yaml"), OmegaConf.to_yaml(raw, resolve=True))
     return config
+
+
+def stage(
+    recipe: str,
+    *,
+    name: Callable[[RunConfig], str] | None = None,
+    entitled: Callable[[RunConfig], None] | None = None,
+) -> Callable[[Stage[Arguments, Result]], Stage[Arguments, Result]]:
+    """Let a function own the stage of the run that it writes, and keep the settings there.
+
+    The settings go to ``<output>/<recipe>.yaml`` once the run is entitled to write: a run that is
+    refused changes nothing.
+
+    Args:
+        recipe: the recipe that the function is the work of.
+        name: the stage's name; by default the recipe's.
+        entitled: raises where an earlier run's files have to stay as they are.
+    """
+
+    def decorate(work: Stage[Arguments, Result]) -> Stage[Arguments, Result]:
+        @wraps(work)
+        def staged(
+            config: RunConfig, /, *args: Arguments.args, **kwargs: Arguments.kwargs
+        ) -> Result:
+            folder = prepare_output(config.output)
+            with own_folder(folder, recipe if name is None else name(config)):
+                if entitled is not None:
+                    entitled(config)
+                settings = OmegaConf.to_yaml(OmegaConf.structured(config))
+                write_text(Path(folder, f"{recipe}.yaml"), settings)
+                return work(config, *args, **kwargs)
+
+        return staged
+
+    return decorate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -9,6 +10,8 @@ from typing import Any, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
+
+logger = logging.getLogger(__name__)
 
 MOVED = {
     "env.name": "env.kind",
@@ -32,6 +35,24 @@ MOVED = {
     },
 }
 """Settings of one kind that stood among those of all kinds before version 0.2."""
+
+
+def with_new_names(arguments: Sequence[str]) -> list[str]:
+    """The command line with the new names of settings that have moved; each gets a warning.
+
+    Example:
+        >>> with_new_names(["+env.scene=D", "seed=1"])
+        ['env.options.scene=D', 'seed=1']
+    """
+    found = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        new = MOVED.get(name.lstrip("+"))
+        if new is not None:
+            logger.warning("%s is now %s", name.lstrip("+"), new)
+            argument = f"{new}{equals}{value}"
+        found.append(argument)
+    return found
 
 
 def unknown_settings(arguments: Sequence[str], schema: type, groups: Sequence[str]) -> list[str]:
@@ -69,9 +90,7 @@ def unknown_settings(arguments: Sequence[str], schema: type, groups: Sequence[st
             continue
         group, _, last = name.partition(".")
         near = get_close_matches(name, [*names, *groups], n=1)
-        if name in MOVED:
-            hint = f", it is now {MOVED[name]!r}"
-        elif near:
+        if near:
             hint = f", did you mean {near[0]!r}?"
         elif f"{group}.options" in open_names:
             hint = f"; if it belongs to one kind, it is '{group}.options.{last}'"

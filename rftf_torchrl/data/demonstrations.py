@@ -33,6 +33,7 @@ class Demonstrations:
         simulator: the name of the simulator.
         action_repeat: simulator steps per recorded action.
         complete: False where the collection was interrupted.
+        simulator_steps: steps that the recording used; 0 where that is not known.
 
     Example:
         >>> import tempfile
@@ -53,6 +54,7 @@ class Demonstrations:
     simulator: str
     action_repeat: int
     complete: bool
+    simulator_steps: int = 0
 
     @property
     def num_frames(self) -> int:
@@ -204,4 +206,5 @@ def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstra
         simulator=index.simulator,
         action_repeat=index.action_repeat,
         complete=index.complete,
+        simulator_steps=index.simulator_steps,
     )

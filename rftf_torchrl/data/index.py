@@ -35,6 +35,7 @@ class Index:
         tasks: the tasks.
         episodes: the episodes.
         wrist_image_size: height and width of the wrist image, None where there is none.
+        simulator_steps: steps that the recording used, those of failed episodes included.
 
     Example:
         >>> Index(True, "metaworld", (64, 64), 39, 4, 1, 0, (), ()).action_dim
@@ -51,6 +52,7 @@ class Index:
     tasks: tuple[Task, ...]
     episodes: tuple[Episode, ...]
     wrist_image_size: tuple[StrictInt, StrictInt] | None = None
+    simulator_steps: StrictInt = 0
 
 
 def write_index(root: Path, index: Index) -> None:

@@ -43,6 +43,9 @@ class DemonstrationWriter:
         simulator: the name of the simulator.
         action_repeat: simulator steps per recorded action.
 
+    Attributes:
+        simulator_steps: steps that the recording used, to be set by who records.
+
     Raises:
         FileExistsError: where ``root`` exists: data are never overwritten.
         OSError: where the folder cannot be written.
@@ -86,6 +89,7 @@ class DemonstrationWriter:
         self.tasks = as_tasks(tasks)
         self.simulator = simulator
         self.action_repeat = action_repeat
+        self.simulator_steps = 0
         self.episodes: list[Episode] = []
         self._sizes: dict[str, int] = {}
         self._closed = False
@@ -182,6 +186,7 @@ class DemonstrationWriter:
             num_frames=total,
             tasks=self.tasks,
             episodes=tuple(self.episodes),
+            simulator_steps=self.simulator_steps,
             **{
                 field: (self._sizes[height], self._sizes[width]) if key in images else None
                 for key, (field, (height, width)) in IMAGE_SIZES.items()

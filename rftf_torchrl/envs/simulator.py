@@ -118,6 +118,8 @@ class Simulator(Protocol):
       share none. Without it, the first ``("observation", "state")`` of each is compared.
     - ``has_potential = True``: the factory is a dataclass with a field ``potential``; switched on,
       its environments write the simulator's own dense reward as ``"env_potential"``.
+    - ``may_change: Sequence[str]``: options that a resumed run may change, as they decide nothing
+      that training reads.
     - ``wrist: bool``: whether there are pictures of a gripper camera.
 
     Attributes:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor, nn
 
-from rftf_torchrl.files import write_safetensors
+from rftf_torchrl.files import made_by_entry, write_safetensors
 from rftf_torchrl.nets.finite_weights import check_finite_weights
 from rftf_torchrl.policies.spec import POLICIES, PolicySpecProtocol, spec_class
 
@@ -27,6 +27,8 @@ def save_policy(
     policy: ProbabilisticTensorDictSequential,
     spec: PolicySpecProtocol,
     path: str | os.PathLike[str],
+    *,
+    made_by: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights, spec and the spec's files to one safetensors file, atomically.
 
@@ -36,6 +38,7 @@ def save_policy(
         policy: a policy that ``spec`` describes.
         spec: see :class:`PolicySpecProtocol`.
         path: the file.
+        made_by: settings that made it, kept in the file; see :func:`read_made_by`.
 
     Raises:
         FloatingPointError: when a weight is NaN or infinite.
@@ -50,6 +53,7 @@ def save_policy(
         "kind": spec.kind,
         "policy": json.dumps(spec.to_dict()),
         "tied": json.dumps(tied),
+        **made_by_entry(made_by),
     }
     write_safetensors(path, weights, metadata)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ class RunLogger:
 
     Args:
         metrics: the table that each row is written to.
-        loggers: TorchRL loggers.
+        make_loggers: make TorchRL loggers, at the first row. Where the table has rows before it, of
+            a run that is resumed, they are logged first, so that no logger has a step twice.
 
     Example:
         >>> import tempfile
@@ -33,9 +36,12 @@ class RunLogger:
         [{'step': '0', 'loss': '0.5'}]
     """
 
-    def __init__(self, metrics: MetricsFile, loggers: Sequence[Logger] = ()) -> None:
+    def __init__(
+        self, metrics: MetricsFile, make_loggers: Sequence[Callable[[], Logger]] = ()
+    ) -> None:
         self.metrics = metrics
-        self.loggers = tuple(loggers)
+        self._make_loggers = tuple(make_loggers)
+        self.loggers: tuple[Logger, ...] = ()
 
     def log(self, metrics: Mapping[str, float | Tensor], step: int) -> None:
         """Write one row.
@@ -49,8 +55,14 @@ class RunLogger:
         """
         numbers = {name: _number(name, value) for name, value in metrics.items()}
         self.metrics.write(step, numbers)
+        rows = [(step, numbers)]
+        if self._make_loggers:
+            self.loggers = tuple(make() for make in self._make_loggers)
+            self._make_loggers = ()
+            rows = self.metrics.numbers()
         for logger in self.loggers:
-            logger.log_metrics(numbers, step=step)
+            for at, row in rows:
+                logger.log_metrics(row, step=at)
             logger.flush()
 
     def close(self) -> None:
@@ -100,7 +112,7 @@ def make_logger(kind: str, folder: str | Path, config: Mapping[str, Any]) -> Run
     """
     words = logger_words(kind)
     metrics = MetricsFile(Path(folder) / "metrics.csv")
-    return RunLogger(metrics, [_make(word, Path(folder), config) for word in words])
+    return RunLogger(metrics, [partial(_make, word, Path(folder), config) for word in words])
 
 
 def logger_words(kind: str) -> list[str]:
@@ -135,6 +147,7 @@ def _make(word: str, folder: Path, config: Mapping[str, Any]) -> Logger:
         )
         logger.log_hparams(dict(config))
         return logger
+    shutil.rmtree(folder / word, ignore_errors=True)
     logger = get_logger(word, str(folder), word)
     logger.experiment.add_text("config", json.dumps(config, indent=2, default=str), 0)
     return logger

@@ -88,6 +88,13 @@ class MetricsFile:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._text([row]))
 
+    def numbers(self) -> list[tuple[int, dict[str, float]]]:
+        """Each row's step and its numbers."""
+        return [
+            (int(row[STEP]), {name: float(cell) for name, cell in row.items() if name != STEP})
+            for row in self.rows
+        ]
+
     def _text(self, rows: list[dict[str, str]]) -> str:
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")

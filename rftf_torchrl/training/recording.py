@@ -108,6 +108,7 @@ def record_demonstrations(
                     expert = make_expert(task, seed)
                     episode, success = record_episode(env, expert, seed, max_actions)
                     steps += (len(episode) - 1) * steps_per_action
+                    writer.simulator_steps = steps
                     tried += 1
                     if success:
                         found += 1

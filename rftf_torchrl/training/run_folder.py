@@ -100,6 +100,11 @@ class TunedFolder:
         return self.root / "metrics.csv"
 
     @property
+    def settings(self) -> Path:
+        """The settings that a resumed run has to agree with."""
+        return self.root / "settings.json"
+
+    @property
     def end(self) -> Path:
         """Where fine-tuning ended."""
         return self.root / "ended.json"

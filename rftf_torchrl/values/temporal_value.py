@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
-from rftf_torchrl.files import write_safetensors
+from rftf_torchrl.files import made_by_entry, write_safetensors
 from rftf_torchrl.nets.evaluate_states import eval_mode
+from rftf_torchrl.nets.finite_weights import check_finite_weights
 from rftf_torchrl.nets.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.values.calibration import CalibrationMode, ValueCalibration
@@ -150,8 +151,19 @@ class TemporalValueModel(TensorDictModuleBase):
         names = None if texts is None else texts.tolist()
         self.calibration.fit(*scores, *tokens, mode=mode, names=names)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes weights, calibration, keys and config to one safetensors file, atomically."""
+    def save(
+        self, path: str | os.PathLike[str], *, made_by: Mapping[str, Any] | None = None
+    ) -> None:
+        """Writes weights, calibration, keys and config to one safetensors file, atomically.
+
+        Args:
+            path: the file.
+            made_by: settings that made it, kept in the file; see :func:`read_made_by`.
+
+        Raises:
+            FloatingPointError: when a weight is NaN or infinite.
+        """
+        check_finite_weights(self.state_dict().items(), "the value model")
         header = {
             "in_keys": self.in_keys,
             "tokens_key": self.tokens_key,
@@ -162,11 +174,16 @@ class TemporalValueModel(TensorDictModuleBase):
         if self.config is None and self.built_from is not None:
             header |= self.built_from
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
-        write_safetensors(path, tensors, {"format": _FORMAT, "model": json.dumps(header)})
+        metadata = {"format": _FORMAT, "model": json.dumps(header), **made_by_entry(made_by)}
+        write_safetensors(path, tensors, metadata)
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], network: nn.Module | None = None
+        cls,
+        path: str | os.PathLike[str],
+        network: nn.Module | None = None,
+        *,
+        kind: str | None = None,
     ) -> TemporalValueModel:
         """Reads a model that :meth:`save` wrote.
 
@@ -174,6 +191,8 @@ class TemporalValueModel(TensorDictModuleBase):
             path: the file.
             network: the network to fill; None builds it from the file: from the config there, or
                 by the kind of value model that built it, see :func:`build_value_model`.
+            kind: needed where that kind is none of the library's: that same string. A file alone
+                does not make Python import what it names.
 
         Returns:
             The model, on the CPU.
@@ -196,7 +215,7 @@ class TemporalValueModel(TensorDictModuleBase):
         header = json.loads(metadata["model"])
         config = _config(header)
         if network is None:
-            network = _built(header, config, path)
+            network = _built(header, config, path, kind)
         model = cls(
             network,
             in_keys=[_key(key) for key in header["in_keys"]],
@@ -248,12 +267,19 @@ def _built(
     header: dict[str, Any],
     config: EncoderConfig | PretrainedEncoderConfig | None,
     path: str | os.PathLike[str],
+    kind: str | None,
 ) -> nn.Module:
     """The network that a file describes, with fresh weights."""
     if config is not None:
         return _network(config, weights=False)
     if "options" not in header:
         raise ValueError(f"{path} holds no config: pass the network it was saved from.")
+    if header["kind"] != kind:
+        raise ValueError(
+            f"{path} names the kind {header['kind']!r}, whose code would be imported: if you trust "
+            f"it, name it too, by kind={header['kind']!r} (in the recipes value.kind="
+            f"{header['kind']})"
+        )
     spec = value_spec(header["kind"], header["options"])
     network: nn.Module = spec.build(ObservationSizes(**header["sizes"])).network
     return network

@@ -13,10 +13,13 @@ from torchrl.checkpoint import CheckpointError
 
 from rftf_torchrl import (
     RunCheckpoints,
+    TemporalValueModel,
     load_demonstrations,
+    load_policy,
     write_synthetic_demonstrations,
 )
 from rftf_torchrl.data.format import DemonstrationError
+from rftf_torchrl.files import write_safetensors
 
 TYPES = ("tensordict.tensorclass.NonTensorData", "tensordict._lazy.LazyStackedTensorDict", "os.x")
 
@@ -155,3 +158,43 @@ def test_a_checkpoint_with_a_nan_is_passed_over(tmp_path):
         lambda m: m.update({"components/0000-model/state/tensor_00000000.memmap": nan}),
     )
     assert checkpoints.load() == 1
+
+
+MODULE = """
+import pathlib
+pathlib.Path({fired!r}).touch()
+class Spec:
+    kind = "planted:Spec"
+    build = from_dict = to_dict = observation_transform = None
+"""
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """A module that leaves a file when it is imported."""
+    fired = tmp_path / "fired"
+    (tmp_path / "planted.py").write_text(MODULE.format(fired=str(fired)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return fired
+
+
+@pytest.mark.parametrize("kind", ["planted:Spec", "score"])
+def test_a_value_model_that_names_code(tmp_path, planted, kind):
+    options = {"model": "planted:Spec"} if kind == "score" else {}
+    header = {
+        **{"in_keys": ["x"], "tokens_key": "t", "out_key": "v", "config": None},
+        **{"kind": kind, "options": options, "sizes": {"image_size": None, "state_dim": 3}},
+    }
+    metadata = {"format": "rftf_torchrl.TemporalValueModel.1", "model": json.dumps(header)}
+    write_safetensors(tmp_path / "value.safetensors", {"a": torch.zeros(1)}, metadata)
+    with pytest.raises(ValueError, match=f"names the kind '{kind}', whose code would be imported"):
+        TemporalValueModel.load(tmp_path / "value.safetensors")
+    assert not planted.exists()
+
+
+def test_a_policy_that_names_code(tmp_path, planted):
+    metadata = {"format": "rftf_torchrl.policy.2", "kind": "planted:Spec", "policy": "{}"}
+    write_safetensors(tmp_path / "policy.safetensors", {"a": torch.zeros(1)}, metadata)
+    with pytest.raises(ValueError, match="planted:Spec"):
+        load_policy(tmp_path / "policy.safetensors")
+    assert not planted.exists()

@@ -22,12 +22,10 @@ def ended(monkeypatch, capsys, *arguments):
     ("arguments", "message"),
     [
         (
-            ["ppo.iteratons=3", "+typo=3", "+demos.scenes=ABC", "policy.head=flow"],
+            ["ppo.iteratons=3", "+typo=3"],
             "finetune: the command can't be run:\n"
             "  - ppo.iteratons: there is no such setting, did you mean 'ppo.iterations'?\n"
             "  - typo: there is no such setting; --help lists all\n"
-            "  - demos.scenes: there is no such setting, it is now 'env.options.demo_scenes'\n"
-            "  - policy.head: there is no such setting, it is now 'policy.options.head'\n"
             "(-v shows where it was raised.)\n",
         ),
         (
@@ -66,3 +64,14 @@ def test_the_names_of_all_settings_are_known():
     names, open_names = setting_names(RunConfig)
     assert {"ppo.gamma", "env.tasks", "seed", "policy.options"} <= set(names)
     assert "policy.options" in open_names
+
+
+def test_settings_that_moved_go_on_with_a_warning(monkeypatch, capsys, caplog, tmp_path):
+    arguments = ["env.action_repeat=2", "+policy.head=flw", f"output={tmp_path / 'run'}"]
+    code, error = ended(monkeypatch, capsys, "finetune", "env.tasks=[drawer-open]", *arguments)
+    assert code == 2
+    assert "  - policy.options.head=flw: must be 'gaussian', " in error
+    assert [record.getMessage() for record in caplog.records][:2] == [
+        "env.action_repeat is now env.options.action_repeat",
+        "policy.head is now policy.options.head",
+    ]

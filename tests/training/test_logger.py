@@ -60,7 +60,7 @@ def test_a_row_that_is_refused_is_written_nowhere(tmp_path):
         ValueError, match=re.escape("Metric 'kl' has shape (3,), expected one number.")
     ):
         logger.log({"loss": 0.5, "kl": torch.zeros(3)}, step=0)
-    assert list((tmp_path / "csv/scalars").iterdir()) == []
+    assert not (tmp_path / "csv").exists()
     assert not (tmp_path / "metrics.csv").exists()
 
 
@@ -90,3 +90,18 @@ def test_missing_package(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=re.escape(message)):
         make_logger("csv+wandb", tmp_path, CONFIG)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_run_has_no_step_twice(tmp_path):
+    with make_logger("csv+tensorboard", tmp_path, {}) as logger:
+        for step in range(5):
+            logger.log({"loss": float(step)}, step)
+    with make_logger("csv+tensorboard", tmp_path, {}) as logger:
+        for step in range(3, 6):
+            logger.log({"loss": 10.0 * step}, step)
+    table = (tmp_path / "csv" / "scalars" / "loss.csv").read_text().splitlines()
+    assert table == ["0,0.0", "1,1.0", "2,2.0", "3,30.0", "4,40.0", "5,50.0"]
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in accumulator.Scalars("loss")] == [
+        (0, 0.0), (1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0), (5, 50.0)
+    ]  # fmt: skip
