@@ -101,9 +101,7 @@ def action_windows(
         raise ValueError(f"chunk_size is {chunk_size}, expected 1 or more.")
     if keys is None:
         keys = default_keys(demonstrations.frames, INPUT_KEYS)
-    for key in keys:
-        if demonstrations.frames.get(key, None) is None:
-            raise KeyError(f"Key {key!r} is not in the demonstrations of {demonstrations.root}.")
+    demonstrations.check_keys(keys)
     spans = [torch.arange(start, stop - 1) for start, stop in demonstrations.spans.tolist()]
     frame = torch.cat(spans)
     done = torch.zeros(len(frame), 1, dtype=torch.bool)

@@ -72,7 +72,13 @@ def sample_clips(
         raise ValueError(f"frames is {frames}, expected 2 or more: order needs two.")
     if keys is None:
         keys = default_keys(demonstrations.frames, CLIP_KEYS)
-    _check_keys(demonstrations, keys)
+    for key in keys:
+        if (key if isinstance(key, str) else key[0]) in (ACTION, ACTION_IS_PAD, k.CHUNK[0]):
+            raise ValueError(
+                f"Key {key!r} holds actions, and clips are frames and instructions only: leave it "
+                "out."
+            )
+    demonstrations.check_keys(keys)
     spans = demonstrations.spans
     start, stop = spans[torch.randint(len(spans), (batch_size,), generator=generator)].unbind(-1)
     time, mask = _draw_times(stop - start, frames, generator)
@@ -95,15 +101,3 @@ def _draw_times(
     time = draw.topk(frames, dim=1, largest=False).indices.sort(dim=1).values
     mask = torch.arange(frames) < lengths[:, None]
     return time.minimum(lengths[:, None] - 1), mask
-
-
-def _check_keys(demonstrations: Demonstrations, keys: Sequence[NestedKey]) -> None:
-    actions = (ACTION, ACTION_IS_PAD, k.CHUNK[0])
-    for key in keys:
-        if (key if isinstance(key, str) else key[0]) in actions:
-            raise ValueError(
-                f"Key {key!r} holds actions, and clips are frames and instructions only: leave it "
-                "out."
-            )
-        if demonstrations.frames.get(key, None) is None:
-            raise KeyError(f"Key {key!r} is not in the demonstrations of {demonstrations.root}.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from tensordict import TensorDict
+from tensordict import NestedKey, TensorDict
 from torch import Tensor
 
 from rftf_torchrl.data.format import DemonstrationError, Episode, Task, frames_folder
@@ -66,6 +66,19 @@ class Demonstrations:
         """The selected episodes' ``(start, stop)``, int64 [E, 2]."""
         spans = [(episode.start, episode.stop) for episode in self.episodes]
         return torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
+
+    def check_keys(self, keys: Iterable[NestedKey]) -> None:
+        """Stop at a key that the frames do not have.
+
+        Args:
+            keys: entries of a frame.
+
+        Raises:
+            KeyError: at the first of them.
+        """
+        for key in keys:
+            if self.frames.get(key, None) is None:
+                raise KeyError(f"Key {key!r} is not in the demonstrations of {self.root}.")
 
     def select(
         self,

@@ -64,4 +64,5 @@ class ArmGripperCloningLoss(ChunkCloningLoss):
         )
         each: Tensor = arm + self.gripper_coeff * gripper
         weight = torch.ones_like(each) if mask is None else mask.float()
-        return (each * weight).sum() / weight.sum().clamp_min(1)
+        loss: Tensor = (each * weight).sum() / weight.sum().clamp_min(1)
+        return loss

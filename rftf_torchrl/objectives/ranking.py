@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -135,15 +136,11 @@ class TemporalRankingLoss(LossModule):
         ranked = mask & success.unsqueeze(-1)
         nothing = 0 * values.sum()
         out = TensorDict(
-            {
-                "loss_ranking": temporal_ranking_loss(values, ranked)
-                if _has_pairs(ranked)
-                else nothing,
-                "pairwise_accuracy": pairwise_accuracy(values.detach(), ranked)
-                if _has_pairs(ranked)
-                else values.new_full((), float("nan")),
-            }
+            {"loss_ranking": nothing, "pairwise_accuracy": values.new_tensor(math.nan)}
         )
+        if (ranked.sum(-1) > 1).any():
+            out["loss_ranking"] = temporal_ranking_loss(values, ranked)
+            out["pairwise_accuracy"] = pairwise_accuracy(values.detach(), ranked)
         rows = torch.arange(values.shape[0], device=values.device)
         ends = values[rows, last]
         if self.wrong_instruction:
@@ -200,10 +197,6 @@ class TemporalRankingLoss(LossModule):
             task = self._tokens(tensordict)
         task = task[:, 0]
         return (task.unsqueeze(1) == task.unsqueeze(0)).all(-1)
-
-
-def _has_pairs(mask: Tensor) -> bool:
-    return bool((mask.sum(-1) > 1).any())
 
 
 def _last_true(mask: Tensor) -> Tensor:

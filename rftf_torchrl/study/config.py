@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
+from pydantic import Field
 
 from rftf_torchrl.configs.validation import ConfigError
+from rftf_torchrl.settings import Count, Fraction, NotNegativeInt, setting_problems
 
 
 @dataclass
@@ -57,11 +59,11 @@ class StudyConfig:
     seeds: list[int] = MISSING
     settings: list[str] = field(default_factory=list)
     baseline: str = "sparse"
-    curve_every: int = 5
-    curve_episodes: int = 20
-    levels: list[float] = field(default_factory=list)
-    resamples: int = 2000
-    workers: int | None = None
+    curve_every: Count = 5
+    curve_episodes: Count = 20
+    levels: list[Fraction] = field(default_factory=list)
+    resamples: Annotated[int, Field(ge=100, strict=True)] = 2000
+    workers: NotNegativeInt | None = None
     output: str = MISSING
     report: str | None = None
     title: str = "Study"
@@ -84,6 +86,7 @@ def check_study(config: DictConfig) -> StudyConfig:
     if problems:
         _raise(problems)
     study = cast(StudyConfig, OmegaConf.to_object(config))
+    problems += setting_problems(StudyConfig, asdict(study))
     known = ", ".join(study.catalogue)
     problems += [
         f"methods: unknown method {name!r}, choose from {known}"
@@ -107,12 +110,6 @@ def check_study(config: DictConfig) -> StudyConfig:
         for name in study.task_sets
         if not name or name.startswith(".") or os.sep in name
     ]
-    for name, least in (("curve_every", 1), ("curve_episodes", 1), ("resamples", 100)):
-        if getattr(study, name) < least:
-            problems.append(f"{name}={getattr(study, name)}: must be at least {least}")
-    if study.workers is not None and study.workers < 0:
-        problems.append(f"workers={study.workers}: must not be negative")
-    problems += [f"levels: {x} is not in [0, 1]" for x in study.levels if not 0 <= x <= 1]
     if problems:
         _raise(problems)
     study.task_sets = {name: study.task_sets[name] for name in chosen}
