@@ -54,7 +54,6 @@ from .calvin.settings import SCENES as SCENES
 from .calvin.simulator import CalvinSimulator as CalvinSimulator
 from .calvin.starts import default_states as default_states
 from .calvin.state_bank import StateBank as StateBank
-from .calvin.state_bank import collect_states as collect_states
 from .calvin.tasks import BLOCKS as BLOCKS
 from .calvin.tasks import CalvinTask as CalvinTask
 from .calvin.tasks import load_sentences as load_sentences

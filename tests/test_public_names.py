@@ -34,6 +34,7 @@ RENAMED: dict[str, str] = {}
 REMOVED: dict[str, str] = {
     "modules.ResidualCritic": "the studies found it worse than a learned critic",
     "modules.residual_critic": "the studies found it worse than a learned critic",
+    "envs.calvin.collect_states": "record_chains gives the states in which tasks begin",
 }
 
 
