@@ -18,14 +18,12 @@ from .calvin.data.writer import CalvinWriter as CalvinWriter
 from .calvin.env import SUBTASK_STEPS as SUBTASK_STEPS
 from .calvin.env import CalvinEnv as CalvinEnv
 from .calvin.expert.expert import CalvinExpert as CalvinExpert
-from .calvin.expert.feasible import feasible as feasible
 from .calvin.expert.geometry import SceneGeometry as SceneGeometry
 from .calvin.expert.geometry import scene_geometry as scene_geometry
 from .calvin.expert.record import ChainToRecord as ChainToRecord
 from .calvin.expert.record import RecordedTask as RecordedTask
 from .calvin.expert.record import record_chain as record_chain
 from .calvin.expert.record import record_chains as record_chains
-from .calvin.expert.walk import walk_chain as walk_chain
 from .calvin.factory import CalvinFactory as CalvinFactory
 from .calvin.fnv import fnv1_32 as fnv1_32
 from .calvin.install import CalvinNotInstalledError as CalvinNotInstalledError
