@@ -12,7 +12,6 @@ from .calvin.data.format import absolute_action as absolute_action
 from .calvin.data.format import relative_action as relative_action
 from .calvin.data.reader import CalvinDataset as CalvinDataset
 from .calvin.data.spans import CalvinSpan as CalvinSpan
-from .calvin.data.synthetic import write_synthetic_calvin as write_synthetic_calvin
 from .calvin.data.unpickle import safe_load_npy as safe_load_npy
 from .calvin.data.writer import CalvinWriter as CalvinWriter
 from .calvin.env import SUBTASK_STEPS as SUBTASK_STEPS

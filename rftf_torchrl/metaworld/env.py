@@ -57,7 +57,6 @@ class MetaWorldEnv(DecisionBase):
         potential: whether to write ``"env_potential"``.
         write_text: whether to write ``"language_instruction"``. Strings must not leave the process
             or enter a storage: see :class:`~rftf_torchrl.PolicyInputEnv`.
-        camera_cell: size in metres of the clusters to which display meshes are reduced.
 
     Raises:
         ValueError: for an unknown task or split, or a non-positive count.
@@ -91,7 +90,6 @@ class MetaWorldEnv(DecisionBase):
         seed: int = 0,
         potential: bool = False,
         write_text: bool = False,
-        camera_cell: float = 0.01,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__(
@@ -107,9 +105,7 @@ class MetaWorldEnv(DecisionBase):
         self.image_size = image_size
         self.action_repeat = action_repeat
         self.potential = potential
-        self._simulator = MetaWorldSimulator(
-            self.task, split, camera_cell=camera_cell, render=image_size is not None
-        )
+        self._simulator = MetaWorldSimulator(self.task, split, render=image_size is not None)
         self.set_instruction(instruction)
         observation = {"state": Unbounded([_HAND_DIM if image_size else _STATE_DIM])}
         if image_size:
