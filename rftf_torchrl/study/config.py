@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Annotated, Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
+from pydantic import AfterValidator, Field
 
 from rftf_torchrl.configs.validation import ConfigError
+from rftf_torchrl.envs.simulator import Names, different
+from rftf_torchrl.settings import Count, Fraction, NotNegativeInt, Seed, setting_problems
 
 
 @dataclass
@@ -51,17 +54,17 @@ class StudyConfig:
     """
 
     catalogue: dict[str, MethodConfig] = MISSING
-    methods: list[str] = MISSING
-    task_sets: dict[str, list[str]] = MISSING
+    methods: Names = MISSING
+    task_sets: Annotated[dict[str, list[str]], Field(min_length=1)] = MISSING
     only_task_sets: list[str] | None = None
-    seeds: list[int] = MISSING
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(different)] = MISSING
     settings: list[str] = field(default_factory=list)
     baseline: str = "sparse"
-    curve_every: int = 5
-    curve_episodes: int = 20
-    levels: list[float] = field(default_factory=list)
-    resamples: int = 2000
-    workers: int | None = None
+    curve_every: Count = 5
+    curve_episodes: Count = 20
+    levels: list[Fraction] = field(default_factory=list)
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    workers: NotNegativeInt | None = None
     output: str = MISSING
     report: str | None = None
     title: str = "Study"
@@ -83,6 +86,8 @@ def check_study(config: DictConfig) -> StudyConfig:
     problems = [f"{key} is not set" for key in sorted(OmegaConf.missing_keys(config))]
     if problems:
         _raise(problems)
+    given = cast(dict[str, Any], OmegaConf.to_container(config))
+    problems = setting_problems(StudyConfig, given)
     study = cast(StudyConfig, OmegaConf.to_object(config))
     known = ", ".join(study.catalogue)
     problems += [
@@ -98,21 +103,11 @@ def check_study(config: DictConfig) -> StudyConfig:
     ]
     if study.baseline not in study.methods:
         problems.append(f"baseline={study.baseline!r}: expected one of the methods of the study")
-    for name in ("methods", "task_sets", "seeds"):
-        entries = list(getattr(study, name))
-        if not entries or len(set(entries)) != len(entries):
-            problems.append(f"{name}={entries}: expected at least one, each of them once")
     problems += [
         f"task_sets: the name {name!r} can't be a folder's"
         for name in study.task_sets
         if not name or name.startswith(".") or os.sep in name
     ]
-    for name, least in (("curve_every", 1), ("curve_episodes", 1), ("resamples", 100)):
-        if getattr(study, name) < least:
-            problems.append(f"{name}={getattr(study, name)}: must be at least {least}")
-    if study.workers is not None and study.workers < 0:
-        problems.append(f"workers={study.workers}: must not be negative")
-    problems += [f"levels: {x} is not in [0, 1]" for x in study.levels if not 0 <= x <= 1]
     if problems:
         _raise(problems)
     study.task_sets = {name: study.task_sets[name] for name in chosen}
