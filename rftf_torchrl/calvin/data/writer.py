@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rftf_torchrl.calvin.data.checks import CAMERAS, camera_problems, vector_problems
+from rftf_torchrl.calvin.data.checks import CAMERAS, frame_problems
 from rftf_torchrl.calvin.data.describe import default_config, describe_split
 from rftf_torchrl.calvin.data.format import (
     ABSOLUTE,
@@ -188,7 +188,7 @@ class CalvinWriter:
             frame[RELATIVE], frame[ABSOLUTE] = still_actions(robot_obs)
         frame |= {key: np.asarray(value) for key, value in pictures.items() if value is not None}
         cameras = {key: value.shape for key, value in frame.items() if key in CAMERAS}
-        problems = vector_problems(frame) + camera_problems(frame)
+        problems = frame_problems(frame)
         if self._cameras is not None and not problems and cameras != self._cameras:
             problems = [
                 f"pictures {cameras}, the frames before have {self._cameras}: all frames of a "

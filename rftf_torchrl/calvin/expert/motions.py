@@ -83,6 +83,12 @@ def rise(view: View, gripper: float, height: float = LANE_Z) -> Skill:
         yield from move(view, up, view.euler.copy(), gripper, within=0.025, turned=3.2)
 
 
+def release(view: View, height: float = LANE_Z) -> Skill:
+    """Open the gripper and go up."""
+    yield from grip(view, OPEN)
+    yield from rise(view, OPEN, height)
+
+
 def travel(
     view: View,
     position: np.ndarray,
