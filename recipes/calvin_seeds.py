@@ -17,8 +17,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from rftf_torchrl import (
     ChainReport,
     compare_seeds,
@@ -26,11 +24,10 @@ from rftf_torchrl import (
     prepare_output,
     read_metrics,
     run_report,
-    whole_file,
     write_json,
     write_text,
 )
-from rftf_torchrl.evaluation._figures import BLUE, ORANGE
+from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.evaluation.report import percent
 
 POLICIES = ("cloned", "sparse", "RFTF")
@@ -95,28 +92,24 @@ def task_table(found: dict[str, list[ChainReport]]) -> str:
 
 def curves(folders: Sequence[Path], path: Path, window: int = 5) -> None:
     """Training success over environment steps: a thin line a seed, smoothed over iterations."""
-    figure, ax = plt.subplots(figsize=(7, 4.2))
-    for name, label, colour in (("sparse", "sparse PPO", ORANGE), ("rftf", "RFTF", BLUE)):
-        for number, folder in enumerate(folders):
+    seeds = f"{len(folders)} seed{'s' * (len(folders) > 1)}"
+    title = f"Fine-tuning on CALVIN, {seeds}, mean of {window} iterations"
+    figure, (ax,) = figures.panels(
+        [title],
+        title=None,
+        x_label="environment steps",
+        y_label="success of training episodes, sampled actions",
+    )
+    colours = {"sparse": ("sparse PPO", figures.ORANGE), "rftf": ("RFTF", figures.BLUE)}
+    for name, (label, colour) in colours.items():
+        for folder in folders:
             rows = read_metrics(folder / name / "metrics.csv")
             steps = [row["env_steps"] for row in rows]
             success = [row["success"] for row in rows]
             smooth = [fmean(success[max(0, k + 1 - window) : k + 1]) for k in range(len(rows))]
             ax.plot(steps, success, ".", color=colour, alpha=0.25)
-            shown = None if number else label
-            ax.plot(steps, smooth, color=colour, linewidth=1.8, alpha=0.9, label=shown)
-    ax.set_xlabel("environment steps")
-    ax.set_ylabel("success of training episodes, sampled actions")
-    ax.set_title(
-        f"Fine-tuning on CALVIN, {len(folders)} seed{'s' * (len(folders) > 1)}, "
-        f"mean of {window} iterations"
-    )
-    ax.grid(alpha=0.25)
-    ax.legend()
-    figure.tight_layout()
-    with whole_file(path) as hidden:
-        figure.savefig(hidden, dpi=130)
-    plt.close(figure)
+            ax.plot(steps, smooth, color=colour, linewidth=1.8, alpha=0.9, label=label)
+    figures.save(figure, path)
 
 
 def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:

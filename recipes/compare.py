@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +47,6 @@ from rftf_torchrl.configs.recipe import CONF
 from rftf_torchrl.evaluation.commits import file_commit
 from rftf_torchrl.recipes.study_cells import (
     Job,
-    load_start,
     make_start,
     make_value,
     run_cell,
@@ -115,79 +114,56 @@ def start_worker(log: Path) -> None:
     sys.stderr = log.open("a", buffering=1)
 
 
-class Schedule:
-    """What to run next: a start before its value models, these before the cells that read them."""
-
-    def __init__(self, jobs: list[Job]) -> None:
-        self.waiting = [job for job in jobs if not cell_file(job.folder, *job.key).is_file()]
-        self.running: dict[Future[object], tuple[str, str]] = {}
-        self.failed: dict[str, BaseException] = {}
-
-    def step(self, job: Job) -> tuple[Callable[[Job], object], str]:
-        """The next step of a job, and what it writes."""
-        if load_start(job) is None:
-            return make_start, job.shared.output
-        value = job.with_value
-        if value is not None and not value.folder.value_model.is_file():
-            return make_value, value.output
-        return run_cell, str(cell_file(job.folder, *job.key))
-
-    def submit(self, pool: ProcessPoolExecutor, workers: int) -> None:
-        """Keep the workers busy, in the order of the jobs."""
-        for job in list(self.waiting):
-            if len(self.running) >= workers:
-                return
-            step, target = self.step(job)
-            if target in self.failed:
-                self.waiting.remove(job)
-                continue
-            if any(target == busy for busy, _ in self.running.values()):
-                continue
-            if step is run_cell:
-                self.waiting.remove(job)
-            name = f"{step.__name__} of {job.method}, {job.task_set}, seed {job.config.seed}"
-            self.running[pool.submit(step, job)] = (target, name)
-
-    def collect(self) -> int:
-        """Wait for something to finish and return how many cells did."""
-        done, _ = wait(self.running, return_when=FIRST_COMPLETED)
-        cells = 0
-        for future in done:
-            target, name = self.running.pop(future)
-            error = future.exception()
-            if error is not None:
-                logger.error("%s failed: %s", name, error)
-                self.failed[target] = error
-            cells += name.startswith("run_cell")
-        return cells
+def next_step(job: Job) -> tuple[Callable[[Job], object], Path] | None:
+    """The next step of a job, and the file that it ends with; None when its cell is there."""
+    value = job.with_value
+    steps: dict[Callable[[Job], object], Path] = {run_cell: cell_file(job.folder, *job.key)}
+    if value is not None:
+        steps = {make_value: value.folder.value_model, **steps}
+    steps = {make_start: Path(job.shared.output, "start.json"), **steps}
+    if steps[run_cell].is_file():
+        return None
+    return next((step, file) for step, file in steps.items() if not file.is_file())
 
 
 def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
-    """Run what is not there yet, side by side; without workers, one after another in this process.
+    """Run what is not there yet: starts, then value models, then the cells that read them.
+
+    Each kind side by side; without workers, one cell after another in this process.
 
     Raises:
         RuntimeError: when all others have ended, if one failed.
     """
-    schedule = Schedule(jobs)
+    waiting = [job for job in jobs if next_step(job)]
     if not workers:
-        for job in schedule.waiting:
-            while not cell_file(job.folder, *job.key).is_file():
-                schedule.step(job)[0](job)
+        for job in waiting:
+            while todo := next_step(job):
+                todo[0](job)
         return
-    if not schedule.waiting:
+    if not waiting:
         return
     context = multiprocessing.get_context("spawn")
+    failed = ""
     with (
         ProcessPoolExecutor(workers, context, start_worker, (log,)) as pool,
-        progress_bar(len(schedule.waiting), "cells") as bar,
+        progress_bar(len(waiting), "cells") as bar,
     ):
-        while schedule.waiting or schedule.running:
-            schedule.submit(pool, workers)
-            if schedule.running:
-                bar.update(schedule.collect())
-    if schedule.failed:
-        listed = "".join(f"\n  - {where}: {why}" for where, why in schedule.failed.items())
-        raise RuntimeError(f"the study is not complete; run it again after a look at:{listed}")
+        try:
+            for step in (make_start, make_value, run_cell):
+                todos = [(job, next_step(job)) for job in waiting]
+                ready = {todo[1]: job for job, todo in todos if todo and todo[0] is step}
+                running = {pool.submit(step, job): job for job in ready.values()}
+                for future in as_completed(running):
+                    job, error = running[future], future.exception()
+                    if error is not None:
+                        where = f"{job.method}, {job.task_set}, seed {job.config.seed}"
+                        failed += f"\n  - {step.__name__} of {where}: {error}"
+                        logger.error("%s of %s failed: %s", step.__name__, where, error)
+                    bar.update(step is run_cell)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    if failed:
+        raise RuntimeError(f"the study is not complete; run it again after a look at:{failed}")
 
 
 def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) -> Path:

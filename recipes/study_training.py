@@ -15,18 +15,18 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-import matplotlib.pyplot as plt
+import numpy as np
 
-from rftf_torchrl import markdown_table, prepare_output, read_metrics, whole_file, write_text
+from rftf_torchrl import markdown_table, prepare_output, read_metrics, write_text
+from rftf_torchrl.evaluation import _figures as figures
 
-Runs = dict[str, dict[int, list[float | None]]]
-"""By method and seed, what each iteration logged; None where it logged nothing, or no number."""
+Runs = dict[str, dict[int, np.ndarray]]
+"""By method and seed, what each iteration logged; NaN where it logged nothing, or no number."""
 
 
 def read_runs(folder: Path, metric: str, methods: Sequence[str] | None = None) -> Runs:
@@ -58,29 +58,32 @@ def read_runs(folder: Path, metric: str, methods: Sequence[str] | None = None) -
             if metric not in columns:
                 raise KeyError(f"{path} has no {metric!r}, but {', '.join(columns)}")
             seed = int(path.parts[-3].removeprefix("seed"))
-            logged = [row.get(metric, math.nan) for row in rows]
-            runs[method][seed] = [None if math.isnan(value) else value for value in logged]
+            runs[method][seed] = np.array([row.get(metric, math.nan) for row in rows])
     return runs
 
 
-def iterations(span: str, count: int) -> range:
-    """The iterations of a span: ``"4"``, ``"7-9"``, both counted from 1, or ``"last4"``.
+def span_mean(run: str, values: np.ndarray, span: str) -> float:
+    """The mean over a span; iterations that did not log the metric are left out.
 
     Args:
-        span: the span.
-        count: iterations of the run.
+        run: for messages.
+        values: what each iteration logged.
+        span: ``"4"``, ``"7-9"``, both counted from 1, or ``"last4"``.
 
     Raises:
-        ValueError: if the span is none, or the run ends within it.
+        ValueError: if the span is none, the run ends within it, or has no value there.
     """
     found = re.fullmatch(r"(\d+)(?:-(\d+))?|last(\d+)", span)
     if not found:
         raise ValueError(f"iterations are '4', '7-9' or 'last4', not {span!r}")
     first, end, last = found.groups()
+    count = len(values)
     wanted = range(count - int(last), count) if last else range(int(first) - 1, int(end or first))
     if not wanted or wanted.start < 0 or wanted.stop > count:
-        raise ValueError(f"iterations {span} of a run of {count}")
-    return wanted
+        raise ValueError(f"{run}: iterations {span} of a run of {count}")
+    if np.isnan(values[wanted]).all():
+        raise ValueError(f"{run}: the metric was not logged in iterations {span}")
+    return float(np.nanmean(values[wanted]))
 
 
 def equal_spans(runs: Runs, parts: int = 6) -> list[str]:
@@ -88,21 +91,6 @@ def equal_spans(runs: Runs, parts: int = 6) -> list[str]:
     shortest = min(len(values) for seeds in runs.values() for values in seeds.values())
     edges = [shortest * part // parts for part in range(parts + 1)]
     return [f"{a + 1}-{b}" if a + 1 < b else str(b) for a, b in pairwise(edges) if a < b]
-
-
-def span_means(seeds: Mapping[int, Sequence[float | None]], span: str) -> list[float]:
-    """Each seed's mean over a span; iterations that did not log the metric are left out."""
-    means = []
-    for seed, values in seeds.items():
-        try:
-            found = [values[k] for k in iterations(span, len(values))]
-        except ValueError as error:
-            raise ValueError(f"seed {seed}: {error}") from None
-        logged = [value for value in found if value is not None]
-        if not logged:
-            raise ValueError(f"seed {seed}: the metric was not logged in iterations {span}")
-        means.append(fmean(logged))
-    return means
 
 
 def training_table(runs: Runs, spans: Sequence[str]) -> str:
@@ -115,10 +103,7 @@ def training_table(runs: Runs, spans: Sequence[str]) -> str:
     for method, seeds in runs.items():
         row = [method, str(len(seeds))]
         for span in spans:
-            try:
-                means = span_means(seeds, span)
-            except ValueError as error:
-                raise ValueError(f"{method}, {error}") from None
+            means = [span_mean(f"{method}, seed {k}", seeds[k], span) for k in seeds]
             row.append(f"{fmean(means):.3g} ({min(means):.3g} to {max(means):.3g})")
         rows.append(row)
     return markdown_table(["method", "seeds", *spans], rows)
@@ -126,25 +111,17 @@ def training_table(runs: Runs, spans: Sequence[str]) -> str:
 
 def plot_runs(runs: Runs, metric: str, path: Path) -> None:
     """The mean over seeds by iteration, up to where each method's shortest run ends."""
-    figure, ax = plt.subplots(figsize=(7, 4.2))
+    title = "Mean over the seeds; the band holds all of them"
+    figure, (ax,) = figures.panels([title], title=None, x_label="iteration", y_label=metric)
     for method, seeds in runs.items():
-        points: dict[int, list[float]] = defaultdict(list)
-        for number, values in enumerate(zip(*seeds.values(), strict=False), start=1):
-            points[number] = [value for value in values if value is not None]
-        drawn = {number: values for number, values in points.items() if values}
-        means = [fmean(values) for values in drawn.values()]
-        (line,) = ax.plot(list(drawn), means, marker=".", label=f"{method} ({len(seeds)} seeds)")
-        low, high = ([pick(values) for values in drawn.values()] for pick in (min, max))
-        ax.fill_between(list(drawn), low, high, color=line.get_color(), alpha=0.12, linewidth=0)
-    ax.set_xlabel("iteration")
-    ax.set_ylabel(metric)
-    ax.set_title("Mean over the seeds; the band holds all of them")
-    ax.grid(alpha=0.25)
-    ax.legend()
-    figure.tight_layout()
-    with whole_file(path) as hidden:
-        figure.savefig(hidden, dpi=130)
-    plt.close(figure)
+        shortest = min(map(len, seeds.values()))
+        values = np.stack([logged[:shortest] for logged in seeds.values()])
+        drawn = np.flatnonzero(~np.isnan(values).all(0))
+        mean, low, high = (f(values[:, drawn], axis=0) for f in (np.nanmean, np.nanmin, np.nanmax))
+        label = f"{method} ({len(seeds)} seeds)"
+        (line,) = ax.plot(drawn + 1, mean, marker=".", label=label)
+        figures.band(ax, drawn + 1, low, high, line.get_color())
+    figures.save(figure, path)
 
 
 def divisor(text: str) -> tuple[str, float]:
@@ -189,8 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for method, number in given.divide:
                 if method not in runs:
                     parser.error(f"--divide: there is no {method!r}, but {', '.join(runs)}")
-                for seed, values in runs[method].items():
-                    runs[method][seed] = [v if v is None else v / number for v in values]
+                runs[method] = {seed: v / number for seed, v in runs[method].items()}
             table = training_table(runs, given.iterations or equal_spans(runs))
         except (FileNotFoundError, KeyError, ValueError) as error:
             parser.error(str(error.args[0]))

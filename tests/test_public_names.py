@@ -34,6 +34,10 @@ RENAMED: dict[str, str] = {}
 REMOVED: dict[str, str] = {
     "modules.ResidualCritic": "the studies found it worse than a learned critic",
     "modules.residual_critic": "the studies found it worse than a learned critic",
+    "data.calvin.write_synthetic_calvin": "it wrote data for tests alone",
+    "envs.calvin.expert.walk_chain": "record_chain walks, and evaluate_chains plays a controller",
+    "envs.calvin.expert.feasible": "nothing asked it: the expert tries, and the oracle judges",
+    "envs.calvin.collect_states": "record_chains gives the states in which tasks begin",
 }
 
 

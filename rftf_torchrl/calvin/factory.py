@@ -49,17 +49,4 @@ class CalvinFactory:
 
     def __call__(self, episode: Episode) -> CalvinEnv:
         """The scene's environment, set to the episode's task and sentence."""
-        return CalvinEnv(
-            episode.task,
-            scene=self.scene,
-            states=self.states,
-            split=self.split,
-            image_size=self.image_size,
-            wrist_size=self.wrist_size,
-            depth=self.depth,
-            chunk_size=self.chunk_size,
-            horizon=self.horizon,
-            instruction=episode.instruction,
-            sentences=self.sentences,
-            write_text=self.write_text,
-        )
+        return CalvinEnv(episode.task, instruction=episode.instruction, **vars(self))

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rftf_torchrl.calvin.benchmark_table import TABLE
 from rftf_torchrl.calvin.rules import outcomes
 from rftf_torchrl.calvin.tasks import TASKS
 
@@ -21,6 +21,9 @@ BENCHMARK_CHAINS = 1000
 """Chains of the benchmark."""
 
 _NAMES = tuple(TASKS)
+_TABLE = Path(__file__).with_name("benchmark_chains.txt")
+"""The benchmark's chains as :func:`generate_chains` draws them, state by state: five letters a
+chain, each its task's number in base 36."""
 _KINDS = np.unique([task.category for task in TASKS.values()], return_inverse=True)[1]
 
 
@@ -158,10 +161,9 @@ def _benchmark() -> tuple[Chain, ...]:
     states = [state for state, n in zip(initial_states(), counts, strict=True) for _ in range(n)]
     order = np.arange(BENCHMARK_CHAINS)
     np.random.RandomState(0).shuffle(order)
-    letters = [TABLE[CHAIN_LENGTH * k : CHAIN_LENGTH * (k + 1)] for k in order]
+    words = _TABLE.read_text().split()
     return tuple(
-        Chain(states[k], tuple(_NAMES[int(letter, 36)] for letter in word))
-        for k, word in zip(order, letters, strict=True)
+        Chain(states[k], tuple(_NAMES[int(letter, 36)] for letter in words[k])) for k in order
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -183,10 +183,15 @@ class CalvinSimulator:
         self.info: dict[str, Any] = info
         self._drawn.clear()
 
-    def _engine_errors(self) -> _EngineErrors:
+    @contextmanager
+    def _engine_errors(self) -> Iterator[None]:
+        """Turns the physics engine's errors into ours."""
         if self._closed:
             raise RuntimeError("this simulator is closed; make a new one")
-        return _EngineErrors(self._engine_error, self.scene)
+        try:
+            yield
+        except self._engine_error as error:
+            raise SimulatorCrashedError(f"CALVIN scene {self.scene}: {error}") from error
 
     def achieved(self, start_info: dict[str, Any], tasks: Collection[str]) -> set[str]:
         """Which of the tasks calvin_env's oracle finds done between ``start_info`` and now.
@@ -248,21 +253,6 @@ class CalvinSimulator:
             with quiet(), suppress(self._engine_error):
                 self._env.close()
             self._closed = True
-
-
-class _EngineErrors:
-    """Turns the physics engine's errors into ours."""
-
-    def __init__(self, engine_error: type[Exception], scene: str) -> None:
-        self._engine_error = engine_error
-        self._scene = scene
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
-        if isinstance(error, self._engine_error):
-            raise SimulatorCrashedError(f"CALVIN scene {self._scene}: {error}") from error
 
 
 def _checked(name: str, value: np.ndarray, length: int) -> np.ndarray:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import cast
 
 import numpy as np
 
-from rftf_torchrl.calvin.scenes import benchmark_scene, refuse_test_state, training_scene
-from rftf_torchrl.calvin.sequences import Chain
+from rftf_torchrl.calvin.scenes import refuse_test_state
 from rftf_torchrl.calvin.settings import Scene, check_scene
 from rftf_torchrl.calvin.tasks import TASKS, get_task
 from rftf_torchrl.files import whole_file
@@ -20,39 +18,6 @@ from rftf_torchrl.files import whole_file
 _WIDTHS = {"robot_obs": 15, "scene_obs": 24}
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, AttributeError)
 _COLUMNS = (*_WIDTHS, "task", "depth")
-
-
-class Simulator(Protocol):
-    """What a chain is walked in: :class:`~rftf_torchrl.CalvinSimulator`."""
-
-    scene: Scene
-    robot_obs: np.ndarray
-    scene_obs: np.ndarray
-    info: dict[str, Any]
-
-    def reset(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
-        """Puts robot and scene into a state."""
-        ...
-
-    def step(self, action: np.ndarray) -> None:
-        """Carries out one action [7]."""
-        ...
-
-    def achieved(self, start_info: dict[str, Any], tasks: Sequence[str]) -> set[str]:
-        """Which of the tasks are done between ``start_info`` and now."""
-        ...
-
-
-class Controller(Protocol):
-    """What acts on a simulator: :class:`~rftf_torchrl.CalvinExpert`."""
-
-    def start(self, task: str, simulator: Simulator) -> None:
-        """Forgets what was before and prepares for a task."""
-        ...
-
-    def action(self, simulator: Simulator) -> np.ndarray:
-        """The next action [7]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +36,7 @@ class StateBank:
             task, or a scene of the benchmark.
 
     Example:
-        >>> from rftf_torchrl import initial_states
+        >>> from rftf_torchrl import initial_states, training_scene
         >>> robot_obs, scene_obs = training_scene(initial_states()[0], seed=0)
         >>> bank = StateBank(robot_obs[None], scene_obs[None], np.array([2]), np.array([0]), "D")
         >>> bank.count("rotate_blue_block_right"), bank.draw("rotate_blue_block_right", 0)[1].shape
@@ -157,59 +122,3 @@ class StateBank:
                 return cls(**columns, scene=cast(Scene, str(file["scene"])))
         except _DAMAGED as error:
             raise ValueError(f"{path} is not a usable bank of states: {error}") from error
-
-
-def collect_states(
-    simulator: Simulator,
-    controller: Controller,
-    chains: Sequence[Chain],
-    *,
-    seed: int = 0,
-    max_steps: int = 360,
-    on_chain: Callable[[int], None] | None = None,
-) -> StateBank:
-    """Walk chains from fresh training scenes and keep each state from which a task was done.
-
-    A state that has become one of the benchmark's initial scenes is left out.
-
-    Args:
-        simulator: of any scene.
-        controller: does the tasks; a chain ends at its first failure.
-        chains: e.g. of :func:`training_sequences`.
-        seed: of the first chain's scene; the others' follow.
-        max_steps: control steps for each task.
-        on_chain: called with the number of tasks done of each chain, e.g. for a progress bar.
-
-    Returns:
-        The bank.
-
-    Raises:
-        ValueError: if no task was done at all.
-    """
-    rows: list[tuple[np.ndarray, np.ndarray, int, int]] = []
-    for index, chain in enumerate(chains):
-        simulator.reset(*training_scene(chain.initial_state, seed + index, simulator.scene))
-        depth = 0
-        for task in chain.tasks:
-            start = simulator.robot_obs.copy(), simulator.scene_obs.copy()
-            if not _does(simulator, controller, task, max_steps):
-                break
-            if benchmark_scene(start[1]) is None:
-                rows.append((*start, get_task(task).id, depth))
-            depth += 1
-        if on_chain is not None:
-            on_chain(depth)
-    if not rows:
-        raise ValueError(f"the controller did no task of {len(chains)} chains: no state to keep")
-    robot_obs, scene_obs, tasks, depths = (np.stack(column) for column in zip(*rows, strict=True))
-    return StateBank(robot_obs, scene_obs, tasks, depths, simulator.scene)
-
-
-def _does(simulator: Simulator, controller: Controller, task: str, max_steps: int) -> bool:
-    start_info = simulator.info
-    controller.start(task, simulator)
-    for _ in range(max_steps):
-        simulator.step(controller.action(simulator))
-        if simulator.achieved(start_info, [task]):
-            return True
-    return False

@@ -1,128 +1,205 @@
-"""What environments that act in decisions share: their specs, their actions, how a step ends."""
+"""What environments that act in decisions share: specs, actions, episodes, how a step ends."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Composite, Unbounded
+from torchrl.data import Binary, Bounded, Composite, NonTensor, Unbounded
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
+from rftf_torchrl.data.format import Task
+from rftf_torchrl.errors import SimulatorCrashedError
+from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
+
+logger = logging.getLogger(__name__)
 
 
-def set_decision_specs(
-    env: EnvBase,
-    observation: Mapping[str, Any],
-    *,
-    tokens: int,
-    chunk_size: int | None,
-    action_dim: int,
-    extra: Mapping[str, Any],
-) -> None:
-    """Give an environment the specs of this library's keys.
+class DecisionBase(EnvBase):
+    """An environment that acts in decisions and listens to a sentence.
 
-    Args:
-        env: the environment.
-        observation: specs below ``"observation"``.
-        tokens: length of a tokenised instruction, L.
-        chunk_size: actions of a decision, or ``None`` for a plain ``"action"``.
-        action_dim: numbers of an action, all in [-1, 1].
-        extra: specs of further observations, at the root.
-
-    Example:
-        >>> from torchrl.envs.custom import PendulumEnv
-        >>> env = PendulumEnv()
-        >>> state = {"state": Unbounded([4])}
-        >>> set_decision_specs(env, state, tokens=8, chunk_size=5, action_dim=7, extra={})
-        >>> env.full_action_spec["vla_action", "chunk"].shape
-        torch.Size([5, 7])
-    """
-    env.observation_spec = Composite(
-        {
-            "observation": Composite(dict(observation)),
-            "instruction": Composite(
-                tokens=Unbounded([tokens], dtype=torch.int64),
-                mask=Binary(shape=[tokens], dtype=torch.bool),
-            ),
-            keys.TASK_ID: Unbounded([1], dtype=torch.int64),
-            "episode_seed": Unbounded([1], dtype=torch.int64),
-            keys.SUCCESS: Binary(shape=[1], dtype=torch.bool),
-            keys.CRASHED: Binary(shape=[1], dtype=torch.bool),
-            "executed": Binary(shape=[chunk_size or 1], dtype=torch.bool),
-            **extra,
-        }
-    )
-    # TransformedEnv hands nothing but state keys on to the reset of the environment inside.
-    env.state_spec = Composite(episode_seed=Unbounded([1], dtype=torch.int64))
-    env.reward_spec = Unbounded([1])
-    flag = Binary(shape=[1], dtype=torch.bool)
-    env.done_spec = Composite(done=flag, terminated=flag.clone(), truncated=flag.clone())
-    if chunk_size is None:
-        env.action_spec = Bounded(-1.0, 1.0, shape=[action_dim])
-    else:
-        chunk = Bounded(-1.0, 1.0, shape=[chunk_size, action_dim])
-        env.action_spec = Composite(vla_action=Composite(chunk=chunk))
-
-
-def reward_and_done(*, success: bool, truncated: bool) -> dict[str, Tensor]:
-    """The sparse reward of a decision, 1 at success, and whether the episode ends, and how.
+    A subclass has a ``task`` before it calls :meth:`_prepare`, starts an episode in :meth:`_begin`,
+    carries out an action in :meth:`_act`, and says in :meth:`_see` what is seen then.
 
     Args:
-        success: whether the task was done in it.
-        truncated: whether the simulator crashed or the last decision was spent; a success is a
-            termination all the same.
-
-    Returns:
-        float32 and bool, all [1].
-
-    Example:
-        >>> found = reward_and_done(success=True, truncated=True)
-        >>> {name: value.item() for name, value in found.items()}
-        {'reward': 1.0, 'terminated': True, 'truncated': False, 'done': True}
-    """
-    return {
-        "reward": torch.tensor([float(success)]),
-        "terminated": torch.tensor([success]),
-        "truncated": torch.tensor([truncated and not success]),
-        "done": torch.tensor([success or truncated]),
-    }
-
-
-def read_actions(env: EnvBase, tensordict: TensorDictBase, moment: str) -> np.ndarray:
-    """Read the actions that an environment is to carry out.
-
-    Args:
-        env: an environment with one action key.
-        tensordict: what its step was given.
-        moment: task, episode and decision, for the message.
-
-    Returns:
-        The actions in the shape of the action spec.
+        chunk_size: actions per decision; ``None`` takes a plain ``"action"``.
+        horizon: decisions after which an episode is truncated.
+        tokenizer: maps a sentence to (tokens [1, L], mask [1, L]).
+        write_text: whether to write ``"language_instruction"``.
+        device: of the environment's tensors.
+        counts: further numbers that must be at least 1 where they are given.
 
     Raises:
-        ValueError: for another shape than the spec's, which reshaping would cut into other actions
-            than were meant, and for a number that is not finite.
-
-    Example:
-        >>> from torchrl.envs.custom import PendulumEnv
-        >>> from tensordict import TensorDict
-        >>> env = PendulumEnv()
-        >>> read_actions(env, TensorDict({"action": torch.ones(1)}), "task 'up'").tolist()
-        [1.0]
+        ValueError: for a count below 1.
     """
-    given: np.ndarray = tensordict.get(env.action_key).detach().cpu().numpy()
-    expected = tuple(env.full_action_spec[env.action_key].shape)
-    if given.shape != expected:
-        raise ValueError(
-            f"{env.action_key}: the action for {moment} has the shape {given.shape}, and the "
-            f"environment's action spec has {expected}: give each decision as many actions, of as "
-            "many numbers, as the spec has"
+
+    batch_locked = True
+    task: Task
+
+    def __init__(
+        self,
+        *,
+        chunk_size: int | None,
+        horizon: int,
+        tokenizer: Callable[[str], tuple[Tensor, Tensor]] | None = None,
+        write_text: bool = False,
+        device: torch.device | str | None = None,
+        **counts: int | None,
+    ) -> None:
+        for name, value in {**counts, "chunk_size": chunk_size, "horizon": horizon}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        super().__init__(device=device, batch_size=[])
+        self.chunk_size = chunk_size
+        self.horizon = horizon
+        self.write_text = write_text
+        self._tokenizer = tokenizer or HashTokenizer()
+        self._decisions = 0
+        self._episode_seed = 0
+
+    def _prepare(
+        self,
+        observation: Mapping[str, Any],
+        action_dim: int,
+        *,
+        seed: int,
+        extra: Mapping[Any, Any] | None = None,
+    ) -> None:
+        """Set the specs, of those below ``"observation"`` and further ones, and the seed."""
+        tokens = [len(self._tokens)]
+        flag = Binary(shape=[1], dtype=torch.bool)
+        number = Unbounded([1], dtype=torch.int64)
+        text = {keys.INSTRUCTION_TEXT: NonTensor(shape=[], example_data=self.instruction)}
+        self.observation_spec = Composite(
+            {
+                "observation": Composite(dict(observation)),
+                "instruction": Composite(
+                    tokens=Unbounded(tokens, dtype=torch.int64),
+                    mask=Binary(shape=tokens, dtype=torch.bool),
+                ),
+                keys.TASK_ID: number.clone(),
+                "episode_seed": number.clone(),
+                keys.SUCCESS: flag.clone(),
+                keys.CRASHED: flag.clone(),
+                "executed": Binary(shape=[self.chunk_size or 1], dtype=torch.bool),
+                **(extra or {}),
+                **(text if self.write_text else {}),
+            }
         )
-    if not np.isfinite(given).all():
-        raise ValueError(f"{env.action_key}: the action for {moment} is not finite")
-    return given
+        # TransformedEnv hands nothing but state keys on to the reset of the environment inside.
+        self.state_spec = Composite(episode_seed=number)
+        self.reward_spec = Unbounded([1])
+        self.done_spec = Composite(done=flag, terminated=flag.clone(), truncated=flag.clone())
+        if self.chunk_size is None:
+            self.action_spec = Bounded(-1.0, 1.0, shape=[action_dim])
+        else:
+            chunk = Bounded(-1.0, 1.0, shape=[self.chunk_size, action_dim])
+            self.action_spec = Composite(vla_action=Composite(chunk=chunk))
+        self.set_seed(seed)
+
+    @abstractmethod
+    def _begin(self, episode_seed: int) -> None:
+        """Put the simulator where the episode of this seed starts."""
+
+    @abstractmethod
+    def _act(self, action: np.ndarray) -> tuple[bool, bool, bool]:
+        """Carry out one action: is the task done, is the episode terminated, is it truncated?"""
+
+    @abstractmethod
+    def _see(self) -> dict[str, Any]:
+        """What is seen now: ``"observation"``, and entries of the subclass's own."""
+
+    def set_instruction(self, instruction: str | None) -> None:
+        """Give another sentence from the next reset on; ``None`` gives the task's own."""
+        self._say(self.task.instruction if instruction is None else instruction)
+
+    def _say(self, instruction: str) -> None:
+        self.instruction = instruction
+        tokens, mask = self._tokenizer(instruction)
+        self._tokens, self._mask = tokens[0], mask[0]
+
+    def _set_seed(self, seed: int | None) -> None:
+        self._seeds = np.random.default_rng(0 if seed is None else seed)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+        wanted = None if tensordict is None else tensordict.get("episode_seed", None)
+        self._episode_seed = int(self._seeds.integers(2**31) if wanted is None else wanted.item())
+        self._begin(self._episode_seed)
+        return self._start()
+
+    def _start(self) -> TensorDictBase:
+        """Begin to count decisions, from what is seen now."""
+        self._decisions = 0
+        self._seen = self._see()
+        return self._observed(executed=self.chunk_size or 1)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        actions = self._actions(tensordict)
+        success, terminated, truncated, crashed, executed = False, False, False, False, 0
+        try:
+            for action in actions:
+                executed += 1
+                success, terminated, truncated = self._act(action)
+                if success or terminated or truncated:
+                    break
+            self._seen = self._see()
+        except SimulatorCrashedError as error:
+            logger.warning("%s", error)
+            success, terminated, crashed = False, False, True
+        self._decisions += 1
+        terminated |= success
+        over = truncated or crashed or self._decisions >= self.horizon
+        return self._observed(
+            success=success,
+            crashed=crashed,
+            executed=executed,
+            reward=torch.tensor([float(success)]),
+            terminated=torch.tensor([terminated]),
+            truncated=torch.tensor([over and not terminated]),
+            done=torch.tensor([terminated or over]),
+        )
+
+    def _observed(
+        self, *, executed: int, success: bool = False, crashed: bool = False, **end: Tensor
+    ) -> TensorDictBase:
+        found = {
+            **end,
+            **self._seen,
+            "instruction": {"tokens": self._tokens.clone(), "mask": self._mask.clone()},
+            keys.TASK_ID: torch.tensor([self.task.id]),
+            "episode_seed": torch.tensor([self._episode_seed]),
+            keys.SUCCESS: torch.tensor([success]),
+            keys.CRASHED: torch.tensor([crashed]),
+            "executed": torch.arange(self.chunk_size or 1) < executed,
+        }
+        if self.write_text:
+            found[keys.INSTRUCTION_TEXT] = self.instruction
+        return TensorDict(found, batch_size=[], device=self.device).clone()
+
+    def _actions(self, tensordict: TensorDictBase) -> np.ndarray:
+        """The decision's actions, [chunk_size or 1, action_dim].
+
+        Another shape than the spec's is refused: reshaped, they would be other actions.
+        """
+        moment = (
+            f"task {self.task.name!r}, episode seed {self._episode_seed}, decision "
+            f"{self._decisions}"
+        )
+        given: np.ndarray = tensordict.get(self.action_key).detach().cpu().numpy()
+        expected = tuple(self.full_action_spec[self.action_key].shape)
+        if given.shape != expected:
+            raise ValueError(
+                f"{self.action_key}: the action for {moment} has the shape {given.shape}, and the "
+                f"environment's action spec has {expected}: give each decision as many actions, of "
+                "as many numbers, as the spec has"
+            )
+        if not np.isfinite(given).all():
+            raise ValueError(f"{self.action_key}: the action for {moment} is not finite")
+        return given.reshape(-1, expected[-1])

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
-from torchrl.data import Bounded, NonTensor, OneHot, Unbounded
+from torchrl.data import Bounded, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from rftf_torchrl import keys
 from rftf_torchrl.data.format import Task
-from rftf_torchrl.envs.decision import read_actions, set_decision_specs
+from rftf_torchrl.envs.decision import DecisionBase
 from rftf_torchrl.envs.episodes import Split
-from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
 
-class DecisionEnv(EnvBase):
+class DecisionEnv(DecisionBase):
     """A TorchRL environment with one action a step, played in chunks of actions.
 
     One step is one *decision*: a single action, or a chunk of ``chunk_size`` actions. An episode
@@ -54,8 +53,6 @@ class DecisionEnv(EnvBase):
         torch.Size([2, 2])
     """
 
-    batch_locked = True
-
     def __init__(
         self,
         env: EnvBase,
@@ -73,7 +70,9 @@ class DecisionEnv(EnvBase):
     ) -> None:
         if env.batch_size:
             raise ValueError(f"the environment has batch size {tuple(env.batch_size)}, not []")
-        super().__init__(batch_size=[])
+        super().__init__(
+            chunk_size=chunk_size, horizon=horizon, write_text=write_text, image_size=image_size
+        )
         self.env = env
         self.task = task
         self.split = split
@@ -81,9 +80,6 @@ class DecisionEnv(EnvBase):
         self.image_key = image_key
         self.image_size = image_size
         self.success_key = success_key
-        self.chunk_size = chunk_size
-        self.horizon = horizon
-        self.write_text = write_text
         self._action = env.full_action_spec[env.action_key]
         if not isinstance(self._action, (Bounded, OneHot)):
             raise ValueError(
@@ -92,28 +88,12 @@ class DecisionEnv(EnvBase):
             )
         self.set_instruction(instruction)
         self._current: TensorDictBase = TensorDict()
-        self._decisions = self._episode_seed = 0
         size = env.observation_spec[state_key].shape.numel()
         observation: dict[str, Any] = {"state": Unbounded([size])}
         if image_size is not None:
             shape = [3, image_size, image_size]
             observation["image"] = Bounded(0, 255, shape=shape, dtype=torch.uint8)
-        text = {keys.INSTRUCTION_TEXT: NonTensor(shape=[], example_data=self.instruction)}
-        set_decision_specs(
-            self,
-            observation,
-            tokens=len(self._tokens),
-            chunk_size=chunk_size,
-            action_dim=self._action.shape.numel(),
-            extra=text if write_text else {},
-        )
-        self.set_seed(0)
-
-    def set_instruction(self, instruction: str | None) -> None:
-        """Give another sentence from the next reset on; ``None`` gives the task's own."""
-        self.instruction = self.task.instruction if instruction is None else instruction
-        tokens, mask = HashTokenizer()(self.instruction)
-        self._tokens, self._mask = tokens[0], mask[0]
+        self._prepare(observation, self._action.shape.numel(), seed=0)
 
     def picture(self, size: int) -> Tensor:
         """The environment's picture at another size, uint8 [3, size, size]."""
@@ -123,64 +103,24 @@ class DecisionEnv(EnvBase):
         scaled = interpolate(picture.float()[None], size=(size, size), mode="area")
         return scaled[0].round().clamp(0, 255).to(torch.uint8)
 
-    def _set_seed(self, seed: int | None) -> None:
-        self._seeds = torch.Generator().manual_seed(0 if seed is None else seed)
+    def _begin(self, episode_seed: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            self.env.set_seed(2 * episode_seed + (self.split == "test"), static_seed=True)
+            self._current = self.env.reset()
 
-    def _observe(self, *, success: bool, executed: int) -> dict[str, Any]:
+    def _act(self, action: np.ndarray) -> tuple[bool, bool, bool]:
+        self._current.set(self.env.action_key, self._own_action(torch.from_numpy(action)))
+        self._current = self.env.step(self._current)["next"]
+        terminated = bool(self._current["terminated"])
+        key = self.success_key
+        success = terminated if key is None else bool(self._current[key])
+        return success, terminated, bool(self._current["done"]) and not terminated
+
+    def _see(self) -> dict[str, Any]:
         observation = {"state": self._current[self.state_key].reshape(-1).float()}
         if self.image_size is not None:
             observation["image"] = self.picture(self.image_size)
-        text = {keys.INSTRUCTION_TEXT: self.instruction} if self.write_text else {}
-        return {
-            **text,
-            "observation": observation,
-            "instruction": {"tokens": self._tokens.clone(), "mask": self._mask.clone()},
-            keys.TASK_ID: torch.tensor([self.task.id]),
-            "episode_seed": torch.tensor([self._episode_seed]),
-            keys.SUCCESS: torch.tensor([success]),
-            keys.CRASHED: torch.tensor([False]),
-            "executed": torch.arange(self.chunk_size or 1) < executed,
-        }
-
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
-        wanted = None if tensordict is None else tensordict.get("episode_seed", None)
-        if wanted is None:
-            wanted = torch.randint(2**31, [1], generator=self._seeds)
-        self._episode_seed = int(wanted.item())
-        with torch.random.fork_rng(devices=[]):
-            self.env.set_seed(2 * self._episode_seed + (self.split == "test"), static_seed=True)
-            self._current = self.env.reset()
-        self._decisions = 0
-        return TensorDict(self._observe(success=False, executed=self.chunk_size or 1))
-
-    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        moment = (
-            f"task {self.task.name!r}, episode seed {self._episode_seed}, decision "
-            f"{self._decisions}"
-        )
-        given = torch.as_tensor(read_actions(self, tensordict, moment))
-        success, executed, ended, truncated = False, 0, False, False
-        for action in given.reshape(-1, *self.full_action_spec[self.action_key].shape[-1:]):
-            executed += 1
-            self._current.set(self.env.action_key, self._own_action(action))
-            self._current = self.env.step(self._current)["next"]
-            ended = bool(self._current["terminated"])
-            truncated = bool(self._current["done"]) and not ended
-            success = ended if self.success_key is None else bool(self._current[self.success_key])
-            if success or ended or truncated:
-                break
-        self._decisions += 1
-        terminated = success or ended
-        truncated = (truncated or self._decisions >= self.horizon) and not terminated
-        return TensorDict(
-            {
-                **self._observe(success=success, executed=executed),
-                "reward": torch.tensor([float(success)]),
-                "terminated": torch.tensor([terminated]),
-                "truncated": torch.tensor([truncated]),
-                "done": torch.tensor([terminated or truncated]),
-            }
-        )
+        return {"observation": observation}
 
     def _own_action(self, action: Tensor) -> Tensor:
         """An action in [-1, 1] in the environment's own bounds, or as a one-hot vector."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, cast
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar, cast
 
 import torch
 from omegaconf import MISSING
@@ -31,14 +31,17 @@ from rftf_torchrl.settings import (
     setting_problems,
 )
 
+T = TypeVar("T")
 
-def _different(names: list[str]) -> list[str]:
+
+def different(names: list[T]) -> list[T]:
+    """Refuses a list that has one thing twice."""
     if len(set(names)) != len(names):
         raise ValueError("each name once")
     return names
 
 
-Names = Annotated[list[Text], Field(min_length=1), AfterValidator(_different)]
+Names = Annotated[list[Text], Field(min_length=1), AfterValidator(different)]
 MakeEnv = Callable[[Episode], EnvBase]
 
 

@@ -7,25 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensordict import TensorDict, TensorDictBase
-from tensordict.utils import NestedKey
-from torchrl.data import Bounded, NonTensor, TensorSpec, Unbounded
-from torchrl.envs import EnvBase
+from torchrl.data import Bounded, Unbounded
 
 from rftf_torchrl import keys
-from rftf_torchrl.envs.decision import read_actions, reward_and_done, set_decision_specs
+from rftf_torchrl.envs.decision import DecisionBase
 from rftf_torchrl.envs.episodes import Split
-from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.metaworld.simulator import MetaWorldSimulator
 from rftf_torchrl.metaworld.tasks import get_task
-from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
 ACTION_DIM = 4
 _STATE_DIM = 39
 _HAND_DIM = 4
 
 
-class MetaWorldEnv(EnvBase):
+class MetaWorldEnv(DecisionBase):
     """One Meta-World task from pixels and proprioception, or from the simulator's state alone.
 
     One step is one *decision*: a single action, or a chunk of ``chunk_size`` actions, each held
@@ -62,7 +57,6 @@ class MetaWorldEnv(EnvBase):
         potential: whether to write ``"env_potential"``.
         write_text: whether to write ``"language_instruction"``. Strings must not leave the process
             or enter a storage: see :class:`~rftf_torchrl.PolicyInputEnv`.
-        camera_cell: size in metres of the clusters to which display meshes are reduced.
 
     Raises:
         ValueError: for an unknown task or split, or a non-positive count.
@@ -82,8 +76,6 @@ class MetaWorldEnv(EnvBase):
         >>> env.close()
     """
 
-    batch_locked = True
-
     def __init__(
         self,
         task: str,
@@ -98,123 +90,52 @@ class MetaWorldEnv(EnvBase):
         seed: int = 0,
         potential: bool = False,
         write_text: bool = False,
-        camera_cell: float = 0.01,
         device: torch.device | str | None = None,
     ) -> None:
-        for name, value in (
-            ("image_size", image_size),
-            ("chunk_size", chunk_size),
-            ("action_repeat", action_repeat),
-            ("horizon", horizon),
-        ):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        super().__init__(device=device, batch_size=[])
+        super().__init__(
+            chunk_size=chunk_size,
+            horizon=horizon,
+            tokenizer=tokenizer,
+            write_text=write_text,
+            device=device,
+            image_size=image_size,
+            action_repeat=action_repeat,
+        )
         self.task = get_task(task)
         self.image_size = image_size
-        self.chunk_size = chunk_size
         self.action_repeat = action_repeat
-        self.horizon = horizon
         self.potential = potential
-        self.write_text = write_text
-        self._simulator = MetaWorldSimulator(
-            self.task, split, camera_cell=camera_cell, render=image_size is not None
-        )
-        self._tokenizer = tokenizer or HashTokenizer()
+        self._simulator = MetaWorldSimulator(self.task, split, render=image_size is not None)
         self.set_instruction(instruction)
-        self._decisions = 0
-        self._episode_seed = 0
-        self._make_specs()
-        self.set_seed(seed)
+        observation = {"state": Unbounded([_HAND_DIM if image_size else _STATE_DIM])}
+        if image_size:
+            shape = [3, image_size, image_size]
+            observation["image"] = Bounded(0, 255, shape=shape, dtype=torch.uint8)
+        extra = {keys.ENV_POTENTIAL: Unbounded([1])} if potential else {}
+        self._prepare(observation, ACTION_DIM, seed=seed, extra=extra)
 
     @property
     def simulator(self) -> MetaWorldSimulator:
         """The simulator underneath, for experts and videos."""
         return self._simulator
 
-    def set_instruction(self, instruction: str | None) -> None:
-        """Give another sentence from the next reset on; ``None`` gives the task's own."""
-        self.instruction = self.task.instruction if instruction is None else instruction
-        tokens, mask = self._tokenizer(self.instruction)
-        self._tokens, self._mask = tokens[0], mask[0]
+    def _begin(self, episode_seed: int) -> None:
+        self._simulator.reset(episode_seed)
 
-    def _make_specs(self) -> None:
-        observation = {"state": Unbounded([_HAND_DIM if self.image_size else _STATE_DIM])}
-        if self.image_size:
-            shape = [3, self.image_size, self.image_size]
-            observation["image"] = Bounded(0, 255, shape=shape, dtype=torch.uint8)
-        extra: dict[NestedKey, TensorSpec] = (
-            {keys.ENV_POTENTIAL: Unbounded([1])} if self.potential else {}
-        )
-        if self.write_text:
-            extra[keys.INSTRUCTION_TEXT] = NonTensor(shape=[], example_data=self.instruction)
-        set_decision_specs(
-            self,
-            observation,
-            tokens=len(self._tokens),
-            chunk_size=self.chunk_size,
-            action_dim=ACTION_DIM,
-            extra=extra,
-        )
+    def _act(self, action: np.ndarray) -> tuple[bool, bool, bool]:
+        done = any(self._simulator.step(action) for _ in range(self.action_repeat))
+        return done, done, False
 
-    def _set_seed(self, seed: int | None) -> None:
-        self._seeds = np.random.default_rng(0 if seed is None else seed)
-
-    def _observe(self, *, success: bool, crashed: bool, executed: int) -> dict[str, Any]:
+    def _see(self) -> dict[str, Any]:
         simulator = self._simulator
         state = simulator.proprioception if self.image_size else simulator.state
         observation = {"state": torch.as_tensor(state, dtype=torch.float32)}
         if self.image_size:
             observation["image"] = torch.from_numpy(simulator.picture(self.image_size))
-        extra: dict[str, Any] = {}
-        if self.write_text:
-            extra[keys.INSTRUCTION_TEXT] = self.instruction
+        seen: dict[str, Any] = {"observation": observation}
         if self.potential:
-            extra[keys.ENV_POTENTIAL] = torch.tensor([simulator.dense_reward / 10])
-        return {
-            **extra,
-            "observation": observation,
-            "instruction": {"tokens": self._tokens.clone(), "mask": self._mask.clone()},
-            keys.TASK_ID: torch.tensor([self.task.id]),
-            "episode_seed": torch.tensor([self._episode_seed]),
-            keys.SUCCESS: torch.tensor([success]),
-            keys.CRASHED: torch.tensor([crashed]),
-            "executed": torch.arange(self.chunk_size or 1) < executed,
-        }
-
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
-        wanted = None if tensordict is None else tensordict.get("episode_seed", None)
-        self._episode_seed = (
-            int(self._seeds.integers(2**31)) if wanted is None else int(wanted.item())
-        )
-        self._simulator.reset(self._episode_seed)
-        self._decisions = 0
-        observed = self._observe(success=False, crashed=False, executed=self.chunk_size or 1)
-        return TensorDict(observed, batch_size=[], device=self.device)
-
-    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        moment = (
-            f"task {self.task.name!r}, episode seed {self._episode_seed}, decision "
-            f"{self._decisions}"
-        )
-        actions = read_actions(self, tensordict, moment).reshape(-1, ACTION_DIM)
-        success, crashed, executed = False, False, 0
-        try:
-            for action in actions:
-                executed += 1
-                success = self._apply(action)
-                if success:
-                    break
-        except SimulatorCrashedError:
-            crashed = True
-        self._decisions += 1
-        truncated = crashed or self._decisions >= self.horizon
-        out = self._observe(success=success, crashed=crashed, executed=executed)
-        out |= reward_and_done(success=success, truncated=truncated)
-        return TensorDict(out, batch_size=[], device=self.device)
-
-    def _apply(self, action: np.ndarray) -> bool:
-        return any(self._simulator.step(action) for _ in range(self.action_repeat))
+            seen[keys.ENV_POTENTIAL] = torch.tensor([simulator.dense_reward / 10])
+        return seen
 
     def picture(self, size: int) -> torch.Tensor:
         """What the camera sees now at another size, uint8 [3, size, size], for videos."""

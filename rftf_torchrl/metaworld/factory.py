@@ -32,14 +32,4 @@ class MetaWorldFactory:
 
     def __call__(self, episode: Episode) -> MetaWorldEnv:
         """The environment of the episode's task, with the episode's sentence."""
-        return MetaWorldEnv(
-            episode.task,
-            split=self.split,
-            image_size=self.image_size,
-            chunk_size=self.chunk_size,
-            action_repeat=self.action_repeat,
-            horizon=self.horizon,
-            instruction=episode.instruction,
-            potential=self.potential,
-            write_text=self.write_text,
-        )
+        return MetaWorldEnv(episode.task, instruction=episode.instruction, **vars(self))

@@ -46,9 +46,6 @@ class MetaWorldSimulator:
     Args:
         task: which task.
         split: ``"train"`` or ``"test"`` initial states.
-        camera_cell: cluster size of the display meshes in metres, see :class:`FastRenderer`.
-        show_goal: draw the goal marker; by default only where the goal is drawn independently of
-            the object (reach, push, pick-place and their like), as it can't be seen otherwise.
         render: whether pictures will be asked for.
     """
 
@@ -57,8 +54,6 @@ class MetaWorldSimulator:
         task: Task,
         split: Split,
         *,
-        camera_cell: float = 0.01,
-        show_goal: bool | None = None,
         render: bool = True,
     ) -> None:
         self.task = task
@@ -73,8 +68,8 @@ class MetaWorldSimulator:
         self._env._freeze_rand_vec = False
         self._env._get_state_rand_vec = self._goals.draw
         self._env.touching_object = self._touching_object
-        self._show_goal = len(space.low) == _OBJECT_AND_GOAL if show_goal is None else show_goal
-        self._cell = camera_cell
+        # a goal that is drawn apart from the object can be seen by its marker only
+        self._show_goal = len(space.low) == _OBJECT_AND_GOAL
         self._renderers: dict[int, FastRenderer] = {}
         self.state = np.zeros(39)
         self._reward: float | None = None
@@ -165,7 +160,7 @@ class MetaWorldSimulator:
             markers = (self.model.site(index).name for index in range(self.model.nsite))
             hidden = () if self._show_goal else tuple(name for name in markers if "goal" in name)
             self._renderers[size] = FastRenderer(
-                self.model, size, CAMERA, cell=self._cell, flip=True, hidden_sites=hidden
+                self.model, size, CAMERA, flip=True, hidden_sites=hidden
             )
         return self._renderers[size].render(self.data)
 

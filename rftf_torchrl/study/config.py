@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, cast
+from dataclasses import dataclass, field
+from typing import Annotated, Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rftf_torchrl.configs.validation import ConfigError
-from rftf_torchrl.settings import Count, Fraction, NotNegativeInt, setting_problems
+from rftf_torchrl.envs.simulator import Names, different
+from rftf_torchrl.settings import Count, Fraction, NotNegativeInt, Seed, setting_problems
 
 
 @dataclass
@@ -53,10 +54,10 @@ class StudyConfig:
     """
 
     catalogue: dict[str, MethodConfig] = MISSING
-    methods: list[str] = MISSING
-    task_sets: dict[str, list[str]] = MISSING
+    methods: Names = MISSING
+    task_sets: Annotated[dict[str, list[str]], Field(min_length=1)] = MISSING
     only_task_sets: list[str] | None = None
-    seeds: list[int] = MISSING
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(different)] = MISSING
     settings: list[str] = field(default_factory=list)
     baseline: str = "sparse"
     curve_every: Count = 5
@@ -85,6 +86,8 @@ def check_study(config: DictConfig) -> StudyConfig:
     problems = [f"{key} is not set" for key in sorted(OmegaConf.missing_keys(config))]
     if problems:
         _raise(problems)
+    given = cast(dict[str, Any], OmegaConf.to_container(config))
+    problems = setting_problems(StudyConfig, given)
     study = cast(StudyConfig, OmegaConf.to_object(config))
     problems += setting_problems(StudyConfig, asdict(study))
     known = ", ".join(study.catalogue)
@@ -101,10 +104,6 @@ def check_study(config: DictConfig) -> StudyConfig:
     ]
     if study.baseline not in study.methods:
         problems.append(f"baseline={study.baseline!r}: expected one of the methods of the study")
-    for name in ("methods", "task_sets", "seeds"):
-        entries = list(getattr(study, name))
-        if not entries or len(set(entries)) != len(entries):
-            problems.append(f"{name}={entries}: expected at least one, each of them once")
     problems += [
         f"task_sets: the name {name!r} can't be a folder's"
         for name in study.task_sets

@@ -22,7 +22,6 @@ from rftf_torchrl import (
     initial_scene,
     training_scene,
     training_sequences,
-    walk_chain,
     wilson_interval,
 )
 from rftf_torchrl.calvin.tasks import TASKS
@@ -39,6 +38,17 @@ def starts(arguments: argparse.Namespace) -> Iterator[Start]:
             yield chain, *training_scene(chain.initial_state, seed, arguments.scene)
 
 
+def attempt(simulator: CalvinSimulator, expert: CalvinExpert, task: str) -> int | None:
+    """The steps that a task takes, ``None`` where 360 are not enough."""
+    start = simulator.info
+    expert.start(task, simulator)
+    for step in range(1, 361):
+        simulator.step(expert.disturb(expert.action(simulator)))
+        if simulator.achieved(start, [task]):
+            return step
+    return None
+
+
 def walk(arguments: argparse.Namespace) -> tuple[list[int], dict[str, list[int | None]]]:
     """Lengths of the chains, and by task the steps of each attempt, ``None`` for a failure."""
     simulator = CalvinSimulator(arguments.scene)
@@ -47,10 +57,13 @@ def walk(arguments: argparse.Namespace) -> tuple[list[int], dict[str, list[int |
     attempts: dict[str, list[int | None]] = defaultdict(list)
     for chain, robot_obs, scene_obs in starts(arguments):
         simulator.reset(robot_obs, scene_obs)
-        done = walk_chain(simulator, expert, chain.tasks)
-        lengths.append(len(done))
-        for task, steps in zip(chain.tasks, [*done, None], strict=False):
+        lengths.append(0)
+        for task in chain.tasks:
+            steps = attempt(simulator, expert, task)
             attempts[task].append(steps)
+            if steps is None:
+                break
+            lengths[-1] += 1
     simulator.close()
     return lengths, attempts
 

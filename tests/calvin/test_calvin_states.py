@@ -8,53 +8,16 @@ import pytest
 
 from rftf_torchrl import (
     StateBank,
-    collect_states,
     initial_scene,
     initial_states,
     training_scene,
-    training_sequences,
 )
-from rftf_torchrl.calvin import state_bank as states
-from rftf_torchrl.calvin.tasks import TASKS
 
 
 def make_bank(tasks=(14, 14, 2), depth=(0, 3, 1)):
     scenes = [training_scene(initial_states()[k], k) for k in range(len(tasks))]
     robot_obs, scene_obs = map(np.stack, zip(*scenes, strict=True))
     return StateBank(robot_obs, scene_obs, np.array(tasks), np.array(depth), "D")
-
-
-class CountingSimulator:
-    """A task is done when its number of actions is reached; the state counts all actions."""
-
-    scene = "D"
-
-    def __init__(self):
-        self.started = []
-
-    def reset(self, robot_obs, scene_obs):
-        self.started.append(scene_obs)
-        self.robot_obs, self.scene_obs = robot_obs, scene_obs
-        self.info = {"steps": 0}
-
-    def step(self, action):
-        self.scene_obs = self.scene_obs + 1e-3
-        self.info = {"steps": self.info["steps"] + 1}
-
-    def achieved(self, start_info, tasks):
-        done = self.info["steps"] - start_info["steps"] >= 3
-        return set(tasks) if done and tasks[0] != "close_drawer" else set()
-
-
-class Still:
-    def __init__(self):
-        self.tasks = []
-
-    def start(self, task, simulator):
-        self.tasks.append(task)
-
-    def action(self, simulator):
-        return np.zeros(7)
 
 
 def test_draws_are_seeded_and_of_the_task():
@@ -177,37 +140,3 @@ def test_a_file_that_lacks_a_column(tmp_path):
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         StateBank.load(tmp_path / "bank.npz")
-
-
-def test_states_of_done_tasks_are_kept_middles_of_chains_included():
-    chains = training_sequences(0, 12)
-    simulator, controller, depths = CountingSimulator(), Still(), []
-    bank = collect_states(simulator, controller, chains, seed=4, on_chain=depths.append)
-    expected = []
-    for number, chain in enumerate(chains):
-        scene = training_scene(chain.initial_state, 4 + number)[1]
-        for depth, task in enumerate(chain.tasks):
-            if task == "close_drawer":
-                break
-            expected.append((TASKS[task].id, depth, scene + 3e-3 * depth))
-        np.testing.assert_array_equal(simulator.started[number], scene)
-    assert bank.task.tolist() == [row[0] for row in expected]
-    assert bank.depth.tolist() == [row[1] for row in expected]
-    np.testing.assert_allclose(bank.scene_obs, np.stack([row[2] for row in expected]))
-    assert sum(depths) == len(bank) < 60
-
-
-def test_a_state_that_is_a_test_scene_is_not_kept(monkeypatch):
-    """The first chain begins in one, and three tasks of 3 mm and 3 mrad later it still is one."""
-    scenes = [initial_scene(initial_states()[9])] + [training_scene(initial_states()[0], 1)] * 3
-    monkeypatch.setattr(states, "training_scene", lambda *a: scenes.pop(0))
-    chains = [replace(chain, tasks=("open_drawer",) * 5) for chain in training_sequences(0, 2)]
-    bank = collect_states(CountingSimulator(), Still(), chains)
-    assert bank.depth.tolist() == [4, 0, 1, 2, 3, 4]
-
-
-def test_a_task_that_needs_more_steps_than_it_has_is_not_kept():
-    chains = training_sequences(0, 2)
-    message = "the controller did no task of 2 chains: no state to keep"
-    with pytest.raises(ValueError, match=message):
-        collect_states(CountingSimulator(), Still(), chains, max_steps=2)

@@ -13,29 +13,6 @@ from rftf_torchrl import CalvinEnv
 from rftf_torchrl.calvin.tasks import TASKS
 
 
-@pytest.mark.parametrize(
-    ("size", "index", "value", "where"),
-    [
-        (None, (6,), 0.5, "action[6]"),
-        (4, (2, 6), 0.0, "('vla_action', 'chunk')[2, 6]"),
-        (4, (0, 6), -2.0, "('vla_action', 'chunk')[0, 6]"),
-    ],
-)
-def test_the_strict_gripper(make_fake_env, size, index, value, where):
-    env = make_fake_env(chunk_size=size, gripper="strict")
-    data = env.reset()
-    actions = torch.zeros(7) if size is None else torch.zeros(size, 7)
-    actions[..., -1] = -1.0
-    env.step(data.clone().set(env.action_key, actions))
-    actions[index] = value
-    message = (
-        f"{where}, the gripper, must be 1 (open) or -1 (close), got {value}; gripper='sign' takes "
-        "any number"
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        env.step(data.clone().set(env.action_key, actions))
-
-
 @pytest.mark.parametrize(("size", "key"), [(None, "action"), (5, "('vla_action', 'chunk')")])
 def test_an_action_that_is_not_finite(make_fake_env, size, key):
     env = make_fake_env(chunk_size=size)
@@ -85,7 +62,6 @@ def test_counts_must_be_positive(name):
         ({"task": "fly"}, f"unknown CALVIN task 'fly'; choose from {', '.join(TASKS)}"),
         ({"scene": "E"}, "scene must be 'A', 'B', 'C' or 'D', got 'E'"),
         ({"split": "all"}, "split must be 'train' or 'test', got 'all'"),
-        ({"gripper": "soft"}, "gripper must be 'sign' or 'strict', got 'soft'"),
         (
             {"image_size": None, "depth": True},
             "depth needs a camera: give image_size or wrist_size",

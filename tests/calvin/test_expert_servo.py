@@ -32,10 +32,6 @@ class TestServo:
         action = Servo().action(target, np.zeros(3), tool(1.5))
         np.testing.assert_allclose(action[:3], [1.0, -0.5, 0.25])
 
-    def test_speed_bounds_the_action(self):
-        target = Target(np.array([0.4, 0.0, 0.0]), tool(1.5), 1.0, speed=0.3)
-        assert Servo().action(target, np.zeros(3), tool(1.5))[0] == pytest.approx(0.3)
-
     def test_a_blocked_hand_does_not_wind_up(self):
         target = Target(np.array([0.4, 0.0, 0.0]), tool(1.5), -1.0)
         _, stored, _ = self.drive(Servo(slack=2.5, leak=0.0), target, 200, follow=0.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from synthetic_calvin import write_synthetic_calvin
 
 import rftf_torchrl
 from rftf_torchrl import (
@@ -14,7 +15,6 @@ from rftf_torchrl import (
     CalvinOptions,
     SmallOptions,
     require_calvin_env,
-    write_synthetic_calvin,
 )
 from rftf_torchrl.calvin import env
 from rftf_torchrl.calvin.chains import play as chains

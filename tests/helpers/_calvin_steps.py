@@ -28,3 +28,22 @@ def flags(step):
 def seen(frame, privileged=True):
     state = state_vector(TRACE["robot_obs"][frame], TRACE["scene_obs"][frame], "D", privileged)
     return torch.from_numpy(state)
+
+
+def walk(simulator, expert, tasks, *, max_steps=360, on_step=None):
+    """Do tasks until one fails, and return the steps that each done one took."""
+    done = []
+    for index, task in enumerate(tasks):
+        start = simulator.info
+        expert.start(task, simulator)
+        for step in range(1, max_steps + 1):
+            action = expert.action(simulator)
+            if on_step is not None:
+                on_step(index, task, action)
+            simulator.step(expert.disturb(action))
+            if simulator.achieved(start, [task]):
+                done.append(step)
+                break
+        else:
+            break
+    return done

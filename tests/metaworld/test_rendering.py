@@ -101,8 +101,6 @@ def test_the_goal_marker_is_drawn_where_nothing_else_tells_the_goal(make_simulat
     without = make_simulator("drawer-open")
     hidden = draw(without, hidden_sites=("goal",))
     assert np.array_equal(without.picture(64), hidden)
-    shown = make_simulator("drawer-open", show_goal=True)
-    assert np.array_equal(shown.picture(64), draw(without))
     assert (draw(without) != hidden).any()
     assert without.model.site("goal").rgba[3] == 1.0
 

@@ -76,7 +76,7 @@ def test_a_later_setting_wins():
             [
                 "methods: unknown method 'rtff', choose from bc, sparse, ",
                 "only_task_sets: unknown task set 'hard', choose from state_quick",
-                "seeds=[0, 0]: expected at least one, each of them once",
+                "seeds=[0, 0]: each name once",
                 "workers=-1: must be at least 0",
                 "levels.0=2.0: must be at most 1",
             ],

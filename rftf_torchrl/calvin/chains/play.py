@@ -12,15 +12,19 @@ from typing import Any
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs.transforms import Transform
 
-from rftf_torchrl.calvin.chains.factories import ControllerStageFactory, PolicyStageFactory
+from rftf_torchrl.calvin.chains.fingerprint import transform_label
 from rftf_torchrl.calvin.chains.protocol import (
     OFFICIAL_STEPS,
     chains_digest,
+    function_name,
+    policy_digest,
     protocol_label,
+    sentences_label,
     versions,
 )
 from rftf_torchrl.calvin.chains.report import ChainReport
 from rftf_torchrl.calvin.chains.results import ChainFile, ChainResult
+from rftf_torchrl.calvin.chains.stages import ChainStage, ControllerStage, PolicyStage
 from rftf_torchrl.calvin.chains.workers import play_chains
 from rftf_torchrl.calvin.env import CalvinEnv
 from rftf_torchrl.calvin.install import require_calvin_env
@@ -28,6 +32,7 @@ from rftf_torchrl.calvin.sequences import Chain, benchmark_sequences
 from rftf_torchrl.calvin.settings import Scene, check_scene
 from rftf_torchrl.calvin.simulator import CalvinSimulator
 from rftf_torchrl.calvin.tasks import get_task
+from rftf_torchrl.envs.policy_inputs import PolicyInputEnv
 from rftf_torchrl.envs.shared_weights import share_weights
 
 
@@ -121,9 +126,11 @@ def evaluate_chains(
     _check(chosen, sentences)
     if make_env is None:
         require_calvin_env()
-    factory: PolicyStageFactory | ControllerStageFactory
+    make_stage: Callable[[], ChainStage]
+    privileged: str | None
+    own: dict[str, Any]
     if policy is not None:
-        own = partial(
+        make_env = make_env or partial(
             CalvinEnv,
             scene=scene,
             image_size=image_size,
@@ -136,12 +143,29 @@ def evaluate_chains(
         copy = deepcopy(policy).eval().requires_grad_(False)
         if workers:
             copy = share_weights(copy.to("cpu"))
-        factory = PolicyStageFactory(
-            make_env or own, copy, steps_per_subtask, deterministic, sentences, transform
+        make_stage = partial(
+            _policy_stage, make_env, transform, copy, steps_per_subtask, deterministic, sentences
         )
+        read = [*copy.in_keys, *([] if transform is None else transform.in_keys)]
+        pictures = any("image" in str(key) for key in read)
+        privileged = None if pictures else "the policy"
+        own = {
+            "policy": policy_digest(copy),
+            "transform": transform_label(transform),
+            "env": function_name(make_env),
+            "deterministic": deterministic,
+            "sentences": sentences_label(sentences),
+            "renderer": "PyBullet's TinyRenderer on the CPU" if pictures else "none",
+        }
     elif controller is not None:
-        simulator = make_env or partial(CalvinSimulator, scene)
-        factory = ControllerStageFactory(simulator, controller, steps_per_subtask)
+        make_simulator = make_env or partial(CalvinSimulator, scene)
+        make_stage = partial(_controller_stage, make_simulator, controller, steps_per_subtask)
+        privileged = "the controller"
+        own = {
+            "controller": function_name(controller),
+            "simulator": function_name(make_simulator),
+            "renderer": "none",
+        }
     else:
         raise ValueError("got neither a policy nor a controller; give one of them")
     settings = {
@@ -150,7 +174,7 @@ def evaluate_chains(
         "chains": len(chosen),
         "chains_digest": chains_digest(chosen),
         "seed": seed,
-        **factory.settings,
+        **own,
     }
     found = versions()
     file = None if resume_path is None else ChainFile(resume_path, {**settings, **found})
@@ -158,7 +182,7 @@ def evaluate_chains(
     left = {index: chain for index, chain in enumerate(chosen) if index not in results}
     crashed = []
     playing = play_chains(
-        factory,
+        make_stage,
         left,
         scene,
         seed,
@@ -182,10 +206,21 @@ def evaluate_chains(
         crashed=len(crashed),
         scene=scene,
         sentences=settings.get("sentences"),
-        privileged=factory.privileged,
+        privileged=privileged,
     )
     in_order = tuple(results[index] for index in sorted(results))
     return ChainReport(in_order, tuple(sorted(crashed)), label, settings, found)
+
+
+def _policy_stage(
+    make_env: Callable[[], Any], transform: Transform | None, *rest: Any
+) -> PolicyStage:
+    env = make_env()
+    return PolicyStage(env if transform is None else PolicyInputEnv(env, transform), *rest)
+
+
+def _controller_stage(make_simulator: Callable[[], Any], *rest: Any) -> ControllerStage:
+    return ControllerStage(make_simulator(), *rest)
 
 
 def _check(chains: Sequence[Chain], sentences: Mapping[str, Sequence[str]] | None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
+from typing import Any
 
 import torch
 
@@ -43,6 +45,14 @@ def sentences_label(sentences: Mapping[str, Sequence[str]] | None) -> str:
     spoken = "\n".join(sentences[task][0] for task in TASKS if task in sentences)
     digest = sha256(spoken.encode()).hexdigest()
     return _BENCHMARKS if digest == _OFFICIAL_SENTENCES else f"given ({digest[:16]})"
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """A function with its bound arguments, without addresses in memory."""
+    if isinstance(function, partial):
+        given = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())]
+        return f"{function_name(function.func)}({', '.join(given)})"
+    return getattr(function, "__qualname__", type(function).__qualname__)
 
 
 def protocol_label(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,22 +20,6 @@ from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.envs.action_sizes import check_action_sizes
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.nets.evaluate_states import policy_device
-
-
-class ChainStage(Protocol):
-    """Where chains are played, one after another."""
-
-    def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
-        """Puts the simulator into the initial state of a chain."""
-        ...
-
-    def do(self, task: str, alive: Callable[[], None]) -> tuple[bool, int]:
-        """Tries a task from where the simulator is: whether it was done, and its control steps."""
-        ...
-
-    def close(self) -> None:
-        """Frees the simulator."""
-        ...
 
 
 class PolicyStage:
@@ -72,11 +56,11 @@ class PolicyStage:
         self._read = [key for key in policy.in_keys if key in self._observed]
 
     def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
-        """See :class:`ChainStage`."""
+        """Puts the simulator into the initial state of a chain."""
         self._env.simulator.reset(robot_obs, scene_obs)
 
     def do(self, task: str, alive: Callable[[], None]) -> tuple[bool, int]:
-        """See :class:`ChainStage`."""
+        """Tries a task from where the simulator is: whether it was done, and its control steps."""
         forget = getattr(self._policy, "reset", None)
         if forget is not None:
             forget()
@@ -106,7 +90,7 @@ class PolicyStage:
         return False, self._limit
 
     def close(self) -> None:
-        """See :class:`ChainStage`."""
+        """Frees the simulator."""
         self._env.close()
 
 
@@ -138,12 +122,12 @@ class ControllerStage:
         self._limit = limit
 
     def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
-        """See :class:`ChainStage`."""
+        """Puts the simulator into the initial state of a chain."""
         self._simulator.reset(robot_obs, scene_obs)
         self._controller = self._make_controller()
 
     def do(self, task: str, alive: Callable[[], None]) -> tuple[bool, int]:
-        """See :class:`ChainStage`."""
+        """Tries a task from where the simulator is: whether it was done, and its control steps."""
         simulator = self._simulator
         start_info = simulator.info
         self._controller.start(task, simulator)
@@ -155,8 +139,12 @@ class ControllerStage:
         return False, self._limit
 
     def close(self) -> None:
-        """See :class:`ChainStage`."""
+        """Frees the simulator."""
         self._simulator.close()
+
+
+ChainStage: TypeAlias = PolicyStage | ControllerStage
+"""Where chains are played, one after another."""
 
 
 def play_chain(

@@ -25,79 +25,60 @@ CAMERAS = {
 ROUNDING = 1e-6
 
 
-def vector_problems(frame: Mapping[str, np.ndarray]) -> list[str]:
-    """List what is wrong with the four vectors of a frame.
+def frame_problems(frame: Mapping[str, np.ndarray], *cameras: str) -> list[str]:
+    """List what is wrong with a frame.
 
     Args:
         frame: the entries of the frame's file.
+        cameras: the keys of the pictures that must be there; the others may be absent.
 
     Returns:
-        One sentence per violation, with its key; none if the vectors are sound.
+        One sentence per violation, with its key; none if the frame is sound.
 
     Example:
         >>> frame = {key: np.zeros(size) for key, size in VECTORS.items()}
         >>> frame["actions"][6] = frame["rel_actions"][6] = 1
-        >>> vector_problems(frame)
+        >>> frame_problems(frame)
         []
         >>> frame["rel_actions"][2] = np.nan
-        >>> vector_problems(frame)
-        ["key 'rel_actions': index 2 is nan, expected a finite number"]
-    """
-    problems = []
-    for key, size in VECTORS.items():
-        found = frame.get(key)
-        if found is None:
-            problems.append(f"key {key!r}: missing")
-        elif found.dtype.kind != "f":
-            problems.append(f"key {key!r}: dtype {found.dtype}, expected a floating-point dtype")
-        elif found.shape != (size,):
-            problems.append(f"key {key!r}: shape {found.shape}, expected ({size},)")
-        elif not np.isfinite(found).all():
-            index = int(np.flatnonzero(~np.isfinite(found))[0])
-            problems.append(
-                f"key {key!r}: index {index} is {found[index]}, expected a finite number"
-            )
-        elif key in (ABSOLUTE, RELATIVE):
-            problems += _action_problems(key, found)
-    return problems
-
-
-def camera_problems(frame: Mapping[str, np.ndarray], *required: str) -> list[str]:
-    """List what is wrong with the pictures of a frame.
-
-    Args:
-        frame: the entries of the frame's file.
-        required: the keys that must be there; the others may be absent.
-
-    Returns:
-        One sentence per violation, with its key; none if the pictures are sound.
-
-    Example:
-        >>> camera_problems({"rgb_static": np.zeros((3, 8, 8), np.uint8)}, "rgb_gripper")
-        ["key 'rgb_static': shape (3, 8, 8), expected [height, width, 3]", \
+        >>> frame_problems(frame, "rgb_gripper")
+        ["key 'rel_actions': index 2 is nan, expected a finite number", \
 "key 'rgb_gripper': missing"]
     """
     problems = []
-    for key, (dtype, shape) in CAMERAS.items():
+    for key in (*VECTORS, *CAMERAS):
         found = frame.get(key)
-        if found is None:
-            problems += [f"key {key!r}: missing"] if key in required else []
-        elif found.dtype != dtype:
-            problems.append(f"key {key!r}: dtype {found.dtype}, expected {dtype}")
-        elif found.ndim != shape.count(",") + 1 or (found.ndim == 3 and found.shape[2] != 3):
-            problems.append(f"key {key!r}: shape {found.shape}, expected {shape}")
+        if found is not None:
+            lines = _vector(key, found) if key in VECTORS else _picture(key, found)
+        else:
+            lines = ["missing"] * (key in VECTORS or key in cameras)
+        problems += [f"key {key!r}: {line}" for line in lines]
     return problems
 
 
-def _action_problems(key: str, action: np.ndarray) -> list[str]:
+def _vector(key: str, found: np.ndarray) -> list[str]:
+    if found.dtype.kind != "f":
+        return [f"dtype {found.dtype}, expected a floating-point dtype"]
+    if found.shape != (VECTORS[key],):
+        return [f"shape {found.shape}, expected ({VECTORS[key]},)"]
+    wrong = np.flatnonzero(~np.isfinite(found))
+    if len(wrong):
+        return [f"index {wrong[0]} is {found[wrong[0]]}, expected a finite number"]
     problems = []
-    outside = np.flatnonzero(np.abs(action[:6]) > 1 + ROUNDING)
+    outside = np.flatnonzero(np.abs(found[:6]) > 1 + ROUNDING)
     if key == RELATIVE and len(outside):
-        index = int(outside[0])
-        problems.append(f"key {key!r}: index {index} is {action[index]}, expected -1 to 1")
-    if abs(action[6]) != 1:
+        problems.append(f"index {outside[0]} is {found[outside[0]]}, expected -1 to 1")
+    if key in (ABSOLUTE, RELATIVE) and abs(found[6]) != 1:
         problems.append(
-            f"key {key!r}: the gripper (index 6) is {action[6]}, expected exactly 1.0 (open) or "
-            "-1.0 (close)"
+            f"the gripper (index 6) is {found[6]}, expected exactly 1.0 (open) or -1.0 (close)"
         )
     return problems
+
+
+def _picture(key: str, found: np.ndarray) -> list[str]:
+    dtype, shape = CAMERAS[key]
+    if found.dtype != dtype:
+        return [f"dtype {found.dtype}, expected {dtype}"]
+    if found.ndim != shape.count(",") + 1 or (found.ndim == 3 and found.shape[2] != 3):
+        return [f"shape {found.shape}, expected {shape}"]
+    return []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rftf_torchrl.calvin.data.checks import camera_problems, vector_problems
+from rftf_torchrl.calvin.data.checks import frame_problems
 from rftf_torchrl.calvin.data.format import EPISODES_FILE, VECTORS
 from rftf_torchrl.calvin.data.unpickle import CORRUPT
 from rftf_torchrl.data.format import DemonstrationError
@@ -47,7 +47,7 @@ def read_frame(file: Path, *cameras: str) -> dict[str, np.ndarray]:
     except UNREADABLE as error:
         problems = [f"corrupt or truncated ({error}): copy or download it again"]
     else:
-        problems = vector_problems(frame) + camera_problems(frame, *cameras)
+        problems = frame_problems(frame, *cameras)
     if problems:
         raise DemonstrationError(
             f"CALVIN data in {file.parent}", [f"{file.name}: {line}" for line in problems]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,25 +35,20 @@ def read_episodes(folder: Path) -> np.ndarray:
         >>> read_episodes(folder).tolist()
         [[64, 90], [91, 91]]
     """
+    wrong = partial(_error, folder, EPISODES_FILE)
     episodes = _read(folder, EPISODES_FILE)
     if not isinstance(episodes, np.ndarray) or episodes.dtype.kind not in "iu":
-        raise _error(folder, EPISODES_FILE, "expected an array of integers")
+        raise wrong("expected an array of integers")
     if episodes.ndim != 2 or episodes.shape[1] != 2 or not len(episodes):
-        raise _error(folder, EPISODES_FILE, f"shape {episodes.shape}, expected (episodes, 2)")
+        raise wrong(f"shape {episodes.shape}, expected (episodes, 2)")
     episodes = episodes.astype(np.int64)
     for index, (first, last) in enumerate(episodes):
         if not 0 <= first <= last:
-            raise _error(
-                folder, EPISODES_FILE, f"episode {index}: first frame {first}, last frame {last}"
-            )
-    order = np.argsort(episodes[:, 0])
-    for before, after in pairwise(order):
-        if episodes[after, 0] <= episodes[before, 1]:
-            raise _error(
-                folder,
-                EPISODES_FILE,
-                f"episodes {before} and {after} share frame {episodes[after, 0]}",
-            )
+            raise wrong(f"episode {index}: first frame {first}, last frame {last}")
+    for before, after in pairwise(np.argsort(episodes[:, 0])):
+        shared = episodes[after, 0]
+        if shared <= episodes[before, 1]:
+            raise wrong(f"episodes {before} and {after} share frame {shared}")
     return episodes
 
 
@@ -79,31 +75,29 @@ def read_scenes(folder: Path, episodes: np.ndarray, scene: Scene | None) -> tupl
     if scene is not None:
         scene_name(scene)
         return (scene,) * len(episodes)
+    wrong = partial(_error, folder, SCENES_FILE)
     content = _read(folder, SCENES_FILE, "; give scene='A' to 'D' where the split has one scene")
     if not isinstance(content, dict):
-        raise _error(folder, SCENES_FILE, "expected a dictionary of scenes")
+        raise wrong("expected a dictionary of scenes")
     letters: dict[str, Scene] = {scene_name(letter): letter for letter in SCENES}
-    ranges: dict[Scene, tuple[int, int]] = {}
     for name, bounds in content.items():
-        pair = np.asarray(bounds)
         if name not in letters:
-            raise _error(
-                folder, SCENES_FILE, f"unknown scene {name!r}, expected one of {sorted(letters)}"
-            )
-        if pair.shape != (2,) or pair.dtype.kind not in "iu":
-            raise _error(
-                folder, SCENES_FILE, f"scene {name!r}: {bounds}, expected two frame numbers"
-            )
-        ranges[letters[name]] = (int(pair[0]), int(pair[1]))
+            raise wrong(f"unknown scene {name!r}, expected one of {sorted(letters)}")
+        if not is_pair(bounds):
+            raise wrong(f"scene {name!r}: {bounds}, expected two frame numbers")
     found = []
     for index, (first, last) in enumerate(episodes):
-        scenes = [key for key, (low, high) in ranges.items() if low <= first and last <= high]
+        scenes = [n for n, (low, high) in content.items() if low <= first and last <= high]
         if not scenes:
-            raise _error(
-                folder, SCENES_FILE, f"episode {index} (frames {first} to {last}) is in no scene"
-            )
-        found.append(scenes[0])
+            raise wrong(f"episode {index} (frames {first} to {last}) is in no scene")
+        found.append(letters[scenes[0]])
     return tuple(found)
+
+
+def is_pair(bounds: Any) -> bool:
+    """Whether something is two frame numbers."""
+    pair = np.asarray(bounds)
+    return pair.shape == (2,) and pair.dtype.kind in "iu"
 
 
 def _read(folder: Path, name: str, advice: str = "") -> Any:

@@ -61,13 +61,15 @@ class CalvinDataset:
 
     Example:
         >>> import tempfile
-        >>> from rftf_torchrl import write_synthetic_calvin
-        >>> root = write_synthetic_calvin(tempfile.mkdtemp() + "/data")
-        >>> dataset = CalvinDataset(root, image_size=8)
-        >>> len(dataset.spans), dataset.spans[0].task
-        (2, 'open_drawer')
-        >>> dataset.read_span(dataset.spans[0])["observation", "image"].shape
-        torch.Size([18, 3, 8, 8])
+        >>> from rftf_torchrl import CalvinWriter
+        >>> root = tempfile.mkdtemp()
+        >>> with CalvinWriter(root) as writer:
+        ...     for _ in range(3):
+        ...         frame = writer.add_frame(np.zeros(15), np.zeros(24))
+        ...     writer.annotate(frame - 2, frame + 1, "open_drawer", "pull the drawer open")
+        >>> dataset = CalvinDataset(root)
+        >>> dataset.read_span(dataset.spans[0])["action"].shape
+        torch.Size([3, 7])
     """
 
     def __init__(

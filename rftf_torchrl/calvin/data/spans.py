@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rftf_torchrl.calvin.data.format import ANNOTATIONS_FILE
+from rftf_torchrl.calvin.data.layout import is_pair
 from rftf_torchrl.calvin.data.unpickle import safe_load_npy
 from rftf_torchrl.calvin.tasks import TASKS
 from rftf_torchrl.data.format import DemonstrationError
@@ -139,7 +140,7 @@ def _parse(content: Any) -> tuple[list[CalvinSpan], list[str]]:
         return [], problems
     spans = []
     for index, (bounds, task, sentence) in enumerate(zip(*found.values(), strict=True)):
-        if not _is_pair(bounds):
+        if not is_pair(bounds):
             problems.append(f"annotation {index}: 'indx' is {bounds}, expected two frame numbers")
         elif not isinstance(task, str) or not isinstance(sentence, str):
             problems.append(f"annotation {index}: 'task' and 'ann' must be text")
@@ -147,11 +148,6 @@ def _parse(content: Any) -> tuple[list[CalvinSpan], list[str]]:
             start, stop = map(int, bounds)
             spans.append(CalvinSpan(index, start, stop, str(task), str(sentence)))
     return spans, problems
-
-
-def _is_pair(bounds: Any) -> bool:
-    pair = np.asarray(bounds)
-    return pair.shape == (2,) and pair.dtype.kind in "iu"
 
 
 def _nearest(span: CalvinSpan, episodes: np.ndarray) -> str:

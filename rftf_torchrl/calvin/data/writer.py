@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rftf_torchrl.calvin.data.checks import CAMERAS, camera_problems, vector_problems
+from rftf_torchrl.calvin.data.checks import CAMERAS, frame_problems
 from rftf_torchrl.calvin.data.describe import default_config, describe_split
 from rftf_torchrl.calvin.data.format import (
     ABSOLUTE,
@@ -39,6 +39,7 @@ from rftf_torchrl.files import NewFolder
 logger = logging.getLogger(__name__)
 
 FIRST_FRAME = 64
+"""CALVIN's loader refuses an episode or span that ends within its window of 32 frames."""
 
 
 class CalvinWriter:
@@ -58,9 +59,6 @@ class CalvinWriter:
         split: ``"training"`` or ``"validation"``; without ``resume``, the folder ``root / split``
             must not exist.
         scene: the scene of the first episodes, ``"A"`` to ``"D"``; see :meth:`set_scene`.
-        first_frame: the number of the first frame. CALVIN's loader refuses a split in which an
-            episode or a span ends at a number that is not above its window of 32 frames: the
-            default keeps short first episodes readable.
         config: what to write to ``.hydra/merged_config.yaml``, from which CALVIN's evaluation
             rebuilds the simulator. By default the scene's name and the cameras' sizes, which its
             loader does not need and its evaluation finds too little.
@@ -96,7 +94,6 @@ class CalvinWriter:
         split: str = "training",
         *,
         scene: Scene = "D",
-        first_frame: int = FIRST_FRAME,
         config: Mapping[str, Any] | None = None,
         resume: bool = False,
     ) -> None:
@@ -110,7 +107,7 @@ class CalvinWriter:
             self._stage = self.folder
             self._scene = next(reversed(found.scenes), self._scene)
         else:
-            found = Recorded(Mark(first_frame), [], {}, [], RunningStatistics(), None)
+            found = Recorded(Mark(FIRST_FRAME), [], {}, [], RunningStatistics(), None)
             self._new = NewFolder(self.folder, "CALVIN data")
             self._stage = self._new.hidden
         self.scenes, self.episodes, self.spans = found.scenes, found.episodes, found.spans
@@ -191,7 +188,7 @@ class CalvinWriter:
             frame[RELATIVE], frame[ABSOLUTE] = still_actions(robot_obs)
         frame |= {key: np.asarray(value) for key, value in pictures.items() if value is not None}
         cameras = {key: value.shape for key, value in frame.items() if key in CAMERAS}
-        problems = vector_problems(frame) + camera_problems(frame)
+        problems = frame_problems(frame)
         if self._cameras is not None and not problems and cameras != self._cameras:
             problems = [
                 f"pictures {cameras}, the frames before have {self._cameras}: all frames of a "

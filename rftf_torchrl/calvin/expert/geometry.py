@@ -7,9 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from rftf_torchrl.calvin.settings import Scene, check_scene
+from rftf_torchrl.calvin.tasks import BLOCKS
 
 _UP_SLOPE = np.array([0.0, 0.5, np.sqrt(0.75)])
-_HALF_LENGTHS = {"small": 0.02, "middle": 0.028, "big": 0.04}
+# by scene: button, switch, slider, the slider's limit, drawer, shelf
+_PLACES = {
+    "A": (-0.28, 0.3, 0.04, 0.28, 0.1, -0.1),
+    "B": (0.28, -0.32, 0.228, 0.304, 0.18, 0.08),
+    "C": (-0.12, -0.32, 0.2, 0.24, 0.1, 0.08),
+    "D": (-0.12, 0.3, 0.04, 0.28, 0.18, -0.1),
+}
+_SMALL, _MIDDLE, _BIG = 0.02, 0.028, 0.04
+_HALF_LENGTHS = {
+    "A": (_MIDDLE, _BIG, _SMALL),
+    "B": (_SMALL, _BIG, _MIDDLE),
+    "C": (_BIG, _SMALL, _MIDDLE),
+    "D": (_MIDDLE, _SMALL, _BIG),
+}
 
 
 @dataclass(frozen=True)
@@ -70,10 +84,6 @@ class SceneGeometry:
         return -0.157 - value
 
 
-def _lengths(**sizes: str) -> dict[str, float]:
-    return {block: _HALF_LENGTHS[size] for block, size in sizes.items()}
-
-
 def scene_geometry(scene: Scene) -> SceneGeometry:
     """The furniture of a scene.
 
@@ -85,17 +95,4 @@ def scene_geometry(scene: Scene) -> SceneGeometry:
         ValueError: for an unknown scene.
     """
     check_scene(scene)
-    return {
-        "A": SceneGeometry(
-            -0.28, 0.3, 0.04, 0.28, 0.1, -0.1, _lengths(red="middle", blue="big", pink="small")
-        ),
-        "B": SceneGeometry(
-            0.28, -0.32, 0.228, 0.304, 0.18, 0.08, _lengths(red="small", blue="big", pink="middle")
-        ),
-        "C": SceneGeometry(
-            -0.12, -0.32, 0.2, 0.24, 0.1, 0.08, _lengths(red="big", blue="small", pink="middle")
-        ),
-        "D": SceneGeometry(
-            -0.12, 0.3, 0.04, 0.28, 0.18, -0.1, _lengths(red="middle", blue="small", pink="big")
-        ),
-    }[scene]
+    return SceneGeometry(*_PLACES[scene], dict(zip(BLOCKS, _HALF_LENGTHS[scene], strict=True)))

@@ -6,7 +6,7 @@ import numpy as np
 
 from rftf_torchrl.calvin.expert.furniture import move_slider, open_drawer
 from rftf_torchrl.calvin.expert.grasping import grasp, pick_up
-from rftf_torchrl.calvin.expert.motions import CLOSED, OPEN, Skill, by, grip, move, rise
+from rftf_torchrl.calvin.expert.motions import CLOSED, OPEN, Skill, by, move, release, rise
 from rftf_torchrl.calvin.expert.places import uncovering
 from rftf_torchrl.calvin.expert.servo import tool
 from rftf_torchrl.calvin.expert.view import View
@@ -42,8 +42,7 @@ def rotate(view: View, name: str, left: bool) -> Skill:
     yield from grasp(view, name, turn)
     place = view.hand.copy()
     yield from move(view, place, tool(float(view.euler[2]) + turn), CLOSED, turned=0.02)
-    yield from grip(view, OPEN)
-    yield from rise(view, OPEN)
+    yield from release(view)
 
 
 def push(view: View, name: str, left: bool) -> Skill:
@@ -56,8 +55,7 @@ def push(view: View, name: str, left: bool) -> Skill:
     if abs(end[0] - view.geometry.button_x) < _BUTTON_ROOM and block.place == "table":
         end[1] = max(end[1], _BEHIND_BUTTON)
     yield from move(view, end, tool(float(view.euler[2])), CLOSED)
-    yield from grip(view, OPEN)
-    yield from rise(view, OPEN)
+    yield from release(view)
 
 
 def push_into_drawer(view: View) -> Skill:
@@ -76,8 +74,7 @@ def push_into_drawer(view: View) -> Skill:
     euler = tool(float(view.euler[2]))
     over = np.array([x, -0.24, float(view.hand[2]) + 0.012])
     yield from move(view, over, euler, CLOSED, within=0.01)
-    yield from grip(view, OPEN)
-    yield from rise(view, OPEN)
+    yield from release(view)
 
 
 def unstack(view: View) -> Skill:

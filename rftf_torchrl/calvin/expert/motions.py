@@ -42,7 +42,6 @@ def move(
     *,
     within: float = 0.006,
     turned: float = 0.06,
-    speed: float = 1.0,
     limit: int = 80,
 ) -> Skill:
     """Go straight to a place, which may move, until there, or stuck, or out of steps.
@@ -54,7 +53,6 @@ def move(
         gripper: command during the movement.
         within: how close counts as there, metres.
         turned: how close counts as turned, radians.
-        speed: largest action.
         limit: most steps.
     """
     best, since = np.inf, 0
@@ -68,7 +66,7 @@ def move(
         best, since = (left, 0) if left < best - 0.001 else (best, since + 1)
         if since > _STUCK_STEPS:
             return
-        yield Target(place, euler, gripper, speed)
+        yield Target(place, euler, gripper)
 
 
 def grip(view: View, gripper: float, steps: int = 5) -> Skill:
@@ -83,6 +81,12 @@ def rise(view: View, gripper: float, height: float = LANE_Z) -> Skill:
     if view.hand[2] < height - 0.02:
         up = np.array([view.hand[0], view.hand[1], height])
         yield from move(view, up, view.euler.copy(), gripper, within=0.025, turned=3.2)
+
+
+def release(view: View, height: float = LANE_Z) -> Skill:
+    """Open the gripper and go up."""
+    yield from grip(view, OPEN)
+    yield from rise(view, OPEN, height)
 
 
 def travel(

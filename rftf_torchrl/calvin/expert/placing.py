@@ -6,7 +6,18 @@ import numpy as np
 
 from rftf_torchrl.calvin.expert.furniture import move_slider
 from rftf_torchrl.calvin.expert.grasping import arm, levelling, pick_up
-from rftf_torchrl.calvin.expert.motions import CLOSED, OPEN, Skill, by, grip, move, rise, travel
+from rftf_torchrl.calvin.expert.motions import (
+    CLOSED,
+    LANE_Z,
+    OPEN,
+    Skill,
+    by,
+    grip,
+    move,
+    release,
+    rise,
+    travel,
+)
 from rftf_torchrl.calvin.expert.places import drawer_spot, shelf_spot
 from rftf_torchrl.calvin.expert.view import BlockView, View
 
@@ -23,14 +34,7 @@ def place_in_slider(view: View) -> Skill:
     value, x = shelf_spot(view.geometry, view.slider, view.blocks, view.held.name)
     if value is not None:
         yield from move_slider(view, value)
-    if view.held is None:
-        return
-    euler = levelling(view, view.held, np.pi / 2)
-    place = by(x, _SHELF_Y, _SHELF_Z) + arm(view, euler)
-    yield from travel(view, place + by(0, 0, 0.1), euler, CLOSED, height=0.6, within=0.02)
-    yield from move(view, place, euler, CLOSED, limit=30)
-    yield from grip(view, OPEN)
-    yield from rise(view, OPEN, 0.6)
+    yield from _put_down(view, by(x, _SHELF_Y, _SHELF_Z), 0.6, 0.6)
 
 
 def place_in_drawer(view: View) -> Skill:
@@ -39,12 +43,18 @@ def place_in_drawer(view: View) -> Skill:
         yield from rise(view, CLOSED)
         return
     x, y = drawer_spot(view.geometry, view.drawer, view.blocks, view.held.name)
+    yield from _put_down(view, by(x, y, _DRAWER_Z), 0.58, LANE_Z)
+
+
+def _put_down(view: View, place: np.ndarray, height: float, end: float) -> Skill:
+    """Bring the held block to a place from ``height``, let go of it, and rise to ``end``."""
+    if view.held is None:
+        return
     euler = levelling(view, view.held, np.pi / 2)
-    place = by(x, y, _DRAWER_Z) + arm(view, euler)
-    yield from travel(view, place + by(0, 0, 0.1), euler, CLOSED, height=0.58, within=0.02)
+    place = place + arm(view, euler)
+    yield from travel(view, place + by(0, 0, 0.1), euler, CLOSED, height=height, within=0.02)
     yield from move(view, place, euler, CLOSED, limit=30)
-    yield from grip(view, OPEN)
-    yield from rise(view, OPEN)
+    yield from release(view, end)
 
 
 def stack(view: View) -> Skill:

@@ -10,7 +10,6 @@ from multiprocessing import get_context
 import numpy as np
 
 from rftf_torchrl.calvin.expert.expert import CalvinExpert
-from rftf_torchrl.calvin.expert.walk import walk_chain
 from rftf_torchrl.calvin.scenes import training_scene
 from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene
@@ -65,32 +64,13 @@ class ChainToRecord:
     max_steps: int = 360
 
 
-class _Frames:
-    """What is seen and done during one task."""
-
-    def __init__(self, simulator: CalvinSimulator, job: ChainToRecord) -> None:
-        self._simulator, self._job = simulator, job
-        self._actions: list[np.ndarray] = []
-        self._columns: dict[str, list[np.ndarray]] = {}
-        self.look()
-
-    def act(self, action: np.ndarray) -> None:
-        self._actions.append(action.copy())
-
-    def look(self) -> None:
-        simulator, job = self._simulator, self._job
-        seen = {"robot_obs": simulator.robot_obs.copy(), "scene_obs": simulator.scene_obs.copy()}
-        if job.image_size is not None:
-            seen["pictures"] = simulator.picture(job.image_size)
-        if job.wrist_size is not None:
-            seen["wrist_pictures"] = simulator.wrist_picture(job.wrist_size)
-        for name, value in seen.items():
-            self._columns.setdefault(name, []).append(value)
-
-    def finish(self, task: str, depth: int) -> RecordedTask:
-        columns = {name: np.stack(values) for name, values in self._columns.items()}
-        actions = np.stack(self._actions)
-        return RecordedTask(task, depth, self._job.scene, actions=actions, **columns)
+def _look(simulator: CalvinSimulator, job: ChainToRecord) -> dict[str, np.ndarray]:
+    seen = {"robot_obs": simulator.robot_obs.copy(), "scene_obs": simulator.scene_obs.copy()}
+    if job.image_size is not None:
+        seen["pictures"] = simulator.picture(job.image_size)
+    if job.wrist_size is not None:
+        seen["wrist_pictures"] = simulator.wrist_picture(job.wrist_size)
+    return seen
 
 
 def record_chain(simulator: CalvinSimulator, job: ChainToRecord) -> list[RecordedTask]:
@@ -110,21 +90,23 @@ def record_chain(simulator: CalvinSimulator, job: ChainToRecord) -> list[Recorde
         raise ValueError(f"the chain is for scene {job.scene}, the simulator is {simulator.scene}")
     simulator.reset(*training_scene(job.chain.initial_state, job.seed, job.scene))
     expert = CalvinExpert(noise=job.noise, seed=job.seed)
-    frames: list[_Frames] = []
-
-    def on_step(index: int, task: str, action: np.ndarray) -> None:
-        if index == len(frames):
-            if frames:
-                frames[-1].look()
-            frames.append(_Frames(simulator, job))
+    recorded = []
+    for depth, task in enumerate(job.chain.tasks):
+        start = simulator.info
+        expert.start(task, simulator)
+        seen, actions = [_look(simulator, job)], []
+        for _ in range(job.max_steps):
+            actions.append(expert.action(simulator))
+            simulator.step(expert.disturb(actions[-1]))
+            seen.append(_look(simulator, job))
+            if simulator.achieved(start, [task]):
+                break
         else:
-            frames[-1].look()
-        frames[-1].act(action)
-
-    done = walk_chain(simulator, expert, job.chain.tasks, max_steps=job.max_steps, on_step=on_step)
-    if len(done) == len(frames):
-        frames[-1].look()
-    return [frames[k].finish(job.chain.tasks[k], k) for k in range(len(done))]
+            break
+        columns = {name: np.stack([each[name] for each in seen]) for name in seen[0]}
+        done = RecordedTask(task, depth, job.scene, actions=np.stack(actions), **columns)
+        recorded.append(done)
+    return recorded
 
 
 class _Recorder:

@@ -29,12 +29,11 @@ def tool(yaw: float, tilt: float = 0.0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Target:
-    """Where the hand should be: position [3], Euler angles [3], gripper 1 or -1, largest action."""
+    """Where the hand should be: position [3], Euler angles [3], gripper 1 or -1."""
 
     position: np.ndarray
     euler: np.ndarray
     gripper: float
-    speed: float = 1.0
 
 
 @dataclass
@@ -77,7 +76,7 @@ class Servo:
         else:
             self._ahead = (1.0 - self.leak) * (self._ahead - moved)
         move = self.gain * error
-        move[:3] /= max(1.0, np.abs(move[:3]).max() / target.speed)
+        move[:3] /= max(1.0, np.abs(move[:3]).max())
         move[3:] /= max(1.0, np.abs(move[3:]).max())
         move = np.clip(np.clip(self._ahead + move, -self.slack, self.slack) - self._ahead, -1, 1)
         self._ahead = self._ahead + move

@@ -2,8 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
-
-from rftf_torchrl import write_synthetic_calvin
+from synthetic_calvin import write_synthetic_calvin
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from synthetic_calvin import write_synthetic_calvin
 
 from rftf_torchrl import (
     CalvinDataset,
@@ -14,7 +15,6 @@ from rftf_torchrl import (
     load_demonstrations,
     to_demonstrations,
     training_scene,
-    write_synthetic_calvin,
 )
 from rftf_torchrl.calvin.data import convert as convert_module
 

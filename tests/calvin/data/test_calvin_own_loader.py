@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from synthetic_calvin import write_synthetic_calvin
 
-from rftf_torchrl import CalvinDataset, fnv1_32, hashed_embedding, write_synthetic_calvin
+from rftf_torchrl import CalvinDataset, fnv1_32, hashed_embedding
 
 pytestmark = [
     pytest.mark.calvin,

@@ -4,13 +4,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from synthetic_calvin import write_synthetic_calvin
 
 from rftf_torchrl import (
     CalvinDataset,
     DemonstrationError,
     HashTokenizer,
     state_vector,
-    write_synthetic_calvin,
 )
 
 

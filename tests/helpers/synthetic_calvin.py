@@ -1,4 +1,4 @@
-"""Data in CALVIN's format without the simulator, for tests and examples."""
+"""Data in CALVIN's format without the simulator."""
 
 from __future__ import annotations
 
@@ -21,28 +21,10 @@ def write_synthetic_calvin(
     scene: Scene = "D",
     seed: int = 0,
 ) -> Path:
-    """Write episodes in which a robot drifts and pictures brighten, with two spans each.
+    """Write episodes of two halves, and return ``root``.
 
-    The first half of an episode is annotated ``open_drawer``, the second ``turn_on_led``; nothing
-    of the kind happens.
-
-    Args:
-        root: the folder of the dataset.
-        split: ``"training"`` or ``"validation"``.
-        episodes: the number of episodes.
-        length: frames of an episode, at least 4.
-        image_size: height and width of both cameras' pictures, None for data without pictures.
-        scene: the scene.
-        seed: the seed of the moves.
-
-    Returns:
-        ``root``.
-
-    Example:
-        >>> import tempfile
-        >>> root = write_synthetic_calvin(tempfile.mkdtemp() + "/data", length=4)
-        >>> np.load(root / "training" / "ep_lens.npy").tolist()
-        [4]
+    A robot drifts and pictures brighten. The first half is annotated ``open_drawer``, the second
+    ``turn_on_led``; nothing of the kind happens.
     """
     random = np.random.default_rng(seed)
     with CalvinWriter(root, split, scene=scene) as writer:
