@@ -94,9 +94,7 @@ def gaussian_actor(
     init_scale: float = 0.3,
     learn_scale: bool = True,
     scale_bounds: tuple[float, float] = (0.05, 1.0),
-    chunk_key: NestedKey = keys.CHUNK,
-    log_prob_key: NestedKey = keys.LOG_PROB,
-    executed_key: NestedKey = keys.EXECUTED,
+    **places: NestedKey,
 ) -> ProbabilisticTensorDictSequential:
     """Makes a Gaussian policy from a network that predicts a chunk.
 
@@ -113,9 +111,8 @@ def gaussian_actor(
         init_scale: initial standard deviation.
         learn_scale: whether the standard deviation is learned.
         scale_bounds: smallest and largest standard deviation.
-        chunk_key: where the chunk goes.
-        log_prob_key: where its log-probability goes.
-        executed_key: where the data tell which actions were executed, bool [*B, H].
+        **places: ``chunk_key``, ``log_prob_key``, where the two go, and ``executed_key``, where the
+            data tell which actions were executed, bool [*B, H].
 
     Returns:
         The policy, as collectors and :class:`torchrl.objectives.ClipPPOLoss` take it.
@@ -143,13 +140,7 @@ def gaussian_actor(
     return ProbabilisticTensorDictSequential(
         network,
         TensorDictModule(scale, in_keys=[keys.LOC], out_keys=[keys.SCALE]),
-        draw_chunk(
-            ChunkNormal,
-            {"loc": keys.LOC, "scale": keys.SCALE},
-            chunk_key=chunk_key,
-            log_prob_key=log_prob_key,
-            executed_key=executed_key,
-        ),
+        draw_chunk(ChunkNormal, {"loc": keys.LOC, "scale": keys.SCALE}, **places),
     )
 
 
@@ -161,9 +152,7 @@ def token_actor(
     bins: int = 11,
     low: float = -1.0,
     high: float = 1.0,
-    chunk_key: NestedKey = keys.CHUNK,
-    log_prob_key: NestedKey = keys.LOG_PROB,
-    executed_key: NestedKey = keys.EXECUTED,
+    **places: NestedKey,
 ) -> ProbabilisticTensorDictSequential:
     """Makes a policy over action tokens from a network that predicts the logits of bins.
 
@@ -176,9 +165,8 @@ def token_actor(
         bins: uniform bins per action dimension.
         low: lower end of the first bin.
         high: upper end of the last bin.
-        chunk_key: where the chunk goes.
-        log_prob_key: where its log-probability goes.
-        executed_key: where the data tell which actions were executed, bool [*B, H].
+        **places: ``chunk_key``, ``log_prob_key``, where the two go, and ``executed_key``, where the
+            data tell which actions were executed, bool [*B, H].
 
     Returns:
         The policy, as collectors and :class:`torchrl.objectives.ClipPPOLoss` take it.
@@ -202,15 +190,7 @@ def token_actor(
         TensorDictModule(
             _CheckedLogits((chunk_size, action_dim, bins)), [keys.LOGITS], [keys.LOGITS]
         ),
-        draw_chunk(
-            ChunkCategorical,
-            {"logits": keys.LOGITS},
-            chunk_key=chunk_key,
-            log_prob_key=log_prob_key,
-            executed_key=executed_key,
-            low=low,
-            high=high,
-        ),
+        draw_chunk(ChunkCategorical, {"logits": keys.LOGITS}, {"low": low, "high": high}, **places),
     )
 
 

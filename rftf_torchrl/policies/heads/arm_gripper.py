@@ -12,13 +12,13 @@ from tensordict.nn import (
 )
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, constraints, kl_divergence, register_kl
+from torch.distributions import Bernoulli, kl_divergence, register_kl
 from torch.nn.functional import logsigmoid
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.finite_output import check_finite_output
 from rftf_torchrl.policies.heads.actors import BoundedScale
-from rftf_torchrl.policies.heads.distributions import ChunkNormal, sum_executed
+from rftf_torchrl.policies.heads.distributions import ChunkDistribution, ChunkNormal, sum_executed
 from rftf_torchrl.policies.heads.draw import check_writes, draw_chunk
 
 # Not "loc": there is more to the chunk than that. But TorchRL's BCLoss takes a policy for a
@@ -27,7 +27,7 @@ ARM_LOC = "arm_loc"
 ARM_SCALE = "arm_scale"
 
 
-class ChunkNormalBernoulli(Distribution):
+class ChunkNormalBernoulli(ChunkDistribution):
     r"""A chunk whose arm is normal and whose gripper is 1 (open) or -1 (closed).
 
     .. math::
@@ -52,10 +52,6 @@ class ChunkNormalBernoulli(Distribution):
         -6.8999
     """
 
-    arg_constraints = {}  # noqa: RUF012
-    support = constraints.independent(constraints.real, 2)
-    has_rsample = False
-
     def __init__(
         self, loc: Tensor, scale: Tensor, logits: Tensor, executed: Tensor | None = None
     ) -> None:
@@ -79,11 +75,6 @@ class ChunkNormalBernoulli(Distribution):
     def mode(self) -> Tensor:
         """The most probable chunk, [*B, H, A]; the gripper is closed where both are as likely."""
         return _joined(self.arm.mode, _sign(self.gripper.probs > 0.5))
-
-    @property
-    def deterministic_sample(self) -> Tensor:
-        """What TorchRL uses in deterministic mode: the mode, [*B, H, A]."""
-        return self.mode
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Samples chunks [*sample_shape, *B, H, A]."""
@@ -120,9 +111,7 @@ def arm_gripper_actor(
     init_scale: float = 0.1,
     learn_scale: bool = True,
     scale_bounds: tuple[float, float] = (0.02, 1.0),
-    chunk_key: NestedKey = keys.CHUNK,
-    log_prob_key: NestedKey = keys.LOG_PROB,
-    executed_key: NestedKey = keys.EXECUTED,
+    **places: NestedKey,
 ) -> ProbabilisticTensorDictSequential:
     """Makes a policy from a network that predicts an arm's mean and the logit of an open gripper.
 
@@ -137,9 +126,8 @@ def arm_gripper_actor(
         init_scale: initial standard deviation of the arm.
         learn_scale: whether it is learned.
         scale_bounds: its smallest and largest value.
-        chunk_key: where the chunk goes.
-        log_prob_key: where its log-probability goes.
-        executed_key: where the data tell which actions were executed, bool [*B, H].
+        **places: ``chunk_key``, ``log_prob_key``, where the two go, and ``executed_key``, where the
+            data tell which actions were executed, bool [*B, H].
 
     Returns:
         The policy, as collectors and :class:`torchrl.objectives.ClipPPOLoss` take it.
@@ -172,9 +160,7 @@ def arm_gripper_actor(
         draw_chunk(
             ChunkNormalBernoulli,
             {"loc": ARM_LOC, "scale": ARM_SCALE, "logits": keys.LOGITS},
-            chunk_key=chunk_key,
-            log_prob_key=log_prob_key,
-            executed_key=executed_key,
+            **places,
         ),
     )
 

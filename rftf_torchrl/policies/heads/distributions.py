@@ -10,7 +10,19 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, constraints, register_kl
 
 
-class ChunkNormal(Distribution):
+class ChunkDistribution(Distribution):
+    """What the distributions of an action chunk have in common."""
+
+    arg_constraints = {}  # noqa: RUF012
+    support = constraints.independent(constraints.real, 2)
+
+    @property
+    def deterministic_sample(self) -> Tensor:
+        """What TorchRL uses in deterministic mode: the mode, [*B, H, A]."""
+        return self.mode
+
+
+class ChunkNormal(ChunkDistribution):
     r"""Diagonal normal over an action chunk.
 
     .. math::
@@ -34,8 +46,6 @@ class ChunkNormal(Distribution):
         -2.7568
     """
 
-    arg_constraints = {}  # noqa: RUF012
-    support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
     def __init__(self, loc: Tensor, scale: Tensor, executed: Tensor | None = None) -> None:
@@ -64,11 +74,6 @@ class ChunkNormal(Distribution):
         """The variance, [*B, H, A]."""
         return self.scale.square()
 
-    @property
-    def deterministic_sample(self) -> Tensor:
-        """What TorchRL uses in deterministic mode: the mean, [*B, H, A]."""
-        return self.loc
-
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Samples chunks [*sample_shape, *B, H, A] with gradients to loc and scale."""
         shape = self._extended_shape(torch.Size(sample_shape))
@@ -77,8 +82,7 @@ class ChunkNormal(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns the log-probability [*B] of chunks [*B, H, A]."""
-        standardised = (value.float() - self.loc) / self.scale
-        each = -0.5 * standardised.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
+        each = normal_log_prob(value.float(), self.loc, self.scale)
         return sum_executed(each.sum(-1), self.executed)
 
     def entropy(self) -> Tensor:
@@ -87,7 +91,7 @@ class ChunkNormal(Distribution):
         return sum_executed(each.sum(-1), self.executed)
 
 
-class ChunkCategorical(Distribution):
+class ChunkCategorical(ChunkDistribution):
     r"""Independent categorical per action dimension, over the centres of K uniform bins.
 
     Bin k of [low, high] has the centre ``low + (k + 1/2) (high - low) / K``, as in
@@ -111,10 +115,6 @@ class ChunkCategorical(Distribution):
         >>> round(float(dist.log_prob(dist.sample())), 4)  # 6 * log(1/4)
         -8.3178
     """
-
-    arg_constraints = {}  # noqa: RUF012
-    support = constraints.independent(constraints.real, 2)
-    has_rsample = False
 
     def __init__(
         self,
@@ -153,11 +153,6 @@ class ChunkCategorical(Distribution):
         """The most probable chunk, [*B, H, A]."""
         return self.centres[self.logits.argmax(-1)]
 
-    @property
-    def deterministic_sample(self) -> Tensor:
-        """What TorchRL uses in deterministic mode: the mode, [*B, H, A]."""
-        return self.mode
-
     def tokens(self, value: Tensor) -> Tensor:
         """Returns the bin index, int64 [*B, H, A], that holds each action; clipped to the range."""
         count = self.logits.shape[-1]
@@ -186,6 +181,12 @@ def _kl_chunk_normal(p: ChunkNormal, q: ChunkNormal) -> Tensor:
 def _kl_chunk_categorical(p: ChunkCategorical, q: ChunkCategorical) -> Tensor:
     divergence = torch.distributions.kl_divergence(p.bins, q.bins)
     return sum_executed(divergence.sum(-1), p.executed)
+
+
+def normal_log_prob(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """Of each number by itself."""
+    standardised = (value - loc) / scale
+    return -0.5 * standardised.square() - scale.log() - 0.5 * math.log(2 * math.pi)
 
 
 def normal_divergence(p: Any, q: Any) -> Tensor:

@@ -19,27 +19,27 @@ from rftf_torchrl import keys
 def draw_chunk(
     distribution: type[Distribution],
     parameters: Mapping[str, NestedKey],
+    constants: Mapping[str, Any] | None = None,
     *,
     chunk_key: NestedKey = keys.CHUNK,
     log_prob_key: NestedKey = keys.LOG_PROB,
     executed_key: NestedKey = keys.EXECUTED,
-    **constants: Any,
 ) -> ProbabilisticTensorDictModule:
     """The module that draws a chunk and writes its log-probability.
 
     Args:
         distribution: of a chunk; its argument ``executed`` is read where the data have it.
         parameters: key of each of its other parameters in the data.
+        constants: its further arguments.
         chunk_key: where the chunk goes.
         log_prob_key: where its log-probability goes.
         executed_key: where the data tell which actions were executed.
-        **constants: the distribution's further arguments.
     """
     return ProbabilisticTensorDictModule(
         in_keys={**parameters, "executed": executed_key},
         out_keys=[chunk_key],
         distribution_class=distribution,
-        distribution_kwargs=constants,
+        distribution_kwargs=dict(constants or {}),
         return_log_prob=True,
         log_prob_key=log_prob_key,
         default_interaction_type=InteractionType.RANDOM,

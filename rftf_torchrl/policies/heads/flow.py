@@ -173,14 +173,10 @@ def flow_actor(
     *,
     chunk_size: int,
     action_dim: int,
-    steps: int = 4,
-    level: float = 0.5,
-    noise: nn.Module | None = None,
-    feature_keys: Sequence[NestedKey] = (keys.FEATURES,),
-    path_key: NestedKey = keys.FLOW_PATH,
     chunk_key: NestedKey = keys.CHUNK,
     log_prob_key: NestedKey = keys.LOG_PROB,
     executed_key: NestedKey = keys.EXECUTED,
+    **options: Any,
 ) -> FlowActor:
     """Makes a stochastic policy from features and a flow-matching velocity network.
 
@@ -195,19 +191,16 @@ def flow_actor(
     (learned noise).
 
     Args:
-        network: a TensorDict module that writes ``feature_keys``.
+        network: a TensorDict module that writes the features.
         velocity: the velocity network, ``velocity(x, tau, *features)``: x float32 [*B, H, A], tau
             float32 [*B] from 0 (noise) to 1 (action); :class:`ChunkVelocity`, or yours.
         chunk_size: actions per chunk, H.
         action_dim: size of an action, A.
-        steps: denoising steps, K.
-        level: noise level a of flow-SDE.
-        noise: None for flow-SDE, or :class:`FlowNoise` (a learned standard deviation).
-        feature_keys: what the velocity network reads.
-        path_key: where the path goes.
         chunk_key: where the chunk goes.
         log_prob_key: where its log-probability goes.
         executed_key: where the data tell which actions were executed, bool [*B, H].
+        **options: of :class:`FlowHead`: ``steps``, ``level``, ``noise`` (None for flow-SDE, or
+            :class:`FlowNoise`), ``feature_keys`` and ``path_key``.
 
     Returns:
         The policy, as collectors and :class:`torchrl.objectives.ClipPPOLoss` take it.
@@ -226,18 +219,14 @@ def flow_actor(
         >>> out["vla_action", "chunk"].shape, out["vla_action", "flow_path"].shape
         (torch.Size([5, 4, 2]), torch.Size([5, 4, 4, 2]))
     """
-    check_writes(network, *map(unravel_key, feature_keys))
     head = FlowHead(
         velocity,
         chunk_size=chunk_size,
         action_dim=action_dim,
-        steps=steps,
-        level=level,
-        noise=noise,
-        feature_keys=feature_keys,
-        path_key=path_key,
         chunk_key=chunk_key,
+        **options,
     )
+    check_writes(network, *head.feature_keys)
     return FlowActor(
         network,
         head,

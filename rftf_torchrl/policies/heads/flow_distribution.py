@@ -6,12 +6,17 @@ import math
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import register_kl
 
-from rftf_torchrl.policies.heads.distributions import checked_executed, normal_divergence
+from rftf_torchrl.policies.heads.distributions import (
+    ChunkDistribution,
+    checked_executed,
+    normal_divergence,
+    normal_log_prob,
+)
 
 
-class ChunkFlow(Distribution):
+class ChunkFlow(ChunkDistribution):
     r"""Chain of K Gaussian denoising steps whose last state is the action chunk.
 
     .. math::
@@ -49,8 +54,6 @@ class ChunkFlow(Distribution):
         -5.5136
     """
 
-    arg_constraints = {}  # noqa: RUF012
-    support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
     def __init__(
@@ -88,11 +91,6 @@ class ChunkFlow(Distribution):
         """The mean of the last step, given the path, [*B, H, A]."""
         return self.loc[..., -1, :, :]
 
-    @property
-    def deterministic_sample(self) -> Tensor:
-        """What TorchRL uses in deterministic mode: the noise-free flow, [*B, H, A]."""
-        return self._mode
-
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Samples the last step, chunks [*sample_shape, *B, H, A]; the path before it is given."""
         shape = self._extended_shape(torch.Size(sample_shape))
@@ -102,9 +100,7 @@ class ChunkFlow(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns the joint log-density [*B] of the path and its last state `value` [*B, H, A]."""
         following = torch.cat([self.path[..., 1:, :, :], value.float().unsqueeze(-3)], -3)
-        standardised = (following - self.loc) / self.scale
-        each = -0.5 * standardised.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
-        return self._total(each)
+        return self._total(normal_log_prob(following, self.loc, self.scale))
 
     def entropy(self) -> Tensor:
         """Returns the sum [*B] of the transitions' entropies."""

@@ -12,7 +12,6 @@ from tensordict.nn import (
     TensorDictModuleBase,
 )
 from tensordict.nn.probabilistic import interaction_type
-from tensordict.utils import NestedKey
 from torch import Tensor
 
 from rftf_torchrl import keys
@@ -80,7 +79,6 @@ class AutoregressiveVLA(TensorDictModuleBase):
         head: the action tokens.
         low: lower end of the first bin.
         high: upper end of the last bin.
-        chunk_key: the chunk, float [*B, H, A].
     """
 
     def __init__(
@@ -90,14 +88,12 @@ class AutoregressiveVLA(TensorDictModuleBase):
         *,
         low: float,
         high: float,
-        chunk_key: NestedKey = keys.CHUNK,
     ) -> None:
         super().__init__()
         self.model = features
         self.head = head
         self.low, self.high = low, high
-        self.chunk_key = chunk_key
-        self.in_keys = [*features.in_keys, chunk_key]
+        self.in_keys = [*features.in_keys, keys.CHUNK]
         self.out_keys = [keys.LOGITS, DRAWN]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -108,14 +104,14 @@ class AutoregressiveVLA(TensorDictModuleBase):
         """
         batch = tensordict.batch_size
         prompt = self.model.prompt(tensordict)
-        chunk = tensordict.get(self.chunk_key, None)
+        chunk = tensordict.get(keys.CHUNK, None)
         if chunk is None:
             bins = self._draw(prompt)
         else:
             size = self.head.shape[:2]
             if tuple(chunk.shape[len(batch) :]) != size:
                 raise ValueError(
-                    f"{self.chunk_key!r} has shape {tuple(chunk.shape)}, expected it to end in "
+                    f"{keys.CHUNK!r} has shape {tuple(chunk.shape)}, expected it to end in "
                     f"(chunk_size, action_dim) = {size}."
                 )
             share = (chunk.float() - self.low) / (self.high - self.low)
@@ -161,33 +157,20 @@ class AutoregressiveActor(ProbabilisticTensorDictSequential):
 
     Args:
         network: draws and scores.
-        executed_key: where the data tell which actions were executed, bool [*B, H].
-        log_prob_key: where the chunk's log-probability goes.
     """
 
-    def __init__(
-        self,
-        network: AutoregressiveVLA,
-        *,
-        executed_key: NestedKey = keys.EXECUTED,
-        log_prob_key: NestedKey = keys.LOG_PROB,
-    ) -> None:
+    def __init__(self, network: AutoregressiveVLA) -> None:
         super().__init__(
             network,
             draw_chunk(
                 DrawnCategorical,
                 {"logits": keys.LOGITS, "drawn": DRAWN},
-                chunk_key=network.chunk_key,
-                log_prob_key=log_prob_key,
-                executed_key=executed_key,
-                low=network.low,
-                high=network.high,
+                {"low": network.low, "high": network.high},
             ),
         )
-        self.chunk_key = network.chunk_key
 
     def forward(self, tensordict: TensorDictBase, *args: Any, **kwargs: Any) -> TensorDictBase:
         """Draws a chunk and writes it with its log-probability."""
-        if tensordict.get(self.chunk_key, None) is not None:
-            tensordict = tensordict.exclude(self.chunk_key)
+        if tensordict.get(keys.CHUNK, None) is not None:
+            tensordict = tensordict.exclude(keys.CHUNK)
         return super().forward(tensordict, *args, **kwargs)

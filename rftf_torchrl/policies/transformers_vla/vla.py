@@ -22,33 +22,25 @@ class QueryFeatures(TensorDictModuleBase):
     :func:`~rftf_torchrl.cache_features` runs it once for all epochs of an update.
 
     Args:
-        network: the network.
-        inputs_key: where :class:`VLAInputs` wrote.
-        state_key: the state, float [*B, state_dim]; read where the network has one.
-        out_key: where the hidden states go, [*B, queries, hidden_size].
+        network: the network. It reads what :class:`VLAInputs` wrote and, if it has a state_dim,
+            ``"state"``; its hidden states go to ``"features"``, [*B, queries, hidden_size].
     """
 
-    def __init__(
-        self,
-        network: QueryNetwork,
-        *,
-        inputs_key: NestedKey = keys.VLA_INPUTS,
-        state_key: NestedKey = keys.STATE,
-        out_key: NestedKey = "features",
-    ) -> None:
+    def __init__(self, network: QueryNetwork) -> None:
         super().__init__()
         self.network = network
-        root = (inputs_key,) if isinstance(inputs_key, str) else tuple(inputs_key)
-        self.observation_keys: list[NestedKey] = [(*root, name) for name in network.inputs]
+        self.observation_keys: list[NestedKey] = [
+            (keys.VLA_INPUTS, name) for name in network.inputs
+        ]
         if network.state_dim is not None:
-            self.observation_keys.append(state_key)
+            self.observation_keys.append(keys.STATE)
         self.kept = TowerFeatures(
             network.frozen_features,
-            {name: (*root, name) for name in network.image_inputs},
+            {name: (keys.VLA_INPUTS, name) for name in network.image_inputs},
             network.feature_names,
         )
         self.in_keys = [*self.observation_keys, *self.kept.out_keys]
-        self.out_keys = [out_key]
+        self.out_keys = [keys.FEATURES]
 
     def features(self, tensordict: TensorDictBase) -> Tensor:
         """Returns the hidden states, [*B, queries, hidden_size].
