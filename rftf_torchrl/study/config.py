@@ -89,7 +89,6 @@ def check_study(config: DictConfig) -> StudyConfig:
     given = cast(dict[str, Any], OmegaConf.to_container(config))
     problems = setting_problems(StudyConfig, given)
     study = cast(StudyConfig, OmegaConf.to_object(config))
-    problems += setting_problems(StudyConfig, asdict(study))
     known = ", ".join(study.catalogue)
     problems += [
         f"methods: unknown method {name!r}, choose from {known}"
