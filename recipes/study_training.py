@@ -120,7 +120,7 @@ def plot_runs(runs: Runs, metric: str, path: Path) -> None:
         mean, low, high = (f(values[:, drawn], axis=0) for f in (np.nanmean, np.nanmin, np.nanmax))
         label = f"{method} ({len(seeds)} seeds)"
         (line,) = ax.plot(drawn + 1, mean, marker=".", label=label)
-        figures.band(ax, drawn + 1, low, high, line.get_color())
+        figures.band(ax, drawn + 1, low, high, str(line.get_color()))
     figures.save(figure, path)
 
 

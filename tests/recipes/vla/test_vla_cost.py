@@ -21,6 +21,7 @@ def test_the_vision_tower_runs_once_a_decision(
     configure, demos, tmp_path, case, monkeypatch, caplog
 ):
     from rftf_torchrl import save_tiny_vlm
+    from rftf_torchrl.configs import learner
     from rftf_torchrl.configs.policies import vision_language_model
     from rftf_torchrl.policies.transformers_vla.backbone import tower_of
     from rftf_torchrl.recipes import finetune as recipe
@@ -42,7 +43,7 @@ def test_the_vision_tower_runs_once_a_decision(
     )
     clone(config)
     calls, before, during, ratios = [], [], [], []
-    load_policy, add_advantages, update = recipe.load_policy, recipe.add_advantages, recipe.update
+    load_policy, add_advantages, update = learner.load_policy, recipe.add_advantages, recipe.update
 
     def hooked(file, **kind):
         policy, spec = load_policy(file, **kind)
@@ -70,7 +71,7 @@ def test_the_vision_tower_runs_once_a_decision(
         assert during[-1] == (0 if names else config.ppo.epochs * pieces)
         return metrics
 
-    monkeypatch.setattr(recipe, "load_policy", hooked)
+    monkeypatch.setattr(learner, "load_policy", hooked)
     monkeypatch.setattr(recipe, "add_advantages", prepared)
     monkeypatch.setattr(recipe, "update", updated)
     with caplog.at_level(logging.WARNING, logger="finetune"):
