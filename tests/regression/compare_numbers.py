@@ -74,6 +74,7 @@ CASES: dict[str, str] = {
 # After the redesign: a part of a command -> what stands for it, as "critic=temporal" -> "...".
 NEW_SPELLING: dict[str, str] = {
     "env.action_repeat": "env.options.action_repeat",
+    "reward.terminal": "reward.options.terminal",
     "policy.head": "policy.options.head",
     "demos.chains": "env.options.demo_chains",
     "demos.start_chains": "env.options.start_chains",
