@@ -1,0 +1,47 @@
+"""Every setting is fed values that it cannot have, and each is refused before anything runs."""
+
+import math
+
+import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rftf_torchrl import ConfigError, RunConfig, check_config
+from rftf_torchrl.configs.typos import setting_names
+
+BAD = [math.nan, math.inf, -math.inf, -1, -0.5, "no such word", ["a", "a"], {"a": 1}]
+# Any text, number or list may be right for these; what they say is checked where it is used.
+FREE = {
+    *("demos.path", "policy.path", "value.path", "output", "policy.pretrained"),
+    *("policy.lora_targets", "value.options", "reward.options", "policy.options", "env.options"),
+}
+NAMES = [
+    name
+    for name in setting_names(RunConfig)[0]
+    if name not in FREE
+    and not OmegaConf.is_dict(OmegaConf.select(OmegaConf.structured(RunConfig), name))
+]
+
+
+def configured():
+    config = OmegaConf.structured(RunConfig(output="outputs/run"))
+    config.env.tasks = ["window-open", "window-close"]
+    return config
+
+
+def test_there_are_settings_to_feed():
+    assert len(NAMES) > 60
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_value_that_a_setting_cannot_have_is_refused(name):
+    let = []
+    for value in BAD:
+        config = configured()
+        try:
+            OmegaConf.update(config, name, value)
+            check_config(config)
+        except (ConfigError, OmegaConfBaseException):
+            continue
+        let.append(value)
+    assert let == [] or isinstance(OmegaConf.select(configured(), name), bool)
