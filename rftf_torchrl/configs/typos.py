@@ -25,6 +25,11 @@ MOVED = {
     "demos.start_chains": "env.options.start_chains",
     "evaluation.chains": "env.options.benchmark_chains",
     "evaluation.steps_per_subtask": "env.options.steps_per_subtask",
+    "reward.terminal": "reward.options.terminal",
+    **{
+        f"value.{name}": f"value.options.{name}"
+        for name in ("channels", "image_tower", "tower_training", "fusion", "grid")
+    },
     **{
         f"policy.{name}": f"policy.options.{name}"
         for name in (
