@@ -41,14 +41,7 @@ class GRMG(nn.Module):
         hidden, features = config.hidden, config.image.dim
         self.model_mae = MAEEncoder(config.image)
         self.text_encoder = ClipText(config.text)
-        self.perceiver_resampler = PerceiverResampler(
-            features,
-            latents=config.resampler_latents,
-            depth=config.resampler_depth,
-            heads=config.resampler_heads,
-            head_dim=config.resampler_head_dim,
-            media_embedding=True,
-        )
+        self.perceiver_resampler = PerceiverResampler(config, media_embedding=True)
         self.transformer = GPT2Trunk(hidden, config.layers, config.heads, "relu")
         self.embed_arm_state = nn.Linear(config.arm_dim, hidden)
         self.embed_gripper_state = nn.Linear(2, hidden)
