@@ -10,7 +10,7 @@ from rftf_torchrl.configs.policies import run_sizes
 from rftf_torchrl.configs.schema import PPOConfig, RewardConfig, RunConfig
 from rftf_torchrl.envs.simulator import EnvConfig, simulator_class, simulator_problems
 from rftf_torchrl.objectives.advantages import CRITICS
-from rftf_torchrl.policies.build import policy_problems
+from rftf_torchrl.policies.spec import policy_problems
 from rftf_torchrl.rewards.forms import gamma_option, reward_form
 from rftf_torchrl.settings import setting_problems
 from rftf_torchrl.values.kinds import value_problems

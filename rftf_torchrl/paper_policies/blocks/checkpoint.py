@@ -6,7 +6,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -122,3 +122,21 @@ def entry(payload: Any, name: str, where: str) -> dict[str, Tensor]:
 def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The same tensors, a prefix cut from the names that have it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items()}
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def only_module(module: nn.Module, kind: type[Network]) -> Network:
+    """The one submodule of a class.
+
+    Raises:
+        TypeError: if there is none.
+    """
+    for child in module.modules():
+        if isinstance(child, kind):
+            return child
+    raise TypeError(
+        f"there is no {kind.__name__} in this {type(module).__name__}: build the policy from its "
+        "spec."
+    )

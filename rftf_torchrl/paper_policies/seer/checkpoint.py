@@ -11,11 +11,11 @@ from rftf_torchrl.paper_policies.blocks.checkpoint import (
     Source,
     entry,
     load_tensors,
+    only_module,
     read_file,
     without_prefix,
 )
-from rftf_torchrl.paper_policies.blocks.clip_file import load_clip
-from rftf_torchrl.paper_policies.blocks.find import only_module
+from rftf_torchrl.paper_policies.blocks.clip_text import load_clip
 from rftf_torchrl.paper_policies.seer.network import Seer
 
 _POSITION = "transformer_backbone_position_embedding"

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from rftf_torchrl.paper_policies.blocks.clip_text import ClipText
 from rftf_torchrl.paper_policies.blocks.gpt2 import GPT2Trunk
 from rftf_torchrl.paper_policies.blocks.perceiver import PerceiverResampler
-from rftf_torchrl.paper_policies.blocks.sincos import sincos_2d
-from rftf_torchrl.paper_policies.blocks.vit import MAEEncoder, ViTBlock
+from rftf_torchrl.paper_policies.blocks.vit import MAEEncoder, ViTBlock, sincos_2d
 from rftf_torchrl.paper_policies.seer.config import SeerConfig
 
 

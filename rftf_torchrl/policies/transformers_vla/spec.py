@@ -29,7 +29,6 @@ from rftf_torchrl.policies.transformers_vla.backbone import (
     load_backbone,
     load_config,
 )
-from rftf_torchrl.policies.transformers_vla.heads import ActionTokenHead, ChunkHead
 from rftf_torchrl.policies.transformers_vla.options import (
     ModelOptions,
     TransformersOptions,
@@ -37,7 +36,12 @@ from rftf_torchrl.policies.transformers_vla.options import (
 )
 from rftf_torchrl.policies.transformers_vla.processor import VLAProcessor
 from rftf_torchrl.policies.transformers_vla.query_network import QueryNetwork
-from rftf_torchrl.policies.transformers_vla.vla import QueryFeatures, TransformersVLA
+from rftf_torchrl.policies.transformers_vla.vla import (
+    ActionTokenHead,
+    ChunkHead,
+    QueryFeatures,
+    TransformersVLA,
+)
 from rftf_torchrl.policies.transformers_vla.vla_inputs import VLAInputs
 from rftf_torchrl.settings import make_settings
 
