@@ -117,7 +117,7 @@ class ArmGripperCloningLoss(ChunkCloningLoss):
         gripper = nn.functional.binary_cross_entropy_with_logits(
             found[keys.LOGITS].float(), opened, reduction="none"
         )
-        each = arm + self.gripper_coeff * gripper
+        each: Tensor = arm + self.gripper_coeff * gripper
         weight = torch.ones_like(each) if mask is None else mask.float()
         return (each * weight).sum() / weight.sum().clamp_min(1)
 

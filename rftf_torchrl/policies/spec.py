@@ -47,16 +47,13 @@ class PolicySpecProtocol(Protocol):
 
     def build(self) -> ProbabilisticTensorDictSequential:
         """The policy with fresh weights; nothing is downloaded."""
-        ...
 
     def to_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
-        ...
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> PolicySpecProtocol:
         """The spec that :meth:`to_dict` described."""
-        ...
 
     def observation_transform(self) -> Transform | None:
         """Turns raw observations into what the policy reads; None where it reads them as they are.
@@ -64,7 +61,6 @@ class PolicySpecProtocol(Protocol):
         It works on environments, and by ``forward`` on batches of demonstrations. It reads the
         sentence from ``"language_instruction"``.
         """
-        ...
 
 
 def spec_class(kind: str) -> type[PolicySpecProtocol]:

@@ -174,7 +174,7 @@ class PaperPolicySpec(ABC):
         """A dict that JSON can hold, without the files."""
         found = asdict(self)
         del found["files"]
-        return {**found, "scale_bounds": list(self.scale_bounds)}
+        return found
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> Self:

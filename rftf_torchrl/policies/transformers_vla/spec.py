@@ -169,13 +169,7 @@ class TransformersPolicySpec(ModelOptions):
 
     def to_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold, without the files."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "files"}
-        for name, value in values.items():
-            if isinstance(value, tuple):
-                values[name] = list(value)
-            elif isinstance(value, Mapping):
-                values[name] = dict(value)
-        return values
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "files"}
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> TransformersPolicySpec:

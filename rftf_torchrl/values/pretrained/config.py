@@ -150,11 +150,7 @@ class PretrainedEncoderConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that JSON can hold."""
-        return {
-            **asdict(self),
-            "image_mean": list(self.image_mean),
-            "image_std": list(self.image_std),
-        }
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> PretrainedEncoderConfig:
