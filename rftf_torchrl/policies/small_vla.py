@@ -76,16 +76,12 @@ def small_vla(
     sizes: Any = {"chunk_size": chunk_size, "action_dim": action_dim}
     if head == "flow":
         network = HeadNetwork(encoder, (config.features,))
-        return flow_actor(
-            TensorDictModule(network, in_keys=inputs, out_keys=[keys.FEATURES]),
-            ChunkVelocity(config.features, shape),
-            steps=flow_steps,
-            level=flow_level,
-            **sizes,
-        )
+        velocity = ChunkVelocity(config.features, shape)
+        module = TensorDictModule(network, inputs, [keys.FEATURES])
+        return flow_actor(module, velocity, steps=flow_steps, level=flow_level, **sizes)
     if head == "tokens":
         network = HeadNetwork(encoder, (*shape, bins), gain=0.1)
-        module = TensorDictModule(network, in_keys=inputs, out_keys=[keys.LOGITS])
+        module = TensorDictModule(network, inputs, [keys.LOGITS])
         return token_actor(module, bins=bins, low=low, high=high, **sizes)
     if head not in ("gaussian", "arm_gripper"):
         raise ValueError(
@@ -98,8 +94,7 @@ def small_vla(
         "scale_bounds": scale_bounds,
     }
     if head == "gaussian":
-        module = TensorDictModule(network, in_keys=inputs, out_keys=[keys.LOC])
-        return gaussian_actor(module, **sizes, **scale)
+        return gaussian_actor(TensorDictModule(network, inputs, [keys.LOC]), **sizes, **scale)
     module = TensorDictModule(_ArmGripper(network), inputs, [ARM_LOC, keys.LOGITS])
     return arm_gripper_actor(module, chunk_size=chunk_size, arm_dim=action_dim - 1, **scale)
 
