@@ -26,6 +26,7 @@ from torchrl.objectives.value import GAE
 
 from rftf_torchrl import keys
 from rftf_torchrl.keys import ADVANTAGE, OUTCOME_REWARD
+from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.evaluate_states import values_of_states
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.objectives.gae import make_gae
@@ -82,11 +83,10 @@ def group_advantage(
     """
     if group_size < 2:
         raise ValueError(f"group_size is {group_size}; a group needs at least 2 trajectories.")
-    for key in (group_key, reward_key, done_key):
-        if tensordict.get(key, None) is None:
-            raise KeyError(f"{key!r} is missing; group_advantage needs group, reward and done.")
-    ends = tensordict.get(done_key).reshape(-1).nonzero().squeeze(-1)
-    groups = tensordict.get(group_key).reshape(-1)
+    why = "; group_advantage needs group, reward and done."
+    groups = required(tensordict, group_key, why).reshape(-1)
+    required(tensordict, reward_key, why)
+    ends = required(tensordict, done_key, why).reshape(-1).nonzero().squeeze(-1)
     names, counts = groups[ends].unique(return_counts=True)
     if (counts > group_size).any():
         which = int(names[counts > group_size][0])

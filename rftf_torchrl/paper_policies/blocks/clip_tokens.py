@@ -16,6 +16,7 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
+from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.observation_writer import sentences_of
 from rftf_torchrl.paper_policies.blocks.clip_text import ClipTextConfig
 from rftf_torchrl.paper_policies.blocks.inputs import CLIP_TOKENS
@@ -41,12 +42,11 @@ class ClipTokens(Transform):
         self._encoded: dict[str, Tensor] = {}
 
     def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
-        entry = next_tensordict.get(keys.INSTRUCTION_TEXT, None)
-        if entry is None:
-            raise KeyError(
-                f"{keys.INSTRUCTION_TEXT!r} is missing, so there is no instruction to tokenize for "
-                "CLIP: the environment or the data must hold the sentence."
-            )
+        why = (
+            ", so there is no instruction to tokenize for CLIP: the environment or the data must "
+            "hold the sentence."
+        )
+        entry = required(next_tensordict, keys.INSTRUCTION_TEXT, why)
         batch = next_tensordict.batch_size
         texts = sentences_of(entry, keys.INSTRUCTION_TEXT)
         if len(texts) == 1:

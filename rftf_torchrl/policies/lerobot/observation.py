@@ -11,8 +11,14 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Composite, Unbounded
 
+from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.observation_writer import ObservationWriter, sentences_of
 from rftf_torchrl.policies.lerobot.actor import batch_key
+
+_ADVICE = (
+    ", and the LeRobot policy reads it: the environment must write it, or LeRobotSpec.inputs must "
+    "name another entry."
+)
 
 
 class LeRobotObservation(ObservationWriter):
@@ -79,11 +85,11 @@ class LeRobotObservation(ObservationWriter):
             self._preprocess = self.processors()[0]
         shape = tensordict.batch_size
         batch: dict[str, Any] = {
-            name: _as_batch(self._present(tensordict, key), shape)
+            name: _as_batch(required(tensordict, key, _ADVICE), shape)
             for name, key in self.inputs.items()
         }
         if self.text_key is not None:
-            entry = self._present(tensordict, self.text_key)
+            entry = required(tensordict, self.text_key, _ADVICE)
             batch["task"] = sentences_of(entry, self.text_key)
         done = self._preprocess(batch)
         for name in self.names:
@@ -96,15 +102,6 @@ class LeRobotObservation(ObservationWriter):
                 value if tensordict.device is None else value.to(tensordict.device),
             )
         return tensordict
-
-    def _present(self, tensordict: TensorDictBase, key: NestedKey) -> Any:
-        value = tensordict.get(key, None)
-        if value is None:
-            raise KeyError(
-                f"{key!r} is missing, and the LeRobot policy reads it: the environment must write "
-                "it, or LeRobotSpec.inputs must name another entry."
-            )
-        return value
 
 
 def _as_batch(value: Tensor, shape: torch.Size) -> Tensor:

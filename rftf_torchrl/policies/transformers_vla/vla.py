@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchrl.modules.vla import VLAWrapperBase
 
 from rftf_torchrl import keys
+from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.finite_output import check_finite_output
 from rftf_torchrl.nets.tower_features import TowerFeatures
 from rftf_torchrl.policies.transformers_vla.query_network import Prompt, QueryNetwork
@@ -112,6 +113,12 @@ class ChunkHead(nn.Module):
         return mean.float()
 
 
+_ADVICE = (
+    ", and the policy reads it: append its observation_transform() to the environment, and call it "
+    "on demonstrations."
+)
+
+
 class QueryFeatures(TensorDictModuleBase):
     """A :class:`QueryNetwork` that reads and writes tensordicts of any batch size.
 
@@ -158,12 +165,7 @@ class QueryFeatures(TensorDictModuleBase):
         batch = tensordict.batch_size
         found = []
         for key in self.observation_keys:
-            entry = tensordict.get(key, None)
-            if entry is None:
-                raise KeyError(
-                    f"{key!r} is missing, and the policy reads it: append its "
-                    "observation_transform() to the environment, and call it on demonstrations."
-                )
+            entry = required(tensordict, key, _ADVICE)
             found.append(entry.reshape(batch.numel(), *entry.shape[len(batch) :]))
         named = dict(zip(self.network.inputs, found, strict=False))
         state = found[-1] if self.network.state_dim is not None else None
