@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rftf_torchrl.optional import transformers_module
 from rftf_torchrl.paper_policies.blocks.checkpoint import Source, load_tensors, read_file
-from rftf_torchrl.paper_policies.blocks.optional import transformers
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class ClipText(nn.Module):
 
     def __init__(self, config: ClipTextConfig) -> None:
         super().__init__()
-        clip = transformers("CLIP's text tower").models.clip
+        transformers = transformers_module("CLIP's text tower")
         self.config = config
-        self.model = clip.CLIPTextModelWithProjection(
-            clip.CLIPTextConfig(
+        self.model = transformers.CLIPTextModelWithProjection(
+            transformers.CLIPTextConfig(
                 vocab_size=config.vocab_size,
                 hidden_size=config.width,
                 intermediate_size=4 * config.width,
@@ -136,8 +136,8 @@ def load_clip(tower: ClipText, path: str | os.PathLike[str], *, weights_only: bo
         ValueError: if a parameter is missing, unexpected or of another shape.
     """
     if os.path.isdir(path):
-        clip = transformers("CLIP's text tower").models.clip
-        tensors = clip.CLIPTextModelWithProjection.from_pretrained(path).state_dict()
+        model_class = transformers_module("CLIP's text tower").CLIPTextModelWithProjection
+        tensors = model_class.from_pretrained(path).state_dict()
         sources = {name: Source(name) for name in tower.model.state_dict()}
         load_tensors(tower.model, tensors, sources, where=str(path))
         return
