@@ -220,13 +220,11 @@ class QueryNetwork(nn.Module):
     def normalised(self, pixels: Tensor) -> Tensor:
         """Rescale and normalise as the image processor does."""
         mean, std = self.image_mean, self.image_std
-        axis = self.family.channel_axis
-        if axis is None:
+        if self.family.grid:
             area = pixels.shape[-1] // len(mean)
             mean, std = mean.repeat_interleave(area), std.repeat_interleave(area)
         else:
-            shape = (-1,) + (1,) * (-axis - 1)
-            mean, std = mean.view(shape), std.view(shape)
+            mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
         return (pixels.float() * self.rescale - mean) / std
 
     def prompt(
@@ -284,7 +282,7 @@ class QueryNetwork(nn.Module):
         arguments: dict[str, Any] = {
             "inputs_embeds": prompt.embeddings[:, known:],
             "attention_mask": prompt.mask.long(),
-            "position_ids": positions.movedim(0, -2) if self.family.axes else positions,
+            "position_ids": positions.movedim(0, -2) if self.family.grid else positions,
             "use_cache": cache is not None,
         }
         if cache is not None:
