@@ -91,10 +91,7 @@ class TransformersPolicySpec(ModelOptions):
         if self.head == "tokens" and not self.action_tokens:
             raise ValueError("head='tokens' needs action_tokens, see action_token_ids.")
 
-    @classmethod
-    def problems(cls, settings: PolicyConfig, sizes: Sizes) -> list[str]:
-        """What is wrong with a run's settings."""
-        return transformers_problems(settings, sizes)
+    problems = staticmethod(transformers_problems)
 
     @classmethod
     def from_run(cls, settings: PolicyConfig, sizes: Sizes) -> TransformersPolicySpec:
