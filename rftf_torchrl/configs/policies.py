@@ -13,10 +13,9 @@ from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.envs.simulator import make_simulator
 from rftf_torchrl.nets.lora import add_lora
 from rftf_torchrl.optional import optional_module
-from rftf_torchrl.policies.build import policy_spec
 from rftf_torchrl.policies.file import load_policy
 from rftf_torchrl.policies.settings import Sizes
-from rftf_torchrl.policies.spec import PolicySpecProtocol
+from rftf_torchrl.policies.spec import PolicySpecProtocol, policy_spec
 from rftf_torchrl.policies.transformers_vla.query_network import QueryNetwork
 from rftf_torchrl.training.activations import checkpoint_activations
 from rftf_torchrl.training.compilation import compile_module

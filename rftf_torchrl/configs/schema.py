@@ -6,6 +6,7 @@ type stops a run before anything is computed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,20 +32,17 @@ from rftf_torchrl.training.logger import logger_words
 from rftf_torchrl.training.run_folder import RunFolder, TunedFolder
 
 
-def _device(name: str) -> str:
-    try:
-        resolve_device(name)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    return name
+def _taken_by(function: Callable[[str], object]) -> AfterValidator:
+    """Checks a word by the function that will get it."""
 
+    def check(word: str) -> str:
+        try:
+            function(word)
+        except (RuntimeError, ImportError) as error:
+            raise ValueError(str(error)) from error
+        return word
 
-def _logger(kind: str) -> str:
-    try:
-        logger_words(kind)
-    except ImportError as error:
-        raise ValueError(str(error)) from error
-    return kind
+    return AfterValidator(check)
 
 
 def _path(path: str | None) -> Path | None:
@@ -256,7 +254,7 @@ class LoggerConfig:
             ``"none"``.
     """
 
-    kind: Annotated[str, AfterValidator(_logger)] = "csv+tensorboard"
+    kind: Annotated[str, _taken_by(logger_words)] = "csv+tensorboard"
 
 
 @dataclass
@@ -291,7 +289,7 @@ class RunConfig:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     critic: Text = "learned"
     seed: Seed = 0
-    device: Annotated[str, AfterValidator(_device)] = "auto"
+    device: Annotated[str, _taken_by(resolve_device)] = "auto"
     precision: Annotated[str, one_of("auto", "fp32", "bf16")] = "auto"
     threads: Count | None = None
     output: Text = MISSING

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from rftf_torchrl.configs.policies import run_sizes
-from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.configs.schema import PPOConfig, RewardConfig, RunConfig
 from rftf_torchrl.envs.simulator import EnvConfig, simulator_class, simulator_problems
 from rftf_torchrl.objectives.advantages import CRITICS
-from rftf_torchrl.policies.build import policy_problems
+from rftf_torchrl.policies.spec import policy_problems
 from rftf_torchrl.rewards.forms import gamma_option, reward_form
 from rftf_torchrl.settings import setting_problems
 from rftf_torchrl.values.kinds import value_problems
@@ -44,29 +43,23 @@ def check_config(config: DictConfig) -> RunConfig:
     ]
     if missing:
         raise _error(problems)
-
-    def value(key: str) -> Any:
-        return OmegaConf.select(config, key)
-
-    micro, minibatch = value("ppo.micro_batch"), value("ppo.minibatch")
+    run = cast(RunConfig, OmegaConf.to_object(config))
+    micro, minibatch = run.ppo.micro_batch, run.ppo.minibatch
     if micro is not None and micro > minibatch:
         problems.append(f"ppo.micro_batch={micro}: must be at most ppo.minibatch={minibatch}")
-    tasks, tuned = list(config.env.tasks), value("ppo.tasks")
-    of_simulator = simulator_problems(EnvConfig(**given["env"]))
+    of_simulator = simulator_problems(run.env)
     problems += of_simulator
-    if tuned is not None and set(tuned) - set(tasks):
+    if set(run.tuned_tasks) - set(run.env.tasks):
         problems.append(
-            f"ppo.tasks={list(tuned)}: expected tasks of env.tasks; ppo.tasks=null tunes all"
+            f"ppo.tasks={run.tuned_tasks}: expected tasks of env.tasks; ppo.tasks=null tunes all"
         )
-    options = cast(dict[str, Any], OmegaConf.to_container(value("value.options")))
-    problems += value_problems(value("value.kind"), options)
-    if value("value.kind") == "pretrained" and value("env.image_size") is None:
+    problems += value_problems(run.value.kind, run.value.options)
+    if run.value.kind == "pretrained" and run.env.image_size is None:
         problems.append("value.kind=pretrained needs pictures: set env.image_size")
-    run = cast(RunConfig, OmegaConf.to_object(config))
     if not of_simulator:
         problems += policy_problems(run.policy, run_sizes(run))
-    problems += _advantage_problems(value)
-    problems += _reward_problems(value)
+    problems += _advantage_problems(run.critic, run.ppo, run.reward)
+    problems += _reward_problems(run.reward, run.env)
     if problems:
         raise _error(problems)
     return run
@@ -76,24 +69,20 @@ def _error(problems: list[str]) -> ConfigError:
     return ConfigError("the configuration can't be run:\n  - " + "\n  - ".join(problems))
 
 
-def _advantage_problems(value: Callable[[str], Any]) -> list[str]:
+def _advantage_problems(critic: str, ppo: PPOConfig, reward: RewardConfig) -> list[str]:
     """Settings of the critic that contradict others or would have no effect."""
     problems = []
-    critic, group, episodes = (
-        value("critic"),
-        value("ppo.group_size"),
-        value("ppo.episodes_per_task"),
-    )
+    group, episodes = ppo.group_size, ppo.episodes_per_task
     try:
         CRITICS.find(critic)
     except ValueError as error:
         problems.append(f"critic={critic}: {error}")
-    if critic == "temporal" and value("reward.dense_weight") == 0:
+    if critic == "temporal" and reward.dense_weight == 0:
         problems.append(
             "critic=temporal uses the value model, and reward.dense_weight=0 asks for a run "
             "without it: choose critic=learned, or reward=rftf"
         )
-    if critic == "group" and value("reward.dense_weight") > 0:
+    if critic == "group" and reward.dense_weight > 0:
         problems.append("critic=group compares outcomes alone: choose reward=sparse")
     if (critic == "group") != (group > 1) or episodes % group:
         problems.append(
@@ -103,24 +92,21 @@ def _advantage_problems(value: Callable[[str], Any]) -> list[str]:
     return problems
 
 
-def _reward_problems(value: Callable[[str], Any]) -> list[str]:
+def _reward_problems(reward: RewardConfig, env: EnvConfig) -> list[str]:
     """Settings of the reward that do not go together, and what its form refuses."""
     problems = []
-    options = cast(dict[str, Any], OmegaConf.to_container(value("reward.options")))
-    if "gamma" in options:
+    if "gamma" in reward.options:
         problems.append("reward.options.gamma: the reward's discount is ppo.gamma")
     try:
-        form = value("reward.form")
-        reward_form(form, {**gamma_option(form, 0.5), **options}, "reward.options.")
+        options = {**gamma_option(reward.form, 0.5), **reward.options}
+        reward_form(reward.form, options, "reward.options.")
     except ValueError as error:
-        problems.append(f"reward.form={value('reward.form')}: {error}")
-    bounds = value("reward.value_range")
+        problems.append(f"reward.form={reward.form}: {error}")
+    bounds = reward.value_range
     if bounds is not None and not bounds[0] < bounds[1]:
-        problems.append(f"reward.value_range={list(bounds)}: must be [low, high] with low < high")
-    if value("reward.potential") == "environment" and not _has_potential(value("env.kind")):
-        problems.append(
-            f"reward.potential=environment: {value('env.kind')} has no dense reward of its own"
-        )
+        problems.append(f"reward.value_range={bounds}: must be [low, high] with low < high")
+    if reward.potential == "environment" and not _has_potential(env.kind):
+        problems.append(f"reward.potential=environment: {env.kind} has no dense reward of its own")
     return problems
 
 

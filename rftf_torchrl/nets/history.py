@@ -11,6 +11,8 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.transforms import Transform
 
+from rftf_torchrl.nets.entries import required, state_and_observation
+
 
 class ObservationHistory(Transform):
     """Writes the last observations beside the present one, oldest first.
@@ -77,12 +79,11 @@ class ObservationHistory(Transform):
         return tensordict_reset.set(self.out_keys[-1], valid)
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
-        valid = tensordict.get(self.out_keys[-1], None)
-        if valid is None:
-            raise KeyError(
-                f"{self.out_keys[-1]!r} is missing from the step's input, so the history cannot be "
-                "continued: pass on all entries that the reset or the last step returned."
-            )
+        why = (
+            " from the step's input, so the history cannot be continued: pass on all entries that "
+            "the reset or the last step returned."
+        )
+        valid = required(tensordict, self.out_keys[-1], why)
         full = valid[..., -1]
         slot = torch.where(full, self.length - 1, valid.sum(-1))
         new = torch.arange(self.length, device=valid.device) == slot[..., None]
@@ -148,16 +149,8 @@ class ObservationHistory(Transform):
 
     def transform_input_spec(self, input_spec: Composite) -> Composite:
         """Declares the windows as state, so that every kind of environment passes them on."""
-        state = input_spec["full_state_spec"]
-        if state is None:
-            state = Composite(shape=input_spec.shape, device=input_spec.device)
-        input_spec["full_state_spec"] = self._add_windows(state, self._outer_spec())
+        input_spec["full_state_spec"] = self._add_windows(*state_and_observation(self, input_spec))
         return input_spec
-
-    def _outer_spec(self) -> Composite:
-        parent = self.parent
-        assert parent is not None  # TorchRL asks for specs of a transform inside an environment
-        return parent.observation_spec
 
     def _add_windows(self, spec: Composite, observed: Composite) -> Composite:
         names = list(observed.keys(True, True))

@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey, unravel_key
 from torchrl.objectives.value import GAE
 
-from rftf_torchrl.keys import ADVANTAGE, CRASHED, REWARD, STATE_VALUE, TRAJECTORY, VALUE_TARGET
+from rftf_torchrl.keys import CRASHED, REWARD, TRAJECTORY
 
 
 def make_gae(
@@ -18,10 +18,7 @@ def make_gae(
     gamma: float,
     lmbda: float,
     value_network: TensorDictModuleBase | None = None,
-    value_key: NestedKey = STATE_VALUE,
     reward_key: NestedKey = REWARD,
-    advantage_key: NestedKey = ADVANTAGE,
-    value_target_key: NestedKey = VALUE_TARGET,
     average_gae: bool = False,
     group_key: NestedKey | None = None,
     **kwargs: Any,
@@ -39,19 +36,18 @@ def make_gae(
     Args:
         gamma: discount per decision.
         lmbda: trace decay.
-        value_network: the critic. None reads ``value_key`` and ``("next", value_key)`` from the
-            data, where ``values_of_states`` with the critic puts T + 1 forwards per trajectory
+        value_network: the critic. None reads ``"state_value"``, float [*B, 1], at the root and
+            under ``"next"``: ``values_of_states`` puts it there by T + 1 forwards per trajectory,
             where a network here costs 2 T.
-        value_key: float [*B, 1], the critic's value.
         reward_key: float [*B, 1], read under ``"next"``.
-        advantage_key: float [*B, 1], written.
-        value_target_key: float [*B, 1], written: A_t + V(s_t).
         average_gae: standardise the advantages.
         group_key: standardise within the groups of this integer entry, ``"task_id"`` say.
         **kwargs: further arguments of :class:`torchrl.objectives.value.GAE`.
 
     Returns:
-        A stock :class:`torchrl.objectives.value.GAE`, with a hook that checks its input.
+        A stock :class:`torchrl.objectives.value.GAE`, with a hook that checks its input. It writes
+        ``"advantage"`` and ``"value_target"`` = A_t + V(s_t), float [*B, 1]; other keys by its
+        ``set_keys``.
 
     Raises:
         ValueError: ``group_key`` without ``average_gae``; on use, a crashed step, or padding that
@@ -84,12 +80,7 @@ def make_gae(
         group_key=group_key,
         **kwargs,
     )
-    gae.set_keys(
-        advantage=advantage_key,
-        value_target=value_target_key,
-        value=value_key,
-        reward=reward_key,
-    )
+    gae.set_keys(reward=reward_key)
     gae.register_forward_pre_hook(_check_input, with_kwargs=True)
     return gae
 

@@ -137,16 +137,10 @@ class RFTFPPOLoss(ClipPPOLoss):
     def out_keys(self) -> list[str]:
         """Names of the loss terms and diagnostics."""
         if self._out_keys is None:
-            names = ["loss_objective", "clip_fraction"]
-            if self.entropy_bonus:
-                names += ["entropy", "loss_entropy"]
-            if self._has_critic:
-                names.append("loss_critic")
-                if self.clip_value:
-                    names.append("value_clip_fraction")
-                if self.log_explained_variance:
-                    names.append("explained_variance")
-            names += ["ESS", "kl_approx", "max_ratio", "mean_ratio"]
+            of_critic = ("loss_critic", "value_clip_fraction")
+            names = [n for n in super().out_keys if self._has_critic or n not in of_critic]
+            if self._has_critic and self.log_explained_variance:
+                names.insert(names.index("ESS"), "explained_variance")
             if self.kl_coeff > 0:
                 names += ["loss_kl", "kl_reference"]
             self._out_keys = names

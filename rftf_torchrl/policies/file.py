@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rftf_torchrl.files import made_by_entry, write_safetensors
 from rftf_torchrl.nets.finite_weights import check_finite_weights
+from rftf_torchrl.nets.weights_fit import check_weights_fit
 from rftf_torchrl.policies.spec import POLICIES, PolicySpecProtocol, spec_class
 
 _FORMAT = "rftf_torchrl.policy.2"
@@ -127,17 +128,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) 
         ValueError: listing every weight that is missing, unexpected or of another shape.
     """
     own = module.state_dict()
-    problems = [f"missing: {name}" for name in own if name not in weights]
-    problems += [f"unexpected: {name}" for name in weights if name not in own]
-    problems += [
-        f"{name}: shape {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    if problems:
-        raise ValueError(
-            f"the weights in {source} are not those of the policy:\n  - " + "\n  - ".join(problems)
-        )
+    check_weights_fit({name: value.shape for name, value in own.items()}, weights, source)
     module.load_state_dict(dict(weights))
 
 

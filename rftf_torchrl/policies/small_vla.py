@@ -1,9 +1,10 @@
-"""A small vision-language-action policy, assembled from the package's parts."""
+"""A small vision-language-action policy, and what describes it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
 
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
 from tensordict.utils import NestedKey
@@ -15,6 +16,8 @@ from rftf_torchrl.policies.heads.actors import gaussian_actor, token_actor
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, arm_gripper_actor
 from rftf_torchrl.policies.heads.flow import flow_actor
 from rftf_torchrl.policies.heads.flow_networks import ChunkVelocity
+from rftf_torchrl.policies.settings import Bins, HeadOptions, PolicyConfig, Sizes
+from rftf_torchrl.settings import Count, make_settings, setting_problems
 
 Head = Literal["gaussian", "arm_gripper", "tokens", "flow"]
 
@@ -73,16 +76,12 @@ def small_vla(
     sizes: Any = {"chunk_size": chunk_size, "action_dim": action_dim}
     if head == "flow":
         network = HeadNetwork(encoder, (config.features,))
-        return flow_actor(
-            TensorDictModule(network, in_keys=inputs, out_keys=[keys.FEATURES]),
-            ChunkVelocity(config.features, shape),
-            steps=flow_steps,
-            level=flow_level,
-            **sizes,
-        )
+        velocity = ChunkVelocity(config.features, shape)
+        module = TensorDictModule(network, inputs, [keys.FEATURES])
+        return flow_actor(module, velocity, steps=flow_steps, level=flow_level, **sizes)
     if head == "tokens":
         network = HeadNetwork(encoder, (*shape, bins), gain=0.1)
-        module = TensorDictModule(network, in_keys=inputs, out_keys=[keys.LOGITS])
+        module = TensorDictModule(network, inputs, [keys.LOGITS])
         return token_actor(module, bins=bins, low=low, high=high, **sizes)
     if head not in ("gaussian", "arm_gripper"):
         raise ValueError(
@@ -95,8 +94,7 @@ def small_vla(
         "scale_bounds": scale_bounds,
     }
     if head == "gaussian":
-        module = TensorDictModule(network, in_keys=inputs, out_keys=[keys.LOC])
-        return gaussian_actor(module, **sizes, **scale)
+        return gaussian_actor(TensorDictModule(network, inputs, [keys.LOC]), **sizes, **scale)
     module = TensorDictModule(_ArmGripper(network), inputs, [ARM_LOC, keys.LOGITS])
     return arm_gripper_actor(module, chunk_size=chunk_size, arm_dim=action_dim - 1, **scale)
 
@@ -111,3 +109,89 @@ class _ArmGripper(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         found = self.network(*inputs)
         return found[..., :-1], found[..., -1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallOptions(HeadOptions):
+    """``policy.options`` of ``policy.kind=small``, besides those of :class:`HeadOptions`.
+
+    Attributes:
+        head: ``"gaussian"``, ``"arm_gripper"`` (the gripper opens or closes by a probability of
+            its own), ``"tokens"`` or ``"flow"``.
+        bins: bins per action dimension of the token head.
+        channels: output channels of the image encoder's convolutions.
+        features: width of the trunk.
+        state_features: features of the state.
+        film: whether the instruction modulates the trunk (FiLM) besides being one of its inputs.
+    """
+
+    head: Head = "gaussian"
+    bins: Bins = 11
+    channels: tuple[Count, Count, Count] = (16, 32, 32)
+    features: Count = 256
+    state_features: Count = 64
+    film: bool = False
+
+
+@dataclass(frozen=True)
+class PolicySpec(HeadOptions):
+    """Everything that decides a small policy's architecture, besides :class:`HeadOptions`.
+
+    Attributes:
+        encoder: sizes of the encoder.
+        chunk_size: actions per chunk.
+        action_dim: size of an action.
+        head: ``"gaussian"``, ``"arm_gripper"``, ``"tokens"`` or ``"flow"``.
+        bins: bins of the token head.
+
+    Example:
+        >>> spec = PolicySpec(EncoderConfig(image_size=None, state_dim=3), 2, 4)
+        >>> PolicySpec.from_dict(spec.to_dict()) == spec
+        True
+    """
+
+    kind: ClassVar[str] = "small"
+
+    encoder: EncoderConfig
+    chunk_size: int
+    action_dim: int
+    head: Head = "gaussian"
+    bins: int = 11
+
+    @classmethod
+    def problems(cls, settings: PolicyConfig, sizes: Sizes) -> list[str]:
+        """What is wrong with a run's settings."""
+        problems = setting_problems(SmallOptions, settings.options, "policy.options.")
+        if settings.pretrained:
+            problems.append("policy.pretrained has no effect on policy.kind=small")
+        return problems
+
+    @classmethod
+    def from_run(cls, settings: PolicyConfig, sizes: Sizes) -> PolicySpec:
+        """The spec of a run's policy."""
+        options = asdict(make_settings(SmallOptions, settings.options, "policy.options."))
+        parts = ("channels", "features", "state_features", "film")
+        encoder = EncoderConfig(
+            image_size=sizes.image_size,
+            state_dim=sizes.state_dim,
+            **{name: options.pop(name) for name in parts},
+        )
+        return cls(encoder, sizes.chunk_size, sizes.action_dim, **options)
+
+    def build(self) -> ProbabilisticTensorDictSequential:
+        """The policy with fresh weights; the token head's outer bins lie on -1 and 1."""
+        edge = self.bins / (self.bins - 1)
+        values = {**vars(self), "low": -edge, "high": edge}
+        return small_vla(values.pop("encoder"), **values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dict that JSON can hold."""
+        return {**asdict(self), "encoder": self.encoder.to_dict()}
+
+    @classmethod
+    def from_dict(cls, spec: dict[str, Any]) -> PolicySpec:
+        """The spec that :meth:`to_dict` described."""
+        return cls(**{**spec, "encoder": EncoderConfig.from_dict(spec["encoder"])})
+
+    def observation_transform(self) -> None:
+        """Nothing: the policy reads what the environments write."""

@@ -1,19 +1,23 @@
-"""What describes a policy, and how the class that does is found by the name of its kind."""
+"""What describes a policy: by the name of its kind, and from the settings of a run."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from dataclasses import asdict, is_dataclass
+from inspect import signature
+from typing import Any, ClassVar, Protocol, cast
 
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torchrl.envs.transforms import Transform
 
+from rftf_torchrl.policies.settings import PolicyConfig, Sizes
 from rftf_torchrl.registry import Registry
+from rftf_torchrl.settings import unknown_settings
 
 POLICIES = Registry(
     "policy spec",
     "rftf_torchrl.policies",
     {
-        "small": "rftf_torchrl.policies.small_spec:PolicySpec",
+        "small": "rftf_torchrl.policies.small_vla:PolicySpec",
         "transformers": "rftf_torchrl.policies.transformers_vla.spec:TransformersPolicySpec",
         "lerobot": "rftf_torchrl.policies.lerobot.spec:LeRobotSpec",
         "gr_mg": "rftf_torchrl.paper_policies.gr_mg.spec:GRMGSpec",
@@ -43,16 +47,13 @@ class PolicySpecProtocol(Protocol):
 
     def build(self) -> ProbabilisticTensorDictSequential:
         """The policy with fresh weights; nothing is downloaded."""
-        ...
 
     def to_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
-        ...
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> PolicySpecProtocol:
         """The spec that :meth:`to_dict` described."""
-        ...
 
     def observation_transform(self) -> Transform | None:
         """Turns raw observations into what the policy reads; None where it reads them as they are.
@@ -60,7 +61,6 @@ class PolicySpecProtocol(Protocol):
         It works on environments, and by ``forward`` on batches of demonstrations. It reads the
         sentence from ``"language_instruction"``.
         """
-        ...
 
 
 def spec_class(kind: str) -> type[PolicySpecProtocol]:
@@ -88,3 +88,103 @@ def spec_class(kind: str) -> type[PolicySpecProtocol]:
             f"class's attribute kind to {kind!r}."
         )
     return found
+
+
+def policy_spec(settings: PolicyConfig, sizes: Sizes) -> PolicySpecProtocol:
+    """Describe a run's policy; of a pretrained one, the files are read.
+
+    A spec with a classmethod ``from_run(settings, sizes)`` says itself how it is made. Every other
+    gets the options and, where it has them, ``chunk_size``, ``action_dim``, ``state_dim``,
+    ``robot`` and ``wrist``: by its ``from_pretrained(source, **entries)`` where
+    ``settings.pretrained`` is set and it has one, by ``from_dict`` else.
+
+    Args:
+        settings: the run's, without problems.
+        sizes: of the run's environment.
+
+    Returns:
+        The spec.
+
+    Raises:
+        ValueError: where the kind is unknown, or its spec refuses the sizes.
+
+    Example:
+        >>> sizes = Sizes(2, None, wrist=False, robot="my_sim", state_dim=3, action_dim=4)
+        >>> policy_spec(PolicyConfig(options={"head": "flow"}), sizes).head
+        'flow'
+    """
+    spec: Any = spec_class(settings.kind)
+    if hasattr(spec, "from_run"):
+        return cast(PolicySpecProtocol, spec.from_run(settings, sizes))
+    entries = asdict(sizes)
+    del entries["image_size"]
+    if is_dataclass(spec):
+        names = signature(cast(type, spec)).parameters
+        entries = {name: value for name, value in entries.items() if name in names}
+    entries |= settings.options
+    if settings.pretrained and hasattr(spec, "from_pretrained"):
+        return cast(PolicySpecProtocol, spec.from_pretrained(settings.pretrained, **entries))
+    return cast(PolicySpecProtocol, spec.from_dict(entries))
+
+
+def policy_problems(settings: PolicyConfig, sizes: Sizes) -> list[str]:
+    """List what is wrong with the settings of a run's policy.
+
+    A spec with a classmethod ``problems(settings, sizes)`` lists its own. Of every other that is a
+    dataclass, the options have to be fields.
+
+    Args:
+        settings: the run's.
+        sizes: of the run's environment, as far as they are known.
+
+    Returns:
+        One line for each problem.
+
+    Example:
+        >>> sizes = Sizes(2, image_size=None, wrist=False, robot="my_sim")
+        >>> policy_problems(PolicyConfig(options={"bins": 1}), sizes)
+        ['policy.options.bins=1: must be at least 2']
+    """
+    try:
+        spec: Any = spec_class(settings.kind)
+    except ValueError as error:
+        return [f"policy.kind: {error}", *_adapter_problems(settings, large=False)]
+    if hasattr(spec, "problems"):
+        problems: list[str] = spec.problems(settings, sizes)
+    elif is_dataclass(spec):
+        problems = unknown_settings(cast(type, spec), settings.options, "policy.options.")
+    else:
+        problems = []
+    large = getattr(spec, "on_vision_language_model", False)
+    if not large:
+        problems += [
+            f"policy.{name}=true has no effect on policy.kind={settings.kind}"
+            for name in ("checkpoint_activations", "compile")
+            if getattr(settings, name)
+        ]
+    return problems + _adapter_problems(settings, large)
+
+
+def _adapter_problems(settings: PolicyConfig, large: bool) -> list[str]:
+    """Settings of low-rank adapters that cannot be, or would be passed over."""
+    targets = settings.lora_targets
+    if settings.lora_rank is None:
+        given = {
+            "lora_alpha": settings.lora_alpha is not None,
+            "lora_targets": targets != "all-linear",
+        }
+        return [
+            f"policy.{name} has no effect without policy.lora_rank"
+            for name, is_given in given.items()
+            if is_given
+        ]
+    if targets == "all-linear":
+        if large:
+            return []
+        return [
+            f"policy.lora_targets=all-linear with policy.kind={settings.kind}: name the layers, "
+            "such as [to_q,to_kv]"
+        ]
+    if isinstance(targets, str) or not targets or not all(isinstance(t, str) for t in targets):
+        return [f"policy.lora_targets={targets!r}: expected all-linear or a list of layers' names"]
+    return []

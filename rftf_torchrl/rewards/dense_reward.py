@@ -20,6 +20,7 @@ from rftf_torchrl.keys import (
     TEMPORAL_VALUE,
     TRAJECTORY,
 )
+from rftf_torchrl.nets.entries import required
 from rftf_torchrl.rewards.forms import reward_form
 from rftf_torchrl.rewards.places import environment_transforms, later_transforms, next_data
 
@@ -215,13 +216,11 @@ class DenseReward(Transform):
 
     def _trajectories(self, root: TensorDictBase) -> Tensor:
         """Whose step each is, [N]; each trajectory in one piece."""
-        trajectory: Tensor | None = root.get(self.trajectory_key, None)
-        if trajectory is None:
-            raise KeyError(
-                f"{self.trajectory_key!r} is missing, and this form of the reward reads whole "
-                "trajectories. Collectors write it (trajs_per_batch)."
-            )
-        trajectory = trajectory.reshape(-1)
+        why = (
+            ", and this form of the reward reads whole trajectories. Collectors write it "
+            "(trajs_per_batch)."
+        )
+        trajectory: Tensor = required(root, self.trajectory_key, why).reshape(-1)
         pieces = trajectory.unique_consecutive()
         if len(pieces) != len(pieces.unique()):
             raise ValueError(

@@ -9,6 +9,7 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 
 from rftf_torchrl.keys import CRASHED, SUCCESS, TRAJECTORY, TRAJECTORY_SUCCESS
+from rftf_torchrl.nets.entries import required
 
 
 def label_outcomes(
@@ -52,12 +53,12 @@ def label_outcomes(
     """
     if incomplete not in ("raise", "drop"):
         raise ValueError(f"incomplete must be 'raise' or 'drop', got {incomplete!r}.")
-    entries = {key: tensordict.get(key, None) for key in (success_key, done_key, trajectory_key)}
-    for key, entry in entries.items():
-        if entry is None:
-            raise KeyError(f"{key!r} is missing, so the outcome of a trajectory is not known.")
     shape = tensordict.batch_size
-    success, done, ids = (entry.reshape(shape) for entry in entries.values())
+    why = ", so the outcome of a trajectory is not known."
+    success, done, ids = (
+        required(tensordict, key, why).reshape(shape)
+        for key in (success_key, done_key, trajectory_key)
+    )
 
     crashed = tensordict.get(crashed_key, None)
     if crashed is not None and crashed.any():

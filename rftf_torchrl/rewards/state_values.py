@@ -11,6 +11,7 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import FrameSkipTransform, Transform
 
 from rftf_torchrl.keys import TEMPORAL_VALUE
+from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.evaluate_states import evaluate_states, values_of_states
 from rftf_torchrl.rewards.places import later_transforms, next_data
 from rftf_torchrl.transforms.finite import check_finite_tensor
@@ -156,11 +157,12 @@ class StateValues(Transform):
         shape = states.batch_size
         states = states.reshape(-1) if len(shape) else states.unsqueeze(0)
         for key in model.in_keys:
-            if states.get(key, None) is None:
-                raise KeyError(
-                    f"{key!r} is missing from what the environment returns, but the value model "
-                    "reads it. For instruction tokens, append InstructionTokens first."
-                )
+            required(
+                states,
+                key,
+                " from what the environment returns, but the value model reads it. For instruction "
+                "tokens, append InstructionTokens first.",
+            )
         value = evaluate_states(model, states, out_key=self.value_key, chunk_size=self.chunk_size)
         return value.reshape(*shape, 1)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchrl.data import Categorical, Composite, Unbounded
 
 from rftf_torchrl.keys import INSTRUCTION_TEXT, TOKEN_MASK, TOKENS
+from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.observation_writer import ObservationWriter, sentences_of
 
 
@@ -132,13 +133,11 @@ class InstructionTokens(ObservationWriter):
 
     def _write(self, tensordict: TensorDictBase) -> TensorDictBase:
         in_key = self.in_keys[0]
-        entry = tensordict.get(in_key, None)
-        if entry is None:
-            raise KeyError(
-                f"{in_key!r} is missing, so there is no instruction to tokenize. The environment "
-                "must write it at every reset and step; in_key= names another entry."
-            )
-        texts = sentences_of(entry, in_key)
+        why = (
+            ", so there is no instruction to tokenize. The environment must write it at every "
+            "reset and step; in_key= names another entry."
+        )
+        texts = sentences_of(required(tensordict, in_key, why), in_key)
         encoded = [self._encode(text) for text in texts]
         shape = tensordict.batch_size
         if len(encoded) != shape.numel():

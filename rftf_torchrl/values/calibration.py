@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-CalibrationMode = Literal["instruction", "global", "none", "standardise"]
+CalibrationMode = Literal["instruction", "global", "standardise"]
 
 
 class ValueCalibration(nn.Module):
@@ -96,67 +96,32 @@ class ValueCalibration(nn.Module):
             last_tokens: int64 [M, L], for mode ``"instruction"``.
             mode: ``"instruction"`` and ``"global"`` send the mean first frame to 0 and the mean
                 last frame to 1, for each instruction or for all frames together;
-                ``"standardise"`` makes mean 0 and standard deviation 1 over all given frames;
-                ``"none"`` returns raw scores.
+                ``"standardise"`` makes mean 0 and standard deviation 1 over all given frames.
             names: N texts of the instructions, for error messages.
 
         Raises:
             ValueError: if last frames do not score above first ones on average, an instruction
                 has no last frame, tokens are missing, or the mode is unknown.
         """
-        if mode == "none":
-            self._set(torch.zeros_like(self.offset), torch.ones_like(self.scale))
-        elif mode == "standardise":
-            scores = torch.cat([first, last])
-            self._set(scores.mean(), _positive(scores.std(correction=0), "the scores' spread"))
-        elif mode == "global":
-            offset = first.mean()
-            self._set(offset, _positive(last.mean() - offset, "all instructions together"))
-        elif mode == "instruction":
-            self._fit_instructions(first, last, first_tokens, last_tokens, names)
-        else:
+        if mode not in ("instruction", "global", "standardise"):
             raise ValueError(
-                f"mode must be 'instruction', 'global', 'none' or 'standardise', got {mode!r}."
+                f"mode must be 'instruction', 'global' or 'standardise', got {mode!r}."
             )
-
-    def _fit_instructions(
-        self,
-        first: Tensor,
-        last: Tensor,
-        first_tokens: Tensor | None,
-        last_tokens: Tensor | None,
-        names: list[str] | None,
-    ) -> None:
-        if first_tokens is None or last_tokens is None:
-            raise ValueError("mode 'instruction' needs first_tokens and last_tokens.")
-        table = first_tokens.unique(dim=0)
-        offsets, scales = [], []
-        for row in table:
-            here = (first_tokens == row).all(-1)
-            there = (last_tokens == row).all(-1)
-            name = _name(row, here, names)
-            if not there.any():
-                raise ValueError(f"no last frame for {name}: pass both ends of each demonstration.")
-            offsets.append(first[here].mean())
-            scales.append(_positive(last[there].mean() - offsets[-1], name))
-        offset = first.mean()
-        scale = _positive(last.mean() - offset, "all instructions together")
-        self._set(offset, scale, table, torch.stack(offsets), torch.stack(scales))
-
-    def _set(
-        self,
-        offset: Tensor,
-        scale: Tensor,
-        tokens: Tensor | None = None,
-        offsets: Tensor | None = None,
-        scales: Tensor | None = None,
-    ) -> None:
-        empty = self.offset.new_zeros(0)
-        self.offset = offset.to(self.offset)
-        self.scale = scale.to(self.scale)
-        self.tokens = self.tokens.new_zeros(0, 0) if tokens is None else tokens.to(self.tokens)
-        self.offsets = empty if offsets is None else offsets.to(self.offset)
-        self.scales = empty.clone() if scales is None else scales.to(self.scale)
+        offset, what = first.mean(), "all instructions together"
+        scale = last.mean() - offset
+        table, offsets, scales = self.tokens.new_zeros(0, 0), first.new_zeros(0), first.new_zeros(0)
+        if mode == "standardise":
+            scores, what = torch.cat([first, last]), "the scores' spread"
+            offset, scale = scores.mean(), scores.std(correction=0)
+        elif mode == "instruction":
+            if first_tokens is None or last_tokens is None:
+                raise ValueError("mode 'instruction' needs first_tokens and last_tokens.")
+            table = first_tokens.unique(dim=0)
+            rows = [_row(t, first, last, first_tokens, last_tokens, names) for t in table]
+            offsets, scales = (torch.stack(column) for column in zip(*rows, strict=True))
+        self.offset, self.scale = offset.to(self.offset), _positive(scale, what).to(self.scale)
+        self.tokens = table.to(self.tokens)
+        self.offsets, self.scales = offsets.to(self.offset), scales.to(self.scale)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in self._TABLE:
@@ -176,7 +141,20 @@ def _positive(gain: Tensor, name: str) -> Tensor:
     return gain
 
 
-def _name(row: Tensor, here: Tensor, names: list[str] | None) -> str:
-    if names is None:
-        return f"the instruction with tokens {row.tolist()}"
-    return f"the instruction {names[int(here.nonzero()[0])]!r}"
+def _row(
+    tokens: Tensor,
+    first: Tensor,
+    last: Tensor,
+    first_tokens: Tensor,
+    last_tokens: Tensor,
+    names: list[str] | None,
+) -> tuple[Tensor, Tensor]:
+    """Offset and scale of one instruction."""
+    here, there = (first_tokens == tokens).all(-1), (last_tokens == tokens).all(-1)
+    name = f"the instruction with tokens {tokens.tolist()}"
+    if names is not None:
+        name = f"the instruction {names[int(here.nonzero()[0])]!r}"
+    if not there.any():
+        raise ValueError(f"no last frame for {name}: pass both ends of each demonstration.")
+    offset = first[here].mean()
+    return offset, _positive(last[there].mean() - offset, name)

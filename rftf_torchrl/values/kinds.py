@@ -34,7 +34,6 @@ class ValueSpecProtocol(Protocol):
 
     def build(self, sizes: ObservationSizes) -> TensorDictModuleBase:
         """A :class:`TemporalValueModel` with fresh weights, which a file's weights may fill."""
-        ...
 
 
 def value_spec_class(kind: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -37,12 +37,11 @@ class SmallValue:
 
     def build(self, sizes: ObservationSizes) -> TemporalValueModel:
         """The untrained model."""
-        pixels = sizes.image_size is not None
-        channels = (self.channels[0], self.channels[1], self.channels[2])
+        state_dim = sizes.state_dim if sizes.image_size is None else None
         config = EncoderConfig(
             image_size=sizes.image_size,
-            state_dim=None if pixels else sizes.state_dim,
-            channels=channels,
+            state_dim=state_dim,
+            channels=cast(tuple[int, int, int], self.channels),
         )
         return temporal_value_model(config)
 
@@ -67,14 +66,13 @@ class PretrainedValue:
 
     def build(self, sizes: ObservationSizes) -> TemporalValueModel:
         """The model with the tower's weights, else untrained."""
-        return temporal_value_model(
-            PretrainedEncoderConfig.from_pretrained(
-                self.image_tower,
-                image_training=self.tower_training,
-                fusion=self.fusion,
-                grid=self.grid,
-            )
+        config = PretrainedEncoderConfig.from_pretrained(
+            self.image_tower,
+            image_training=self.tower_training,
+            fusion=self.fusion,
+            grid=self.grid,
         )
+        return temporal_value_model(config)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.nets.finite_weights import check_finite_weights
 from rftf_torchrl.nets.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
 from rftf_torchrl.nets.sizes import ObservationSizes
+from rftf_torchrl.nets.weights_fit import check_weights_fit
 from rftf_torchrl.values.calibration import CalibrationMode, ValueCalibration
 from rftf_torchrl.values.kinds import value_spec
 from rftf_torchrl.values.pretrained.config import PretrainedEncoderConfig
@@ -223,7 +224,15 @@ class TemporalValueModel(TensorDictModuleBase):
             out_key=_key(header["out_key"]),
             config=config,
         )
-        _check_architecture(path, tensors, model.state_dict())
+        table = model.calibration.state_dict(prefix="calibration.")  # of any number of instructions
+        own = {**model.state_dict(), **{name: tensors.get(name, table[name]) for name in table}}
+        check_weights_fit(
+            {name: value.shape for name, value in own.items()},
+            tensors,
+            path,
+            whose="the value model",
+            advice="Pass the network that was saved, or none to build it from the file.",
+        )
         model.load_state_dict(tensors)
         return model
 
@@ -294,20 +303,3 @@ def _config(header: dict[str, Any]) -> EncoderConfig | PretrainedEncoderConfig |
 
 def _key(key: str | list[str]) -> NestedKey:
     return key if isinstance(key, str) else tuple(key)
-
-
-def _check_architecture(
-    path: str | os.PathLike[str], saved: dict[str, Tensor], model: dict[str, Tensor]
-) -> None:
-    missing = sorted(model.keys() - saved.keys())
-    unexpected = sorted(saved.keys() - model.keys())
-    shapes = [
-        f"{name} is {tuple(saved[name].shape)} in the file and {tuple(model[name].shape)} here"
-        for name in sorted(model.keys() & saved.keys())
-        if saved[name].shape != model[name].shape and not name.startswith("calibration.")
-    ]
-    if missing or unexpected or shapes:
-        raise ValueError(
-            f"{path} holds another architecture: missing {missing}; unexpected {unexpected}; "
-            f"shapes {shapes}. Pass the network that was saved, or none to build it from the file."
-        )

@@ -152,14 +152,8 @@ def test_trajectories_do_not_leak_into_each_other():
 
 
 def test_it_is_stock_gae_with_other_keys():
-    gae = make_gae(
-        gamma=GAMMA,
-        lmbda=LMBDA,
-        value_key="v",
-        reward_key="dense_reward",
-        advantage_key="a",
-        value_target_key="target",
-    )
+    gae = make_gae(gamma=GAMMA, lmbda=LMBDA, reward_key="dense_reward")
+    gae.set_keys(value="v", advantage="a", value_target="target")
     assert type(gae) is GAE
     data = with_values(flat())
     expected = reference(data)

@@ -100,10 +100,11 @@ def test_checkpoint_errors_name_every_key(network, tmp_path):
     state["model.text_encoder.visual.proj"] = torch.zeros(1)
     torch.save(payload, tmp_path / "bad.ckpt")
     message = (
-        f"{tmp_path / 'bad.ckpt'} does not fit this architecture: "
-        "missing keys (2): embed_ln.weight, transformer.h.1.ln_1.bias; "
-        "unexpected keys (1): embed_more.weight; "
-        "other shapes (1): embed_lang.bias is (7,), expected (32,). "
+        f"the weights in {tmp_path / 'bad.ckpt'} are not those of this architecture:\n"
+        "  - missing: transformer.h.1.ln_1.bias\n"
+        "  - missing: embed_ln.weight\n"
+        "  - unexpected: embed_more.weight\n"
+        "  - embed_lang.bias: shape (7,), expected (32,)\n"
         "Build the policy with the sizes that the checkpoint was trained with."
     )
     before = network.embed_lang.weight.clone()

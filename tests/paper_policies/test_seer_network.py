@@ -161,9 +161,10 @@ def test_checkpoint_errors_name_every_key(network, tmp_path):
 
     files = saved(network, tmp_path, spoil)
     message = (
-        f"{files['path']} does not fit this architecture: "
-        "missing keys (2): arm_action_decoder.0.bias, mask_token; "
-        "unexpected keys (1): speed.weight; other shapes (0): none. "
+        f"the weights in {files['path']} are not those of this architecture:\n"
+        "  - missing: mask_token\n"
+        "  - missing: arm_action_decoder.0.bias\n"
+        "  - unexpected: speed.weight\n"
         "Build the policy with the sizes that the checkpoint was trained with."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -175,7 +176,7 @@ def test_an_incomplete_clip_is_refused(network, tmp_path):
     text = torch.load(files["clip"])
     del text["ln_final.bias"]
     torch.save(text, files["clip"])
-    with pytest.raises(ValueError, match=re.escape("missing keys (1): ln_final.bias; unexpected")):
+    with pytest.raises(ValueError, match=re.escape(":\n  - missing: ln_final.bias\nBuild")):
         load_seer_checkpoint(network, **files)
 
 

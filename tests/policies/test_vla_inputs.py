@@ -17,7 +17,7 @@ from rftf_torchrl.paper_policies.blocks.pictures import (
     clip_picture,
     imagenet_picture,
 )
-from rftf_torchrl.paper_policies.blocks.sincos import sincos_2d
+from rftf_torchrl.paper_policies.blocks.vit import sincos_2d
 
 
 def picture(height, width):

@@ -43,12 +43,11 @@ def test_leading_batch_dimensions():
     assert torch.equal(stacked[4], calibration(raw, tokens))
 
 
-def test_standardise_and_none():
+def test_standardise():
     scores = torch.cat([FIRST, LAST])
     out = fitted("standardise")(scores[:, None])
     torch.testing.assert_close(out.mean(), torch.tensor(0.0), atol=1e-6, rtol=0)
     torch.testing.assert_close(out.std(correction=0), torch.tensor(1.0))
-    assert torch.equal(fitted("none")(scores[:, None]), scores[:, None])
 
 
 def test_a_new_fit_replaces_the_table():
@@ -100,7 +99,7 @@ NOT_ABOVE = (
         ),
         (
             lambda: ValueCalibration().fit(FIRST, LAST, mode="minmax"),
-            "mode must be 'instruction', 'global', 'none' or 'standardise', got 'minmax'.",
+            "mode must be 'instruction', 'global' or 'standardise', got 'minmax'.",
         ),
         (
             lambda: fitted("instruction")(FIRST[:, None], torch.zeros(3, 5, dtype=torch.int64)),

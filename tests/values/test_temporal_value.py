@@ -154,10 +154,13 @@ def test_loading_another_architecture_lists_the_differences(tmp_path):
     TemporalValueModel(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)), in_keys=["x"]).save(path)
     network = nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 1))
     message = (
-        f"{path} holds another architecture: missing ['network.2.bias', 'network.2.weight']; "
-        "unexpected ['network.1.bias', 'network.1.weight']; shapes ['network.0.weight is (2, 3) "
-        "in the file and (2, 4) here']. Pass the network that was saved, or none to build it from "
-        "the file."
+        f"the weights in {path} are not those of the value model:\n"
+        "  - missing: network.2.weight\n"
+        "  - missing: network.2.bias\n"
+        "  - unexpected: network.1.bias\n"
+        "  - unexpected: network.1.weight\n"
+        "  - network.0.weight: shape (2, 3), expected (2, 4)\n"
+        "Pass the network that was saved, or none to build it from the file."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         TemporalValueModel.load(path, network)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from rftf_torchrl.nets.weights_fit import check_weights_fit
 
 
 @dataclass(frozen=True)
@@ -67,24 +69,14 @@ def load_tensors(
             nothing is copied.
     """
     own = module.state_dict()
-    expected = stored_shapes(own, sources)
-    missing = sorted(expected.keys() - tensors.keys())
-    unexpected = sorted(
-        name for name in tensors.keys() - expected.keys() if not name.startswith(unused)
+    known = {name: value for name, value in tensors.items() if not name.startswith(unused)}
+    check_weights_fit(
+        stored_shapes(own, sources),
+        {**known, **{s.name: tensors[s.name] for s in sources.values() if s.name in tensors}},
+        where,
+        whose="this architecture",
+        advice="Build the policy with the sizes that the checkpoint was trained with.",
     )
-    shapes = [
-        f"{name} is {tuple(tensors[name].shape)}, expected {shape}"
-        for name, shape in sorted(expected.items())
-        if name in tensors and tuple(tensors[name].shape) != shape
-    ]
-    if missing or unexpected or shapes:
-        raise ValueError(
-            f"{where} does not fit this architecture: "
-            f"missing keys ({len(missing)}): {_listed(missing)}; "
-            f"unexpected keys ({len(unexpected)}): {_listed(unexpected)}; "
-            f"other shapes ({len(shapes)}): {_listed(shapes)}. "
-            "Build the policy with the sizes that the checkpoint was trained with."
-        )
     with torch.no_grad():
         for name, source in sources.items():
             own[name].copy_(source.read(tensors))
@@ -132,5 +124,19 @@ def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tens
     return {name.removeprefix(prefix): value for name, value in tensors.items()}
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def only_module(module: nn.Module, kind: type[Network]) -> Network:
+    """The one submodule of a class.
+
+    Raises:
+        TypeError: if there is none.
+    """
+    for child in module.modules():
+        if isinstance(child, kind):
+            return child
+    raise TypeError(
+        f"there is no {kind.__name__} in this {type(module).__name__}: build the policy from its "
+        "spec."
+    )

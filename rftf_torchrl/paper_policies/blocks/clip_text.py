@@ -1,13 +1,16 @@
-"""CLIP's text tower from ``transformers``, filled from OpenAI's parameter names."""
+"""CLIP's text tower from ``transformers``, filled from whichever file holds it."""
 
 from __future__ import annotations
 
+import os
+import warnings
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-from rftf_torchrl.paper_policies.blocks.checkpoint import Source
-from rftf_torchrl.paper_policies.blocks.optional import transformers
+from rftf_torchrl.optional import transformers_module
+from rftf_torchrl.paper_policies.blocks.checkpoint import Source, load_tensors, read_file
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class ClipText(nn.Module):
 
     def __init__(self, config: ClipTextConfig) -> None:
         super().__init__()
-        clip = transformers("CLIP's text tower").models.clip
+        transformers = transformers_module("CLIP's text tower")
         self.config = config
-        self.model = clip.CLIPTextModelWithProjection(
-            clip.CLIPTextConfig(
+        self.model = transformers.CLIPTextModelWithProjection(
+            transformers.CLIPTextConfig(
                 vocab_size=config.vocab_size,
                 hidden_size=config.width,
                 intermediate_size=4 * config.width,
@@ -117,3 +120,32 @@ def openai_sources(config: ClipTextConfig) -> dict[str, Source]:
 
 OPENAI_UNUSED = ("visual.", "logit_scale", "input_resolution", "context_length", "vocab_size")
 """Beginnings of the names in OpenAI's file that the text tower does not need."""
+
+
+def load_clip(tower: ClipText, path: str | os.PathLike[str], *, weights_only: bool = True) -> None:
+    """Copies CLIP's parameters into the tower.
+
+    Args:
+        tower: the text tower.
+        path: OpenAI's TorchScript archive, a saved state dict with its names, or a folder of
+            ``transformers``.
+        weights_only: see :func:`torch.load`; a TorchScript archive holds code in any case.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if a parameter is missing, unexpected or of another shape.
+    """
+    if os.path.isdir(path):
+        model_class = transformers_module("CLIP's text tower").CLIPTextModelWithProjection
+        tensors = model_class.from_pretrained(path).state_dict()
+        sources = {name: Source(name) for name in tower.model.state_dict()}
+        load_tensors(tower.model, tensors, sources, where=str(path))
+        return
+    try:
+        with warnings.catch_warnings():  # TorchScript is deprecated, and is what OpenAI released
+            warnings.simplefilter("ignore", DeprecationWarning)
+            tensors = torch.jit.load(path, map_location="cpu").state_dict()
+    except (RuntimeError, ValueError):
+        tensors = dict(read_file(path, weights_only=weights_only))
+    sources = openai_sources(tower.config)
+    load_tensors(tower, tensors, sources, unused=OPENAI_UNUSED, where=str(path))

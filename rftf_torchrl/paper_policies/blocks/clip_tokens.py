@@ -16,10 +16,11 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
+from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.observation_writer import sentences_of
+from rftf_torchrl.optional import transformers_module
 from rftf_torchrl.paper_policies.blocks.clip_text import ClipTextConfig
 from rftf_torchrl.paper_policies.blocks.inputs import CLIP_TOKENS
-from rftf_torchrl.paper_policies.blocks.optional import transformers
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
 
@@ -41,12 +42,11 @@ class ClipTokens(Transform):
         self._encoded: dict[str, Tensor] = {}
 
     def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
-        entry = next_tensordict.get(keys.INSTRUCTION_TEXT, None)
-        if entry is None:
-            raise KeyError(
-                f"{keys.INSTRUCTION_TEXT!r} is missing, so there is no instruction to tokenize for "
-                "CLIP: the environment or the data must hold the sentence."
-            )
+        why = (
+            ", so there is no instruction to tokenize for CLIP: the environment or the data must "
+            "hold the sentence."
+        )
+        entry = required(next_tensordict, keys.INSTRUCTION_TEXT, why)
         batch = next_tensordict.batch_size
         texts = sentences_of(entry, keys.INSTRUCTION_TEXT)
         if len(texts) == 1:
@@ -98,11 +98,11 @@ class ClipTokens(Transform):
             number = self.config.vocab_size - 3
             return [1 + zlib.crc32(word.encode()) % number for word in words if word]
         if self._tokenizer is None:
-            package = transformers("CLIP's tokenizer")
+            tokenizer_class = transformers_module("CLIP's tokenizer").CLIPTokenizer
             with TemporaryDirectory() as folder:
                 for name, content in self.files.items():
                     Path(folder, name).write_bytes(content)
-                self._tokenizer = package.CLIPTokenizer.from_pretrained(folder)
+                self._tokenizer = tokenizer_class.from_pretrained(folder)
         ids = self._tokenizer(text)["input_ids"]
         return [number for number in ids if number < self.config.start_token]
 

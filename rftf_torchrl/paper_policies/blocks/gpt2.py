@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rftf_torchrl.paper_policies.blocks.optional import transformers
+from rftf_torchrl.optional import optional_module, transformers_module
 
 
 class GPT2Trunk(nn.Module):
@@ -20,8 +20,7 @@ class GPT2Trunk(nn.Module):
 
     def __init__(self, dim: int, layers: int, heads: int, activation: str) -> None:
         super().__init__()
-        models = transformers("GPT-2").models.gpt2
-        config = models.GPT2Config(
+        config = transformers_module("GPT-2").GPT2Config(
             vocab_size=1,
             bos_token_id=0,
             eos_token_id=0,
@@ -35,8 +34,8 @@ class GPT2Trunk(nn.Module):
             attn_pdrop=0.0,
         )
         config._attn_implementation = "sdpa"
-        block = models.modeling_gpt2.GPT2Block
-        self.h = nn.ModuleList(block(config, layer_idx=i) for i in range(layers))
+        part = optional_module("transformers.models.gpt2.modeling_gpt2", "transformers")
+        self.h = nn.ModuleList(part.GPT2Block(config, layer_idx=i) for i in range(layers))
         self.ln_f = nn.LayerNorm(dim, eps=config.layer_norm_epsilon)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.history import ObservationHistory
+from rftf_torchrl.nets.tower_features import Compute, TowerFeatures
 
 IMAGES = ("vla_inputs", "image_history")
 WRIST_IMAGES = ("vla_inputs", "wrist_image_history")
@@ -64,3 +65,27 @@ def robot_pose(state: Tensor, arm_dim: int) -> tuple[Tensor, Tensor]:
 def spans_of(frame: Tensor, spans: Tensor) -> Tensor:
     """The span [M, 2] of the episode in which each frame [M] lies, out of spans [E, 2] in order."""
     return spans[torch.searchsorted(spans[:, 0].contiguous(), frame, right=True) - 1]
+
+
+def kept_features(compute: Compute, *, wrist: bool, goal: bool = False) -> TowerFeatures:
+    """The place of encoded pictures and instruction.
+
+    Args:
+        compute: maps ``"image"``, ``"wrist_image"``, ``"goal_image"`` and ``"tokens"``, those that
+            there are, to encoded pictures of the same names and to ``"text"``.
+        wrist: whether there is a gripper camera.
+        goal: whether there is a goal image.
+    """
+    pictures: dict[str, NestedKey] = {"image": IMAGES}
+    if wrist:
+        pictures["wrist_image"] = WRIST_IMAGES
+    if goal:
+        pictures["goal_image"] = GOAL_IMAGE
+    return TowerFeatures(compute, {**pictures, "tokens": CLIP_TOKENS}, [*pictures, "text"])
+
+
+def kept_keys(kept: TowerFeatures) -> list[NestedKey]:
+    """Keys of static pictures, gripper pictures, perhaps goal image, and text."""
+    features = kept.features
+    first = [features["image"], features.get("wrist_image", features["image"])]
+    return [*first, *(features[name] for name in ("goal_image", "text") if name in features)]

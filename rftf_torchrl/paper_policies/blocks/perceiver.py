@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rftf_torchrl.paper_policies.blocks.config import NetworkConfig
+
 
 class PerceiverAttention(nn.Module):
     """Attention of latents to features and latents."""
@@ -50,30 +52,18 @@ class PerceiverResampler(nn.Module):
     Source: Alayrac et al. 2022, "Flamingo", arXiv 2204.14198, figure 5.
 
     Args:
-        dim: features of a token.
-        latents: number of tokens written.
-        depth: layers.
-        heads: attention heads.
-        head_dim: features of a head.
+        config: of the network; the entries with ``resampler_`` in front.
         media_embedding: whether a learned vector is added to the features.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        latents: int,
-        depth: int,
-        heads: int,
-        head_dim: int,
-        media_embedding: bool,
-    ) -> None:
+    def __init__(self, config: NetworkConfig, *, media_embedding: bool) -> None:
         super().__init__()
-        self.latents = nn.Parameter(torch.randn(latents, dim))
+        dim, heads, head_dim = config.image.dim, config.resampler_heads, config.resampler_head_dim
+        self.latents = nn.Parameter(torch.randn(config.resampler_latents, dim))
         self.media_pos_emb = nn.Parameter(torch.randn(1, 1, dim)) if media_embedding else None
         self.layers = nn.ModuleList(
             PerceiverLayer((PerceiverAttention(dim, heads, head_dim), _feed_forward(dim)))
-            for _ in range(depth)
+            for _ in range(config.resampler_depth)
         )
         self.norm = nn.LayerNorm(dim)
 

@@ -17,11 +17,11 @@ from rftf_torchrl import keys
 from rftf_torchrl.nets.history import ObservationHistory
 from rftf_torchrl.paper_policies.blocks.clip_tokens import ClipTokens, tokenizer_files
 from rftf_torchrl.paper_policies.blocks.config import NetworkConfig
-from rftf_torchrl.paper_policies.blocks.frozen_features import kept_keys
 from rftf_torchrl.paper_policies.blocks.inputs import (
     CLIP_TOKENS,
     history_keys,
     history_of,
+    kept_keys,
     spans_of,
 )
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, arm_gripper_actor
@@ -174,7 +174,7 @@ class PaperPolicySpec(ABC):
         """A dict that JSON can hold, without the files."""
         found = asdict(self)
         del found["files"]
-        return {**found, "scale_bounds": list(self.scale_bounds)}
+        return found
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> Self:

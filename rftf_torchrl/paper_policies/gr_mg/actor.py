@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rftf_torchrl.functional.poses import euler_to_matrix, matrix_to_euler
-from rftf_torchrl.paper_policies.blocks.frozen_features import kept_features
+from rftf_torchrl.paper_policies.blocks.inputs import kept_features
 from rftf_torchrl.paper_policies.blocks.pictures import imagenet_picture
 from rftf_torchrl.paper_policies.blocks.reader import WindowReader, at_last
 from rftf_torchrl.paper_policies.gr_mg.network import GRMG

@@ -10,11 +10,11 @@ from rftf_torchrl.paper_policies.blocks.checkpoint import (
     Source,
     entry,
     load_tensors,
+    only_module,
     read_file,
     without_prefix,
 )
 from rftf_torchrl.paper_policies.blocks.clip_text import OPENAI_UNUSED, openai_sources
-from rftf_torchrl.paper_policies.blocks.find import only_module
 from rftf_torchrl.paper_policies.gr_mg.network import GRMG
 
 _OUR_GROUPS = ("action.", "images.", "progress.")

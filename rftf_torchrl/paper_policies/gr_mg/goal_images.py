@@ -12,6 +12,7 @@ from torchrl.data import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
+from rftf_torchrl.nets.entries import state_and_observation
 from rftf_torchrl.paper_policies.blocks.inputs import GOAL_IMAGE
 
 GoalImageProvider = Callable[[TensorDictBase, int], Tensor]
@@ -142,12 +143,8 @@ class GoalImages(Transform):
 
     def transform_input_spec(self, input_spec: Composite) -> Composite:
         """Declares them as state, so that every kind of environment passes them on."""
-        state = input_spec["full_state_spec"]
-        if state is None:
-            state = Composite(shape=input_spec.shape, device=input_spec.device)
-        parent = self.parent
-        assert parent is not None  # TorchRL asks for specs of a transform inside an environment
-        input_spec["full_state_spec"] = self._add(state, parent.observation_spec[keys.IMAGE])
+        state, observed = state_and_observation(self, input_spec)
+        input_spec["full_state_spec"] = self._add(state, observed[keys.IMAGE])
         return input_spec
 
     @staticmethod

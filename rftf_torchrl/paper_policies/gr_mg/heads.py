@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rftf_torchrl.paper_policies.blocks.sincos import sincos_2d
-from rftf_torchrl.paper_policies.blocks.vit import ViTBlock
+from rftf_torchrl.paper_policies.blocks.vit import ViTBlock, sincos_2d
 from rftf_torchrl.paper_policies.gr_mg.config import GRMGConfig
 
 

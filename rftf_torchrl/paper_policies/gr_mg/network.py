@@ -41,14 +41,7 @@ class GRMG(nn.Module):
         hidden, features = config.hidden, config.image.dim
         self.model_mae = MAEEncoder(config.image)
         self.text_encoder = ClipText(config.text)
-        self.perceiver_resampler = PerceiverResampler(
-            features,
-            latents=config.resampler_latents,
-            depth=config.resampler_depth,
-            heads=config.resampler_heads,
-            head_dim=config.resampler_head_dim,
-            media_embedding=True,
-        )
+        self.perceiver_resampler = PerceiverResampler(config, media_embedding=True)
         self.transformer = GPT2Trunk(hidden, config.layers, config.heads, "relu")
         self.embed_arm_state = nn.Linear(config.arm_dim, hidden)
         self.embed_gripper_state = nn.Linear(2, hidden)
@@ -111,22 +104,24 @@ class GRMG(nn.Module):
             goal_image = self.encode(goal_image)
         goal = torch.cat(self._see(goal_image, self.embed_goal_patch, self.embed_goal_image), dim=1)
         observed = self._observed(image, wrist_image, arm, gripper, text)
-        queries, slices = self._queries(heads)
+        asked = self._queries(heads)
+        queries = torch.cat(list(asked.values()))
         steps = torch.cat((observed, queries.expand(*observed.shape[:2], -1, -1)), dim=2)
         tokens = torch.cat((goal, steps.flatten(1, 2)), dim=1)
         sees = self._visible(valid, goal.shape[1], observed.shape[2], queries.shape[0])
         out = self.transformer(self.embed_ln(tokens), sees)
         out = out[:, goal.shape[1] :].unflatten(1, steps.shape[1:3])[:, :, observed.shape[2] :]
+        sizes = [len(each) for each in asked.values()]
+        answers = dict(zip(asked, out.split(sizes, dim=2), strict=True))
         found: dict[str, Tensor] = {}
         if "action" in heads:
-            found["arm"], found["gripper"] = self.action.decode(
-                out[:, :, slices["action"]].squeeze(2), style
-            )
+            action = answers["action"].squeeze(2)
+            found["arm"], found["gripper"] = self.action.decode(action, style)
         if "images" in heads:
-            found["image"] = self.images(out[:, :, slices["image"]])
-            found["wrist_image"] = self.images(out[:, :, slices["wrist_image"]])
+            found["image"] = self.images(answers["image"])
+            found["wrist_image"] = self.images(answers["wrist_image"])
         if "progress" in heads:
-            found["progress"] = self.progress(out[:, :, slices["progress"]].squeeze(2))
+            found["progress"] = self.progress(answers["progress"].squeeze(2))
         return found
 
     def encode(self, image: Tensor) -> Tensor:
@@ -154,21 +149,15 @@ class GRMG(nn.Module):
         tokens = torch.cat((spoken, self.embed_state(state)[:, :, None], pictures), dim=2)
         return tokens + self.embed_timestep.weight[: window[1], None]
 
-    def _queries(self, heads: Collection[Head]) -> tuple[Tensor, dict[str, slice]]:
-        """The queries of the heads asked for, [Q, hidden], and which of them are whose."""
-        asked = []
-        if "action" in heads:
-            asked.append(("action", self.action.action_queries))
-        if "images" in heads:
-            asked.append(("image", self.images.obs_queries))
-            asked.append(("wrist_image", self.images.obs_hand_queries))
-        if "progress" in heads:
-            asked.append(("progress", self.progress.progress_queries))
-        slices, stop = {}, 0
-        for name, query in asked:
-            slices[name] = slice(stop, stop + query.num_embeddings)
-            stop += query.num_embeddings
-        return torch.cat([query.weight for _, query in asked]), slices
+    def _queries(self, heads: Collection[Head]) -> dict[str, Tensor]:
+        """The queries that the heads need, [n, hidden] each."""
+        asked = {
+            "action": ("action", self.action.action_queries),
+            "image": ("images", self.images.obs_queries),
+            "wrist_image": ("images", self.images.obs_hand_queries),
+            "progress": ("progress", self.progress.progress_queries),
+        }
+        return {name: query.weight for name, (head, query) in asked.items() if head in heads}
 
     def _visible(self, valid: Tensor, goal: int, observed: int, queries: int) -> Tensor:
         """Which tokens [N, S, S] a token sees: goal and valid observations up to itself."""

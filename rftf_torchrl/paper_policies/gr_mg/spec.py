@@ -1,7 +1,8 @@
-"""A GR-MG policy as a description."""
+"""A GR-MG policy as a description, and its progress head as a value model."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -14,6 +15,7 @@ from torchrl.envs.transforms import Compose, Transform
 
 from rftf_torchrl import keys
 from rftf_torchrl.functional.poses import world_to_tool
+from rftf_torchrl.paper_policies.blocks.checkpoint import only_module
 from rftf_torchrl.paper_policies.blocks.clip_tokens import ClipTokens
 from rftf_torchrl.paper_policies.blocks.inputs import (
     CLIP_TOKENS,
@@ -23,7 +25,7 @@ from rftf_torchrl.paper_policies.blocks.inputs import (
     spans_of,
 )
 from rftf_torchrl.paper_policies.blocks.spec import PaperPolicySpec
-from rftf_torchrl.paper_policies.gr_mg.actor import GRMGActor
+from rftf_torchrl.paper_policies.gr_mg.actor import GRMGActor, GRMGProgress
 from rftf_torchrl.paper_policies.gr_mg.checkpoint import load_gr_mg_checkpoint
 from rftf_torchrl.paper_policies.gr_mg.config import GRMGConfig
 from rftf_torchrl.paper_policies.gr_mg.goal_images import (
@@ -35,6 +37,7 @@ from rftf_torchrl.paper_policies.gr_mg.goal_images import (
 from rftf_torchrl.paper_policies.gr_mg.network import GRMG
 from rftf_torchrl.paper_policies.gr_mg.tool_actions import ToolFrameActions
 from rftf_torchrl.settings import Count
+from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 
 @dataclass(frozen=True)
@@ -143,3 +146,22 @@ def _freeze(network: GRMG) -> None:
     ):
         frozen.requires_grad_(False)
     act.embed_style_vector.weight.requires_grad_(False)
+
+
+def gr_mg_value_model(policy: nn.Module, spec: GRMGSpec) -> TemporalValueModel:
+    """Makes a value model of the progress that a GR-MG predicts.
+
+    It reads what the policy reads, writes ``"temporal_value"`` float32 [*B, 1], and can be
+    calibrated like any other. The network is copied, so that fine-tuning the policy leaves it
+    alone, and frozen.
+
+    Args:
+        policy: a policy built from the spec, or its :class:`GRMG`.
+        spec: what the policy was built from.
+
+    Returns:
+        The value model.
+    """
+    network = copy.deepcopy(only_module(policy, GRMG)).requires_grad_(False)
+    reader = GRMGProgress(network).eval()
+    return TemporalValueModel(reader, in_keys=spec.in_keys, tokens_key=CLIP_TOKENS)

@@ -8,6 +8,7 @@ from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
 from rftf_torchrl.functional.poses import tool_to_world
+from rftf_torchrl.nets.entries import required, state_and_observation
 from rftf_torchrl.paper_policies.blocks.inputs import robot_pose
 
 
@@ -30,14 +31,13 @@ class ToolFrameActions(Transform):
 
     def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:
         chunk = tensordict.get(keys.CHUNK, None)
-        state = tensordict.get(keys.STATE, None)
         if chunk is None:
             return tensordict
-        if state is None:
-            raise KeyError(
-                f"{keys.STATE!r} is missing from the step's input, so the gripper's frame is not "
-                "known: pass on all entries that the reset or the last step returned."
-            )
+        why = (
+            " from the step's input, so the gripper's frame is not known: pass on all entries that "
+            "the reset or the last step returned."
+        )
+        state = required(tensordict, keys.STATE, why)
         if chunk.shape[-1] != 7:
             raise ValueError(
                 f"{keys.CHUNK!r} must hold actions of 7 numbers, got shape {tuple(chunk.shape)}."
@@ -55,11 +55,7 @@ class ToolFrameActions(Transform):
         action = input_spec["full_action_spec"]
         chunk = action[keys.CHUNK]
         action[keys.CHUNK] = Unbounded(shape=chunk.shape, dtype=chunk.dtype, device=chunk.device)
-        state = input_spec["full_state_spec"]
-        if state is None:
-            state = Composite(shape=input_spec.shape, device=input_spec.device)
-        parent = self.parent
-        assert parent is not None  # TorchRL asks for specs of a transform inside an environment
-        state[keys.STATE] = parent.observation_spec[keys.STATE].clone()
+        state, observed = state_and_observation(self, input_spec)
+        state[keys.STATE] = observed[keys.STATE].clone()
         input_spec["full_state_spec"] = state
         return input_spec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rftf_torchrl.paper_policies.blocks.frozen_features import kept_features
+from rftf_torchrl.paper_policies.blocks.inputs import kept_features
 from rftf_torchrl.paper_policies.blocks.pictures import clip_picture
 from rftf_torchrl.paper_policies.blocks.reader import WindowReader, at_last
 from rftf_torchrl.paper_policies.seer.network import Seer

@@ -11,12 +11,11 @@ from rftf_torchrl.paper_policies.blocks.checkpoint import (
     Source,
     entry,
     load_tensors,
+    only_module,
     read_file,
     without_prefix,
 )
-from rftf_torchrl.paper_policies.blocks.clip_file import read_clip
-from rftf_torchrl.paper_policies.blocks.clip_text import OPENAI_UNUSED, openai_sources
-from rftf_torchrl.paper_policies.blocks.find import only_module
+from rftf_torchrl.paper_policies.blocks.clip_text import load_clip
 from rftf_torchrl.paper_policies.seer.network import Seer
 
 _POSITION = "transformer_backbone_position_embedding"
@@ -64,14 +63,12 @@ def load_seer_checkpoint(
     payload = read_file(path, weights_only=weights_only)
     trained = without_prefix(entry(payload, "model_state_dict", str(path)), "module.")
     image = entry(read_file(mae, weights_only=weights_only), "model", str(mae))
-    text = read_clip(clip, network.config.text, weights_only=weights_only)
+    load_clip(network.clip_model, clip, weights_only=weights_only)
     trained = _cut(trained, network.transformer_backbone_position_embedding)
     load_tensors(network, trained, seer_sources(network), unused=_UNUSED, where=str(path))
     encoder = {name: Source(name) for name in network.vision_encoder.state_dict()}
     decoder = ("mask_token", "decoder_")
     load_tensors(network.vision_encoder, image, encoder, unused=decoder, where=str(mae))
-    tower = openai_sources(network.config.text)
-    load_tensors(network.clip_model, text, tower, unused=OPENAI_UNUSED, where=str(clip))
 
 
 def seer_sources(network: Seer) -> dict[str, Source]:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from rftf_torchrl.paper_policies.blocks.clip_text import ClipText
 from rftf_torchrl.paper_policies.blocks.gpt2 import GPT2Trunk
 from rftf_torchrl.paper_policies.blocks.perceiver import PerceiverResampler
-from rftf_torchrl.paper_policies.blocks.sincos import sincos_2d
-from rftf_torchrl.paper_policies.blocks.vit import MAEEncoder, ViTBlock
+from rftf_torchrl.paper_policies.blocks.vit import MAEEncoder, ViTBlock, sincos_2d
 from rftf_torchrl.paper_policies.seer.config import SeerConfig
 
 
@@ -60,14 +59,7 @@ class Seer(nn.Module):
         self.arm_state_encoder = nn.Linear(config.arm_dim, hidden)
         self.gripper_state_encoder = nn.Linear(2, hidden)
         self.state_projector = nn.Linear(2 * hidden, hidden)
-        self.perceiver_resampler = PerceiverResampler(
-            features,
-            latents=config.resampler_latents,
-            depth=config.resampler_depth,
-            heads=config.resampler_heads,
-            head_dim=config.resampler_head_dim,
-            media_embedding=False,
-        )
+        self.perceiver_resampler = PerceiverResampler(config, media_embedding=False)
         self.image_primary_projector = nn.Linear(features, hidden)
         self.image_wrist_projector = nn.Linear(features, hidden)
         self.cls_token_primary_projector = nn.Linear(features, hidden)

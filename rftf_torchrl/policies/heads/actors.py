@@ -3,21 +3,69 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from tensordict.nn import (
+    InteractionType,
+    ProbabilisticTensorDictModule,
     ProbabilisticTensorDictSequential,
     TensorDictModule,
     TensorDictModuleBase,
 )
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torchrl.modules.vla import VLAWrapperBase
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.finite_output import check_finite_output
 from rftf_torchrl.policies.heads.distributions import ChunkCategorical, ChunkNormal
-from rftf_torchrl.policies.heads.draw import check_writes, draw_chunk
+
+
+def draw_chunk(
+    distribution: type[Distribution],
+    parameters: Mapping[str, NestedKey],
+    constants: Mapping[str, Any] | None = None,
+    *,
+    chunk_key: NestedKey = keys.CHUNK,
+    log_prob_key: NestedKey = keys.LOG_PROB,
+    executed_key: NestedKey = keys.EXECUTED,
+) -> ProbabilisticTensorDictModule:
+    """The module that draws a chunk and writes its log-probability.
+
+    Args:
+        distribution: of a chunk; its argument ``executed`` is read where the data have it.
+        parameters: key of each of its other parameters in the data.
+        constants: its further arguments.
+        chunk_key: where the chunk goes.
+        log_prob_key: where its log-probability goes.
+        executed_key: where the data tell which actions were executed.
+    """
+    return ProbabilisticTensorDictModule(
+        in_keys={**parameters, "executed": executed_key},
+        out_keys=[chunk_key],
+        distribution_class=distribution,
+        distribution_kwargs=dict(constants or {}),
+        return_log_prob=True,
+        log_prob_key=log_prob_key,
+        default_interaction_type=InteractionType.RANDOM,
+    )
+
+
+def check_writes(network: TensorDictModuleBase, *needed: NestedKey) -> None:
+    """Refuse a network that does not write what an actor reads.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    missing = [key for key in needed if key not in network.out_keys]
+    if missing:
+        raise ValueError(
+            f"the network must write {', '.join(map(repr, missing))}, it writes "
+            f"{list(network.out_keys)}: set its out_keys."
+        )
 
 
 class BoundedScale(nn.Module):

@@ -17,9 +17,8 @@ from torch.nn.functional import logsigmoid
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.finite_output import check_finite_output
-from rftf_torchrl.policies.heads.actors import BoundedScale
+from rftf_torchrl.policies.heads.actors import BoundedScale, check_writes, draw_chunk
 from rftf_torchrl.policies.heads.distributions import ChunkDistribution, ChunkNormal, sum_executed
-from rftf_torchrl.policies.heads.draw import check_writes, draw_chunk
 
 # Not "loc": there is more to the chunk than that. But TorchRL's BCLoss takes a policy for a
 # deterministic one, without a warning, unless it writes one of "loc", "scale", "logits", "probs".

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from rftf_torchrl import keys
 from rftf_torchrl.functional.flow import flow_sde_transition
 from rftf_torchrl.nets.finite_output import check_finite_output
-from rftf_torchrl.policies.heads.draw import check_writes, draw_chunk
-from rftf_torchrl.policies.heads.flow_distribution import ChunkFlow
+from rftf_torchrl.policies.heads.actors import check_writes, draw_chunk
+from rftf_torchrl.policies.heads.distributions import ChunkFlow
 
 
 class FlowHead(TensorDictModuleBase):

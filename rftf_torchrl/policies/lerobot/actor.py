@@ -30,9 +30,7 @@ def lerobot_actor(
     chunk_size: int | None = None,
     unnormalise: Callable[[Tensor], Tensor] | None = None,
     predict: Predict | None = None,
-    init_scale: float = 0.3,
-    learn_scale: bool = True,
-    scale_bounds: tuple[float, float] = (0.05, 1.0),
+    **options: Any,
 ) -> ProbabilisticTensorDictSequential:
     r"""Makes a Gaussian policy whose mean is the chunk that a LeRobot policy predicts.
 
@@ -53,9 +51,8 @@ def lerobot_actor(
             leaves them. :class:`LeRobotSpec` passes LeRobot's own.
         predict: ``predict(policy, batch)`` -> chunk, float [N, H', A], for a policy that this
             function does not know.
-        init_scale: initial standard deviation, in the environment's units.
-        learn_scale: whether the standard deviation is learned.
-        scale_bounds: smallest and largest standard deviation.
+        **options: of :func:`gaussian_actor`, such as ``init_scale``, the initial standard deviation
+            in the environment's units.
 
     Returns:
         The policy, with the keys of :func:`gaussian_actor`.
@@ -109,9 +106,7 @@ def lerobot_actor(
         TensorDictModule(mean, [batch_key(name) for name in names], [keys.LOC]),
         chunk_size=chunk_size,
         action_dim=config.action_feature.shape[0],
-        init_scale=init_scale,
-        learn_scale=learn_scale,
-        scale_bounds=scale_bounds,
+        **options,
     )
 
 

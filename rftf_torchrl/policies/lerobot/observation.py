@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from tensordict import NonTensorData, TensorDictBase
@@ -10,23 +11,14 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Composite, Unbounded
 
+from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.observation_writer import ObservationWriter, sentences_of
 from rftf_torchrl.policies.lerobot.actor import batch_key
 
-
-class _Spec(Protocol):
-    """What is read of a ``LeRobotSpec``, which builds the transform."""
-
-    @property
-    def inputs(self) -> dict[str, NestedKey]: ...
-
-    @property
-    def batch_names(self) -> list[str]: ...
-
-    @property
-    def text_key(self) -> str | None: ...
-
-    def processors(self) -> tuple[Any, Any]: ...
+_ADVICE = (
+    ", and the LeRobot policy reads it: the environment must write it, or LeRobotSpec.inputs must "
+    "name another entry."
+)
 
 
 class LeRobotObservation(ObservationWriter):
@@ -37,7 +29,10 @@ class LeRobotObservation(ObservationWriter):
     "top")``. Works on an environment (reset and step), on a replay buffer and on a batch.
 
     Args:
-        spec: the policy's spec; the preprocessor is built from it on first use.
+        inputs: name in LeRobot's batch -> key of our observation.
+        names: the entries of LeRobot's batch that the policy reads.
+        text_key: key of the instruction's text; None where the policy reads none.
+        processors: makes LeRobot's preprocessor and postprocessor, on first use.
 
     Raises:
         KeyError: on use, if an entry is missing.
@@ -55,19 +50,25 @@ class LeRobotObservation(ObservationWriter):
         tensor([1.5000, 1.5000, 1.5000])
     """
 
-    def __init__(self, spec: _Spec) -> None:
-        self.spec = spec
-        self.names = spec.batch_names
+    def __init__(
+        self,
+        inputs: Mapping[str, NestedKey],
+        names: Sequence[str],
+        text_key: str | None,
+        processors: Callable[[], tuple[Any, Any]],
+    ) -> None:
         super().__init__(
-            in_keys=list(spec.inputs.values()), out_keys=[batch_key(name) for name in self.names]
+            in_keys=list(inputs.values()), out_keys=[batch_key(name) for name in names]
         )
+        self.inputs, self.names, self.text_key = inputs, names, text_key
+        self.processors = processors
         self._preprocess: Any = None
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
         """Add the entries."""
         example = observation_spec.zero()
-        if self.spec.text_key is not None:
-            example.set(self.spec.text_key, NonTensorData("text", batch_size=example.batch_size))
+        if self.text_key is not None:
+            example.set(self.text_key, NonTensorData("text", batch_size=example.batch_size))
         self._write(example)
         for key in self.out_keys:
             value = example.get(key)
@@ -81,15 +82,15 @@ class LeRobotObservation(ObservationWriter):
 
     def _write(self, tensordict: TensorDictBase) -> TensorDictBase:
         if self._preprocess is None:
-            self._preprocess = self.spec.processors()[0]
+            self._preprocess = self.processors()[0]
         shape = tensordict.batch_size
         batch: dict[str, Any] = {
-            name: _as_batch(self._present(tensordict, key), shape)
-            for name, key in self.spec.inputs.items()
+            name: _as_batch(required(tensordict, key, _ADVICE), shape)
+            for name, key in self.inputs.items()
         }
-        if self.spec.text_key is not None:
-            entry = self._present(tensordict, self.spec.text_key)
-            batch["task"] = sentences_of(entry, self.spec.text_key)
+        if self.text_key is not None:
+            entry = required(tensordict, self.text_key, _ADVICE)
+            batch["task"] = sentences_of(entry, self.text_key)
         done = self._preprocess(batch)
         for name in self.names:
             value = done[name]
@@ -101,15 +102,6 @@ class LeRobotObservation(ObservationWriter):
                 value if tensordict.device is None else value.to(tensordict.device),
             )
         return tensordict
-
-    def _present(self, tensordict: TensorDictBase, key: NestedKey) -> Any:
-        value = tensordict.get(key, None)
-        if value is None:
-            raise KeyError(
-                f"{key!r} is missing, and the LeRobot policy reads it: the environment must write "
-                "it, or LeRobotSpec.inputs must name another entry."
-            )
-        return value
 
 
 def _as_batch(value: Tensor, shape: torch.Size) -> Tensor:

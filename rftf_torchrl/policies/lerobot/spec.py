@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -218,9 +218,7 @@ class LeRobotSpec:
 
     def build(self) -> ProbabilisticTensorDictSequential:
         """The policy with fresh weights; see :func:`lerobot_actor`."""
-        config = self.lerobot_config()
-        policy_class = _lerobot("policies.factory").get_policy_class(config.type)
-        return self._actor(policy_class(config))
+        return self._actor(self._policy_class()(self.lerobot_config()))
 
     def build_pretrained(self) -> ProbabilisticTensorDictSequential:
         """The policy with the weights of ``source``.
@@ -231,17 +229,16 @@ class LeRobotSpec:
         """
         if self.source is None:
             raise ValueError("this spec has no source: make it by LeRobotSpec.from_pretrained.")
-        config = self.lerobot_config()
-        policy_class = _lerobot("policies.factory").get_policy_class(config.type)
-        return self._actor(policy_class.from_pretrained(self.source, config=config, strict=True))
+        return self.load(self.source)
 
     def load(self, source: str) -> ProbabilisticTensorDictSequential:
         """The policy with the weights of a folder or hub id, see :meth:`build_pretrained`."""
-        return replace(self, source=source).build_pretrained()
+        config = self.lerobot_config()
+        return self._actor(self._policy_class().from_pretrained(source, config=config, strict=True))
 
     def observation_transform(self) -> LeRobotObservation:
         """What turns an observation into the policy's inputs."""
-        return LeRobotObservation(self)
+        return LeRobotObservation(self.inputs, self.batch_names, self.text_key, self.processors)
 
     def to_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
@@ -251,6 +248,9 @@ class LeRobotSpec:
     def from_dict(cls, spec: dict[str, Any]) -> LeRobotSpec:
         """The spec that :meth:`to_dict` described."""
         return cls(**spec)
+
+    def _policy_class(self) -> Any:
+        return _lerobot("policies.factory").get_policy_class(self.config["type"])
 
     def _actor(self, policy: Any) -> ProbabilisticTensorDictSequential:
         return lerobot_actor(

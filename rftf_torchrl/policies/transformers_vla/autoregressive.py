@@ -15,10 +15,9 @@ from tensordict.nn.probabilistic import interaction_type
 from torch import Tensor
 
 from rftf_torchrl import keys
+from rftf_torchrl.policies.heads.actors import draw_chunk
 from rftf_torchrl.policies.heads.distributions import ChunkCategorical
-from rftf_torchrl.policies.heads.draw import draw_chunk
-from rftf_torchrl.policies.transformers_vla.heads import ActionTokenHead
-from rftf_torchrl.policies.transformers_vla.vla import QueryFeatures
+from rftf_torchrl.policies.transformers_vla.vla import ActionTokenHead, QueryFeatures
 
 DRAWN = "action_bins"
 

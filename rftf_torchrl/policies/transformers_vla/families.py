@@ -21,15 +21,13 @@ class Family:
         picture: the text of one picture; ``{tokens}`` stands for its image tokens.
         tokens: number of image tokens of each picture, from the model's config, the image
             processor and what that processor wrote.
-        positions: position ids [*axes, L] of unpadded ids.
-        axes: leading dimensions of the position ids.
+        positions: position ids of unpadded ids, [L]; with a grid [3, L].
         image_options: how the image processor is called.
         nested: whether the image processor takes a list of pictures for every observation.
         prefix_types: whether the model is told by ``token_type_ids`` that the prompt is a prefix,
             in which attention goes both ways.
-        grid: whether it needs ``image_grid_thw``.
-        channel_axis: axis of the colours in ``pixel_values``; None where they lie in patches
-            [..., 3 * patch].
+        grid: whether it needs ``image_grid_thw``; then ``pixel_values`` are patches
+            [..., 3 * patch], and else pictures [..., 3, h, w].
         connector: name of the module between the vision tower and the language model; None where
             the tower writes image tokens itself.
     """
@@ -38,12 +36,10 @@ class Family:
     picture: str
     tokens: Callable[[Mapping[str, Any], Any, Mapping[str, Tensor]], list[int]]
     positions: Callable[[Tensor, int, Tensor | None, int], Tensor]
-    axes: tuple[int, ...] = ()
     image_options: Mapping[str, Any] = field(default_factory=dict)
     nested: bool = False
     prefix_types: bool = False
     grid: bool = False
-    channel_axis: int | None = -3
     connector: str | None = None
 
 
@@ -115,9 +111,7 @@ _QWEN = Family(
     picture="<|vision_start|>{tokens}<|vision_end|>",
     tokens=_merged,
     positions=_mrope,
-    axes=(3,),
     grid=True,
-    channel_axis=None,
 )
 
 FAMILIES: Mapping[str, Family] = {

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rftf_torchrl.policies.heads.options import Bins, HeadOptions
-from rftf_torchrl.policies.settings import PolicyConfig, Sizes
+from rftf_torchrl.policies.settings import Bins, HeadOptions, PolicyConfig, Sizes
 from rftf_torchrl.policies.transformers_vla.backbone import Dtype, Trained
 from rftf_torchrl.settings import Count, Positive, setting_problems
 

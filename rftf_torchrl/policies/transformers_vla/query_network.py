@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -11,7 +12,46 @@ from torch import Tensor, nn
 from rftf_torchrl.nets.tower_features import trains
 from rftf_torchrl.policies.transformers_vla.backbone import tower_of, trunk_of
 from rftf_torchrl.policies.transformers_vla.families import family_of
-from rftf_torchrl.policies.transformers_vla.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is given, [B, L, ...].
+
+    Attributes:
+        embeddings: [B, L, hidden_size].
+        mask: bool [B, L], False at padding.
+        is_image: bool [B, L], True at image tokens.
+        positions: position ids, [B, L] or [B, 3, L].
+        deep: Qwen3-VL's picture features for its first layers.
+        prefix: how many of them are padding, picture and sentence.
+    """
+
+    embeddings: Tensor
+    mask: Tensor
+    is_image: Tensor
+    positions: Tensor
+    deep: list[Tensor] | None
+    prefix: int
+
+    def extended(self, added: Tensor) -> Prompt:
+        """The prompt with further embeddings [B, n, hidden_size] behind it.
+
+        They continue the count of the largest position on every axis.
+        """
+        batch, count = added.shape[:2]
+        begin = self.positions.flatten(1).amax(1) + 1
+        ahead = begin.unsqueeze(-1) + torch.arange(count, device=begin.device)
+        ahead = ahead.view(batch, *(1,) * (self.positions.ndim - 2), count)
+        ahead = ahead.expand(*self.positions.shape[:-1], count)
+        return Prompt(
+            torch.cat([self.embeddings, added.to(self.embeddings.dtype)], 1),
+            torch.cat([self.mask, self.mask.new_ones(batch, count)], 1),
+            torch.cat([self.is_image, self.is_image.new_zeros(batch, count)], 1),
+            torch.cat([self.positions, ahead], -1),
+            self.deep,
+            self.prefix,
+        )
 
 
 class QueryNetwork(nn.Module):
@@ -180,13 +220,11 @@ class QueryNetwork(nn.Module):
     def normalised(self, pixels: Tensor) -> Tensor:
         """Rescale and normalise as the image processor does."""
         mean, std = self.image_mean, self.image_std
-        axis = self.family.channel_axis
-        if axis is None:
+        if self.family.grid:
             area = pixels.shape[-1] // len(mean)
             mean, std = mean.repeat_interleave(area), std.repeat_interleave(area)
         else:
-            shape = (-1,) + (1,) * (-axis - 1)
-            mean, std = mean.view(shape), std.view(shape)
+            mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
         return (pixels.float() * self.rescale - mean) / std
 
     def prompt(
@@ -244,7 +282,7 @@ class QueryNetwork(nn.Module):
         arguments: dict[str, Any] = {
             "inputs_embeds": prompt.embeddings[:, known:],
             "attention_mask": prompt.mask.long(),
-            "position_ids": positions.movedim(0, -2) if self.family.axes else positions,
+            "position_ids": positions.movedim(0, -2) if self.family.grid else positions,
             "use_cache": cache is not None,
         }
         if cache is not None:

@@ -29,7 +29,6 @@ from rftf_torchrl.policies.transformers_vla.backbone import (
     load_backbone,
     load_config,
 )
-from rftf_torchrl.policies.transformers_vla.heads import ActionTokenHead, ChunkHead
 from rftf_torchrl.policies.transformers_vla.options import (
     ModelOptions,
     TransformersOptions,
@@ -37,7 +36,12 @@ from rftf_torchrl.policies.transformers_vla.options import (
 )
 from rftf_torchrl.policies.transformers_vla.processor import VLAProcessor
 from rftf_torchrl.policies.transformers_vla.query_network import QueryNetwork
-from rftf_torchrl.policies.transformers_vla.vla import QueryFeatures, TransformersVLA
+from rftf_torchrl.policies.transformers_vla.vla import (
+    ActionTokenHead,
+    ChunkHead,
+    QueryFeatures,
+    TransformersVLA,
+)
 from rftf_torchrl.policies.transformers_vla.vla_inputs import VLAInputs
 from rftf_torchrl.settings import make_settings
 
@@ -87,10 +91,7 @@ class TransformersPolicySpec(ModelOptions):
         if self.head == "tokens" and not self.action_tokens:
             raise ValueError("head='tokens' needs action_tokens, see action_token_ids.")
 
-    @classmethod
-    def problems(cls, settings: PolicyConfig, sizes: Sizes) -> list[str]:
-        """What is wrong with a run's settings."""
-        return transformers_problems(settings, sizes)
+    problems = staticmethod(transformers_problems)
 
     @classmethod
     def from_run(cls, settings: PolicyConfig, sizes: Sizes) -> TransformersPolicySpec:
@@ -165,13 +166,7 @@ class TransformersPolicySpec(ModelOptions):
 
     def to_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold, without the files."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "files"}
-        for name, value in values.items():
-            if isinstance(value, tuple):
-                values[name] = list(value)
-            elif isinstance(value, Mapping):
-                values[name] = dict(value)
-        return values
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "files"}
 
     @classmethod
     def from_dict(cls, spec: dict[str, Any]) -> TransformersPolicySpec:

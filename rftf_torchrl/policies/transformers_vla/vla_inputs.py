@@ -13,7 +13,14 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
+from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.observation_writer import sentences_of
+
+_ADVICE = (
+    ", and the policy's processor reads it: environments write 'language_instruction' with "
+    "write_text=True, and pictures with an image_size, those of CALVIN's gripper camera with a "
+    "wrist_size."
+)
 
 
 class VLAInputs(Transform):
@@ -71,7 +78,7 @@ class VLAInputs(Transform):
         """Add the tensors, whose shapes a picture of the environment's size tells."""
         batch = observation_spec.shape
         images = [
-            torch.zeros(1, *self._entry(observation_spec, key).shape[len(batch) :]).byte()
+            torch.zeros(1, *required(observation_spec, key, _ADVICE).shape[len(batch) :]).byte()
             for key in self.in_keys[:-1]
         ]
         example = self.processor(_together(images), ["move"])
@@ -87,9 +94,9 @@ class VLAInputs(Transform):
     def _write(self, tensordict: TensorDictBase) -> TensorDictBase:
         shape = tensordict.batch_size
         *image_keys, instruction_key = self.in_keys
-        images = [self._entry(tensordict, key) for key in image_keys]
+        images = [required(tensordict, key, _ADVICE) for key in image_keys]
         flat = [image.reshape(-1, *image.shape[len(shape) :]) for image in images]
-        texts = sentences_of(self._entry(tensordict, instruction_key), instruction_key)
+        texts = sentences_of(required(tensordict, instruction_key, _ADVICE), instruction_key)
         if len(texts) != shape.numel():
             raise ValueError(
                 f"{instruction_key!r} has {len(texts)} sentences, and the batch size "
@@ -101,16 +108,6 @@ class VLAInputs(Transform):
         if tensordict.device is not None:
             out = out.to(tensordict.device)
         return tensordict.set(self.out_keys[0], out)
-
-    def _entry(self, source: TensorDictBase | Composite, key: NestedKey) -> Any:
-        entry = source.get(key, None)
-        if entry is None:
-            raise KeyError(
-                f"{key!r} is missing, and the policy's processor reads it: environments write "
-                "'language_instruction' with write_text=True, and pictures with an image_size, "
-                "those of CALVIN's gripper camera with a wrist_size."
-            )
-        return entry
 
 
 def _together(cameras: list[Tensor]) -> Tensor | list[list[Tensor]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from tensordict.utils import NestedKey
 
@@ -150,11 +149,7 @@ class PretrainedEncoderConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that JSON can hold."""
-        return {
-            **asdict(self),
-            "image_mean": list(self.image_mean),
-            "image_std": list(self.image_std),
-        }
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> PretrainedEncoderConfig:
@@ -174,7 +169,10 @@ def _pictures(source: str, tower: dict[str, Any]) -> dict[str, Any]:
     """How the checkpoint was shown its pictures."""
     mean, std = _STATISTICS.get(tower["model_type"], _IMAGENET)
     found: dict[str, Any] = {"image_mean": mean, "image_std": std}
-    settings = _processor_settings(source)
+    try:
+        settings, _ = transformers_module().ImageProcessingMixin.get_image_processor_dict(source)
+    except OSError:  # the checkpoint has no image processor, or the hub is out of reach
+        settings = {}
     for name in ("image_mean", "image_std"):
         if settings.get(name) is not None:
             found[name] = settings[name]
@@ -186,18 +184,3 @@ def _pictures(source: str, tower: dict[str, Any]) -> dict[str, Any]:
     if settings.get("resample") == 3:
         found["resample"] = "bicubic"
     return found
-
-
-def _processor_settings(source: str) -> dict[str, Any]:
-    find = transformers_module().utils.cached_file
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        file = find(
-            source,
-            name,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        if file is not None:
-            settings: dict[str, Any] = json.loads(Path(file).read_text())
-            return cast(dict[str, Any], settings.get("image_processor", settings))
-    return {}

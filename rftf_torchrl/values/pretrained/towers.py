@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from rftf_torchrl.optional import optional_module, transformers_module
 from rftf_torchrl.values.pretrained.config import PretrainedEncoderConfig, Training
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # AutoModel does not know the two towers of a contrastive model by themselves.
 _CLASSES = {
@@ -34,7 +37,30 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
 }
 
 
-class ImageTower(nn.Module):
+class _Tower(nn.Module):
+    """A pretrained transformer; a frozen one has no gradients and stays in evaluation mode."""
+
+    def __init__(
+        self, architecture: dict[str, Any], source: str | None, training: Training, lora_rank: int
+    ) -> None:
+        super().__init__()
+        self.training_mode = training
+        self.tower: Any = _build(architecture, source, training, lora_rank)
+        self.features = int(self.tower.config.hidden_size)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the training mode; a frozen tower stays in evaluation mode."""
+        super().train(mode)
+        if self.training_mode == "frozen":
+            self.tower.eval()
+        return self
+
+    def gradients(self) -> Any:
+        """A context without gradients where the tower is frozen."""
+        return torch.no_grad() if self.training_mode == "frozen" else nullcontext()
+
+
+class ImageTower(_Tower):
     r"""Encodes pictures as patch features with a pretrained vision transformer.
 
     .. math::
@@ -66,15 +92,12 @@ class ImageTower(nn.Module):
     std: Tensor
 
     def __init__(self, config: PretrainedEncoderConfig, *, weights: bool = True) -> None:
-        super().__init__()
+        source = config.image_source if weights else None
+        super().__init__(config.image, source, config.image_training, config.lora_rank)
         self.size = config.image_size
         self.grid = config.grid
         self.resample = config.resample
-        self.training_mode = config.image_training
-        source = config.image_source if weights else None
-        self.tower: Any = _build(config.image, source, config.image_training, config.lora_rank)
         settings = self.tower.config
-        self.features = int(settings.hidden_size)
         self.side = self.size // int(settings.patch_size)
         if self.grid is not None and not 1 <= self.grid <= self.side:
             raise ValueError(
@@ -116,7 +139,7 @@ class ImageTower(nn.Module):
             options["noise"] = torch.arange(self.side**2, device=image.device).expand(
                 len(image), -1
             )
-        with _gradients(self.training_mode):
+        with self.gradients():
             states = self.tower(self.normalised(image), **options).last_hidden_state
             return states if self.grid is None else self._pooled(states)
 
@@ -128,13 +151,6 @@ class ImageTower(nn.Module):
             x = x.clamp(0, 1)
         return ((x - self.mean) / self.std).to(next(self.tower.parameters()).dtype)
 
-    def train(self, mode: bool = True) -> ImageTower:
-        """Sets the training mode; a frozen tower stays in evaluation mode."""
-        super().train(mode)
-        if self.training_mode == "frozen":
-            self.tower.eval()
-        return self
-
     def _pooled(self, states: Tensor) -> Tensor:
         extra = states.shape[1] - self.side**2
         patches = states[:, extra:].mT.unflatten(-1, (self.side, self.side))
@@ -142,7 +158,7 @@ class ImageTower(nn.Module):
         return torch.cat([states[:, :extra], pooled], 1)
 
 
-class TextTower(nn.Module):
+class TextTower(_Tower):
     """Encodes instructions as token features with a pretrained text transformer.
 
     Each distinct instruction of a batch is encoded once, and padding is masked, so that it
@@ -167,13 +183,10 @@ class TextTower(nn.Module):
     """
 
     def __init__(self, config: PretrainedEncoderConfig, *, weights: bool = True) -> None:
-        super().__init__()
         if config.text is None:
             raise ValueError("this config has no text tower: set text, or use TokenEncoder.")
-        self.training_mode = config.text_training
         source = config.text_source if weights else None
-        self.tower: Any = _build(config.text, source, config.text_training, config.lora_rank)
-        self.features = int(self.tower.config.hidden_size)
+        super().__init__(config.text, source, config.text_training, config.lora_rank)
         self.vocab_size = int(self.tower.config.vocab_size)
         self.max_tokens = int(self.tower.config.max_position_embeddings)
 
@@ -203,22 +216,11 @@ class TextTower(nn.Module):
                 f"token {int(tokens.max())} is not among the {self.vocab_size} of this text tower: "
                 "write the tokens by InstructionTokens(tokenizer) with the tower's own tokenizer."
             )
-        with _gradients(self.training_mode):
+        with self.gradients():
             states: Tensor = self.tower(
                 input_ids=tokens, attention_mask=attention
             ).last_hidden_state
         return states[rows]
-
-    def train(self, mode: bool = True) -> TextTower:
-        """Sets the training mode; a frozen tower stays in evaluation mode."""
-        super().train(mode)
-        if self.training_mode == "frozen":
-            self.tower.eval()
-        return self
-
-
-def _gradients(training: Training) -> Any:
-    return torch.no_grad() if training == "frozen" else nullcontext()
 
 
 @contextmanager

@@ -1,0 +1,189 @@
+"""Losses that clone demonstrated chunks into policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase, dispatch
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torchrl.objectives.common import LossModule
+
+from rftf_torchrl import keys
+from rftf_torchrl.functional.flow import flow_matching_error
+from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
+from rftf_torchrl.policies.heads.flow import FlowActor
+
+
+class ChunkCloningLoss(LossModule):
+    """A loss of demonstrated chunks; what is left to say is :meth:`_loss`."""
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys of the data.
+
+        Attributes:
+            action: the demonstrated chunk, float [*B, H, A].
+            pad_mask: bool [*B, H], True at padding; absent = none.
+        """
+
+        action: NestedKey = keys.CHUNK
+        pad_mask: NestedKey = keys.CHUNK_IS_PAD
+
+    tensor_keys: _AcceptedKeys
+    default_keys = _AcceptedKeys
+
+    def __init__(
+        self, actor_network: ProbabilisticTensorDictSequential, network: TensorDictModuleBase
+    ) -> None:
+        super().__init__()
+        self.actor_network = actor_network
+        self.in_keys = [*network.in_keys, self.tensor_keys.action]
+        self.out_keys = ["loss_bc"]
+
+    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
+        """Nothing to forward: this loss has no value estimator."""
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Computes the loss.
+
+        Args:
+            tensordict: demonstrations with the network's inputs and the chunk, any batch size.
+
+        Returns:
+            ``"loss_bc"``, a float32 scalar.
+        """
+        action = tensordict.get(self.tensor_keys.action).float()
+        padding = tensordict.get(self.tensor_keys.pad_mask, None)
+        mask = None if padding is None else ~padding
+        return TensorDict({"loss_bc": self._loss(tensordict, action, mask)})
+
+    def _loss(self, tensordict: TensorDictBase, action: Tensor, mask: Tensor | None) -> Tensor:
+        """The mean over actions [*B, H, A] where the mask, bool [*B, H], is True."""
+        raise NotImplementedError
+
+
+class ArmGripperCloningLoss(ChunkCloningLoss):
+    r"""Clones demonstrations into a policy from :func:`~rftf_torchrl.arm_gripper_actor`.
+
+    .. math::
+        L = \frac{1}{D} \sum_d | \mu_d - a_d | + c \, \mathrm{BCE}(\ell, g \ge 0)
+
+    averaged over actions that are not padding. The arm's standard deviation gets no gradient: it
+    is how far fine-tuning explores, not how far the mean is off. Used like
+    :class:`torchrl.objectives.BCLoss`, whose key of the loss it has.
+
+    Args:
+        actor_network: the policy.
+        gripper_coeff: c, the weight of the gripper.
+
+    Raises:
+        ValueError: if the policy does not write ``"arm_loc"`` and ``"logits"``.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> from tensordict.nn import TensorDictModule
+        >>> from rftf_torchrl import arm_gripper_actor
+        >>> network = TensorDictModule(
+        ...     lambda x: (x.new_zeros(5, 4, 2), x.new_zeros(5, 4)), ["x"], ["arm_loc", "logits"]
+        ... )
+        >>> actor = arm_gripper_actor(network, chunk_size=4, arm_dim=2)
+        >>> data = TensorDict({"x": torch.zeros(5)}, [5])
+        >>> data["vla_action", "chunk"] = torch.ones(5, 4, 3)
+        >>> round(float(ArmGripperCloningLoss(actor)(data)["loss_bc"]), 4)  # 1 + log 2
+        1.6931
+    """
+
+    def __init__(
+        self, actor_network: ProbabilisticTensorDictSequential, *, gripper_coeff: float = 1.0
+    ) -> None:
+        if not {ARM_LOC, keys.LOGITS} <= set(actor_network.out_keys):
+            raise ValueError(
+                f"ArmGripperCloningLoss needs a policy that writes {ARM_LOC!r} and {keys.LOGITS!r},"
+                f" it writes {list(actor_network.out_keys)}: clone other policies with BCLoss."
+            )
+        super().__init__(actor_network, actor_network)
+        self.gripper_coeff = gripper_coeff
+
+    def _loss(self, tensordict: TensorDictBase, action: Tensor, mask: Tensor | None) -> Tensor:
+        inputs = tensordict.select(*self.actor_network.in_keys, strict=False)
+        found = self.actor_network.get_dist_params(inputs)
+        arm = (found[ARM_LOC].float() - action[..., :-1]).abs().mean(-1)
+        opened = (action[..., -1] >= 0).float()
+        gripper = nn.functional.binary_cross_entropy_with_logits(
+            found[keys.LOGITS].float(), opened, reduction="none"
+        )
+        each: Tensor = arm + self.gripper_coeff * gripper
+        weight = torch.ones_like(each) if mask is None else mask.float()
+        return (each * weight).sum() / weight.sum().clamp_min(1)
+
+
+class FlowMatchingLoss(ChunkCloningLoss):
+    r"""Clones demonstrations into the velocity network of a flow policy.
+
+    .. math::
+        L = E_{\tau, \epsilon} \big\| v(\tau a + (1 - \tau) \epsilon, \tau, f(s))
+            - (a - \epsilon) \big\|^2
+
+    One time and one noise are drawn per decision and call. Used like
+    :class:`torchrl.objectives.BCLoss`, whose key of the loss it has. A learned noise
+    (:class:`~rftf_torchrl.FlowNoise`) gets no gradient: PPO trains it.
+
+    Source: Lipman et al. 2023, arXiv 2210.02747; Black et al. 2024, "pi_0", arXiv 2410.24164,
+    appendix B (the beta distribution of times, which favours noisy chunks).
+
+    Args:
+        actor_network: a policy from :func:`~rftf_torchrl.flow_actor`.
+        times: ``"uniform"``, or ``"beta"``: :math:`\tau = 0.999 (1 - u)` with
+            :math:`u \sim \mathrm{Beta}(1.5, 1)`.
+
+    Raises:
+        ValueError: if the policy is no flow policy or the word is unknown.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> from tensordict.nn import TensorDictModule
+        >>> from rftf_torchrl import ChunkVelocity, flow_actor
+        >>> network = TensorDictModule(torch.nn.Linear(3, 8), ["state"], ["features"])
+        >>> actor = flow_actor(network, ChunkVelocity(8, (4, 2)), chunk_size=4, action_dim=2)
+        >>> data = TensorDict({"state": torch.zeros(5, 3)}, [5])
+        >>> data["vla_action", "chunk"] = torch.zeros(5, 4, 2)
+        >>> bool(FlowMatchingLoss(actor)(data)["loss_bc"] > 0)
+        True
+    """
+
+    def __init__(
+        self, actor_network: FlowActor, *, times: Literal["uniform", "beta"] = "uniform"
+    ) -> None:
+        if not isinstance(actor_network, FlowActor):
+            raise ValueError(
+                f"FlowMatchingLoss needs a policy from flow_actor, got "
+                f"{type(actor_network).__name__}: clone other policies with BCLoss."
+            )
+        if times not in ("uniform", "beta"):
+            raise ValueError(f"times must be 'uniform' or 'beta', got {times!r}.")
+        super().__init__(actor_network, actor_network.det_part.module[0])
+        self.times = times
+
+    def _loss(self, tensordict: TensorDictBase, action: Tensor, mask: Tensor | None) -> Tensor:
+        network, head = self.actor_network.module[0], self.actor_network.head
+        features = network(tensordict.select(*network.in_keys, strict=False))
+        tau = self._draw_times(action)
+        noise = torch.randn_like(action)
+        weight = tau[..., None, None]
+        velocity = head.velocity(
+            weight * action + (1 - weight) * noise,
+            tau,
+            *(features.get(key) for key in head.feature_keys),
+        )
+        return flow_matching_error(velocity, action, noise, mask)
+
+    def _draw_times(self, action: Tensor) -> Tensor:
+        uniform = torch.rand(action.shape[:-2], device=action.device)
+        if self.times == "uniform":
+            return uniform
+        return 0.999 * (1 - uniform ** (1 / 1.5))  # inverse distribution function of Beta(1.5, 1)
