@@ -25,12 +25,6 @@ LAYERS = (
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts.split()}
 # Found by name through a registry; only recipes may import them.
 PLUGINS = {"metaworld", "calvin", "paper_policies"}
-# Only recipes may import it.
-APART = {"study"}
-# Imports that still have to go, as (file, part that it imports).
-NOT_YET = {
-    ("calvin/chains/seeds.py", "study"),
-}
 
 
 def python_files():
@@ -111,27 +105,23 @@ def test_no_import_points_up(part):
         for file, importer, other in ARROWS
         if importer == part and LAYER.get(other, 0) > LAYER[part]
     }
-    assert upward - NOT_YET == set()
+    assert upward == set()
 
 
-@pytest.mark.parametrize("part", sorted(PLUGINS | APART))
+@pytest.mark.parametrize("part", sorted(PLUGINS))
 def test_only_recipes_import_what_stands_apart(part):
     importers = {
         (file, other)
         for file, importer, other in ARROWS
         if other == part and importer not in ("recipes", "cli")
     }
-    assert importers - NOT_YET == set()
-
-
-def test_the_list_of_imports_that_have_to_go_holds_no_others():
-    assert {(file, other) for file, _, other in ARROWS} & NOT_YET == NOT_YET
+    assert importers == set()
 
 
 def test_no_circle_of_parts():
     graph = {part: set() for part in LAYER}
-    for file, part, other in ARROWS:
-        if (file, other) not in NOT_YET and other in LAYER:
+    for _, part, other in ARROWS:
+        if other in LAYER:
             graph[part].add(other)
     assert len(list(TopologicalSorter(graph).static_order())) == len(graph)
 
