@@ -134,6 +134,30 @@ def unknown_settings(cls: type, given: Mapping[str, Any], prefix: str = "") -> l
     return problems
 
 
+def check_value(name: str, value: Any, kind: Any) -> None:
+    """Refuse an argument that is not of a type of this module.
+
+    Args:
+        name: the argument's name.
+        value: what was given.
+        kind: a type such as :data:`Fraction`.
+
+    Raises:
+        ValueError: with the name, the value and what it must be.
+
+    Example:
+        >>> check_value("gamma", 0.97, Fraction)
+        >>> check_value("gamma", 5, Fraction)
+        Traceback (most recent call last):
+            ...
+        ValueError: gamma=5: must be at most 1
+    """
+    try:
+        _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise ValueError("; ".join(validation_problems(error, name))) from error
+
+
 @cache
 def _adapter(cls: type) -> TypeAdapter[Any]:
     return TypeAdapter(cls)

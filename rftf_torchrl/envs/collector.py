@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
@@ -101,7 +102,7 @@ class EpisodeCollector:
         for name, value in (("workers", workers), ("max_restarts", max_restarts)):
             if value < 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
-        if timeout <= 0:
+        if not 0 < timeout < math.inf:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
         if workers and not copy_policy:
             raise ValueError(

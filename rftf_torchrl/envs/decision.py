@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ class DecisionBase(EnvBase):
         **counts: int | None,
     ) -> None:
         for name, value in {**counts, "chunk_size": chunk_size, "horizon": horizon}.items():
+            if value is not None and not isinstance(value, Integral):
+                raise ValueError(f"{name} must be a whole number, got {value}")
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         super().__init__(device=device, batch_size=[])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.encoders import ImageEncoder, TokenEncoder, identity_film
+from rftf_torchrl.settings import Count, Counts, check_value
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class EncoderConfig:
                 "an encoder needs an image or a state: set image_size, state_dim or both."
             )
         object.__setattr__(self, "channels", tuple(self.channels))
+        for name in ("image_size", "state_dim"):
+            check_value(name, getattr(self, name), Count | None)
+        for name in ("vocab_size", "max_tokens", "text_dim", "image_dim", "features"):
+            check_value(name, getattr(self, name), Count)
+        check_value("channels", self.channels, Counts)
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from tensordict.utils import NestedKey, unravel_key
 from torchrl.objectives.value import GAE
 
 from rftf_torchrl.keys import CRASHED, REWARD, TRAJECTORY
+from rftf_torchrl.settings import Fraction, check_value
 
 
 def make_gae(
@@ -67,6 +68,8 @@ def make_gae(
         >>> make_gae(gamma=1.0, lmbda=1.0)(data)["advantage"].squeeze(-1).tolist()
         [1.0, 0.5]
     """
+    check_value("gamma", gamma, Fraction)
+    check_value("lmbda", lmbda, Fraction)
     if group_key is not None and not average_gae:
         raise ValueError(
             f"group_key={group_key!r} has no effect without standardisation: pass "

@@ -19,6 +19,7 @@ from torchrl.objectives import ClipPPOLoss
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.lora import LoraReference
+from rftf_torchrl.settings import Positive, check_value
 
 
 class RFTFPPOLoss(ClipPPOLoss):
@@ -98,6 +99,8 @@ class RFTFPPOLoss(ClipPPOLoss):
         kl_bounds: tuple[float, float] = (1e-4, 10.0),
         **kwargs: Any,
     ) -> None:
+        if "clip_epsilon" in kwargs:
+            check_value("clip_epsilon", kwargs["clip_epsilon"], Positive)
         low, high = kl_bounds
         if not 0 < low <= high:
             raise ValueError(f"kl_bounds must be 0 < low <= high, got {tuple(kl_bounds)}.")

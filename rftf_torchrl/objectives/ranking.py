@@ -90,7 +90,7 @@ class TemporalRankingLoss(LossModule):
     ) -> None:
         super().__init__()
         for name, weight in (("wrong_instruction", wrong_instruction), ("failures", failures)):
-            if weight < 0:
+            if not 0 <= weight < math.inf:
                 raise ValueError(f"{name} is a weight and must not be negative, got {weight}.")
         self.value_model = value_model
         self.wrong_instruction = float(wrong_instruction)

@@ -17,7 +17,7 @@ from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, arm_gripper_actor
 from rftf_torchrl.policies.heads.flow import flow_actor
 from rftf_torchrl.policies.heads.flow_networks import ChunkVelocity
 from rftf_torchrl.policies.settings import Bins, HeadOptions, PolicyConfig, Sizes
-from rftf_torchrl.settings import Count, make_settings, setting_problems
+from rftf_torchrl.settings import Count, check_value, make_settings, setting_problems
 
 Head = Literal["gaussian", "arm_gripper", "tokens", "flow"]
 
@@ -71,6 +71,8 @@ def small_vla(
         ('observation', 'state')
     """
     inputs = list(config.in_keys if in_keys is None else in_keys)
+    check_value("chunk_size", chunk_size, Count)
+    check_value("action_dim", action_dim, Count)
     encoder = VisionLanguageEncoder(config)
     shape = (chunk_size, action_dim)
     sizes: Any = {"chunk_size": chunk_size, "action_dim": action_dim}

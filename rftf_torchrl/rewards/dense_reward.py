@@ -23,6 +23,7 @@ from rftf_torchrl.keys import (
 from rftf_torchrl.nets.entries import required
 from rftf_torchrl.rewards.forms import reward_form
 from rftf_torchrl.rewards.places import environment_transforms, later_transforms, next_data
+from rftf_torchrl.settings import Finite, check_value
 
 
 class DenseReward(Transform):
@@ -98,6 +99,8 @@ class DenseReward(Transform):
         self.columns: tuple[str, ...] = ()
         if form is not None:
             self.form, self.columns = reward_form(form, options)
+        check_value("dense_weight", dense_weight, Finite)
+        check_value("outcome_weight", outcome_weight, Finite)
         self.dense_weight = float(dense_weight)
         self.outcome_weight = float(outcome_weight)
         self.success_key = success_key
@@ -181,6 +184,11 @@ class DenseReward(Transform):
             "V(s_{t+1}). Write it, or name another entry with terminated_key=.",
         )
         outcome = success.to(torch.float32)
+        if success.dtype != torch.bool and bool(((outcome != 0) & (outcome != 1)).any()):
+            raise ValueError(
+                f"('next', {self.success_key!r}) must be true or false, or 0 or 1, got "
+                f"{outcome[(outcome != 0) & (outcome != 1)][0].item():g}: success is no reward."
+            )
         dense = torch.zeros_like(outcome)
         if self.form is not None:
             data = {"success": success.bool(), "terminated": terminated.bool()}
