@@ -12,6 +12,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from rftf_torchrl.configs.describe import help_lines
 from rftf_torchrl.configs.run import start_run
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.typos import unknown_settings, with_new_names
@@ -69,6 +70,9 @@ def recipe(
             sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != RECIPES]
             verbose = VERBOSE in sys.argv
             sys.argv[1:] = with_new_names([text for text in sys.argv[1:] if text != VERBOSE])
+            if {"--help", "-h"} & set(sys.argv):
+                print(help_text(name, run))
+                return
             with user_errors(name, verbose):
                 refuse_unknown_settings(sys.argv[1:])
             register()
@@ -77,6 +81,17 @@ def recipe(
         return main
 
     return decorate
+
+
+def help_text(name: str, run: Callable[[RunConfig], object]) -> str:
+    """What a recipe does, its config groups, and every setting with its range."""
+    groups = sorted(
+        folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "study"
+    )
+    words = [f"  {g.name}={'|'.join(sorted(f.stem for f in g.glob('*.yaml')))}" for g in groups]
+    described = (sys.modules[run.__module__].__doc__ or name).strip()
+    options = "options of a kind (env.options, policy.options, ...): docs/how-to/configuration"
+    return "\n".join([described, "", "words, as group=word:", *words, *help_lines(), "", options])
 
 
 def refuse_unknown_settings(arguments: Sequence[str]) -> None:

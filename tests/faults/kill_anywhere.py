@@ -67,7 +67,7 @@ def run(stage: str, config: RunConfig, seconds: float | None = None) -> int | No
 
 
 def published(config: RunConfig) -> dict[str, object]:
-    """What later stages and people read, by name."""
+    """What later stages and people read, by name; a hidden file is what a killed write left."""
     folder, found = config.folder, {}
     if folder.demonstrations.exists():
         frames = load_demonstrations(folder.demonstrations).frames
@@ -76,7 +76,7 @@ def published(config: RunConfig) -> dict[str, object]:
     for file in sorted(folder.root.rglob("*.safetensors")):
         for name, value in load_file(file).items():
             found[f"{file.relative_to(folder.root)} {name}"] = value.tobytes()
-    for file in sorted(folder.root.rglob("*.csv")):
+    for file in sorted(folder.root.rglob("[!.]*.csv")):
         found[str(file.relative_to(folder.root))] = file.read_bytes()
     return found
 
@@ -105,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=500, help="of all stages together")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     given = parser.parse_args()
     register()
     wrong, draw = 0, random.Random(given.seed)
@@ -117,7 +118,8 @@ def main() -> None:
             before = Path(work, f"before-{stage}")
             Path(config.output).mkdir(exist_ok=True)
             shutil.copytree(config.output, before)
-            wrong += try_stage(stage, before, config, given.kills // len(STAGES), draw)
+            kills = given.kills // len(given.stages) if stage in given.stages else 0
+            wrong += try_stage(stage, before, config, kills, draw)
     sys.exit(wrong > 0)
 
 

@@ -75,3 +75,15 @@ def test_settings_that_moved_go_on_with_a_warning(monkeypatch, capsys, caplog, t
         "env.action_repeat is now env.options.action_repeat",
         "policy.head is now policy.options.head",
     ]
+
+
+def test_the_help_of_a_command_has_every_setting_with_its_range(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["rftf", "finetune", "--help"])
+    rftf()
+    shown = capsys.readouterr().out
+    assert shown.startswith("Fine-tune the cloned policy by PPO")
+    assert "  ppo.gamma = 0.97  (number, at least 0, at most 1)\n      discount per" in shown
+    assert "  reward=environment|keep|rftf|sparse\n" in shown
+    groups = {name.partition(".")[0] for name in setting_names(RunConfig)[0] if "." in name}
+    for name in setting_names(RunConfig)[0]:
+        assert f"  {name} = " in shown or name in groups
