@@ -73,7 +73,7 @@ def published(config: RunConfig) -> dict[str, object]:
         frames = load_demonstrations(folder.demonstrations).frames
         for key, value in frames.items(include_nested=True, leaves_only=True):
             found[f"demonstrations {key}"] = value.numpy().tobytes()
-    for file in sorted(folder.root.rglob("*.safetensors")):
+    for file in sorted(folder.root.rglob("[!.]*.safetensors")):
         for name, value in load_file(file).items():
             found[f"{file.relative_to(folder.root)} {name}"] = value.tobytes()
     for file in sorted(folder.root.rglob("[!.]*.csv")):
