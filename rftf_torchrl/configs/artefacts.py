@@ -37,7 +37,7 @@ def whole_demos(config: RunConfig) -> Demonstrations:
         )
     image = found.frames.get(keys.IMAGE, None)
     recorded = {
-        "env.kind": found.simulator,
+        "simulator": found.simulator,
         "env.image_size": None if image is None else image.shape[-1],
         "simulator steps per action": found.action_repeat,
     }

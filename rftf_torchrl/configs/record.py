@@ -61,9 +61,12 @@ def made_by(config: RunConfig, parts: Collection[str]) -> dict[str, Any]:
 
 def environment(config: RunConfig) -> dict[str, Any]:
     """What a policy or a value model was trained in, as far as another run has to agree."""
-    names = ("env.kind", "env.chunk_size", "env.image_size")
-    steps = make_simulator(config.env).steps_per_action
-    return {**made_by(config, names), "simulator steps per action": steps}
+    simulator = make_simulator(config.env)
+    return {
+        "simulator": simulator.kind,
+        **made_by(config, ("env.chunk_size", "env.image_size")),
+        "simulator steps per action": simulator.steps_per_action,
+    }
 
 
 def may_change(config: RunConfig) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ def test_everything_that_is_written_reads_back(tmp_path, tasks, episode):
         "action_dim": 2,
         "action_repeat": 4,
         "num_frames": 8,
+        "simulator_steps": 0,
         "tasks": tasks,
         "episodes": [
             {
