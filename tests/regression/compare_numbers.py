@@ -1,6 +1,6 @@
 """Compare the numbers of two commits bit for bit: the same seeds must give the same.
 
-    python tests/regression/compare_numbers.py --checkout /tmp/before --out before.json
+    python tests/regression/compare_numbers.py --checkout ../before --out before.json
     python tests/regression/compare_numbers.py --checkout . --out after.json --spelling new
     python tests/regression/compare_numbers.py --compare before.json after.json > numbers.md
 
