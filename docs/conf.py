@@ -38,7 +38,13 @@ myst_heading_anchors = 3
 
 # References to names of ours must lead somewhere; some base classes and blocks have no page.
 nitpicky = True
-NO_PAGE = r"paper_policies\.blocks\.|objectives\._cloning\.|nets\.observation_writer\."
+NO_PAGE = "|".join(
+    rf"{place}\."
+    for place in (
+        *(r"paper_policies\.blocks", r"objectives\.cloning", r"nets\.observation_writer"),
+        *(r"envs\.decision", r"policies\.heads\.distributions", r"values\.pretrained\.towers"),
+    )
+)
 nitpick_ignore_regex = [(r"py:.*", rf"(?!rftf_torchrl\.(?!{NO_PAGE})).*")]
 
 autosummary_generate = True
