@@ -184,7 +184,8 @@ def finetune(
             if last or (iteration + 1) % settings.checkpoint_every == 0:
                 with clock(f"{name}: checkpoints"):
                     checkpoints.save(iteration + 1)
-                    publish(config, policy, spec)
+                    if not last:  # the last one is published below, after a resume too
+                        publish(config, policy, spec)
     publish(config, policy, spec)
     logger.info("what fine-tuning held and took:\n%s", learner.footprint(clock.seconds, device))
     plot_learning_curve(

@@ -60,7 +60,14 @@ class EncoderConfig:
         object.__setattr__(self, "channels", tuple(self.channels))
         for name in ("image_size", "state_dim"):
             check_value(name, getattr(self, name), Count | None)
-        for name in ("vocab_size", "max_tokens", "text_dim", "image_dim", "features"):
+        for name in (
+            "vocab_size",
+            "max_tokens",
+            "text_dim",
+            "image_dim",
+            "state_features",
+            "features",
+        ):
             check_value(name, getattr(self, name), Count)
         check_value("channels", self.channels, Counts)
 
