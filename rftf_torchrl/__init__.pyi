@@ -81,6 +81,11 @@ from .data.demonstrations import load_demonstrations as load_demonstrations
 from .data.format import FORMAT_VERSION as FORMAT_VERSION
 from .data.format import DemonstrationError as DemonstrationError
 from .data.format import Task as Task
+from .data.readers.door import Reader as Reader
+from .data.readers.door import video_episodes as video_episodes
+from .data.readers.episode import BadEpisode as BadEpisode
+from .data.readers.episode import BadEpisodeError as BadEpisodeError
+from .data.readers.episode import VideoEpisode as VideoEpisode
 from .data.synthetic import write_synthetic_demonstrations as write_synthetic_demonstrations
 from .data.writer import DemonstrationWriter as DemonstrationWriter
 from .envs.collector import EpisodeCollector as EpisodeCollector
