@@ -185,6 +185,8 @@ class NewFolder:
     Args:
         path: the folder to make. It must not exist.
         content: what it will hold, for messages.
+        resumed: go on in what an earlier process has hidden there, which was killed. Only one
+            process at a time may do so.
 
     Attributes:
         hidden: where to write.
@@ -204,16 +206,17 @@ class NewFolder:
         ['note.txt']
     """
 
-    def __init__(self, path: Path, content: str) -> None:
+    def __init__(self, path: Path, content: str, *, resumed: bool = False) -> None:
         self.path, self.content = path, content
         if path.exists():
             raise FileExistsError(
                 f"{path} exists, and {content} are never overwritten: choose another folder or "
                 "remove it."
             )
-        self.hidden = path.parent / f".{path.name}.partial-{uuid.uuid4().hex[:8]}"
+        mark = "" if resumed else f"-{uuid.uuid4().hex[:8]}"
+        self.hidden = path.parent / f".{path.name}.partial{mark}"
         try:
-            self.hidden.mkdir(parents=True)
+            self.hidden.mkdir(parents=True, exist_ok=resumed)
         except OSError as error:
             raise _named(error, f"Cannot write {content} to {path}") from error
 
@@ -238,6 +241,63 @@ class NewFolder:
     def discard(self) -> None:
         """Remove what is hidden."""
         shutil.rmtree(self.hidden, ignore_errors=True)
+
+
+class RowsFile:
+    """Bytes appended piece by piece, with a line of JSON for each piece; a kill loses one piece.
+
+    A piece counts when its line is there. What a killed process has left behind the last one is cut
+    off when the file is opened again.
+
+    Args:
+        file: the bytes; the lines are beside it, in ``<file>.jsonl``.
+
+    Attributes:
+        records: what was said of each piece.
+
+    Example:
+        >>> file = Path(tempfile.mkdtemp()) / "rows"
+        >>> RowsFile(file).append(b"abc", {"name": "first"})
+        >>> _ = file.open("ab").write(b"half a piece")
+        >>> RowsFile(file).records, file.read_bytes()
+        ([{'name': 'first'}], b'abc')
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.lines = file, file.with_name(f"{file.name}.jsonl")
+        self.records: list[dict[str, Any]] = []
+        self._ends: list[tuple[int, int]] = [(0, 0)]
+        self.file.touch()
+        self.lines.touch()
+        at = 0
+        for line in self.lines.read_bytes().splitlines(keepends=True):
+            at += len(line)
+            if line.endswith(b"\n"):
+                content = json.loads(line)
+                self.records.append(content["record"])
+                self._ends.append((content["end"], at))
+        while self._ends[-1][0] > self.file.stat().st_size:
+            self._ends.pop()
+            self.records.pop()
+        self.cut(len(self.records))
+
+    def append(self, content: bytes | memoryview, record: Mapping[str, Any]) -> None:
+        """Add a piece."""
+        with self.file.open("ab") as file:
+            size = file.write(content)
+        end = self._ends[-1][0] + size
+        line = json.dumps({"end": end, "record": record}).encode() + b"\n"
+        with self.lines.open("ab") as file:
+            file.write(line)
+        self.records.append(dict(record))
+        self._ends.append((end, self._ends[-1][1] + len(line)))
+
+    def cut(self, count: int) -> None:
+        """Keep the first ``count`` pieces."""
+        del self.records[count:], self._ends[count + 1 :]
+        end, at = self._ends[-1]
+        os.truncate(self.lines, at)
+        os.truncate(self.file, end)
 
 
 def _to_disk(file: Path) -> None:
