@@ -80,7 +80,9 @@ def video_episodes(
         >>> episode.instruction, episode.read().shape
         ('do task 0', torch.Size([6, 3, 4, 4]))
     """
-    kind = guess_reader(path) if kind is None else kind
+    if kind is None:
+        kind = guess_reader(path)
+        logger.info("%s is read as %s", path, kind)
     reader = cast(Reader, READERS.find(kind))
     if problems := reader_problems(kind, options or {}):
         raise ValueError("; ".join(problems))
@@ -142,7 +144,7 @@ def reader_options(reader: Callable[..., Any]) -> dict[str, Any]:
 
 
 def guess_reader(path: str | Path) -> str:
-    """Guess the kind of a source from what lies there, and say so in the log.
+    """Guess the kind of a source from what lies there.
 
     Args:
         path: a folder or a file.
@@ -170,7 +172,6 @@ def guess_reader(path: str | Path) -> str:
         raise ValueError(
             f"{path} may be {' or '.join(kinds)}: say which, by the kind (data.kind={kinds[0]})"
         )
-    logger.info("%s is read as %s", path, kinds[0])
     return kinds[0]
 
 

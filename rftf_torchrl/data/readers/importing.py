@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from rftf_torchrl.data.demonstrations import (
 )
 from rftf_torchrl.data.format import EPISODE, DemonstrationError, Episode, Task, frames_folder
 from rftf_torchrl.data.index import Index, write_index
-from rftf_torchrl.data.readers.door import video_episodes
+from rftf_torchrl.data.readers.door import guess_reader, video_episodes
 from rftf_torchrl.data.readers.episode import BadEpisode, BadEpisodeError, VideoEpisode
 from rftf_torchrl.data.readers.pictures import resized
 from rftf_torchrl.data.readers.settings import DataConfig
@@ -73,6 +73,9 @@ def import_videos(data: DataConfig, root: str | Path) -> Demonstrations:
     """
     root = Path(root)
     root.parent.mkdir(parents=True, exist_ok=True)
+    if data.kind is None:
+        data = replace(data, kind=guess_reader(data.path or ""))
+        logger.info("%s is read as %s (data.kind)", data.path, data.kind)
     settings = {name: value for name, value in asdict(data).items() if name not in _DECIDE_NOTHING}
     with FileLock(root.parent / f".{root.name}.lock"):
         records = _finished(data, settings, root) or _decode(data, settings, root)
