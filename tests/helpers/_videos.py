@@ -136,9 +136,7 @@ def write_lerobot(
         features["next.success"] = {"dtype": "bool", "shape": [1], "names": None}
     if old:
         data_path = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
-        video_path = (
-            "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-        )
+        video_path = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
     else:
         data_path = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
         video_path = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"

@@ -52,6 +52,7 @@ def read_video(
     """
     av = optional_module("av", "video", "reading videos")
     try:
+        _check_avi_size(path)
         with av.open(
             str(path),
             format=CONTAINERS[path.suffix.lower()],
@@ -63,10 +64,11 @@ def read_video(
                 resized(_tensor(frame), size)
                 for frame in at_rate(_timed(film, film.streams.video[0], start, count), fps)
             ]
-    except (av.error.FFmpegError, av.error.UnknownCodecError, ValueError, OSError) as error:
+    except (av.error.FFmpegError, ValueError, OSError) as error:
         if isinstance(error, BadEpisodeError):
             raise
-        raise BadEpisodeError(f"{path.name} cannot be decoded ({error})") from error
+        why = getattr(error, "strerror", None) or error
+        raise BadEpisodeError(f"{path.name} cannot be decoded ({why})") from error
     sizes = {tuple(frame.shape[-2:]) for frame in frames}
     if len(sizes) != 1:
         raise BadEpisodeError(f"its pictures have {len(sizes)} different sizes: {sorted(sizes)}")
@@ -99,6 +101,20 @@ def _timed(film: Any, stream: Any, start: float, count: int | None) -> Iterator[
         raise BadEpisodeError(
             f"it ends at {end:.2f} s of the {stated:.2f} s that its header says: it is cut "
             "off; copy or download it again"
+        )
+
+
+def _check_avi_size(path: Path) -> None:
+    """Refuse an AVI file that is shorter than its header says, which would play as far as it goes."""
+    if path.suffix.lower() != ".avi":
+        return
+    with path.open("rb") as file:
+        head = file.read(8)
+    size, stated = path.stat().st_size, 8 + int.from_bytes(head[4:], "little")
+    if size < stated:
+        raise BadEpisodeError(
+            f"it has {size} bytes of the {stated} that its header says: it is cut off; copy or "
+            "download it again"
         )
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from rftf_torchrl.data.format import DemonstrationError
 from rftf_torchrl.data.readers.pictures import climbs_out
 from rftf_torchrl.optional import optional_module
-from rftf_torchrl.settings import Count, Positive, Text, validation_problems
+from rftf_torchrl.settings import Positive, Text, validation_problems
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 TEMPLATE = re.compile(
@@ -36,7 +36,7 @@ class Info:
     """
 
     codebase_version: Text
-    fps: Positive | Count
+    fps: Positive
     features: dict[str, dict[str, Any]]
     data_path: Text
     video_path: str | None = None
@@ -124,9 +124,7 @@ def dataset_folder(path: str, camera: str | None = None) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         raise FileNotFoundError(f"there is no folder {path}, and it is no id of the hub either")
     hub = optional_module("huggingface_hub", "video", "a data set of the hub")
-    patterns = ["meta/**", "data/**", *([f"videos/*{camera}*/**"] if camera else [])]
-    if camera:
-        patterns.append(f"videos/*/{camera}/**")
+    patterns = ["meta/*", "data/*", *([f"videos/*{camera}*"] if camera else [])]
     try:
         found = hub.snapshot_download(path, repo_type="dataset", allow_patterns=patterns)
     except (OSError, ValueError) as error:
