@@ -15,12 +15,13 @@ from omegaconf import MISSING
 from pydantic import AfterValidator, Field
 
 from rftf_torchrl.data.readers.settings import DataConfig
-from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig, Names
+from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig
 from rftf_torchrl.policies.settings import PolicyConfig
 from rftf_torchrl.settings import (
     Count,
     Finite,
     Fraction,
+    Names,
     NotNegative,
     NotNegativeInt,
     Positive,

@@ -74,13 +74,13 @@ def _error(problems: list[str]) -> ConfigError:
 
 def _data_problems(data: DataConfig) -> list[str]:
     """Settings of data from outside that its reader refuses."""
-    if data.path is None:
-        return []
+    kind = data.kind
     try:
-        kind = guess_reader(data.path) if data.kind is None else data.kind
+        if data.path is not None and kind is None:
+            kind = guess_reader(data.path)
     except (ValueError, OSError) as error:
         return [f"data.path={data.path}: {error}"]
-    return reader_problems(kind, data.options, "data.options.")
+    return [] if kind is None else reader_problems(kind, data.options, "data.options.")
 
 
 def _advantage_problems(critic: str, ppo: PPOConfig, reward: RewardConfig) -> list[str]:

@@ -105,7 +105,7 @@ def _timed(film: Any, stream: Any, start: float, count: int | None) -> Iterator[
 
 
 def _check_avi_size(path: Path) -> None:
-    """Refuse an AVI file that is shorter than its header says, which would play as far as it goes."""
+    """Refuse an AVI file shorter than its header says, which would play as far as it goes."""
     if path.suffix.lower() != ".avi":
         return
     with path.open("rb") as file:

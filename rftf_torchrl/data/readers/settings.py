@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rftf_torchrl.settings import Count, NotNegativeInt, Positive, Text
+from rftf_torchrl.settings import Count, Names, NotNegativeInt, Positive, Text
 
 
 @dataclass
@@ -37,7 +37,7 @@ class DataConfig:
     image_size: Count = 64
     fps: Positive | None = 5.0
     episodes: list[NotNegativeInt] | None = None
-    tasks: list[Text] | None = None
+    tasks: Names | None = None
     held_out: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.2
     skip_bad: bool = False
     max_words: Count = 16
