@@ -153,15 +153,15 @@ def write_value_report(
 
 def by_outcome(
     config: RunConfig, train: Demonstrations
-) -> tuple[Demonstrations, list[DemonstrationEpisode]]:
+) -> tuple[Demonstrations, tuple[DemonstrationEpisode, ...]]:
     """What is ordered in time, and the failures that the failure term reads.
 
     Raises:
         ValueError: where there is nothing to order, or no failure and ``value.failures`` asks for
             them.
     """
-    failed = [episode for episode in train.episodes if episode.success is False]
-    ordered = [episode for episode in train.episodes if episode.success is not False]
+    failed = tuple(episode for episode in train.episodes if episode.success is False)
+    ordered = tuple(episode for episode in train.episodes if episode.success is not False)
     if not ordered:
         raise ValueError(f"{train.root} has no episode to train on that is not a failure")
     if config.data.path is not None and bool(failed) != bool(config.value.failures):
@@ -173,7 +173,7 @@ def by_outcome(
         logger.info(
             "%d failures are not trained on: value=ranking_failures ranks them", len(failed)
         )
-    return replace(train, episodes=tuple(ordered)), failed if config.value.failures else []
+    return replace(train, episodes=ordered), failed if config.value.failures else ()
 
 
 @stage("train_value")

@@ -232,7 +232,7 @@ def _publish(data: DataConfig, settings: Record, folder: NewFolder, rows: RowsFi
 
 def _tasks(records: list[Record]) -> tuple[Task, ...]:
     """A task for each name, or sentence, with the sentence that it had first."""
-    first = {}
+    first: dict[str, str] = {}
     for record in records:
         first.setdefault(record["task"] or record["instruction"], record["instruction"])
     return tuple(Task(i, name, sentence) for i, (name, sentence) in enumerate(first.items()))
