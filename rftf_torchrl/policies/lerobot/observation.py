@@ -12,7 +12,8 @@ from torch import Tensor
 from torchrl.data import Composite, Unbounded
 
 from rftf_torchrl.nets.entries import required
-from rftf_torchrl.nets.observation_writer import ObservationWriter, sentences_of
+from rftf_torchrl.nets.observation_writer import ObservationWriter
+from rftf_torchrl.nets.sentences import sentences_of
 from rftf_torchrl.policies.lerobot.actor import batch_key
 
 _ADVICE = (
