@@ -232,7 +232,7 @@ class EvaluationConfig:
 
     Attributes:
         episodes_per_task: episodes a task.
-        deterministic: mean actions instead of samples.
+        deterministic: mean actions instead of samples; of a flow policy, those from zero noise.
         swapped_per_task: episodes a task of the same-scene pairs with the partner's sentence.
         video_episodes: tasks of which a video is made; 0 for none.
         video_size: edge of the video's pictures in pixels.
