@@ -216,6 +216,20 @@ BROKEN = {
         replaced(("instruction", "mask"), lambda mask: mask[:, :2]),
         ["key ('instruction', 'mask'): shape (2,) per frame, expected (4)"],
     ),
+    "pictures in 0..1": (
+        replaced(("observation", "image"), lambda image: image // 128),
+        [
+            "key ('observation', 'image'): the largest number is 1, as of pictures in 0..1 that "
+            "were cut to whole numbers; scale them to 0..255 before"
+        ],
+    ),
+    "actions in other units": (
+        poisoned("action", slice(1, 3), -90.0),
+        [
+            "key 'action': beyond -1 to 1 at frames 1, 2, up to 90; every simulator takes actions "
+            "in -1 to 1, so record them in these units"
+        ],
+    ),
     "NaN state": (
         poisoned(("observation", "state"), 2, float("nan")),
         ["key ('observation', 'state'): not finite at frame 2"],

@@ -145,9 +145,9 @@ def test_stochastic_and_ordinary_flow_end_in_the_same_gaussian():
     with torch.no_grad():
         noisy = actor(states(count))[keys.CHUNK].flatten(1)
         quiet = torch.randn(count, 2, 1)
-        for step in range(100):
-            tau = torch.full((count,), step / 100)
-            quiet = quiet + actor.head.velocity(quiet, tau, torch.zeros(count, 5)) / 100
+        for step in range(400):
+            tau = torch.full((count,), step / 400)
+            quiet = quiet + actor.head.velocity(quiet, tau, torch.zeros(count, 5)) / 400
         quiet = quiet.flatten(1)
     bound = 4 * 0.5 / math.sqrt(count)
     for ends in (noisy, quiet):

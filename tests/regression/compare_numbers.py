@@ -76,6 +76,7 @@ NEW_SPELLING: dict[str, str] = {
     "env.action_repeat": "env.options.action_repeat",
     "reward.terminal": "reward.options.terminal",
     "policy.head": "policy.options.head",
+    "head=arm_gripper": "head=arm_gripper cloning.gripper_threshold=0",
     "demos.chains": "env.options.demo_chains",
     "demos.start_chains": "env.options.start_chains",
     "evaluation.chains": "env.options.benchmark_chains",
