@@ -117,7 +117,7 @@ def tuned_policy(config: RunConfig, clock: PhaseClock) -> dict[str, Any]:
     ended = config.tuned.end
     if not (config.resume and ended.is_file()):
         write_json_atomic(ended, finetune(config, clock))
-    return cast(dict[str, Any], json.loads(ended.read_text()))
+    return cast(dict[str, Any], json.loads(ended.read_text(encoding="utf-8")))
 
 
 def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
@@ -167,7 +167,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         if not made_already(config, config.folder.value_model, VALUE):
             train_value(config)
     value_model = load_value_model(config)
-    value_report = json.loads(config.folder.value_training.read_text())
+    value_report = json.loads(config.folder.value_training.read_text(encoding="utf-8"))
 
     separation: dict[str, dict[str, Any]] = {}
     policies = {"cloned": cloned}

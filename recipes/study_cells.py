@@ -148,7 +148,7 @@ def rates(config: RunConfig, outcomes: Outcomes) -> tuple[float, ...]:
 def load_start(job: Job) -> dict[str, Any] | None:
     """The cloned policy's evaluation, once all that methods share is there."""
     file = Path(job.shared.output, "start.json")
-    return json.loads(file.read_text()) if file.is_file() else None
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def make_start(job: Job) -> None:
@@ -219,7 +219,7 @@ def run_cell(job: Job) -> Path:
     shared, value = job.shared, job.with_value
     charged = 0
     if value is not None:
-        charged = json.loads(value.folder.value_training.read_text())
+        charged = json.loads(value.folder.value_training.read_text(encoding="utf-8"))
         charged = charged["simulator_steps"]
     budget = job.config.ppo.env_steps
     config = replace(

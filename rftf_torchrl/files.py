@@ -38,7 +38,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         >>> file = Path(tempfile.mkdtemp()) / "note.txt"
         >>> with whole_file(file) as hidden:
         ...     size = hidden.write_text("one line")
-        >>> file.read_text()
+        >>> file.read_text(encoding="utf-8")
         'one line'
     """
     path = Path(path)
@@ -92,7 +92,7 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     Example:
         >>> file = Path(tempfile.mkdtemp()) / "result.json"
         >>> write_json(file, {"success": 0.5, "correlation": float("nan")})
-        >>> json.loads(file.read_text())
+        >>> json.loads(file.read_text(encoding="utf-8"))
         {'success': 0.5, 'correlation': None}
     """
     write_text(path, json.dumps(_plain(obj, "the object"), indent=2) + "\n")

@@ -96,7 +96,7 @@ def read_mark(folder: Path) -> Mark:
             "another folder, or move or remove this one to record anew."
         )
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
         mark = Mark(**content)
         if not all(type(number) is int and number >= 0 for number in (mark.frame, mark.spans)):
             raise ValueError(f"frame {mark.frame!r}, spans {mark.spans!r}")

@@ -150,7 +150,7 @@ class LeRobotSpec:
         }
         with tempfile.TemporaryDirectory() as folder:
             config._save_pretrained(Path(folder))
-            described = json.loads(Path(folder, "config.json").read_text())
+            described = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
         return cls(described, dict(inputs), lists, **settings)
 
     @classmethod
@@ -209,7 +209,7 @@ class LeRobotSpec:
             if name in described:
                 described[name] = value
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "config.json").write_text(json.dumps(described))
+            Path(folder, "config.json").write_text(json.dumps(described), encoding="utf-8")
             return _lerobot("configs.policies").PreTrainedConfig.from_pretrained(folder)
 
     def processors(self) -> tuple[Any, Any]:
