@@ -14,6 +14,7 @@ from torchrl.objectives.common import LossModule
 
 from rftf_torchrl import keys
 from rftf_torchrl.functional.flow import flow_matching_error
+from rftf_torchrl.nets.finite_output import can_be_read
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, opened_gripper
 from rftf_torchrl.policies.heads.flow import FlowActor
 
@@ -56,11 +57,19 @@ class ChunkCloningLoss(LossModule):
 
         Returns:
             ``"loss_bc"``, a float32 scalar.
+
+        Raises:
+            ValueError: if every action is padding.
         """
         action = tensordict.get(self.tensor_keys.action).float()
         padding = tensordict.get(self.tensor_keys.pad_mask, None)
         mask = None if padding is None else ~padding
         if mask is not None:  # before any arithmetic: 0 * NaN is NaN, in gradients too
+            if can_be_read(mask) and not mask.any():
+                raise ValueError(
+                    f"every action at {self.tensor_keys.action!r} is padding by "
+                    f"{self.tensor_keys.pad_mask!r}: there is nothing to clone."
+                )
             action = torch.where(mask.unsqueeze(-1), action, action.nan_to_num(0.0, 0.0, 0.0))
         return TensorDict({"loss_bc": self._loss(tensordict, action, mask)})
 

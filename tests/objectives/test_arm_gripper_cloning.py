@@ -79,6 +79,17 @@ def test_a_gripper_of_padding_may_be_anything():
     assert ArmGripperCloningLoss(still_actor(0.0, 2.0))(data)["loss_bc"].isfinite()
 
 
+def test_nothing_but_padding_is_refused():
+    data = demonstration([[[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]])
+    data[keys.CHUNK_IS_PAD] = torch.ones(1, 2, dtype=torch.bool)
+    message = (
+        "every action at ('vla_action', 'chunk') is padding by 'action_is_pad': there is nothing "
+        "to clone."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ArmGripperCloningLoss(still_actor(0.0, 2.0))(data)
+
+
 def test_another_policy_is_refused():
     network = TensorDictModule(lambda x: x, ["x"], ["loc"])
     actor = gaussian_actor(network, chunk_size=2, action_dim=3)

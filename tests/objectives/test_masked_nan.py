@@ -91,7 +91,7 @@ def test_a_padded_action_in_the_flow_error():
     action = spoiled(torch.ones(SHAPE))
     loss = flow_matching_error(velocity, action, torch.zeros(SHAPE), EXECUTED)
     loss.backward()
-    assert float(loss) == 1.0
+    assert loss.item() == 1.0
     assert velocity.grad.isfinite().all()
 
 
