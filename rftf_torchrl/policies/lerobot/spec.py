@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor
 
 from rftf_torchrl import keys
+from rftf_torchrl.leftovers import temporary_folder
 from rftf_torchrl.optional import optional_module
 from rftf_torchrl.policies.lerobot.actor import batch_names, lerobot_actor
 from rftf_torchrl.policies.lerobot.observation import LeRobotObservation
@@ -141,7 +141,7 @@ class LeRobotSpec:
             feature: {name: torch.as_tensor(value).tolist() for name, value in values.items()}
             for feature, values in (stats or {}).items()
         }
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             config._save_pretrained(Path(folder))
             described = json.loads(Path(folder, "config.json").read_text())
         return cls(described, dict(inputs), lists, **settings)
@@ -201,7 +201,7 @@ class LeRobotSpec:
         for name, value in (("load_vlm_weights", False), ("pretrained_backbone_weights", None)):
             if name in described:
                 described[name] = value
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             Path(folder, "config.json").write_text(json.dumps(described))
             return _lerobot("configs.policies").PreTrainedConfig.from_pretrained(folder)
 
