@@ -11,7 +11,10 @@ from typing import Any
 from rftf_torchrl.files import to_plain, write_json
 from rftf_torchrl.leftovers import DIGESTS_FILE
 
-DIGEST = "sha256"
+SHA256 = "sha256"
+OWN_DIGEST = "content_digest"
+"""Of a file of JSON: the entry with the digest of the others."""
+
 BLOCK = 2**22
 _OWN_CHECKSUMS = (".npz",)
 
@@ -37,7 +40,7 @@ def write_digests(folder: Path) -> None:
         for file in files
         if file.suffix not in _OWN_CHECKSUMS and file != folder / DIGESTS_FILE
     }
-    write_json(folder / DIGESTS_FILE, {"block": BLOCK, DIGEST: found})
+    write_json(folder / DIGESTS_FILE, {"block": BLOCK, SHA256: found})
 
 
 def digest_problems(folder: Path, names: Collection[str] | None = None) -> list[str]:
@@ -69,7 +72,7 @@ whole, or, where you changed it yourself, remove digests.json'
         return []
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        size, known = int(content["block"]), dict(content[DIGEST])
+        size, known = int(content["block"]), dict(content[SHA256])
     except (ValueError, KeyError, TypeError) as error:
         return [f"{DIGESTS_FILE}: is damaged ({error!r}): copy it again, or remove it"]
     advice = (
@@ -129,7 +132,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
 def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
     """Plain values with the digest of them all."""
     plain = to_plain(content)
-    return {**plain, DIGEST: _canonical(plain)}
+    return {**plain, OWN_DIGEST: {SHA256: _canonical(plain)}}
 
 
 def checked(content: Any) -> dict[str, Any]:
@@ -140,16 +143,20 @@ def checked(content: Any) -> dict[str, Any]:
     """
     if not isinstance(content, dict):
         raise ValueError(f"it holds {type(content).__name__}, expected entries by name")
-    stored = content.pop(DIGEST, None)
-    if stored is not None and stored != _canonical(content):
+    signed = any(isinstance(value, dict) and SHA256 in value for value in content.values())
+    if OWN_DIGEST not in content and not signed:
+        return content
+    stored = content.pop(OWN_DIGEST, None)
+    if stored != {SHA256: _canonical(content)}:
         raise ValueError(
-            f"its entries differ from its digest {DIGEST!r}: make it anew or copy it again, or, "
-            "where you changed it yourself, remove that entry"
+            f"its entries differ from its {OWN_DIGEST!r}: make it anew or copy it again, or, where "
+            "you changed it yourself, remove that entry"
         )
     return content
 
 
 def _canonical(content: Mapping[str, Any]) -> str:
+    """The digest of entries, whatever their order and the space between them."""
     return _sha256(json.dumps(content, sort_keys=True).encode())
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,12 @@ PREFIX = "checkpoint"
 SUFFIX = ".torchrl"
 SHAPES = "shapes"
 MAX_LISTED = 8
+_UNREADABLE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
+    *(ValueError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+"""What reading a damaged archive can raise."""
+
 logger = logging.getLogger(__name__)
 
 Shapes = dict[str, dict[str, list[int]]]
@@ -261,7 +269,7 @@ def _damage(file: Path) -> str | None:
                 return f"it is no checkpoint of this library: {'; '.join(foreign)}"
             if member is None and (tensor := tensor_with_nan(archive)):
                 return f"its tensor {tensor} has a NaN"
-    except (zipfile.BadZipFile, CheckpointError, OSError, EOFError) as error:
+    except _UNREADABLE as error:
         return f"it is truncated or no checkpoint ({error})"
     return f"its part {member} is damaged" if member else None
 
