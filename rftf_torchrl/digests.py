@@ -110,11 +110,12 @@ def write_record(path: str | Path, content: Mapping[str, Any]) -> None:
     write_json(path, with_digest(content))
 
 
-def read_record(path: str | Path) -> dict[str, Any]:
+def read_record(path: str | Path, advice: str = "make it anew or copy it again") -> dict[str, Any]:
     """Read what :func:`write_record` wrote; JSON without a digest is taken as it is.
 
     Args:
         path: the file.
+        advice: what to do where it is damaged, for the error.
 
     Returns:
         The content, without the digest.
@@ -124,9 +125,15 @@ def read_record(path: str | Path) -> dict[str, Any]:
         ValueError: where it is no such JSON, or its content differs from its digest.
     """
     try:
-        return checked(json.loads(Path(path).read_text(encoding="utf-8")))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise ValueError(f"{path} is truncated or no JSON: {advice}") from error
+    try:
+        return checked(content)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: {error}: {advice}; where you changed it yourself, take out {OWN_DIGEST!r}"
+        ) from error
 
 
 def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,16 +149,13 @@ def checked(content: Any) -> dict[str, Any]:
         ValueError: where it is not.
     """
     if not isinstance(content, dict):
-        raise ValueError(f"it holds {type(content).__name__}, expected entries by name")
+        raise ValueError(f"expected entries by name, got a {type(content).__name__}")
     signed = any(isinstance(value, dict) and SHA256 in value for value in content.values())
     if OWN_DIGEST not in content and not signed:
         return content
     stored = content.pop(OWN_DIGEST, None)
     if stored != {SHA256: _canonical(content)}:
-        raise ValueError(
-            f"its entries differ from its {OWN_DIGEST!r}: make it anew or copy it again, or, where "
-            "you changed it yourself, remove that entry"
-        )
+        raise ValueError("the entries differ from their digest")
     return content
 
 

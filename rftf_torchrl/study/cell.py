@@ -129,13 +129,13 @@ def load_cell(path: str | Path) -> Cell:
     """
     path = Path(path)
     try:
-        return _from_dict(read_record(path), path)
+        return _from_dict(read_record(path, "remove it and run the study again"), path)
     except FileNotFoundError as error:
         raise CellError(f"{path} is missing: run the study again, it continues") from error
     except CellError:
         raise
     except ValueError as error:
-        raise CellError(f"{error}. Remove the file and run the study again") from error
+        raise CellError(str(error)) from error
 
 
 def _from_dict(data: Any, path: Path) -> Cell:
