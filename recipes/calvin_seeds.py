@@ -9,7 +9,6 @@ everything (``results.json``) and the learning curves to the folder ``--out``.
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from rftf_torchrl import (
     write_text,
 )
 from rftf_torchrl.configs.recipe import print_in_any_locale
+from rftf_torchrl.digests import read_record
 from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.evaluation.report import interval, percent
 
@@ -125,7 +125,7 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     comparisons = {
         f"{after} - {before}": compare_seeds(found[before], found[after]) for before, after in pairs
     }
-    runs = [json.loads((folder / "results.json").read_text(encoding="utf-8")) for folder in folders]
+    runs = [read_record(folder / "results.json") for folder in folders]
     prepare_output(out)
     curves(folders, out / "learning_curves.png")
     results = {
