@@ -45,6 +45,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.recipe import CONF, print_in_any_locale
 from rftf_torchrl.evaluation.commits import file_commit
+from rftf_torchrl.leftovers import clear_leftovers
 from rftf_torchrl.recipes.study_cells import (
     Job,
     make_start,
@@ -170,6 +171,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
     """Run the study's missing cells and write its report; ``folders`` hold YAML of the user's."""
     jobs = list_jobs(study, command, folders)
     folder = prepare_output(study.output)
+    clear_leftovers(folder)
     digests = {job.key: job.digest for job in jobs}
     check_finished_cells(folder, digests, versions())
     workers = len(os.sched_getaffinity(0)) if study.workers is None else study.workers

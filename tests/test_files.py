@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rftf_torchrl import prepare_output, whole_file, write_json, write_json_atomic, write_text
-from rftf_torchrl.files import write_safetensors
+from rftf_torchrl.weights_file import write_safetensors
 
 
 def test_folder_is_made_and_left_empty(tmp_path):
@@ -151,20 +151,6 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         write_text(file, "new")
     assert file.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [file]
-
-
-def test_tensors_that_cannot_be_written(tmp_path, monkeypatch):
-    from safetensors import SafetensorError
-
-    def fail(*args):
-        raise SafetensorError("I/O error")
-
-    monkeypatch.setattr("rftf_torchrl.files.save_file", fail)
-    file = tmp_path / "policy.safetensors"
-    expected = f"Cannot write {file}: I/O error. Choose a folder that you may write to."
-    with pytest.raises(OSError, match=f"^{re.escape(expected)}$"):
-        write_safetensors(file, {}, {})
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_hidden_file_is_beside_the_target_with_its_suffix(tmp_path):

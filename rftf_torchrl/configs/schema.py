@@ -238,14 +238,14 @@ class EvaluationConfig:
         deterministic: mean actions instead of samples; of a flow policy, those from zero noise.
         swapped_per_task: episodes a task of the same-scene pairs with the partner's sentence.
         video_episodes: tasks of which a video is made; 0 for none.
-        video_size: edge of the video's pictures in pixels.
+        video_size: edge of the video's pictures in pixels; a video of less than 480 is enlarged.
     """
 
     episodes_per_task: Count = 40
     deterministic: bool = True
     swapped_per_task: NotNegativeInt = 10
     video_episodes: NotNegativeInt = 3
-    video_size: Count = 192
+    video_size: Count = 240
 
 
 @dataclass

@@ -67,6 +67,7 @@ class DecisionBase(EnvBase):
         self._tokenizer = tokenizer or HashTokenizer()
         self._decisions = 0
         self._episode_seed = 0
+        self._on_action: Callable[[], object] | None = None
 
     def _prepare(
         self,
@@ -120,6 +121,10 @@ class DecisionBase(EnvBase):
     def _see(self) -> dict[str, Any]:
         """What is seen now: ``"observation"``, and entries of the subclass's own."""
 
+    def watch(self, on_action: Callable[[], object] | None) -> None:
+        """Call a function after each action, e.g. to film it; ``None`` calls none."""
+        self._on_action = on_action
+
     def set_instruction(self, instruction: str | None) -> None:
         """Give another sentence from the next reset on; ``None`` gives the task's own."""
         self._say(self.task.instruction if instruction is None else instruction)
@@ -151,6 +156,8 @@ class DecisionBase(EnvBase):
             for action in actions:
                 executed += 1
                 success, terminated, truncated = self._act(action)
+                if self._on_action is not None:
+                    self._on_action()
                 if success or terminated or truncated:
                     break
             self._seen = self._see()

@@ -14,7 +14,7 @@ from tensordict import TensorDictBase
 from rftf_torchrl import keys
 from rftf_torchrl.envs.collector import EpisodeCollector
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult
-from rftf_torchrl.evaluation.report import MISSING, markdown_table, percent, percent_interval
+from rftf_torchrl.evaluation.report import markdown_table, number, percent, percent_interval
 from rftf_torchrl.evaluation.trajectories import split_trajectories, succeeded
 from rftf_torchrl.functional.intervals import wilson_interval
 
@@ -172,13 +172,12 @@ class SuccessReport:
 
 
 def _row(name: str, rate: SuccessRate) -> list[str]:
-    steps = rate.decisions_to_success
     return [
         name,
         f"{rate.successes} / {rate.trials}",
         percent(rate.rate) if rate.trials else "no episode",
         percent_interval(*rate.interval),
-        MISSING if math.isnan(steps) else f"{steps:.1f}",
+        number(rate.decisions_to_success, ".1f"),
         str(rate.crashed),
     ]
 

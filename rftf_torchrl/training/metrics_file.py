@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from rftf_torchrl.files import write_text
+from rftf_torchrl.files import append_text, write_text
 
 STEP = "step"
 logger = logging.getLogger(__name__)
@@ -85,8 +85,7 @@ class MetricsFile:
             header = {name: name for name in self.columns}
             write_text(self.path, self._text([header, *self.rows]))
         else:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(self._text([row]))
+            append_text(self.path, self._text([row]))
 
     def numbers(self) -> list[tuple[int, dict[str, float]]]:
         """Each row's step and its numbers."""

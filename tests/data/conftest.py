@@ -43,8 +43,10 @@ def episode():
 
 @pytest.fixture
 def root(tmp_path):
-    """Two tasks with three episodes each, of 6, 7 and 6 frames."""
-    return write_synthetic_demonstrations(tmp_path / "demos", episodes_per_task=3)
+    """Two tasks with three episodes each, of 6, 7 and 6 frames; without digests, to be changed."""
+    root = write_synthetic_demonstrations(tmp_path / "demos", episodes_per_task=3)
+    (root / "digests.json").unlink()
+    return root
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_table():
     report = instruction_sensitivity(
         FakeCollector(player(listens=True)), EPISODES, PAIRS, instruction_of=sentence
     )
-    row = "| 10.000 | 1.333 | 7.500 | 100.0% | 43.9% to 100.0% | 0.0% | 0.0% to 56.1% |"
+    row = "| 10.000 | 1.333 | 7.50 | 100.0% | 43.9% to 100.0% | 0.0% | 0.0% to 56.1% |"
     assert language_table(report) == "\n".join(
         [
             "| task | change | spread | ratio | own sentence | 95% interval | swapped sentence "

@@ -19,7 +19,7 @@ from rftf_torchrl import (
     write_synthetic_demonstrations,
 )
 from rftf_torchrl.data.format import DemonstrationError
-from rftf_torchrl.files import write_safetensors
+from rftf_torchrl.weights_file import write_safetensors
 
 TYPES = ("tensordict.tensorclass.NonTensorData", "tensordict._lazy.LazyStackedTensorDict", "os.x")
 
@@ -62,6 +62,7 @@ def test_the_pickle_would_run_where_it_is_admitted(tmp_path, bomb):
 def test_demonstrations(tmp_path, bomb, kind, part):
     pickled, fired = bomb
     root = write_synthetic_demonstrations(tmp_path / "demos")
+    (root / "digests.json").unlink()
     plant(root / "frames" / part / "meta.json", pickled, kind)
     with pytest.raises(DemonstrationError, match="which is not read"):
         load_demonstrations(root)
@@ -71,6 +72,7 @@ def test_demonstrations(tmp_path, bomb, kind, part):
 @pytest.mark.parametrize("name", ["../../x", "a/b", ".."])
 def test_demonstrations_stay_in_their_folder(tmp_path, name):
     root = write_synthetic_demonstrations(tmp_path / "demos")
+    (root / "digests.json").unlink()
     meta = root / "frames" / "meta.json"
     content = json.loads(meta.read_text(encoding="utf-8"))
     content[name] = content["action"]

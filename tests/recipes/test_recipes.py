@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from _pages import check_page
 from safetensors.torch import load_file
 from tensordict import TensorDict
 from tiny import RECIPES, TINY
@@ -406,6 +407,7 @@ def test_quick_start_from_pixels_as_a_command(tmp_path):
     for name in ("report.md", *pictures, "value_over_time_RFTF.png"):
         assert (out / name).stat().st_size > 500
     assert len(list((out / "videos").glob("*.mp4"))) == 1
+    check_page((out / "report.md").read_text(), out)
 
     again = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=600, encoding="utf-8"

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _pages import check_page
 from tiny import RECIPES, TINY
 
 from rftf_torchrl import load_demonstrations
@@ -59,7 +60,7 @@ def test_value_report(cloned):
     assert written["overall"]["demonstration"]["kendall_tau"]["count"] == 2
     assert sum(report["settings"]["episodes"]["window-open"].values()) == 4 + 2
     assert report["confusion"]["tasks"] == ["window-close", "window-open"]
-    assert "## How to read this" in (folder / "report.md").read_text(encoding="utf-8")
+    check_page((folder / "report.md").read_text(), folder)
     for name in ("value_over_progress.png", "calibration.png", "confusion.png"):
         assert (folder / name).stat().st_size > 500
     (table,) = folder.glob("progress.*")
@@ -73,9 +74,10 @@ def test_value_report_from_pixels(configure, tmp_path):
 
     overrides = ["env.image_size=16", "value.shuffle_time=true", f"output={tmp_path}"]
     report_value(prepared(configure(*TINY, *overrides)))
-    (film,) = (tmp_path / "value_report" / "videos").iterdir()
-    assert film.name == "window-open.mp4"
-    assert film.stat().st_size > 500
+    folder = tmp_path / "value_report"
+    check_page((folder / "report.md").read_text(), folder)
+    films = sorted((folder / "videos").iterdir())
+    assert [film.name for film in films] == ["window-open.mp4", "window-open.webp"]
 
 
 def test_value_report_needs_held_out_demonstrations(cloned, tmp_path):

@@ -1,5 +1,5 @@
-import importlib.util
 import re
+import sys
 
 import pytest
 import torch
@@ -79,17 +79,9 @@ def test_unknown_words(tmp_path, kind, unknown):
 
 
 def test_missing_package(tmp_path, monkeypatch):
-    original = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *args: None if name == "wandb" else original(name, *args),
-    )
-    message = (
-        "Logger 'csv+wandb' needs the package wandb: run 'pip install wandb' or choose another "
-        "logger."
-    )
-    with pytest.raises(ImportError, match=re.escape(message)):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    message = "logger=csv+wandb needs the package wandb: pip install 'rftf-torchrl[wandb]'"
+    with pytest.raises(ModuleNotFoundError, match=f"^{re.escape(message)}$"):
         make_logger("csv+wandb", tmp_path, CONFIG)
     assert list(tmp_path.iterdir()) == []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
+from rftf_torchrl.leftovers import temporary_folder
 from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.sentences import normal_sentence, sentences_of, words_of
 from rftf_torchrl.optional import transformers_module
@@ -98,7 +98,7 @@ class ClipTokens(Transform):
             return [1 + zlib.crc32(word.encode()) % number for word in words_of(text)]
         if self._tokenizer is None:
             tokenizer_class = transformers_module("CLIP's tokenizer").CLIPTokenizer
-            with TemporaryDirectory() as folder:
+            with temporary_folder() as folder:
                 for name, content in self.files.items():
                     Path(folder, name).write_bytes(content)
                 self._tokenizer = tokenizer_class.from_pretrained(folder)

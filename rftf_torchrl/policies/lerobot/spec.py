@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor
 
 from rftf_torchrl import keys
+from rftf_torchrl.leftovers import temporary_folder
 from rftf_torchrl.nets.state_statistics import where_it_varies
 from rftf_torchrl.optional import optional_module
 from rftf_torchrl.policies.lerobot.actor import batch_names, lerobot_actor
@@ -148,7 +148,7 @@ class LeRobotSpec:
             feature: {name: torch.as_tensor(value).tolist() for name, value in values.items()}
             for feature, values in (stats or {}).items()
         }
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             config._save_pretrained(Path(folder))
             described = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
         return cls(described, dict(inputs), lists, **settings)
@@ -208,7 +208,7 @@ class LeRobotSpec:
         for name, value in (("load_vlm_weights", False), ("pretrained_backbone_weights", None)):
             if name in described:
                 described[name] = value
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             Path(folder, "config.json").write_text(json.dumps(described), encoding="utf-8")
             return _lerobot("configs.policies").PreTrainedConfig.from_pretrained(folder)
 

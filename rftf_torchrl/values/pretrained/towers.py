@@ -260,7 +260,7 @@ def _build(
             )
     tower.requires_grad_(training == "full")
     if training == "lora":
-        peft = optional_module("peft", "transformers")
+        peft = optional_module("peft", "lora", "a tower with low-rank adapters")
         skipped = [n for n, _ in tower.named_modules() if re.search(unused, f"{n}.")]
         adapters = peft.LoraConfig(
             r=lora_rank,

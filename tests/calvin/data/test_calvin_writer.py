@@ -33,6 +33,7 @@ def test_every_file_of_the_format_is_written(tmp_path):
     assert files == [
         ".hydra",
         ".hydra/merged_config.yaml",
+        "digests.json",
         "ep_lens.npy",
         "ep_start_end_ids.npy",
         *(f"episode_{number:07d}.npz" for number in numbers),
@@ -201,7 +202,7 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path):
     ):
         writer.close()
     assert list((tmp_path / "training").iterdir()) == []
-    (kept,) = tmp_path.glob(".training.partial-*")
+    (kept,) = tmp_path.glob("training-*")
     assert safe_load_npy(kept / "ep_start_end_ids.npy").tolist() == [[64, 64]]
 
 
