@@ -56,13 +56,13 @@ from rftf_torchrl import (
     seed_everything,
     stop_on_non_finite_loss,
     value_order_correlation,
-    write_json_atomic,
 )
 from rftf_torchrl.configs.artefacts import training_data
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.configs.record import value_made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.data.format import Episode as DemonstrationEpisode
+from rftf_torchrl.digests import write_record
 from rftf_torchrl.values.calibration import CalibrationMode
 
 logger = logging.getLogger("train_value")
@@ -147,7 +147,7 @@ def write_value_report(
         shown, device = replace(demonstrations, episodes=held_out), resolve_device(config.device)
         report |= held_out_report(model, shown, config.value.frames, device)
     prepare_output(config.folder.value)
-    write_json_atomic(config.folder.value_training, report)
+    write_record(config.folder.value_training, report)
     logger.info("held-out demonstrations: %s", report)
 
 
