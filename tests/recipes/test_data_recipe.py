@@ -84,7 +84,7 @@ def test_the_report(trained):
     written = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert written["data"] == trained.data.path
     assert written["held_out_episodes"] == 8
-    assert {file.name for file in (folder / "videos").iterdir()} == {
+    assert {file.name for file in (folder / "videos").glob("*.mp4")} == {
         "close_the_drawer.mp4",
         "open_the_drawer.mp4",
     }
