@@ -48,6 +48,8 @@ def collect(config: RunConfig) -> int:
                 noise=config.demos.noise,
                 seed=config.seed,
                 workers=config.collector.workers,
+                timeout=config.collector.timeout,
+                max_restarts=config.collector.max_restarts,
             )
         )
         return recorded + steps

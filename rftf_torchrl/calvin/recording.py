@@ -9,7 +9,7 @@ learn from them. None of it is a scene of the benchmark.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -140,6 +140,15 @@ class ChainRecorder:
             for number, chain in enumerate(training_sequences(seed, count))
         ]
 
+    def _play(self, jobs: list[ChainToRecord]) -> Iterator[list[RecordedTask]]:
+        recording = self.recording
+        return record_chains(
+            jobs,
+            workers=recording.workers,
+            timeout=recording.timeout,
+            max_restarts=recording.max_restarts,
+        )
+
     def record_starts(self) -> int:
         """Walk chains that gave no demonstration, keep where each task began; return the steps."""
         count, scene = self.options.start_chains, cast(Scene, self.options.scene)
@@ -152,7 +161,7 @@ class ChainRecorder:
         starts: list[RecordedTask] = []
         steps = 0
         with progress_bar(len(jobs), f"starts in {scene}") as bar:
-            for tasks in record_chains(jobs, workers=self.recording.workers):
+            for tasks in self._play(jobs):
                 steps += sum(len(task.actions) for task in tasks)
                 starts += [task for task in tasks if _usable(task, wanted)]
                 bar.update()
@@ -215,7 +224,7 @@ class ChainRecorder:
                     writer.progress[name] for name in ("done", "whole", "steps", "kept")
                 )
             bar.update(done)
-            recorded = record_chains(jobs[done:], workers=recording.workers)
+            recorded = self._play(jobs[done:])
             for job, tasks in zip(jobs[done:], recorded, strict=True):
                 writer.set_scene(job.scene)
                 rng = np.random.default_rng(derive_seed(recording.seed, "sentences", split, done))

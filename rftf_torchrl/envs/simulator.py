@@ -94,6 +94,8 @@ class Recording:
         noise: standard deviation of the noise added to the actions that the expert executes.
         seed: from which all random numbers derive.
         workers: processes; 0 records in the main process.
+        timeout: seconds without a sign of life after which a process is replaced.
+        max_restarts: replacements before the recording gives up.
     """
 
     folder: Path
@@ -103,6 +105,8 @@ class Recording:
     noise: float = 0.0
     seed: int = 0
     workers: int = 0
+    timeout: float = 120.0
+    max_restarts: int = 10
 
 
 class Simulator(Protocol):

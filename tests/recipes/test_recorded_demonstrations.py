@@ -42,7 +42,7 @@ def recording(monkeypatch):
     first_seeds = {}
 
     def play(*chains):
-        def record_chains(jobs, *, workers):
+        def record_chains(jobs, **_):
             if not jobs:
                 return
             first = first_seeds.setdefault(jobs[-1].seed, jobs[0].seed)
@@ -182,7 +182,7 @@ def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatc
     from rftf_torchrl.calvin import recording as calvin_recording
     from rftf_torchrl.recipes.collect_demos import collect
 
-    def record_chains(jobs, *, workers):
+    def record_chains(jobs, **_):
         for number, _ in enumerate(jobs):
             tasks = [recorded_task(task, number) for task in BOTH]
             if number == 0:
