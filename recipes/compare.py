@@ -43,7 +43,7 @@ from rftf_torchrl import (
     write_study_report,
     write_text,
 )
-from rftf_torchrl.configs.recipe import CONF
+from rftf_torchrl.configs.recipe import CONF, end_in_order
 from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
 from rftf_torchrl.evaluation.commits import file_commit
 from rftf_torchrl.recipes.study_cells import (
@@ -202,6 +202,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
 
 
 def main() -> None:
+    end_in_order()
     register()
     register("study_schema", StudyConfig)
     composed()

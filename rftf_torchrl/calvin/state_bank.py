@@ -30,6 +30,7 @@ class StateBank:
         task: int64 [N], the task that begins there, see :data:`~rftf_torchrl.calvin.tasks.TASKS`.
         depth: int64 [N], how many tasks of the chain came before.
         scene: the scene's letter.
+        simulator_steps: steps that finding the states used; 0 where that is not known.
 
     Raises:
         ValueError: for a wrong shape or scene, no state, a value that is not finite, an unknown
@@ -48,6 +49,7 @@ class StateBank:
     task: np.ndarray
     depth: np.ndarray
     scene: Scene
+    simulator_steps: int = 0
 
     def __post_init__(self) -> None:
         check_scene(self.scene)
@@ -106,7 +108,9 @@ class StateBank:
         """Write the bank as an ``.npz`` file, without pickles; an interruption leaves none."""
         columns = {name: getattr(self, name) for name in _COLUMNS}
         with whole_file(path) as hidden, hidden.open("wb") as file:
-            np.savez_compressed(file, scene=np.array(self.scene), **columns)
+            steps = np.array(self.simulator_steps)
+            scene = np.array(self.scene)
+            np.savez_compressed(file, scene=scene, simulator_steps=steps, **columns)
 
     @classmethod
     def load(cls, path: str | Path) -> StateBank:
@@ -119,6 +123,7 @@ class StateBank:
         try:
             with np.load(path, allow_pickle=False) as file:
                 columns = {name: file[name] for name in _COLUMNS}
-                return cls(**columns, scene=cast(Scene, str(file["scene"])))
+                steps = int(file["simulator_steps"]) if "simulator_steps" in file else 0
+                return cls(**columns, scene=cast(Scene, str(file["scene"])), simulator_steps=steps)
         except _DAMAGED as error:
             raise ValueError(f"{path} is not a usable bank of states: {error}") from error

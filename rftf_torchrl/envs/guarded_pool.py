@@ -175,7 +175,7 @@ class GuardedPool:
         preload: str,
     ) -> None:
         self._context = ChildContext()
-        self._context.set_forkserver_preload([preload])
+        self._context.set_forkserver_preload([__name__, preload])
         self._make_player = make_player
         self._timeout = timeout
         self._restarts_left = max_restarts

@@ -115,7 +115,8 @@ class Simulator(Protocol):
     It is made by :func:`make_simulator`. The members below are needed. These are optional:
 
     - ``record(recording: Recording) -> int``, with an expert: writes the demonstrations that are
-      not there yet and returns the simulator steps used; see :func:`record_demonstrations`.
+      not there yet and returns the simulator steps used; see :func:`record_demonstrations`. For
+      demonstrations that were there, their index says it (``simulator_steps``).
     - ``evaluate(policy, transform, *, collector: CollectorConfig, deterministic, seed, folder,
       label)``: an evaluation of the simulator's own, in place of success over held-out episodes.
       Its report has ``name``, ``markdown()`` and ``to_dict()``. With it comes

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from tiny import RECIPES, TINY
+from tiny import RECIPES, TINY, tiny_study
 
 from rftf_torchrl import ConfigError, check_study, load_cell
 
@@ -20,26 +20,6 @@ STUDIES = sorted(path.stem for path in (RECIPES / "conf" / "study").glob("*.yaml
 def configured(*overrides):
     with initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
         return check_study(compose("compare", overrides=list(overrides)))
-
-
-def tiny_study(output, *overrides):
-    settings = [o for o in TINY if not o.startswith(("value.", "evaluation.", "logger"))]
-    settings += ["value.steps=4", "value.clips=4", "value.frames=3", "value.rollout_episodes=1"]
-    settings += ["evaluation.episodes_per_task=2", "logger=none", "threads=1"]
-    settings += ["env.tasks=[drawer-open]"]
-    quoted = ",".join(f"'{setting}'" for setting in settings)
-    return [
-        f"settings=[{quoted}]",
-        "+task_sets.tiny=['ppo.env_steps=1500']",
-        "only_task_sets=[tiny]",
-        "methods=[sparse,rftf_failures]",
-        "seeds=[0,1]",
-        "curve_every=2",
-        "curve_episodes=1",
-        "resamples=100",
-        f"output={output}",
-        *overrides,
-    ]
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -228,13 +228,14 @@ def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
     monkeypatch.undo()
     message = (
         f"{tmp_path / 'demos'} holds the 1 episodes of a recording that stopped early. Move or "
-        "remove the folder, and it is recorded anew; or, to use what there is, write "
+        "remove the folder, and it is recorded anew (resume=true does it where the folder is the "
+        "run's own); or, to use what there is, write "
         '"complete": true in its demonstrations.json'
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect_demos.collect(config)
-    (tmp_path / "demos").rename(tmp_path / "kept")
-    assert collect_demos.collect(config) > 0
+    steps = collect_demos.collect(replace(config, resume=True))
+    assert steps == collect_demos.collect(config) > 0
     assert len(load_demonstrations(tmp_path / "demos").episodes) == 6
 
 

@@ -20,6 +20,7 @@ from rftf_torchrl.calvin.data.format import (
     ROBOT,
     SCENE,
     STATIC,
+    STEPS_FILE,
     frame_name,
     split_folder,
 )
@@ -53,6 +54,7 @@ class CalvinDataset:
         episodes: int64 [E, 2], the first and the last frame of each episode.
         scenes: the scene of each episode.
         complete: False where :class:`CalvinWriter` was interrupted.
+        simulator_steps: steps that the recording used; 0 where that is not known.
 
     Raises:
         FileNotFoundError: where there is no such folder.
@@ -97,6 +99,7 @@ class CalvinDataset:
         self.episodes = read_episodes(self.folder)
         self.scenes = read_scenes(self.folder, self.episodes, scene)
         self.complete = not (self.folder / INTERRUPTED_FILE).exists()
+        self.simulator_steps = _steps(self.folder / STEPS_FILE)
 
     @cached_property
     def spans(self) -> tuple[CalvinSpan, ...]:
@@ -230,3 +233,15 @@ def _resized(pictures: list[np.ndarray], size: int | None) -> Tensor:
         images.float(), (size, size), mode="bilinear", antialias=True
     )
     return scaled.round().clamp(0, 255).to(torch.uint8)
+
+
+def _steps(file: Path) -> int:
+    if not file.exists():
+        return 0
+    text = file.read_text(encoding="utf-8", errors="replace").strip()
+    if not text.isdecimal():
+        raise DemonstrationError(
+            f"CALVIN data in {file.parent}",
+            [f"{file.name} holds {text[:20]!r}, expected a number; remove it if it is not known"],
+        )
+    return int(text)

@@ -24,6 +24,7 @@ from rftf_torchrl.calvin.data.format import (
     SCENE,
     STATIC,
     STATIC_DEPTH,
+    STEPS_FILE,
     frame_name,
     scene_name,
     split_folder,
@@ -34,7 +35,7 @@ from rftf_torchrl.calvin.data.spans import CalvinSpan, span_problems
 from rftf_torchrl.calvin.data.statistics import RunningStatistics
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.data.format import DemonstrationError
-from rftf_torchrl.files import NewFolder
+from rftf_torchrl.files import NewFolder, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,9 @@ class CalvinWriter:
         resume: go on with an interrupted split from its last :meth:`mark`, where there is one; what
             was recorded after the mark is removed. The split ends as it would have ended without
             the interruption.
+
+    Attributes:
+        simulator_steps: steps that the recording used, to be set by who records.
 
     Raises:
         FileExistsError: where the split's folder exists: data are never overwritten.
@@ -113,6 +117,7 @@ class CalvinWriter:
         self.scenes, self.episodes, self.spans = found.scenes, found.episodes, found.spans
         self._statistics, self._cameras, self._mark = found.statistics, found.cameras, found.mark
         self._start = self._next = found.mark.frame
+        self.simulator_steps = 0
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -283,6 +288,7 @@ class CalvinWriter:
             statistics=self._statistics,
             config=config,
         )
+        write_text(self._stage / STEPS_FILE, f"{self.simulator_steps}\n")
         if complete:
             (self._stage / INTERRUPTED_FILE).unlink(missing_ok=True)
         else:
