@@ -156,6 +156,30 @@ def test_as_a_command_with_processes(tmp_path):
     assert [json.loads(cell.read_text())["method"] for cell in cells] == ["bc", "sparse"]
 
 
+def test_a_cell_that_fails_and_one_that_is_lost_do_not_stop_the_others(tmp_path, monkeypatch):
+    from rftf_torchrl.recipes import compare as recipe
+
+    jobs = recipe.list_jobs(configured(*tiny_study(tmp_path, "methods=[sparse]")), "")
+    for job in jobs:
+        start = Path(job.shared.output, "start.json")
+        start.parent.mkdir(parents=True)
+        start.touch()
+    monkeypatch.setattr(recipe, "run_cell", fail_or_die)
+    message = (
+        "the study is not complete; run it again after a look at:"
+        "\n  - fail_or_die of sparse, tiny, seed 0: no disk"
+        "\n  - fail_or_die of sparse, tiny, seed 1: its process died with exit code 3"
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        recipe.run_cells(jobs, 1, tmp_path / "workers.log")
+
+
+def fail_or_die(job):
+    if job.config.seed == 0:
+        raise OSError("no disk")
+    os._exit(3)
+
+
 @pytest.mark.metaworld
 def test_shared_initial_states_are_refused(configure, tmp_path, monkeypatch):
     from rftf_torchrl.recipes import study_cells

@@ -20,12 +20,11 @@ from rftf_torchrl.calvin.data.format import (
     ROBOT,
     SCENE,
     STATIC,
-    STEPS_FILE,
     frame_name,
     split_folder,
 )
 from rftf_torchrl.calvin.data.frames import read_frame
-from rftf_torchrl.calvin.data.layout import read_episodes, read_scenes
+from rftf_torchrl.calvin.data.layout import read_episodes, read_scenes, read_steps
 from rftf_torchrl.calvin.data.spans import CalvinSpan, read_spans
 from rftf_torchrl.calvin.observation import state_vector
 from rftf_torchrl.calvin.settings import Scene
@@ -99,7 +98,7 @@ class CalvinDataset:
         self.episodes = read_episodes(self.folder)
         self.scenes = read_scenes(self.folder, self.episodes, scene)
         self.complete = not (self.folder / INTERRUPTED_FILE).exists()
-        self.simulator_steps = _steps(self.folder / STEPS_FILE)
+        self.simulator_steps = read_steps(self.folder)
 
     @cached_property
     def spans(self) -> tuple[CalvinSpan, ...]:
@@ -233,15 +232,3 @@ def _resized(pictures: list[np.ndarray], size: int | None) -> Tensor:
         images.float(), (size, size), mode="bilinear", antialias=True
     )
     return scaled.round().clamp(0, 255).to(torch.uint8)
-
-
-def _steps(file: Path) -> int:
-    if not file.exists():
-        return 0
-    text = file.read_text(encoding="utf-8", errors="replace").strip()
-    if not text.isdecimal():
-        raise DemonstrationError(
-            f"CALVIN data in {file.parent}",
-            [f"{file.name} holds {text[:20]!r}, expected a number; remove it if it is not known"],
-        )
-    return int(text)

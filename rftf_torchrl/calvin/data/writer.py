@@ -31,6 +31,7 @@ from rftf_torchrl.calvin.data.format import (
     still_actions,
 )
 from rftf_torchrl.calvin.data.interrupted import Mark, Recorded, resume_recording
+from rftf_torchrl.calvin.data.layout import read_steps
 from rftf_torchrl.calvin.data.spans import CalvinSpan, span_problems
 from rftf_torchrl.calvin.data.statistics import RunningStatistics
 from rftf_torchrl.calvin.settings import Scene
@@ -117,7 +118,7 @@ class CalvinWriter:
         self.scenes, self.episodes, self.spans = found.scenes, found.episodes, found.spans
         self._statistics, self._cameras, self._mark = found.statistics, found.cameras, found.mark
         self._start = self._next = found.mark.frame
-        self.simulator_steps = 0
+        self.simulator_steps = read_steps(self._stage)
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -288,7 +289,8 @@ class CalvinWriter:
             statistics=self._statistics,
             config=config,
         )
-        write_text(self._stage / STEPS_FILE, f"{self.simulator_steps}\n")
+        if self.simulator_steps:
+            write_text(self._stage / STEPS_FILE, f"{self.simulator_steps}\n")
         if complete:
             (self._stage / INTERRUPTED_FILE).unlink(missing_ok=True)
         else:
