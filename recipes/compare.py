@@ -43,9 +43,10 @@ from rftf_torchrl import (
     write_study_report,
     write_text,
 )
-from rftf_torchrl.configs.recipe import CONF, end_in_order
+from rftf_torchrl.configs.recipe import CONF, end_in_order, print_in_any_locale
 from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
 from rftf_torchrl.evaluation.commits import file_commit
+from rftf_torchrl.leftovers import clear_leftovers
 from rftf_torchrl.recipes.study_cells import (
     Job,
     make_start,
@@ -113,7 +114,7 @@ class CellPlayer:
     """Does steps of cells in a worker process, with bars and warnings in a file."""
 
     def __init__(self, log: Path) -> None:
-        sys.stderr = log.open("a", buffering=1)
+        sys.stderr = log.open("a", buffering=1, encoding="utf-8")
 
     def play(self, job: tuple[Callable[[Job], object], Job], send: Callable[[str], None]) -> None:
         """Sends what went wrong, or an empty string."""
@@ -186,6 +187,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
     """Run the study's missing cells and write its report; ``folders`` hold YAML of the user's."""
     jobs = list_jobs(study, command, folders)
     folder = prepare_output(study.output)
+    clear_leftovers(folder)
     digests = {job.key: job.digest for job in jobs}
     check_finished_cells(folder, digests, versions())
     workers = len(os.sched_getaffinity(0)) if study.workers is None else study.workers
@@ -203,6 +205,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
 
 def main() -> None:
     end_in_order()
+    print_in_any_locale()
     register()
     register("study_schema", StudyConfig)
     composed()
