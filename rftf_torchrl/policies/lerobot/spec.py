@@ -68,6 +68,7 @@ class LeRobotSpec:
     """
 
     kind: ClassVar[str] = "lerobot"
+    Options: ClassVar[type] = LeRobotOptions
 
     config: dict[str, Any]
     inputs: dict[str, NestedKey]
