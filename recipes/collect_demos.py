@@ -29,14 +29,22 @@ from rftf_torchrl.configs.run import stage
 logger = logging.getLogger("collect_demos")
 
 
-@stage("collect_demos")
+@stage(
+    "collect_demos",
+    "demonstrations",
+    about=lambda config: (
+        f"{config.demos.per_task} to learn from and {config.demos.held_out_per_task} held out for "
+        f"each of {len(config.env.tasks)} tasks in {config.env.kind}"
+    ),
+    writes=lambda config: config.folder.demonstrations,
+)
 def collect(config: RunConfig) -> int:
     """Record what is missing of the demonstrations, and return the simulator steps used for all."""
     folder, recorded = config.folder.demonstrations, 0
     if folder.exists():
         found = whole_demos(config)
         recorded = found.simulator_steps
-        logger.info("%s has %d episodes already", folder, len(found.episodes))
+        logger.info("%s holds %d demonstrations already", folder, len(found.episodes))
     simulator: Any = make_simulator(config.env)
     if hasattr(simulator, "record"):
         steps: int = simulator.record(
@@ -66,8 +74,7 @@ def collect(config: RunConfig) -> int:
 
 @recipe()
 def main(config: RunConfig) -> None:
-    steps = collect(config)
-    logger.info("%d simulator steps; demonstrations in %s", steps, config.folder.demonstrations)
+    logger.info("demonstrations: %s simulator steps for all of them", f"{collect(config):,}")
 
 
 if __name__ == "__main__":

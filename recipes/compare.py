@@ -20,12 +20,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
-import hydra
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from rftf_torchrl import (
     ConfigError,
@@ -38,12 +37,15 @@ from rftf_torchrl import (
     load_cells,
     prepare_output,
     progress_bar,
+    recipe,
     register,
     simulator_class,
     write_study_report,
     write_text,
 )
 from rftf_torchrl.configs.recipe import CONF
+from rftf_torchrl.configs.run import announced
+from rftf_torchrl.errors import UserError
 from rftf_torchrl.evaluation.commits import file_commit
 from rftf_torchrl.recipes.study_cells import (
     Job,
@@ -52,6 +54,7 @@ from rftf_torchrl.recipes.study_cells import (
     run_cell,
     versions,
 )
+from rftf_torchrl.training.run_log import run_log
 
 logger = logging.getLogger("compare")
 
@@ -109,9 +112,11 @@ def list_jobs(study: StudyConfig, command: str, folders: Sequence[str] = ()) -> 
 
 
 def start_worker(log: Path) -> None:
-    """One thread, and bars and warnings into a file: many processes share the terminal."""
+    """One thread, and what is logged into a file: many processes share the terminal."""
     torch.set_num_threads(1)
     sys.stderr = log.open("a", buffering=1)
+    name = multiprocessing.current_process().name
+    logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
 
 
 def next_step(job: Job) -> tuple[Callable[[Job], object], Path] | None:
@@ -132,7 +137,7 @@ def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
     Each kind side by side; without workers, one cell after another in this process.
 
     Raises:
-        RuntimeError: when all others have ended, if one failed.
+        UserError: when all others have ended, if one failed.
     """
     waiting = [job for job in jobs if next_step(job)]
     if not workers:
@@ -146,7 +151,7 @@ def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
     failed = ""
     with (
         ProcessPoolExecutor(workers, context, start_worker, (log,)) as pool,
-        progress_bar(len(waiting), "cells") as bar,
+        progress_bar(len(waiting), "study", unit="cells") as bar,
     ):
         try:
             for step in (make_start, make_value, run_cell):
@@ -160,10 +165,11 @@ def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
                         failed += f"\n  - {step.__name__} of {where}: {error}"
                         logger.error("%s of %s failed: %s", step.__name__, where, error)
                     bar.update(step is run_cell)
+                    bar.set_postfix(now=step.__name__, refresh=False)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     if failed:
-        raise RuntimeError(f"the study is not complete; run it again after a look at:{failed}")
+        raise UserError(f"the study is not complete; run it again after a look at:{failed}")
 
 
 def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) -> Path:
@@ -173,36 +179,41 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
     digests = {job.key: job.digest for job in jobs}
     check_finished_cells(folder, digests, versions())
     workers = len(os.sched_getaffinity(0)) if study.workers is None else study.workers
-    run_cells(jobs, workers, folder / "workers.log")
-    return write_study_report(
-        load_cells(folder, digests),
-        study.report or folder / "report",
-        baseline=study.baseline,
-        levels=tuple(study.levels),
-        labels={name: study.catalogue[name].label for name in study.methods},
-        title=study.title,
-        resamples=study.resamples,
+    methods, seeds = len(study.methods), len(study.seeds)
+    about = (
+        f"{len(jobs)} cells of {methods} methods, {len(study.task_sets)} task sets and {seeds} "
+        f"seeds, {sum(next_step(job) is None for job in jobs)} of them there already, "
+        f"{workers or 1} at a time"
     )
+    report = Path(study.report or folder / "report")
+    with run_log(folder), announced("study", about, report):
+        run_cells(jobs, workers, folder / "workers.log")
+        return write_study_report(
+            load_cells(folder, digests),
+            report,
+            baseline=study.baseline,
+            levels=tuple(study.levels),
+            labels={name: study.catalogue[name].label for name in study.methods},
+            title=study.title,
+            resamples=study.resamples,
+        )
 
 
-def main() -> None:
-    register()
-    register("study_schema", StudyConfig)
-    composed()
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="compare")
-def composed(raw: DictConfig) -> None:
-    study = check_study(raw)
+@recipe("compare", StudyConfig, check_study)
+def command(study: StudyConfig) -> None:
     folder = prepare_output(study.output)
-    write_text(folder / "compare.yaml", OmegaConf.to_yaml(raw, resolve=True))
+    write_text(folder / "compare.yaml", OmegaConf.to_yaml(OmegaConf.structured(study)))
     typed = HydraConfig.get().overrides.task
     typed = [text for text in typed if not text.startswith(("output=", "report=", "workers="))]
     sources = HydraConfig.get().runtime.config_sources
     folders = [source.path for source in sources if source.provider == "command-line"]
     GlobalHydra.instance().clear()  # compare composes the configurations of the cells
-    report = compare(study, " ".join(["python recipes/compare.py", *typed]), folders)
-    logger.info("report: %s", report)
+    compare(study, " ".join(["python recipes/compare.py", *typed]), folders)
+
+
+def main() -> None:
+    register("study_schema", StudyConfig)
+    command()
 
 
 if __name__ == "__main__":

@@ -52,9 +52,9 @@ from rftf_torchrl import (
 from rftf_torchrl.configs.artefacts import load_value_model
 from rftf_torchrl.configs.learner import refuse_used_folder
 from rftf_torchrl.configs.record import CLONING, VALUE, made_already
-from rftf_torchrl.configs.run import stage
+from rftf_torchrl.configs.run import announced, stage
 from rftf_torchrl.recipes.collect_demos import collect
-from rftf_torchrl.recipes.evaluate import add_values, check_language, film, judge
+from rftf_torchrl.recipes.evaluate import add_values, check_language, film, judge, judged
 from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.train_bc import clone
 from rftf_torchrl.recipes.train_value import train_value
@@ -152,7 +152,16 @@ def draw_success(runs: dict[str, RunConfig], reports: dict[str, SuccessReport]) 
     plot_success_bars(before, reports["RFTF"], folder / "success.png", labels=("cloned", "RFTF"))
 
 
-@stage("quickstart", entitled=refuse_used_folder)
+@stage(
+    "quickstart",
+    "quick start",
+    about=lambda config: (
+        f"demonstrations, cloning, value model, fine-tuning and evaluation on "
+        f"{len(config.env.tasks)} tasks in {config.env.kind}, seed {config.seed}"
+    ),
+    writes=lambda config: Path(config.output, "report.md"),
+    entitled=refuse_used_folder,
+)
 def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     folder = Path(config.output)
     clock, started = PhaseClock(), time.perf_counter()
@@ -173,7 +182,8 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     policies = {"cloned": cloned}
 
     def evaluated(label: str) -> Report:
-        with clock("evaluation"):
+        about = f"the {label} policy, {judged(config)}"
+        with clock("evaluation"), announced("evaluation", about, folder):
             report, trajectories = judge(config, policies[label], spec, label, folder)
             if trajectories is not None:
                 separation[label] = judge_values(config, value_model, trajectories, label)
@@ -208,7 +218,8 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         f"{after} against {before}": table for (before, after), (_, table) in compared.items()
     }
     if separation:
-        with clock("report"):
+        about = "curves, own and swapped sentences, videos"
+        with clock("report"), announced("report", about, folder):
             success = cast(dict[str, SuccessReport], reports)
             draw_success(runs, success)
             language = check_language(config, policies["RFTF"], spec)
@@ -235,7 +246,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     }
     report = run_report(f"Quick start, seed {config.seed}", sections)
     write_text(folder / "report.md", report)
-    logger.info("\n%s\nreport, plots and videos: %s", report, folder)
+    logger.info("\n%s", report)
     return results
 
 

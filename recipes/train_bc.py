@@ -7,7 +7,6 @@ Reads ``<output>/demos``, writes ``<output>/bc/policy.safetensors`` and the curv
 
 from __future__ import annotations
 
-import logging
 import warnings
 from pathlib import Path
 
@@ -46,8 +45,6 @@ from rftf_torchrl.configs.artefacts import whole_demos
 from rftf_torchrl.configs.record import CLONING, environment, made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
-
-logger = logging.getLogger("train_bc")
 
 
 def cloning_loss(policy: TensorDictModuleBase) -> LossModule:
@@ -98,7 +95,16 @@ def cloned_demos(config: RunConfig) -> Demonstrations:
     return train.select(episodes=[i for found in by_task.values() for i in found[:count]])
 
 
-@stage("train_bc")
+@stage(
+    "train_bc",
+    "behaviour cloning",
+    about=lambda config: (
+        f"{config.cloning.steps:,} steps of {config.cloning.batch_size} windows of "
+        f"{config.folder.demonstrations}, policy {config.policy.kind}, "
+        f"on {resolve_device(config.device)}"
+    ),
+    writes=lambda config: config.folder.cloning / "policy.safetensors",
+)
 def clone(config: RunConfig) -> Path:
     """Train the policy, save it and return its file."""
     seed_everything(derive_seed(config.seed, "cloning"))
@@ -163,7 +169,7 @@ def clone(config: RunConfig) -> Path:
 
 @recipe()
 def main(config: RunConfig) -> None:
-    logger.info("policy in %s", clone(config))
+    clone(config)
 
 
 if __name__ == "__main__":

@@ -55,10 +55,11 @@ from rftf_torchrl import (
     value_order_correlation,
     write_json_atomic,
 )
-from rftf_torchrl.configs.artefacts import whole_demos
-from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.configs.artefacts import needs_file, whole_demos
+from rftf_torchrl.configs.episodes import counted, episode_collector
 from rftf_torchrl.configs.record import VALUE, environment, made_by
 from rftf_torchrl.configs.run import stage
+from rftf_torchrl.evaluation.report import percent
 from rftf_torchrl.values.calibration import CalibrationMode
 
 logger = logging.getLogger("train_value")
@@ -85,11 +86,9 @@ def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
     simulator, seed = make_simulator(config.env), derive_seed(config.seed, "rollouts")
     with (
         episode_collector(config, "train", policy, spec) as collector,
-        progress_bar(len(episodes), "rollouts") as bar,
+        counted(len(episodes), "rollouts") as on_episode,
     ):
-        data = label_outcomes(
-            collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())
-        )
+        data = label_outcomes(collector.collect(episodes, seed=seed, on_episode=on_episode))
     ids = data[keys.TRAJECTORY]
     steps = int(data["next", "executed"].sum()) * simulator.steps_per_action
     return [data[ids == number] for number in ids.unique().tolist()], steps
@@ -139,10 +138,33 @@ def write_value_report(
         report |= held_out_report(model, held_out, config.value.frames, device)
     prepare_output(config.folder.value)
     write_json_atomic(config.folder.value_training, report)
-    logger.info("held-out demonstrations: %s", report)
+    if config.demos.held_out_per_task:
+        logger.info(
+            "value model: on held-out demonstrations, %s of the pairs of frames are in order",
+            percent(report["pairwise_accuracy"]),
+        )
 
 
-@stage("train_value")
+def described(config: RunConfig) -> str:
+    """What the value model learns from, in words."""
+    settings = config.value
+    rollouts = len(rollout_episodes(config))
+    return (
+        f"{settings.steps:,} steps of {settings.clips} clips with {settings.frames} frames of "
+        f"{config.folder.demonstrations}"
+        + (f" and of {rollouts} rollouts of the cloned policy" if rollouts else "")
+        + f", kind {settings.kind}, on {resolve_device(config.device)}"
+    )
+
+
+@stage(
+    "train_value",
+    "value model",
+    about=described,
+    writes=lambda config: (
+        config.folder.value_model if needs_file(config) else config.folder.value_training
+    ),
+)
 def train_value(config: RunConfig) -> tuple[Path, int]:
     """Train and save the model; returns its file and the simulator steps of negatives.
 
@@ -239,8 +261,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
 
 @recipe()
 def main(config: RunConfig) -> None:
-    file, _ = train_value(config)
-    logger.info("value model in %s", file)
+    train_value(config)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def play_batches(config: RunConfig, count: int) -> list[TensorDictBase]:
     played = []
     with (
         episode_collector(config, "train", policy, spec) as collector,
-        progress_bar(range(count), "batches") as bar,
+        progress_bar(range(count), "episodes to learn from", unit="batches") as bar,
     ):
         for number in bar:
             seed = derive_seed(config.seed, "noise", number)
@@ -74,7 +74,15 @@ def measured(gain: tuple[float, float, float]) -> dict[str, Any]:
     return {"gain": gain[0], "interval": list(gain[1:])}
 
 
-@stage("update_report")
+@stage(
+    "update_report",
+    "report on an update",
+    about=lambda config: (
+        f"{config.ppo.critic_warmup + 2} batches of {config.ppo.episodes_per_task} episodes of "
+        f"each of {len(config.tuned_tasks)} tasks with {config.folder.policy}"
+    ),
+    writes=lambda config: Path(config.output, "update_report.json"),
+)
 def report_update(config: RunConfig) -> dict[str, Any]:
     device = resolve_device(config.device)
     plain = replace(config, reward=RewardConfig(dense_weight=0.0), critic="learned")

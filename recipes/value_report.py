@@ -39,7 +39,6 @@ from rftf_torchrl import (
     plot_confusion,
     plot_value_over_progress,
     prepare_output,
-    progress_bar,
     recipe,
     resolve_device,
     run_report,
@@ -58,7 +57,7 @@ from rftf_torchrl import (
     write_video,
 )
 from rftf_torchrl.configs.artefacts import load_value_model, whole_demos
-from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.configs.episodes import counted, episode_collector
 from rftf_torchrl.configs.run import stage
 
 logger = logging.getLogger("value_report")
@@ -89,9 +88,9 @@ def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
     ]
     with (
         episode_collector(config, "train", policy, spec) as collector,
-        progress_bar(len(episodes), "rollouts") as bar,
+        counted(len(episodes), "rollouts") as on_episode,
     ):
-        data = collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())
+        data = collector.collect(episodes, seed=seed, on_episode=on_episode)
     return data, int(data["next", "executed"].sum()) * simulator.steps_per_action
 
 
@@ -131,7 +130,15 @@ def write_films(
             write_video(film, prepare_output(folder) / f"{name}.mp4", fps=6)
 
 
-@stage("value_report")
+@stage(
+    "value_report",
+    "report on the value model",
+    about=lambda config: (
+        f"{config.folder.value_model} on held-out demonstrations of "
+        f"{config.folder.demonstrations} and rollouts of {config.folder.policy}"
+    ),
+    writes=lambda config: config.folder.value_report / "report.md",
+)
 def report_value(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.value_report)
     demonstrations = whole_demos(config)
@@ -173,7 +180,7 @@ def report_value(config: RunConfig) -> dict[str, Any]:
     )
     write_json_atomic(folder / "report.json", {**used, **report.to_dict()})
     write_text(folder / "report.md", text)
-    logger.info("\n%s\nreport, plots and films: %s", text, folder)
+    logger.info("\n%s", text)
     return report.to_dict()
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from rftf_torchrl.errors import SimulatorCrashedError, TooManyCrashesError
+from rftf_torchrl.errors import SimulatorCrashedError, TooManyCrashesError, UserError
 
 _START_UP_SECONDS = 120.0
 _POLL_SECONDS = 1.0
@@ -57,6 +57,8 @@ def _serve(connection: Connection, make_player: Callable[[], Player]) -> None:
         pass
     except SimulatorCrashedError as error:
         connection.send(("lost", f"crashed: {error}"))
+    except (ImportError, UserError) as error:
+        connection.send(("refused", error))
     except Exception as error:
         where = traceback.format_exc()
         connection.send(("error", f"{type(error).__name__}: {error}\n\nIn the worker: {where}"))
@@ -166,6 +168,7 @@ class GuardedPool:
             worker at this place.
 
         Raises:
+            ImportError, UserError: when a worker lacks something, as its own error said.
             RuntimeError: when a worker met a programming error; it holds the traceback.
             TooManyCrashesError: when a worker is lost and none may be replaced any more.
         """
@@ -173,6 +176,8 @@ class GuardedPool:
         for connection in wait_for(list(silent), timeout=_POLL_SECONDS):
             place = silent.pop(connection)
             kind, payload = self.workers[place].receive()
+            if kind == "refused":
+                raise payload
             if kind == "error":
                 raise RuntimeError(f"a worker process failed: {payload}")
             if kind == "message":

@@ -8,6 +8,8 @@ import logging
 import os
 from typing import Any
 
+from rftf_torchrl.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
@@ -18,7 +20,7 @@ _HELP = (
 )
 
 
-class NoOpenGLBackendError(RuntimeError):
+class NoOpenGLBackendError(UserError):
     """Nothing is installed through which MuJoCo can draw without a screen."""
 
 

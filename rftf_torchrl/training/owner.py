@@ -12,10 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from rftf_torchrl.errors import UserError
 from rftf_torchrl.files import write_json
 
 
-class FolderInUseError(RuntimeError):
+class FolderInUseError(UserError):
     """Another process is writing the folder."""
 
 
