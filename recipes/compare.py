@@ -116,7 +116,15 @@ def start_worker(log: Path) -> None:
     torch.set_num_threads(1)
     sys.stderr = log.open("a", buffering=1)
     name = multiprocessing.current_process().name
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
     logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
+
+
+STEPS: dict[Callable[[Job], object], str] = {
+    make_start: "what all methods share",
+    make_value: "the value model",
+    run_cell: "the cell",
+}
 
 
 def next_step(job: Job) -> tuple[Callable[[Job], object], Path] | None:
@@ -154,18 +162,19 @@ def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
         progress_bar(len(waiting), "study", unit="cells") as bar,
     ):
         try:
-            for step in (make_start, make_value, run_cell):
+            for step, words in STEPS.items():
                 todos = [(job, next_step(job)) for job in waiting]
                 ready = {todo[1]: job for job, todo in todos if todo and todo[0] is step}
                 running = {pool.submit(step, job): job for job in ready.values()}
                 for future in as_completed(running):
                     job, error = running[future], future.exception()
-                    if error is not None:
-                        where = f"{job.method}, {job.task_set}, seed {job.config.seed}"
+                    where = f"{job.method}, {job.task_set}, seed {job.config.seed}"
+                    if error is None:
+                        logger.info("%s of %s is done", words, where)
+                    else:
                         failed += f"\n  - {step.__name__} of {where}: {error}"
                         logger.error("%s of %s failed: %s", step.__name__, where, error)
                     bar.update(step is run_cell)
-                    bar.set_postfix(now=step.__name__, refresh=False)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     if failed:

@@ -38,7 +38,7 @@ from rftf_torchrl import (
     values_of_states,
     write_json_atomic,
 )
-from rftf_torchrl.configs.artefacts import load_value_model, needs_file
+from rftf_torchrl.configs.artefacts import load_value_model, need, needs_file
 from rftf_torchrl.configs.episodes import counted, episode_collector, episode_factory
 from rftf_torchrl.configs.run import stage
 
@@ -152,6 +152,7 @@ def judged(config: RunConfig) -> str:
     "evaluation",
     about=lambda config: f"{config.folder.policy}, {judged(config)}",
     writes=lambda config: config.folder.evaluation,
+    entitled=lambda config: need(config, policy=True, value_model=bool(config.value.path)),
 )
 def evaluate(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.evaluation)

@@ -65,7 +65,7 @@ from rftf_torchrl.configs.learner import (
     keep_features,
     make_buffer,
     make_learner,
-    refuse_used_folder,
+    refuse_to_tune,
 )
 from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
@@ -111,7 +111,7 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     ),
     writes=lambda config: config.tuned.root,
     name=lambda config: config.name,
-    entitled=refuse_used_folder,
+    entitled=refuse_to_tune,
 )
 def finetune(
     config: RunConfig,

@@ -41,7 +41,7 @@ from rftf_torchrl import (
     seed_everything,
     stop_on_non_finite_loss,
 )
-from rftf_torchrl.configs.artefacts import whole_demos
+from rftf_torchrl.configs.artefacts import need, whole_demos
 from rftf_torchrl.configs.record import CLONING, environment, made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
@@ -104,6 +104,7 @@ def cloned_demos(config: RunConfig) -> Demonstrations:
         f"on {resolve_device(config.device)}"
     ),
     writes=lambda config: config.folder.cloning / "policy.safetensors",
+    entitled=lambda config: need(config, demos=True),
 )
 def clone(config: RunConfig) -> Path:
     """Train the policy, save it and return its file."""

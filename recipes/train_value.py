@@ -55,7 +55,7 @@ from rftf_torchrl import (
     value_order_correlation,
     write_json_atomic,
 )
-from rftf_torchrl.configs.artefacts import needs_file, whole_demos
+from rftf_torchrl.configs.artefacts import need, needs_file, whole_demos
 from rftf_torchrl.configs.episodes import counted, episode_collector
 from rftf_torchrl.configs.record import VALUE, environment, made_by
 from rftf_torchrl.configs.run import stage
@@ -164,6 +164,7 @@ def described(config: RunConfig) -> str:
     writes=lambda config: (
         config.folder.value_model if needs_file(config) else config.folder.value_training
     ),
+    entitled=lambda config: need(config, demos=True, policy=bool(rollout_episodes(config))),
 )
 def train_value(config: RunConfig) -> tuple[Path, int]:
     """Train and save the model; returns its file and the simulator steps of negatives.

@@ -39,8 +39,9 @@ from rftf_torchrl import (
     surrogate_gain,
     write_json_atomic,
 )
+from rftf_torchrl.configs.artefacts import need
 from rftf_torchrl.configs.episodes import episode_collector
-from rftf_torchrl.configs.learner import Learner, make_buffer, make_learner
+from rftf_torchrl.configs.learner import Learner, make_buffer, make_learner, uses_value_model
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.recipes.finetune import add_advantages, training_episodes, update
 
@@ -82,6 +83,7 @@ def measured(gain: tuple[float, float, float]) -> dict[str, Any]:
         f"each of {len(config.tuned_tasks)} tasks with {config.folder.policy}"
     ),
     writes=lambda config: Path(config.output, "update_report.json"),
+    entitled=lambda config: need(config, policy=True, value_model=uses_value_model(config)),
 )
 def report_update(config: RunConfig) -> dict[str, Any]:
     device = resolve_device(config.device)

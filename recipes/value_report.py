@@ -56,7 +56,7 @@ from rftf_torchrl import (
     write_text,
     write_video,
 )
-from rftf_torchrl.configs.artefacts import load_value_model, whole_demos
+from rftf_torchrl.configs.artefacts import load_value_model, need, whole_demos
 from rftf_torchrl.configs.episodes import counted, episode_collector
 from rftf_torchrl.configs.run import stage
 
@@ -138,6 +138,7 @@ def write_films(
         f"{config.folder.demonstrations} and rollouts of {config.folder.policy}"
     ),
     writes=lambda config: config.folder.value_report / "report.md",
+    entitled=lambda config: need(config, demos=True, policy=True, value_model=True),
 )
 def report_value(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.value_report)

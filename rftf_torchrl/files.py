@@ -128,6 +128,39 @@ def write_safetensors(
             raise OSError(str(error)) from error
 
 
+@contextmanager
+def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a safetensors file to read.
+
+    Args:
+        path: the file.
+
+    Yields:
+        What :func:`safetensors.safe_open` yields.
+
+    Raises:
+        FileNotFoundError: where there is no such file, or a folder.
+        ValueError: where it is no whole safetensors file.
+
+    Example:
+        >>> file = Path(tempfile.mkdtemp()) / "one.safetensors"
+        >>> write_safetensors(file, {"weight": Tensor([1.0])}, {"format": "mine"})
+        >>> with open_safetensors(file) as opened:
+        ...     opened.metadata()
+        {'format': 'mine'}
+    """
+    if not Path(path).is_file():
+        is_folder = Path(path).is_dir()
+        raise FileNotFoundError(
+            f"{path} is a folder, expected a file" if is_folder else f"there is no file {path}"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+
+
 def made_by_entry(settings: Mapping[str, Any] | None) -> dict[str, str]:
     """Settings that made a file, as an entry of its metadata."""
     return {} if settings is None else {"made_by": json.dumps(settings)}
@@ -148,7 +181,7 @@ def read_made_by(path: str | os.PathLike[str]) -> dict[str, Any]:
         >>> read_made_by(file)
         {'seed': 3}
     """
-    with safe_open(path, "pt") as file:
+    with open_safetensors(path) as file:
         found: dict[str, Any] = json.loads((file.metadata() or {}).get("made_by", "{}"))
     return found
 

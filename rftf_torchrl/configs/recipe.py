@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,9 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from rftf_torchrl.configs.describe import help_lines
 from rftf_torchrl.configs.run import start_run
@@ -27,6 +30,7 @@ logger = logging.getLogger(__name__)
 RECIPES = (Path(__file__).parents[1] / "recipes").resolve()
 CONF = RECIPES / "conf"
 VERBOSE = "-v"
+MENDABLE = (ValueError, OSError, ImportError, FloatingPointError, UserError)
 
 
 def register(name: str = "run_schema", schema: type = RunConfig) -> None:
@@ -85,8 +89,9 @@ def recipe(
                 return
             with user_errors(name, verbose):
                 refuse_unknown_settings(sys.argv[1:], schema)
-            register()
-            composed()
+                register()
+                os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors are shown here
+                composed()
 
         return main
 
@@ -128,8 +133,9 @@ def user_errors(name: str, verbose: bool) -> Iterator[None]:
     """Show what a user can mend as one message, without a traceback, and exit with code 2."""
     try:
         yield
-    except (ValueError, OSError, ImportError, FloatingPointError, UserError) as error:
+    except (*MENDABLE, HydraException, OmegaConfBaseException) as error:
         if verbose:
             raise
-        print(f"{name}: {error}\n({VERBOSE} shows where it was raised.)", file=sys.stderr)
+        message = str(error).partition("\nConfig search path:")[0].strip()
+        print(f"{name}: {message}\n({VERBOSE} shows where it was raised.)", file=sys.stderr)
         sys.exit(2)

@@ -16,7 +16,8 @@ _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 _HELP = (
     "On Debian or Ubuntu: 'apt-get install libegl1 libgl1 libgl1-mesa-dri' (EGL) or 'apt-get "
     "install libosmesa6' (OSMesa, with MUJOCO_GL=osmesa); on a GPU server the driver's libEGL is "
-    "enough. To work without pictures, use image_size=None (state only)."
+    "enough. To work without pictures, from the state, use image_size=None, in the recipes "
+    "env=metaworld_state."
 )
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor, nn
 
-from rftf_torchrl.files import made_by_entry, write_safetensors
+from rftf_torchrl.files import made_by_entry, open_safetensors, write_safetensors
 from rftf_torchrl.nets.finite_weights import check_finite_weights
 from rftf_torchrl.nets.weights_fit import check_weights_fit
 from rftf_torchrl.policies.spec import POLICIES, PolicySpecProtocol, spec_class
@@ -79,16 +77,9 @@ def load_policy(
             describes: every weight that is missing, unexpected or of another shape is listed.
         FloatingPointError: when a weight is NaN or infinite.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"no policy at {path}: run train_bc.py with the same output first, or set policy.path"
-        )
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+    with open_safetensors(path) as file:
+        metadata = file.metadata() or {}
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if metadata.get("format") not in (_FORMAT, _SMALL_ONLY):
         raise ValueError(
             f"{path} is not a policy: expected format {_FORMAT!r}, got {metadata.get('format')!r}"

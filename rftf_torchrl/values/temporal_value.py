@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
-from rftf_torchrl.files import made_by_entry, write_safetensors
+from rftf_torchrl.files import made_by_entry, open_safetensors, write_safetensors
 from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.nets.finite_weights import check_finite_weights
 from rftf_torchrl.nets.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
@@ -199,15 +198,13 @@ class TemporalValueModel(TensorDictModuleBase):
             The model, on the CPU.
 
         Raises:
+            FileNotFoundError: if there is no such file.
             ValueError: if the file is not a value model, holds no config while no network is
                 given, or holds another architecture than the network.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+        with open_safetensors(path) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != _FORMAT:
             raise ValueError(
                 f"{path} is not a value model: expected format {_FORMAT!r}, got "
