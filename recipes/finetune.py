@@ -149,7 +149,7 @@ def finetune(
     if done:
         logger.info("%s: goes on after iteration %d", name, done)
     if done < warmup:
-        logger.info("%s: the first of them, up to %d, train the critic alone", name, warmup)
+        logger.info("%s: up to iteration %d the critic alone learns", name, warmup)
     bar = progress_bar(range(done, iterations), name, unit="iterations")
     with (
         episode_collector(config, "train", policy, spec) as collector,
