@@ -47,6 +47,7 @@ from rftf_torchrl.configs.recipe import CONF
 from rftf_torchrl.configs.run import announced
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.evaluation.commits import file_commit
+from rftf_torchrl.leftovers import clear_leftovers
 from rftf_torchrl.recipes.study_cells import (
     Job,
     make_start,
@@ -114,7 +115,7 @@ def list_jobs(study: StudyConfig, command: str, folders: Sequence[str] = ()) -> 
 def start_worker(log: Path) -> None:
     """One thread, and what is logged into a file: many processes share the terminal."""
     torch.set_num_threads(1)
-    sys.stderr = log.open("a", buffering=1)
+    sys.stderr = log.open("a", buffering=1, encoding="utf-8")
     name = multiprocessing.current_process().name
     logging.getLogger("torchrl").setLevel(logging.WARNING)
     logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
@@ -185,6 +186,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
     """Run the study's missing cells and write its report; ``folders`` hold YAML of the user's."""
     jobs = list_jobs(study, command, folders)
     folder = prepare_output(study.output)
+    clear_leftovers(folder)
     digests = {job.key: job.digest for job in jobs}
     check_finished_cells(folder, digests, versions())
     workers = len(os.sched_getaffinity(0)) if study.workers is None else study.workers

@@ -12,10 +12,10 @@ import torch
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor, nn
 
-from rftf_torchrl.files import made_by_entry, open_safetensors, write_safetensors
 from rftf_torchrl.nets.finite_weights import check_finite_weights
 from rftf_torchrl.nets.weights_fit import check_weights_fit
 from rftf_torchrl.policies.spec import POLICIES, PolicySpecProtocol, spec_class
+from rftf_torchrl.weights_file import made_by_entry, read_safetensors, write_safetensors
 
 _FORMAT = "rftf_torchrl.policy.2"
 _SMALL_ONLY = "rftf_torchrl.policy.1"
@@ -42,7 +42,7 @@ def save_policy(
     Raises:
         FloatingPointError: when a weight is NaN or infinite.
     """
-    weights, tied = _distinct(policy.state_dict())
+    weights: dict[str, Tensor] = dict(policy.state_dict())
     check_finite_weights(weights.items(), "the policy")
     files: Mapping[str, bytes] = getattr(spec, "files", {})
     for name, content in files.items():
@@ -51,7 +51,6 @@ def save_policy(
         "format": _FORMAT,
         "kind": spec.kind,
         "policy": json.dumps(spec.to_dict()),
-        "tied": json.dumps(tied),
         **made_by_entry(made_by),
     }
     write_safetensors(path, weights, metadata)
@@ -77,9 +76,7 @@ def load_policy(
             describes: every weight that is missing, unexpected or of another shape is listed.
         FloatingPointError: when a weight is NaN or infinite.
     """
-    with open_safetensors(path) as file:
-        metadata = file.metadata() or {}
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weights, metadata = read_safetensors(path)
     if metadata.get("format") not in (_FORMAT, _SMALL_ONLY):
         raise ValueError(
             f"{path} is not a policy: expected format {_FORMAT!r}, got {metadata.get('format')!r}"
@@ -100,8 +97,6 @@ def load_policy(
         described["files"] = files
     spec = spec_class(stored).from_dict(described)
     policy = spec.build()
-    for name, kept in json.loads(metadata.get("tied", "{}")).items():
-        weights[name] = weights[kept]
     load_weights(policy, weights, str(path))
     check_finite_weights(weights.items(), str(path), "Load an earlier file.")
     return policy, spec
@@ -121,18 +116,3 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) 
     own = module.state_dict()
     check_weights_fit({name: value.shape for name, value in own.items()}, weights, source)
     module.load_state_dict(dict(weights))
-
-
-def _distinct(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The weights without repetitions, and which names repeat which."""
-    kept: dict[str, Tensor] = {}
-    tied: dict[str, str] = {}
-    seen: dict[tuple[object, ...], str] = {}
-    for name, value in state.items():
-        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
-        if value.numel() and place in seen:
-            tied[name] = seen[place]
-        else:
-            seen[place] = name
-            kept[name] = value.detach().cpu().contiguous()
-    return kept, tied

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.files import write_json
+from rftf_torchrl.leftovers import clear_leftovers
 
 
 class FolderInUseError(UserError):
@@ -25,7 +26,8 @@ def own_folder(folder: str | Path, stage: str = "run") -> Iterator[Path]:
     """Keep other processes from writing the same stage of a run while the block runs.
 
     The lock belongs to the process: the system lifts it when the process ends, however it ends, so
-    that none is ever left behind. A folder that this process owns already is entered again.
+    that none is ever left behind. A folder that this process owns already is entered again. What
+    killed writes left in it is removed first, and named in the log.
 
     Args:
         folder: the run's folder; made where it is missing.
@@ -59,6 +61,8 @@ def own_folder(folder: str | Path, stage: str = "run") -> Iterator[Path]:
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         owner = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
         write_json(record, owner)
+        if outermost:
+            clear_leftovers(folder)
         yield folder
     finally:
         if outermost:
