@@ -3,6 +3,7 @@
 import ctypes.util
 import importlib.util
 import re
+import sys
 
 import pytest
 from tiny import TINY
@@ -184,13 +185,13 @@ def test_a_run_of_calvin_that_has_not_ended(tmp_path):
 
 def test_a_simulator_that_is_not_installed(configure, monkeypatch, tmp_path):
     find_spec = importlib.util.find_spec
-    absent = ("metaworld", "calvin_env")
+    monkeypatch.setitem(sys.modules, "metaworld", None)
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name, *a: None if name in absent else find_spec(name, *a),
+        lambda name, *a: None if name == "calvin_env" else find_spec(name, *a),
     )
-    message = "MetaWorldEnv needs the package 'metaworld': pip install 'rftf-torchrl[metaworld]'"
+    message = "Meta-World needs the package metaworld: pip install 'rftf-torchrl[metaworld]'"
     with pytest.raises(ModuleNotFoundError, match=f"^{re.escape(message)}$"):
         collect_demos.collect(configure(*TINY, f"output={tmp_path / 'metaworld'}"))
 
