@@ -153,6 +153,7 @@ class PolicySpec(HeadOptions):
     """
 
     kind: ClassVar[str] = "small"
+    Options: ClassVar[type] = SmallOptions
 
     encoder: EncoderConfig
     chunk_size: int

@@ -75,6 +75,7 @@ class LeRobotSpec:
     """
 
     kind: ClassVar[str] = "lerobot"
+    Options: ClassVar[type] = LeRobotOptions
 
     config: dict[str, Any]
     inputs: dict[str, NestedKey]
