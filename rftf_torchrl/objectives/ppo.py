@@ -26,25 +26,41 @@ from torchrl.objectives import ClipPPOLoss
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.lora import LoraReference
+from rftf_torchrl.objectives.out_keys import ToldOutKeys
 from rftf_torchrl.objectives.reference import StoredReference, draws_composite, optional_keys
 from rftf_torchrl.settings import Positive, check_value
 
 
-class RFTFPPOLoss(ClipPPOLoss):
+class RFTFPPOLoss(ToldOutKeys, ClipPPOLoss):
     r"""Clipped PPO that stays near the policy it started from.
 
     .. math::
         L = L_\mathrm{clip} + L_\mathrm{critic} + L_\mathrm{entropy}
         + c \cdot E\big[ \mathrm{KL}(\pi(\cdot | s) \,\|\, \pi_\mathrm{ref}(\cdot | s)) \big]
 
-    The divergence is in closed form, in nats per decision, and counts executed actions only. The
-    reference runs once per batch of data, in :meth:`add_reference`; the update epochs read its
-    distribution from the data. The coefficient changes only in :meth:`adapt_kl`, which the recipe
-    calls once per iteration.
+    The divergence is in nats per decision and counts executed actions only. It is in closed form
+    where torch has one, for several actions at once as the sum of theirs; else (a truncated
+    normal, a mixture, a policy of which the data can keep no distribution) it is estimated by the
+    data's action,
+
+    .. math::
+        w \, (\rho - 1 - \log \rho), \qquad \rho = \frac{\pi_\mathrm{ref}(a | s)}{\pi(a | s)}, \quad
+        w = \frac{\pi(a | s)}{\pi_\mathrm{old}(a | s)},
+
+    which is never negative and right on average, as is its gradient, while the data are as they
+    were drawn.
+
+    The reference runs once per batch of data, in :meth:`add_reference`; the update epochs read what
+    it left in the data. The coefficient changes only in :meth:`adapt_kl`, which the recipe calls
+    once per iteration. With TorchRL's trainers, :class:`~rftf_torchrl.ReferenceHook` calls both.
+
+    Any policy with ``get_dist`` and ``in_keys`` will do, TorchRL's token VLAs
+    (:class:`torchrl.modules.vla.TinyVLA`) included, whose own keys are then the defaults.
 
     Source: Schulman et al. 2017, "PPO", arXiv 1707.06347, eq. 7 and section 4 (adaptive KL); Shu,
-    Lin, Wang 2025, "RFTF", arXiv 2505.19767. The rest is :class:`torchrl.objectives.ClipPPOLoss`,
-    whose keyword arguments are taken as well.
+    Lin, Wang 2025, "RFTF", arXiv 2505.19767; Schulman 2020, "Approximating KL divergence" (k3), and
+    DeepSeek-AI 2025, "DeepSeek-V3.2", arXiv 2512.02556 (its weight w). The rest is
+    :class:`torchrl.objectives.ClipPPOLoss`, whose keyword arguments are taken as well.
 
     Args:
         actor_network: the policy.
@@ -55,13 +71,19 @@ class RFTFPPOLoss(ClipPPOLoss):
             (:class:`~rftf_torchrl.LoraReference`). A function that returns a context
             manager is called in its place; inside the context, the policy has to be the reference.
             None if the data already hold its distribution.
-        kl_coeff: initial coefficient c; 0 switches the penalty off.
+        kl_coeff: initial coefficient c, 0.1 if not given; 0 leaves the penalty out.
+        kl_to_ref_coeff: the same by the name that :class:`torchrl.objectives.llm.GRPOLoss` has for
+            it; then the outputs have that loss's names too, ``"loss_kl_to_ref"`` and
+            ``"kl_to_ref"``.
         kl_target: divergence that :meth:`adapt_kl` aims at, in nats per decision; None keeps the
             coefficient.
         kl_bounds: smallest and largest coefficient.
+        kl_controller: a controller of TorchRL's, ``AdaptiveKLController`` say, that takes the place
+            of the rule of :meth:`adapt_kl`, and whose coefficient is the initial one if none is
+            given.
 
     Raises:
-        ValueError: if a KL argument is out of its range.
+        ValueError: if a KL argument is out of its range, or the policy has no distribution.
 
     Examples:
         >>> from tensordict import TensorDict
@@ -91,7 +113,6 @@ class RFTFPPOLoss(ClipPPOLoss):
     tensor_keys: _AcceptedKeys
     kl_coeff: Tensor
     _in_keys: list[NestedKey]
-    _out_keys: list[str] | None
     default_keys = _AcceptedKeys
     _schedulable_buffers = ClipPPOLoss._schedulable_buffers | {"kl_coeff"}
 
@@ -182,11 +203,7 @@ class RFTFPPOLoss(ClipPPOLoss):
             )
         super().__setattr__(name, value)
 
-    @property
-    def out_keys(self) -> list[str]:
-        """Names of the loss terms and diagnostics."""
-        if self._out_keys is not None:
-            return self._out_keys
+    def _written(self) -> list[str]:
         names = ["loss_objective", "clip_fraction"]
         if self.entropy_bonus:
             names += ["entropy", "loss_entropy"]
@@ -200,10 +217,6 @@ class RFTFPPOLoss(ClipPPOLoss):
                 names.append("explained_variance")
         names += ["ESS", "kl_approx", "max_ratio", "mean_ratio"]
         return [*names, *(self._kl_names if self._has_kl else ())]
-
-    @out_keys.setter
-    def out_keys(self, values: list[str] | None) -> None:
-        self._out_keys = values
 
     @torch.no_grad()
     def add_reference(self, tensordict: TensorDictBase, *, minibatch: int = 256) -> TensorDictBase:

@@ -87,19 +87,7 @@ class StoredReference:
         actions: list[NestedKey],
         batch_dims: int,
     ) -> Tensor:
-        r"""KL divergence [*B] of the policy from the reference, in nats per decision.
-
-        In closed form where there is one. Else it is estimated by the data's action,
-
-        .. math::
-            w \, (\rho - 1 - \log \rho), \qquad \rho = \frac{\pi_\mathrm{ref}(a)}{\pi(a)}, \quad
-            w = \frac{\pi(a)}{\pi_\mathrm{old}(a)},
-
-        which is not negative and, as is its gradient, right on average over actions of the policy
-        that collected the data.
-
-        Source: Schulman 2020, "Approximating KL divergence" (the estimator k3); DeepSeek-AI 2025,
-        "DeepSeek-V3.2", arXiv 2512.02556 (with the weight w, for an unbiased gradient).
+        """KL divergence [*B] of the policy from the reference; see :class:`RFTFPPOLoss`.
 
         Args:
             actor: the policy.
