@@ -176,7 +176,7 @@ class RFTFPPOLoss(ToldOutKeys, ClipPPOLoss):
         self.kl_controller = kl_controller
         self.register_coeff_buffer("kl_coeff", float(kl_coeff), device=self.entropy_coeff.device)
         self._has_kl = kl_coeff > 0
-        self._kl_names = (
+        self.kl_names = (
             ("loss_kl_to_ref", "kl_to_ref") if names_of_grpo else ("loss_kl", "kl_reference")
         )
         self._stored = stored
@@ -216,7 +216,7 @@ class RFTFPPOLoss(ToldOutKeys, ClipPPOLoss):
             if self.log_explained_variance:
                 names.append("explained_variance")
         names += ["ESS", "kl_approx", "max_ratio", "mean_ratio"]
-        return [*names, *(self._kl_names if self._has_kl else ())]
+        return [*names, *(self.kl_names if self._has_kl else ())]
 
     @torch.no_grad()
     def add_reference(self, tensordict: TensorDictBase, *, minibatch: int = 256) -> TensorDictBase:
@@ -291,7 +291,7 @@ class RFTFPPOLoss(ToldOutKeys, ClipPPOLoss):
             kl = cast(Tensor, self._kl)
         finally:
             self._kl = None
-        term, measured = self._kl_names
+        term, measured = self.kl_names
         out.set(term, self.kl_coeff * self._reduce_loss(kl, tensordict).squeeze(-1))
         out.set(measured, self._reduce_loss(kl.detach(), tensordict, reduction="mean"))
         return out
