@@ -16,6 +16,7 @@ from rftf_torchrl.data.format import DemonstrationError, Episode, Task, frames_f
 from rftf_torchrl.data.index import read_index
 from rftf_torchrl.data.memory_map import open_frames
 from rftf_torchrl.data.validation import frame_problems
+from rftf_torchrl.keys import nested_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,7 @@ class Demonstrations:
         spans = [(episode.start, episode.stop) for episode in self.episodes]
         return torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
 
+    @nested_keys
     def check_keys(self, keys: Iterable[NestedKey]) -> None:
         """Stop at a key that the frames do not have.
 

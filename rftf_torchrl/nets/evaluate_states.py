@@ -12,7 +12,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from rftf_torchrl.keys import TEMPORAL_VALUE, VLA_INPUTS
+from rftf_torchrl.keys import TEMPORAL_VALUE, VLA_INPUTS, nested_keys
 
 
 @contextmanager
@@ -72,6 +72,7 @@ def evaluate_states(
     return torch.cat(values)
 
 
+@nested_keys
 def values_of_states(
     module: TensorDictModuleBase,
     tensordict: TensorDictBase,

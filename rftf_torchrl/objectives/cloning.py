@@ -14,12 +14,13 @@ from torchrl.objectives.common import LossModule
 
 from rftf_torchrl import keys
 from rftf_torchrl.functional.flow import flow_matching_error
+from rftf_torchrl.objectives.loss_keys import LossKeys
 from rftf_torchrl.objectives.reference import optional_keys
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
 from rftf_torchrl.policies.heads.flow import FlowActor
 
 
-class ChunkCloningLoss(LossModule):
+class ChunkCloningLoss(LossKeys, LossModule):
     """A loss of demonstrated chunks; what is left to say is :meth:`_loss`."""
 
     @dataclass
@@ -44,7 +45,6 @@ class ChunkCloningLoss(LossModule):
         self.actor_network = actor_network
         optional = optional_keys(actor_network)
         self._read = [key for key in network.in_keys if key not in optional]
-        self.out_keys = ["loss_bc"]
 
     @property
     def functional(self) -> bool:
@@ -61,8 +61,8 @@ class ChunkCloningLoss(LossModule):
         """What keyword arguments may name."""
         return [*self.in_keys, self.tensor_keys.pad_mask]
 
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """Nothing to forward: this loss has no value estimator."""
+    def _written(self) -> list[str]:
+        return ["loss_bc"]
 
     @dispatch(source="_dispatched_keys")
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

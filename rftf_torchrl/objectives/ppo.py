@@ -26,12 +26,12 @@ from torchrl.objectives import ClipPPOLoss
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.lora import LoraReference
-from rftf_torchrl.objectives.out_keys import ToldOutKeys
+from rftf_torchrl.objectives.loss_keys import LossKeys
 from rftf_torchrl.objectives.reference import StoredReference, draws_composite, optional_keys
 from rftf_torchrl.settings import Positive, check_value
 
 
-class RFTFPPOLoss(ToldOutKeys, ClipPPOLoss):
+class RFTFPPOLoss(LossKeys, ClipPPOLoss):
     r"""Clipped PPO that stays near the policy it started from.
 
     .. math::

@@ -16,11 +16,11 @@ from torchrl.objectives.common import LossModule
 from rftf_torchrl import keys
 from rftf_torchrl.functional.metrics import pairwise_accuracy
 from rftf_torchrl.functional.ranking import temporal_ranking_loss
-from rftf_torchrl.objectives.out_keys import ToldOutKeys
+from rftf_torchrl.objectives.loss_keys import LossKeys
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 
-class TemporalRankingLoss(ToldOutKeys, LossModule):
+class TemporalRankingLoss(LossKeys, LossModule):
     r"""Ranks frames of successful episodes by time.
 
     .. math::
@@ -120,9 +120,6 @@ class TemporalRankingLoss(ToldOutKeys, LossModule):
         terms = ["loss_wrong_instruction"] if self.wrong_instruction else []
         terms += ["loss_failures"] if self.failures else []
         return ["loss_ranking", "pairwise_accuracy", *terms]
-
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """There is no value estimator to tell."""
 
     @dispatch(source="_dispatched_keys")
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

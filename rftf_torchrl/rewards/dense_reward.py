@@ -19,6 +19,7 @@ from rftf_torchrl.keys import (
     SUCCESS,
     TEMPORAL_VALUE,
     TRAJECTORY,
+    nested_keys,
 )
 from rftf_torchrl.nets.entries import required
 from rftf_torchrl.rewards.forms import reward_form
@@ -76,6 +77,7 @@ class DenseReward(Transform):
         [0.5, 0.5]
     """
 
+    @nested_keys
     def __init__(
         self,
         form: str | Callable[..., Tensor] | None = "difference",

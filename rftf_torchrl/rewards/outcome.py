@@ -8,10 +8,11 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 
-from rftf_torchrl.keys import CRASHED, SUCCESS, TRAJECTORY, TRAJECTORY_SUCCESS
+from rftf_torchrl.keys import CRASHED, SUCCESS, TRAJECTORY, TRAJECTORY_SUCCESS, nested_keys
 from rftf_torchrl.nets.entries import required
 
 
+@nested_keys
 def label_outcomes(
     tensordict: TensorDictBase,
     *,

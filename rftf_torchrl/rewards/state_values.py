@@ -10,7 +10,7 @@ from torch import Tensor
 from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import FrameSkipTransform, Transform
 
-from rftf_torchrl.keys import TEMPORAL_VALUE
+from rftf_torchrl.keys import TEMPORAL_VALUE, nested_keys
 from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.evaluate_states import evaluate_states, values_of_states
 from rftf_torchrl.rewards.places import later_transforms, next_data
@@ -55,6 +55,7 @@ class StateValues(Transform):
         [0.5, 1.0]
     """
 
+    @nested_keys
     def __init__(
         self,
         value_model: TensorDictModuleBase,

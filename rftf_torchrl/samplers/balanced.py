@@ -14,7 +14,7 @@ from torchrl.data.replay_buffers.storages import Storage
 
 from rftf_torchrl.files import whole_file
 from rftf_torchrl.functional.balance import OutcomePools, find_mixed_trajectory, outcome_pools
-from rftf_torchrl.keys import TASK_ID, TRAJECTORY, TRAJECTORY_SUCCESS
+from rftf_torchrl.keys import TASK_ID, TRAJECTORY, TRAJECTORY_SUCCESS, nested_keys
 from rftf_torchrl.samplers._epochs import BalancedEpochs
 
 _STATE_FILE = "balanced_trajectory_sampler.pt"
@@ -94,6 +94,7 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         [2, 2]
     """
 
+    @nested_keys
     def __init__(
         self,
         success_key: NestedKey = TRAJECTORY_SUCCESS,

@@ -161,7 +161,7 @@ def test_data_under_other_names(name):
 
 
 @every
-@pytest.mark.filterwarnings("ignore:No target network updater")
+@pytest.mark.filterwarnings("ignore:Found an eps value")
 def test_the_proximal_policy_is_held_in_target_parameters(name):
     actor = every_policy(name)
     data = decide(actor)

@@ -15,6 +15,7 @@ from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.optional import optional_module
 from rftf_torchrl.policies.lerobot.actor import batch_names, lerobot_actor
 from rftf_torchrl.policies.lerobot.observation import LeRobotObservation
@@ -118,6 +119,7 @@ class LeRobotSpec:
         return cls.from_dict(entries)
 
     @classmethod
+    @nested_keys
     def from_config(
         cls,
         config: Any,
@@ -147,6 +149,7 @@ class LeRobotSpec:
         return cls(described, dict(inputs), lists, **settings)
 
     @classmethod
+    @nested_keys
     def from_pretrained(
         cls, source: str, inputs: Mapping[str, NestedKey] | None = None, **settings: Any
     ) -> LeRobotSpec:
