@@ -16,6 +16,7 @@ from torchrl.objectives.common import LossModule
 from rftf_torchrl import keys
 from rftf_torchrl.functional.metrics import pairwise_accuracy
 from rftf_torchrl.functional.ranking import temporal_ranking_loss
+from rftf_torchrl.nets.entries import written_value
 from rftf_torchrl.objectives.loss_keys import LossKeys
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 
@@ -43,12 +44,13 @@ class TemporalRankingLoss(LossKeys, LossModule):
 
     Args:
         value_model: a :class:`TemporalValueModel` (its raw score is trained), or any TensorDict
-            module that writes ``"temporal_value"``, float [*B, 1].
+            module that writes ``"temporal_value"``, or ``"state_value"`` as TorchRL's
+            ``ValueOperator``, float [*B, 1].
         wrong_instruction: weight of the wrong-instruction term; 0 leaves it out.
         failures: weight of the failure term; 0 leaves it out.
 
     Raises:
-        ValueError: if a weight is negative.
+        ValueError: if a weight is negative; on use, if the module writes no value.
 
     Examples:
         >>> from torch import nn
@@ -179,7 +181,8 @@ class TemporalRankingLoss(LossKeys, LossModule):
         if isinstance(self.value_model, TemporalValueModel):
             return self.value_model.raw(tensordict).squeeze(-1)
         inputs = tensordict.select(*self.value_model.in_keys)
-        value: Tensor = self.value_model(inputs).get(self.tensor_keys.temporal_value)
+        written = written_value(self.value_model, self.tensor_keys.temporal_value)
+        value: Tensor = self.value_model(inputs).get(written)
         return value.squeeze(-1)
 
     def _tokens(self, tensordict: TensorDictBase) -> Tensor:

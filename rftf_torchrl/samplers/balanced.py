@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey, TensorDictBase, is_tensor_collection, lazy_stack
 from torchrl.data import SamplerWithoutReplacement
 from torchrl.data.replay_buffers.storages import Storage
 
@@ -157,10 +157,12 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
                 "it with ndim=1 and flatten batches before extend."
             )
         decisions = storage[:]
+        if isinstance(decisions, list) and all(map(is_tensor_collection, decisions)):
+            decisions = lazy_stack(decisions)  # of a ListStorage; columns are stacked as read
         if not isinstance(decisions, TensorDictBase):
+            held = decisions[0] if isinstance(decisions, list) else decisions
             raise TypeError(
-                f"the storage holds a {type(decisions).__name__}; expected a tensordict. Use "
-                "LazyTensorStorage or LazyMemmapStorage."
+                f"the storage holds a {type(held).__name__}; expected tensordicts, one a decision."
             )
         return decisions
 
