@@ -226,8 +226,9 @@ def test_the_value_operator_of_torchrl_is_a_value_model():
         (
             lambda data: ValueReward(value_model(), gamma=1.0)(data),
             "('instruction', 'tokens'), ('observation', 'state') missing under 'next', so that the "
-            "next state would pass for the state itself: V(s') = V(s). Collectors with compact_obs=True leave out what the "
-            "next state shows: build yours with compact_obs=False.",
+            "next state would pass for the state itself: V(s') = V(s). Collectors with "
+            "compact_obs=True leave out what the next state shows: build yours with "
+            "compact_obs=False.",
         ),
         (
             label_outcomes,
