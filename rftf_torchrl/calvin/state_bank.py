@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from rftf_torchrl.calvin.data.frames import UNREADABLE
 from rftf_torchrl.calvin.scenes import refuse_test_state
 from rftf_torchrl.calvin.settings import Scene, check_scene
 from rftf_torchrl.calvin.tasks import TASKS, get_task
 from rftf_torchrl.files import whole_file
 
 _WIDTHS = {"robot_obs": 15, "scene_obs": 24}
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, AttributeError)
 _COLUMNS = (*_WIDTHS, "task", "depth")
 
 
@@ -30,6 +28,7 @@ class StateBank:
         task: int64 [N], the task that begins there, see :data:`~rftf_torchrl.calvin.tasks.TASKS`.
         depth: int64 [N], how many tasks of the chain came before.
         scene: the scene's letter.
+        simulator_steps: steps that finding the states used; 0 where that is not known.
 
     Raises:
         ValueError: for a wrong shape or scene, no state, a value that is not finite, an unknown
@@ -48,6 +47,7 @@ class StateBank:
     task: np.ndarray
     depth: np.ndarray
     scene: Scene
+    simulator_steps: int = 0
 
     def __post_init__(self) -> None:
         check_scene(self.scene)
@@ -106,7 +106,9 @@ class StateBank:
         """Write the bank as an ``.npz`` file, without pickles; an interruption leaves none."""
         columns = {name: getattr(self, name) for name in _COLUMNS}
         with whole_file(path) as hidden, hidden.open("wb") as file:
-            np.savez_compressed(file, scene=np.array(self.scene), **columns)
+            steps = np.array(self.simulator_steps)
+            scene = np.array(self.scene)
+            np.savez_compressed(file, scene=scene, simulator_steps=steps, **columns)
 
     @classmethod
     def load(cls, path: str | Path) -> StateBank:
@@ -119,6 +121,9 @@ class StateBank:
         try:
             with np.load(path, allow_pickle=False) as file:
                 columns = {name: file[name] for name in _COLUMNS}
-                return cls(**columns, scene=cast(Scene, str(file["scene"])))
-        except _DAMAGED as error:
+                steps = int(file["simulator_steps"]) if "simulator_steps" in file else 0
+                return cls(**columns, scene=cast(Scene, str(file["scene"])), simulator_steps=steps)
+        except FileNotFoundError:
+            raise
+        except UNREADABLE as error:
             raise ValueError(f"{path} is not a usable bank of states: {error}") from error

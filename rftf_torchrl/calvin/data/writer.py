@@ -24,17 +24,22 @@ from rftf_torchrl.calvin.data.format import (
     SCENE,
     STATIC,
     STATIC_DEPTH,
+    STEPS_FILE,
     frame_name,
     scene_name,
     split_folder,
     still_actions,
 )
 from rftf_torchrl.calvin.data.interrupted import Mark, Recorded, resume_recording
+from rftf_torchrl.calvin.data.layout import read_steps
 from rftf_torchrl.calvin.data.spans import CalvinSpan, span_problems
 from rftf_torchrl.calvin.data.statistics import RunningStatistics
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.data.format import DemonstrationError
-from rftf_torchrl.files import NewFolder
+from rftf_torchrl.digests import write_digests
+from rftf_torchrl.files import name_in_errors, write_text
+from rftf_torchrl.leftovers import DIGESTS_FILE
+from rftf_torchrl.new_folder import NewFolder
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +70,9 @@ class CalvinWriter:
         resume: go on with an interrupted split from its last :meth:`mark`, where there is one; what
             was recorded after the mark is removed. The split ends as it would have ended without
             the interruption.
+
+    Attributes:
+        simulator_steps: steps that the recording used, to be set by who records.
 
     Raises:
         FileExistsError: where the split's folder exists: data are never overwritten.
@@ -104,6 +112,7 @@ class CalvinWriter:
         self._new: NewFolder | None = None
         if resume and self.folder.exists():
             found = resume_recording(self.folder)
+            (self.folder / DIGESTS_FILE).unlink(missing_ok=True)  # until close writes them anew
             self._stage = self.folder
             self._scene = next(reversed(found.scenes), self._scene)
         else:
@@ -113,6 +122,7 @@ class CalvinWriter:
         self.scenes, self.episodes, self.spans = found.scenes, found.episodes, found.spans
         self._statistics, self._cameras, self._mark = found.statistics, found.cameras, found.mark
         self._start = self._next = found.mark.frame
+        self.simulator_steps = read_steps(self._stage)
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -166,6 +176,7 @@ class CalvinWriter:
 
         Raises:
             DemonstrationError: with every violation; the frame is not written.
+            OSError: where the disk is full.
             ValueError: with one action and not the other, or a picture of another layout.
             RuntimeError: after :meth:`close`.
         """
@@ -197,8 +208,12 @@ class CalvinWriter:
         if problems:
             raise DemonstrationError(f"Frame {self._next} for {self.folder}", problems)
         file = self._stage / frame_name(self._next)
-        with file.open("wb") as opened:
-            np.savez_compressed(opened, **frame)  # type: ignore[arg-type]
+        try:
+            with name_in_errors(f"Cannot write {file}"), file.open("wb") as opened:
+                np.savez_compressed(opened, **frame)  # type: ignore[arg-type]
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise
         self._cameras = cameras
         self._statistics.add(frame)
         number, self._next = self._next, self._next + 1
@@ -263,7 +278,7 @@ class CalvinWriter:
 
         Raises:
             ValueError: where no frame was added; nothing is left on disk.
-            FileExistsError: where the folder appeared meanwhile; the hidden folder stays.
+            FileExistsError: where the folder appeared meanwhile; this one gets a name beside it.
         """
         if self._closed:
             return
@@ -283,12 +298,16 @@ class CalvinWriter:
             statistics=self._statistics,
             config=config,
         )
+        if self.simulator_steps:
+            write_text(self._stage / STEPS_FILE, f"{self.simulator_steps}\n")
         if complete:
             (self._stage / INTERRUPTED_FILE).unlink(missing_ok=True)
         else:
             self._mark.write(self._stage)
         if self._new is not None:
             self._new.publish()
+        else:
+            write_digests(self.folder)
         self._closed = True
 
     def __enter__(self) -> CalvinWriter:
@@ -312,7 +331,10 @@ class CalvinWriter:
 
     def _discard(self) -> None:
         self._closed = True
-        shutil.rmtree(self._stage, ignore_errors=True)
+        if self._new is not None:
+            self._new.discard()
+        else:
+            shutil.rmtree(self._stage, ignore_errors=True)
 
 
 def _channels_last(key: str, picture: np.ndarray | None) -> np.ndarray | None:
