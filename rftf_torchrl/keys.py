@@ -69,7 +69,7 @@ def nested_keys(function: Callable[P, R]) -> Callable[P, R]:
 
     Example:
         >>> @nested_keys
-        ... def written(key: "NestedKey", **more: "NestedKey"):
+        ... def written(key: NestedKey, **more: NestedKey):
         ...     return key, more
         >>> written(["next", "reward"], done=["next", "done"])
         (('next', 'reward'), {'done': ('next', 'done')})
