@@ -117,6 +117,7 @@ def cache_image_features(
 
 
 @torch.no_grad()
+@nested_keys
 def keep_image_features(
     model: TemporalValueModel,
     frames: TensorDictBase,
