@@ -56,7 +56,7 @@ def write_progress_table(
     table = {name: torch.cat(piece) for name, piece in zip(COLUMNS, pieces, strict=True)}
     with whole_file(path) as temporary:
         if suffix == ".csv":
-            with temporary.open("w", newline="") as file:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
                 rows = csv.writer(file, lineterminator="\n")
                 rows.writerow(COLUMNS)
                 rows.writerows(zip(*(column.tolist() for column in table.values()), strict=True))

@@ -107,7 +107,7 @@ def make_logger(kind: str, folder: str | Path, config: Mapping[str, Any]) -> Run
         >>> folder = Path(tempfile.mkdtemp())
         >>> with make_logger("csv", folder, {"seed": 0}) as logger:
         ...     logger.log({"train/loss": 0.5}, step=0)
-        >>> (folder / "csv/scalars/train/loss.csv").read_text()
+        >>> (folder / "csv/scalars/train/loss.csv").read_text(encoding="utf-8")
         '0,0.5\\n'
     """
     words = logger_words(kind)

@@ -126,7 +126,9 @@ def test_progress_as_parquet(demonstrations, model, tmp_path):
 
 
 def test_progress_as_csv(demonstrations, model, tmp_path):
-    with write_progress_table(model, demonstrations, tmp_path / "p.csv").open() as file:
+    with write_progress_table(model, demonstrations, tmp_path / "p.csv").open(
+        encoding="utf-8"
+    ) as file:
         header, *rows = csv.reader(file)
     assert header == ["index", "episode_index", "frame_index", "progress_dense"]
     assert [[int(cell) for cell in row[:3]] for row in rows] == rows_of(demonstrations)
