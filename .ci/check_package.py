@@ -1,4 +1,4 @@
-"""Is a built package complete? ``python .ci/check_package.py dist/*``, after ``python -m build``."""
+"""Is what ``python -m build`` made complete? ``python .ci/check_package.py dist/*``."""
 
 import re
 import subprocess
@@ -15,7 +15,8 @@ LEFT_OUT = {".github"}
 def kept_by_git() -> set[str]:
     if not (ROOT / ".git").exists():  # an unpacked source distribution
         return set()
-    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return {name for name in done.stdout.splitlines() if name.split("/")[0] not in LEFT_OUT}
 
 
