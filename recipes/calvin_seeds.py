@@ -9,7 +9,6 @@ everything (``results.json``) and the learning curves to the folder ``--out``.
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,8 @@ from rftf_torchrl import (
     write_json,
     write_text,
 )
+from rftf_torchrl.configs.recipe import print_in_any_locale
+from rftf_torchrl.digests import read_record
 from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.evaluation.report import interval, percent
 
@@ -124,7 +125,7 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     comparisons = {
         f"{after} - {before}": compare_seeds(found[before], found[after]) for before, after in pairs
     }
-    runs = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    runs = [read_record(folder / "results.json") for folder in folders]
     prepare_output(out)
     curves(folders, out / "learning_curves.png")
     results = {
@@ -157,12 +158,13 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    print_in_any_locale()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     pool(arguments.folders, arguments.out)
-    print((arguments.out / "report.md").read_text())
+    print((arguments.out / "report.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ CALVIN's chains, has that in place of success, values and videos.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import replace
@@ -42,13 +41,13 @@ from rftf_torchrl import (
     recipe,
     run_report,
     task_names,
-    write_json_atomic,
     write_text,
 )
 from rftf_torchrl.configs.artefacts import load_value_model
 from rftf_torchrl.configs.learner import refuse_used_folder
 from rftf_torchrl.configs.record import CLONING, VALUE, made_already
 from rftf_torchrl.configs.run import stage
+from rftf_torchrl.digests import read_record, write_record
 from rftf_torchrl.evaluation.report import film_images
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.evaluate import add_values, check_language, film, judge
@@ -97,8 +96,8 @@ def tuned_policy(config: RunConfig, clock: PhaseClock) -> dict[str, Any]:
     """Fine-tune, or read where an earlier run of this folder ended."""
     ended = config.tuned.end
     if not (config.resume and ended.is_file()):
-        write_json_atomic(ended, finetune(config, clock))
-    return cast(dict[str, Any], json.loads(ended.read_text()))
+        write_record(ended, finetune(config, clock))
+    return read_record(ended)
 
 
 def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
@@ -129,7 +128,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         if not made_already(config, config.folder.value_model, VALUE):
             train_value(config)
     value_model = load_value_model(config)
-    value_report = json.loads(config.folder.value_training.read_text())
+    value_report = read_record(config.folder.value_training)
 
     separation: dict[str, dict[str, Any]] = {}
     policies = {"cloned": cloned}
@@ -159,7 +158,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         (before, after): compare_reports(config, reports[before], reports[after], (before, after))
         for before, after in pairs
     }
-    results = {
+    results: dict[str, Any] = {
         "seed": config.seed,
         reports["cloned"].name: {label: report.to_dict() for label, report in reports.items()},
         "comparisons": {f"{after} - {before}": c for (before, after), (c, _) in compared.items()},
@@ -194,7 +193,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         sections |= {f"{name} of the {label} policy": r.markdown() for label, r in reports.items()}
     results["seconds"] = {**clock.seconds, "total": time.perf_counter() - started}
     results["peak_memory_gib"] = memory.gib
-    write_json_atomic(folder / "results.json", results)
+    write_record(folder / "results.json", results)
     steps = [[name, f"{count:,}"] for name, count in results["simulator_steps"].items()]
     processes = "all processes together" if memory.whole_tree else "the main process"
     sections |= {

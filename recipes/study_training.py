@@ -23,6 +23,7 @@ from statistics import fmean
 import numpy as np
 
 from rftf_torchrl import markdown_table, prepare_output, read_metrics, write_text
+from rftf_torchrl.configs.recipe import print_in_any_locale
 from rftf_torchrl.evaluation import _figures as figures
 
 Runs = dict[str, dict[int, np.ndarray]]
@@ -137,6 +138,7 @@ def divisor(text: str) -> tuple[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    print_in_any_locale()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

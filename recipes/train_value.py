@@ -53,12 +53,12 @@ from rftf_torchrl import (
     seed_everything,
     stop_on_non_finite_loss,
     value_order_correlation,
-    write_json_atomic,
 )
 from rftf_torchrl.configs.artefacts import whole_demos
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.configs.record import VALUE, environment, made_by
 from rftf_torchrl.configs.run import stage
+from rftf_torchrl.digests import write_record
 from rftf_torchrl.values.calibration import CalibrationMode
 
 logger = logging.getLogger("train_value")
@@ -138,7 +138,7 @@ def write_value_report(
         held_out, device = demonstrations.select(split="test"), resolve_device(config.device)
         report |= held_out_report(model, held_out, config.value.frames, device)
     prepare_output(config.folder.value)
-    write_json_atomic(config.folder.value_training, report)
+    write_record(config.folder.value_training, report)
     logger.info("held-out demonstrations: %s", report)
 
 

@@ -18,6 +18,7 @@ from torchrl.envs import EnvBase
 from rftf_torchrl import keys
 from rftf_torchrl.data.format import Task
 from rftf_torchrl.errors import SimulatorCrashedError
+from rftf_torchrl.nets.sentences import normal_sentence
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
 logger = logging.getLogger(__name__)
@@ -129,8 +130,8 @@ class DecisionBase(EnvBase):
         self._say(self.task.instruction if instruction is None else instruction)
 
     def _say(self, instruction: str) -> None:
-        self.instruction = instruction
-        tokens, mask = self._tokenizer(instruction)
+        self.instruction = normal_sentence(instruction)
+        tokens, mask = self._tokenizer(self.instruction)
         self._tokens, self._mask = tokens[0], mask[0]
 
     def _set_seed(self, seed: int | None) -> None:

@@ -59,7 +59,8 @@ def instruction_sensitivity(
 
     Returns:
         ``"tasks"``: by name ``"change"``, ``"spread"``, ``"ratio"`` (NaN without a spread), and
-        ``"own"``, ``"swapped"``: rates with intervals. ``"ratio"``: mean over tasks. ``"success"``:
+        ``"own"``, ``"swapped"``: rates with intervals. ``"ratio"``: mean over the tasks
+        that have one. ``"success"``:
         :func:`compare_success` with the own sentence before and the swapped one after.
 
     Raises:
@@ -93,9 +94,10 @@ def instruction_sensitivity(
             "own": own_report.tasks[task].to_dict(),
             "swapped": swapped_report.tasks[task].to_dict(),
         }
+    known = [row["ratio"] for row in rows.values() if not math.isnan(row["ratio"])]
     return {
         "tasks": rows,
-        "ratio": sum(row["ratio"] for row in rows.values()) / len(rows),
+        "ratio": sum(known) / len(known) if known else math.nan,
         "success": compare_success(own_report, swapped_report),
     }
 

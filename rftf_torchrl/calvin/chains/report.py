@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from statistics import NormalDist, fmean, stdev
 from typing import Any, ClassVar
 
 from rftf_torchrl.calvin.chains.results import ChainResult
+from rftf_torchrl.digests import read_record, write_record
 from rftf_torchrl.evaluation.report import (
     interval,
     markdown_table,
@@ -18,7 +18,6 @@ from rftf_torchrl.evaluation.report import (
     percent,
     percent_interval,
 )
-from rftf_torchrl.files import write_json
 from rftf_torchrl.functional.intervals import wilson_interval
 
 _RATE_HEADER = ["successes", "rate", "95% interval"]
@@ -126,7 +125,7 @@ class ChainReport:
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, whole or not at all."""
-        write_json(path, self.to_dict())
+        write_record(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> ChainReport:
@@ -137,7 +136,7 @@ class ChainReport:
             ValueError: if it is no such report; the message names it.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(read_record(path))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no report on chains: {error!r}") from error
 
