@@ -42,6 +42,7 @@ def tiny_study(output, *overrides):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_method_of_every_study_can_be_run(name):
     from rftf_torchrl.recipes.compare import list_jobs
