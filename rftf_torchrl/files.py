@@ -89,7 +89,7 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
         >>> file = Path(tempfile.mkdtemp()) / "table.csv"
         >>> append_text(file, "0,0.5\n")
         >>> append_text(file, "1,0.25\n")
-        >>> file.read_text()
+        >>> file.read_text(encoding="utf-8")
         '0,0.5\n1,0.25\n'
     """
     with name_in_errors(f"Cannot write {path}"), open(path, "ab") as file:

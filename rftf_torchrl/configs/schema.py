@@ -87,7 +87,7 @@ class CloningConfig:
     learning_rate: Positive = 1e-3
     random_shift: NotNegativeInt = 3
     per_task: Count | None = None
-    gripper_threshold: Finite | None = None
+    gripper_threshold: Fraction | None = None
 
 
 @dataclass

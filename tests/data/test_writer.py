@@ -393,7 +393,7 @@ def test_a_wrist_image_is_there_in_all_episodes_or_in_none(tmp_path, tasks, epis
     index = tmp_path / "demos" / "demonstrations.json"
     content = json.loads(index.read_text(encoding="utf-8"))
     del content["wrist_image_size"]
-    index.write_text(json.dumps(content))
+    index.write_text(json.dumps(content), encoding="utf-8")
     (tmp_path / "demos" / "digests.json").unlink()
     message = (
         "frames: key ('observation', 'wrist_image'): there, but demonstrations.json says "

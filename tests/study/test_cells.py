@@ -30,7 +30,7 @@ def test_final_success_leaves_crashes_out():
 
 def damaged(tmp_path, change):
     path = save_cell(tmp_path, make_cell())
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8"))
     del data["content_digest"]
     change(data)
     path.write_text(json.dumps(data), encoding="utf-8")
