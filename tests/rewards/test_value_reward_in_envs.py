@@ -145,6 +145,7 @@ def test_serial_env(inside):
     assert_written(data, by_hand(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [True, False])
 def test_parallel_env(inside):
     env = parallel_env((partial(ParallelEnv, mp_start_method="fork"), inside))
