@@ -110,7 +110,7 @@ def asked_for():
 
 @pytest.mark.parametrize(("file", "package", "extra"), sorted(set(asked_for())))
 def test_the_extra_installs_the_package(file, package, extra):
-    assert BROUGHT_ALONG.get(package, package) in EXTRAS[extra]
+    assert canonicalize_name(BROUGHT_ALONG.get(package, package)) in EXTRAS[extra]
 
 
 WITHOUT = """

@@ -204,6 +204,7 @@ def test_the_same_seed_gives_the_same_report():
     assert first.overall["success"]["gain"].low != other.overall["success"]["gain"].low
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     generator = torch.Generator().manual_seed(0)
     hits = []

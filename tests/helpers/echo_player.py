@@ -4,6 +4,7 @@ import os
 import time
 
 from rftf_torchrl import SimulatorCrashedError
+from rftf_torchrl.errors import UserError
 
 
 class EchoPlayer:
@@ -11,6 +12,8 @@ class EchoPlayer:
         self.closed = closed
         if trouble == "raise":
             raise KeyError("no player")
+        if trouble == "lack":
+            raise UserError("no library to draw with")
         if trouble == "exit":
             os._exit(4)
 
@@ -23,8 +26,15 @@ class EchoPlayer:
             os._exit(3)
         if job == "sleep":
             time.sleep(600)
-        send(f"{job} begun")
-        send(f"{job} done")
+        send(f"{job[:20]} begun")
+        if job == "loop":
+            while True:
+                pass
+        if job == "loop in C":  # it never lets another thread run
+            sum(iter(int, 1))
+        while job == "send":
+            send(bytes(32_000_000))  # far more than a pipe holds
+        send(f"{job[:20]} done")
 
     def close(self):
         if self.closed:

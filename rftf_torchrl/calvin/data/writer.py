@@ -24,18 +24,20 @@ from rftf_torchrl.calvin.data.format import (
     SCENE,
     STATIC,
     STATIC_DEPTH,
+    STEPS_FILE,
     frame_name,
     scene_name,
     split_folder,
     still_actions,
 )
 from rftf_torchrl.calvin.data.interrupted import Mark, Recorded, resume_recording
+from rftf_torchrl.calvin.data.layout import read_steps
 from rftf_torchrl.calvin.data.spans import CalvinSpan, span_problems
 from rftf_torchrl.calvin.data.statistics import RunningStatistics
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.data.format import DemonstrationError
 from rftf_torchrl.digests import write_digests
-from rftf_torchrl.files import name_in_errors
+from rftf_torchrl.files import name_in_errors, write_text
 from rftf_torchrl.leftovers import DIGESTS_FILE
 from rftf_torchrl.new_folder import NewFolder
 
@@ -68,6 +70,9 @@ class CalvinWriter:
         resume: go on with an interrupted split from its last :meth:`mark`, where there is one; what
             was recorded after the mark is removed. The split ends as it would have ended without
             the interruption.
+
+    Attributes:
+        simulator_steps: steps that the recording used, to be set by who records.
 
     Raises:
         FileExistsError: where the split's folder exists: data are never overwritten.
@@ -117,6 +122,7 @@ class CalvinWriter:
         self.scenes, self.episodes, self.spans = found.scenes, found.episodes, found.spans
         self._statistics, self._cameras, self._mark = found.statistics, found.cameras, found.mark
         self._start = self._next = found.mark.frame
+        self.simulator_steps = read_steps(self._stage)
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -196,8 +202,8 @@ class CalvinWriter:
         problems = frame_problems(frame)
         if self._cameras is not None and not problems and cameras != self._cameras:
             problems = [
-                f"pictures {cameras}, the frames before have {self._cameras}: all frames of a "
-                "split have the same cameras and sizes"
+                f"pictures {_in_words(cameras)}, the frames before have "
+                f"{_in_words(self._cameras)}: all frames of a split have the same cameras and sizes"
             ]
         if problems:
             raise DemonstrationError(f"Frame {self._next} for {self.folder}", problems)
@@ -292,6 +298,8 @@ class CalvinWriter:
             statistics=self._statistics,
             config=config,
         )
+        if self.simulator_steps:
+            write_text(self._stage / STEPS_FILE, f"{self.simulator_steps}\n")
         if complete:
             (self._stage / INTERRUPTED_FILE).unlink(missing_ok=True)
         else:
@@ -336,3 +344,7 @@ def _channels_last(key: str, picture: np.ndarray | None) -> np.ndarray | None:
     if picture.ndim != 3 or picture.shape[0] != 3:
         raise ValueError(f"{key} has shape {picture.shape}, expected [3, height, width].")
     return np.moveaxis(picture, 0, -1)
+
+
+def _in_words(cameras: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} of shape {shape}" for name, shape in cameras.items()) or "none"

@@ -90,6 +90,7 @@ def moving_square(clips, frames, generator, shuffle):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shuffle", "low", "high"), [(False, 0.85, 1.0), (True, 0.35, 0.65)])
 def test_a_frozen_random_tower_learns_order_and_nothing_from_shuffled_time(
     config, shuffle, low, high
