@@ -10,9 +10,9 @@ for costs nothing, and one is in memory at a time.
 a second to keep, None for all) are how frames are to be decoded. Everything else is an option of
 the kind, an argument by keyword with an annotation, which is checked.
 
-:data:`~rftf_torchrl.data.readers.door.READERS` finds a reader by a word: ``"videos"``,
-``"lerobot"``, ``"hdf5"``, ``"calvin"``, ``"demonstrations"``, a name that an installed package
-offers in the group ``rftf_torchrl.readers``, or ``"module:function"``.
+A reader is found by a word: ``"videos"``, ``"lerobot"``, ``"hdf5"``, ``"calvin"``,
+``"demonstrations"``, a name that an installed package offers in the group ``rftf_torchrl.readers``,
+or ``"module:function"``.
 :func:`~rftf_torchrl.video_episodes` finds the reader, checks its options and numbers the episodes.
 :func:`~rftf_torchrl.import_videos` decodes a source once into a folder of demonstrations without
 actions, which everything else reads.
