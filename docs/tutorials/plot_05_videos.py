@@ -29,7 +29,7 @@ from rftf_torchrl.metaworld.tasks import get_task
 
 FPS = 5
 folder = Path(tempfile.mkdtemp())
-videos = folder / "videos"
+videos = folder / "my_videos"
 videos.mkdir()
 
 
@@ -176,7 +176,7 @@ print(f"pairs in the right order: {losses['pairwise_accuracy'].item():.3f}")
 #
 # .. code-block:: bash
 #
-#     rftf train-value data=videos data.held_out=0.25 output=outputs/windows \
+#     rftf train-value data=my_videos data.held_out=0.25 output=outputs/windows \
 #         value.steps=150 value.clips=8 value.frames=6
 #
 # Value over time

@@ -1,4 +1,4 @@
-"""The page on videos: its Python runs, and its commands do what it says."""
+"""The page on videos and its tutorial: Python runs, and commands do what is said."""
 
 import re
 import shlex
@@ -15,7 +15,9 @@ from rftf_torchrl import cli, load_demonstrations
 
 pytestmark = pytest.mark.recipe
 
-PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "videos.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "how-to" / "videos.md").read_text(encoding="utf-8")
+TUTORIAL = (DOCS / "tutorials" / "plot_05_videos.py").read_text(encoding="utf-8")
 TINY = ["value.steps=3", "value.clips=4", "value.frames=3", "evaluation.video_size=64"]
 TINY += ["evaluation.video_episodes=1", "logger=none", "device=cpu", "data.held_out=0.5"]
 
@@ -26,6 +28,7 @@ def blocks(language):
 
 def commands():
     lines = "".join(blocks("bash")).splitlines()
+    lines += re.findall(r"^#     (rftf .*)", TUTORIAL.replace(" \\\n#", ""), re.MULTILINE)
     return [shlex.split(line)[1:] for line in lines if line.startswith("rftf ")]
 
 
