@@ -152,8 +152,8 @@ def prepare_output(folder: str | Path) -> Path:
     return folder
 
 
-class _NamedError(OSError):
-    """An error of the system whose message says what was being done."""
+class DiskError(OSError):
+    """An error of the system at a file, whose message says what was being done."""
 
 
 def to_disk(place: Path) -> None:
@@ -207,12 +207,12 @@ def name_in_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except _NamedError:
+    except DiskError:
         raise
     except OSError as error:
         full = error.errno in _FULL
         advice = "Make room on the disk" if full else "Choose a folder that you may write to"
-        named = _NamedError(f"{what}: {error.strerror or error}. {advice}.")
+        named = DiskError(f"{what}: {error.strerror or error}. {advice}.")
         named.errno = error.errno
         raise named from error
 

@@ -28,12 +28,12 @@ def whole_demos(config: RunConfig) -> Demonstrations:
             f"there are no demonstrations in {root}: record them first with rftf collect-demos and "
             "the same settings, or give a folder by demos.path"
         )
-    found = load_demonstrations(root)
+    found = load_demonstrations(root, validate=config.demos.validate)
     if not found.complete:
         raise ValueError(
             f"{found.root} holds the {len(found.episodes)} episodes of a recording that stopped "
             "early. Move or remove the folder, and it is recorded anew; or, to use what there is, "
-            'write "complete": true in its demonstrations.json'
+            'write "complete": true in its demonstrations.json and remove its digests.json'
         )
     image = found.frames.get(keys.IMAGE, None)
     recorded = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -28,6 +29,7 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
 
     Raises:
         TypeError: if the frames are not uint8.
+        OSError: if the disk is full.
         ValueError: if their shape is another, there is none or the path ends in something else.
     """
     check_frames(frames, "frames")
@@ -37,9 +39,8 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
     if height % 2 or width % 2:
         extended = pad(frames.float(), (0, width % 2, 0, height % 2), mode="replicate")
         frames = extended.to(torch.uint8)
-    with (
-        whole_file(path) as temporary,
-        imageio.get_writer(
+    with whole_file(path) as temporary:
+        with imageio.get_writer(
             temporary,
             format="FFMPEG",
             mode="I",
@@ -49,10 +50,11 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
             macro_block_size=1,
             quality=8,
             output_params=["-movflags", "+faststart"],
-        ) as writer,
-    ):
-        for frame in frames.cpu().permute(0, 2, 3, 1).contiguous().numpy():
-            writer.append_data(frame)  # type: ignore[attr-defined]
+        ) as writer:
+            for frame in frames.cpu().permute(0, 2, 3, 1).contiguous().numpy():
+                writer.append_data(frame)  # type: ignore[attr-defined]
+        if b"moov" not in temporary.read_bytes():  # ffmpeg's errors are lost
+            raise OSError(errno.ENOSPC, "ffmpeg could not write the end of the film")
     return Path(path)
 
 
