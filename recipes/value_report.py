@@ -60,6 +60,8 @@ from rftf_torchrl import (
 from rftf_torchrl.configs.artefacts import load_value_model, whole_demos
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.configs.run import stage
+from rftf_torchrl.evaluation.report import film_images, image
+from rftf_torchrl.evaluation.video import enlarge, pane_width
 
 logger = logging.getLogger("value_report")
 
@@ -95,40 +97,40 @@ def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
     return data, int(data["next", "executed"].sum()) * simulator.steps_per_action
 
 
-def pictures(states: TensorDictBase, size: int) -> torch.Tensor:
-    """The frames that the model saw, each pixel as a square."""
-    frames: torch.Tensor = states[keys.IMAGE]
-    factor = max(1, size // frames.shape[-1])
-    return frames.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-
-
 def write_films(
     config: RunConfig,
     test: Demonstrations,
     rollouts: TensorDictBase,
     scored: list[ScoredEpisode],
     folder: Path,
-) -> None:
+) -> list[Path]:
     """For the first tasks, a demonstration, a success and a failure side by side."""
-    tasks = make_simulator(config.env).tasks
+    prepare_output(folder)
+    tasks, paths = make_simulator(config.env).tasks, []
     states = [test.frames[episode.start : episode.stop] for episode in test.episodes]
     for part in split_trajectories(rollouts).values():
         states.append(torch.cat([part.select(keys.IMAGE), part[-1:]["next"].select(keys.IMAGE)]))
     played = [s for s in scored if s.source in ("demonstration", "success", "failure")]
     for name in config.env.tasks[: config.evaluation.video_episodes]:
-        films: dict[str, torch.Tensor] = {}
+        shown: dict[str, tuple[ScoredEpisode, torch.Tensor]] = {}
         for episode, seen in zip(played, states, strict=True):
-            if episode.task == name and episode.source not in films:
-                films[episode.source] = overlay_value(
-                    pictures(seen, config.evaluation.video_size),
-                    episode.values,
-                    success=episode.source != "failure",
-                    title=tasks[name].instruction,
-                    label="demonstration" if episode.source == "demonstration" else "policy",
-                )
-        if films:
-            film = reduce(side_by_side, films.values())
-            write_video(film, prepare_output(folder) / f"{name}.mp4", fps=6)
+            if episode.task == name:
+                shown.setdefault(episode.source, (episode, seen[keys.IMAGE]))
+        if not shown:
+            continue
+        width = max(pane_width(len(shown)), config.evaluation.video_size)
+        films = [
+            overlay_value(
+                enlarge(frames, width),
+                episode.values,
+                success=source != "failure",
+                title=tasks[name].instruction,
+                label="demonstration" if source == "demonstration" else "policy",
+            )
+            for source, (episode, frames) in shown.items()
+        ]
+        paths.append(write_video(reduce(side_by_side, films), folder / f"{name}.mp4"))
+    return paths
 
 
 @stage("value_report")
@@ -152,12 +154,16 @@ def report_value(config: RunConfig) -> dict[str, Any]:
     if table.endswith(".csv"):
         logger.warning("pyarrow is not installed, so the values go to %s instead of Parquet", table)
     write_progress_table(value_model, demonstrations, folder / table)
-    plot_value_over_progress(report, folder / "value_over_progress.png")
-    plot_calibration(report, folder / "calibration.png")
+    pictures = [
+        plot_value_over_progress(report, folder / "value_over_progress.png", "value over progress"),
+        plot_calibration(report, folder / "calibration.png", "calibration on demonstrations"),
+    ]
     if report.confusion["rows"]:
-        plot_confusion(report, folder / "confusion.png")
+        title = "value of a success's last state"
+        pictures.append(plot_confusion(report, folder / "confusion.png", title))
+    films = []
     if config.env.image_size is not None:
-        write_films(config, test, rollouts, [*shown, *played], folder / "videos")
+        films = write_films(config, test, rollouts, [*shown, *played], folder / "videos")
 
     used = {
         "value_model": str(config.folder.value_model),
@@ -168,6 +174,8 @@ def report_value(config: RunConfig) -> dict[str, Any]:
         "Value model",
         {
             **value_report_tables(report),
+            "Pictures": "\n\n".join(image(picture.name) for picture in pictures),
+            "Films": film_images(films, folder),
             "What was used": "\n".join(f"- {name}: {what}" for name, what in used.items()),
         },
     )

@@ -38,7 +38,7 @@ def whole_file(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
         >>> file = Path(tempfile.mkdtemp()) / "note.txt"
         >>> with whole_file(file) as hidden:
         ...     size = hidden.write_text("one line")
-        >>> file.read_text()
+        >>> file.read_text(encoding="utf-8")
         'one line'
     """
     path = Path(path)
@@ -92,14 +92,14 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
         >>> file.read_text()
         '0,0.5\n1,0.25\n'
     """
-    with name_in_errors(f"Cannot write {path}"), open(path, "ab") as file:
-        before = file.tell()
+    with name_in_errors(f"Cannot write {path}"):
+        before = os.path.getsize(path) if os.path.exists(path) else 0
         try:
-            file.write(text.encode("utf-8"))
-            file.flush()
+            with open(path, "ab") as file:
+                file.write(text.encode("utf-8"))
         except OSError:
             with suppress(OSError):
-                file.truncate(before)
+                os.truncate(path, before)
             raise
 
 
@@ -119,7 +119,7 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     Example:
         >>> file = Path(tempfile.mkdtemp()) / "result.json"
         >>> write_json(file, {"success": 0.5, "correlation": float("nan")})
-        >>> json.loads(file.read_text())
+        >>> json.loads(file.read_text(encoding="utf-8"))
         {'success': 0.5, 'correlation': None}
     """
     write_text(path, json.dumps(to_plain(obj), indent=2) + "\n")

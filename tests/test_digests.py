@@ -59,7 +59,7 @@ def test_a_file_that_has_no_digest_is_refused_where_others_have_one(folder):
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"block": 1, "sha256": 3}', "{"])
 def test_damaged_digests(folder, text):
-    (folder / "digests.json").write_text(text)
+    (folder / "digests.json").write_text(text, encoding="utf-8")
     (line,) = digest_problems(folder)
     assert re.fullmatch(r"digests\.json: is damaged \(.+\): copy it again, or remove it", line)
 
@@ -88,7 +88,9 @@ def test_demonstrations_that_differ_are_refused(tmp_path, validate):
     else:
         load_demonstrations(root, validate=False)
     index = root / "demonstrations.json"
-    index.write_text(index.read_text().replace("task-0", "task-9"))
+    index.write_text(
+        index.read_text(encoding="utf-8").replace("task-0", "task-9"), encoding="utf-8"
+    )
     with pytest.raises(DemonstrationError, match=r"demonstrations\.json: differs from digests"):
         load_demonstrations(root, validate=validate)
 
@@ -108,7 +110,9 @@ def test_a_record_comes_back_without_its_digest(tmp_path):
     content = {"policy": "Grüße", "rates": [0.1, None], "deep": {"b": 1, "a": 2.0}}
     write_record(file, {**content, "rates": (0.1, float("nan"))})
     assert read_record(file) == content
-    file.write_text(json.dumps(json.loads(file.read_text()), sort_keys=True))
+    file.write_text(
+        json.dumps(json.loads(file.read_text(encoding="utf-8")), sort_keys=True), encoding="utf-8"
+    )
     assert read_record(file) == content  # the space and the order between entries are free
 
 
@@ -118,7 +122,7 @@ def test_a_record_comes_back_without_its_digest(tmp_path):
 def test_a_record_that_differs_is_refused(tmp_path, old, new):
     file = tmp_path / "ended.json"
     write_record(file, {"steps": 100})
-    file.write_text(file.read_text().replace(old, new))
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     message = (
         f"{file}: the entries differ from their digest: make it anew or copy it again; where you "
         "changed it yourself, take out 'content_digest'"
@@ -129,12 +133,12 @@ def test_a_record_that_differs_is_refused(tmp_path, old, new):
 
 def test_a_record_without_a_digest_or_of_another_kind(tmp_path):
     file = tmp_path / "ended.json"
-    file.write_text('{"steps": 100}')
+    file.write_text('{"steps": 100}', encoding="utf-8")
     assert read_record(file) == {"steps": 100}
-    file.write_text("[1]")
+    file.write_text("[1]", encoding="utf-8")
     with pytest.raises(ValueError, match="expected entries by name, got a list"):
         read_record(file)
-    file.write_text('{"steps": ')
+    file.write_text('{"steps": ', encoding="utf-8")
     message = f"{file} is truncated or no JSON: make it anew or copy it again"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         read_record(file)

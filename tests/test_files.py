@@ -26,7 +26,7 @@ def message(folder, error):
 
 
 def test_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     folder = tmp_path / "file" / "run"
     with pytest.raises(OSError, match=re.escape(message(folder, 20))):
         prepare_output(folder)
@@ -47,7 +47,7 @@ def test_json_reads_back(tmp_path):
     write_json(
         file, {"a": (1, 2.5), "b": {"c": [None, True, "d"]}, "nan": float("nan"), "inf": -1e999}
     )
-    assert json.loads(file.read_text()) == {
+    assert json.loads(file.read_text(encoding="utf-8")) == {
         "a": [1, 2.5],
         "b": {"c": [None, True, "d"]},
         "nan": None,
@@ -77,7 +77,7 @@ def test_other_objects_leave_the_old_file(tmp_path, obj, expected):
     write_json(file, [1])
     with pytest.raises(TypeError, match=re.escape(expected)):
         write_json(file, obj)
-    assert json.loads(file.read_text()) == [1]
+    assert json.loads(file.read_text(encoding="utf-8")) == [1]
 
 
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -90,7 +90,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_json(file, [2])
-    assert json.loads(file.read_text()) == [1]
+    assert json.loads(file.read_text(encoding="utf-8")) == [1]
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     expected = f"Cannot write {file}: {os.strerror(28)}. Make room on the disk."
     with pytest.raises(OSError, match=f"^{re.escape(expected)}$"):
         write_text(file, "new")
-    assert file.read_text() == "old"
+    assert file.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [file]
 
 

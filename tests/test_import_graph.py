@@ -40,7 +40,7 @@ def part_of(file):
 
 def imported_names(file):
     """Everything that a file imports, anywhere in it, as dotted names."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -80,7 +80,7 @@ def test_every_part_has_a_layer():
 
 
 def test_the_design_page_has_the_line_of_layers():
-    page = (ROOT / "docs" / "design.md").read_text()
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     line = page[page.index("```text\nkeys") :].split("```")[1].removeprefix("text")
     parts = {part_of(file) for file in FILES}
     here = [[part for part in layer.split() if part in parts] for layer in LAYERS]

@@ -45,6 +45,7 @@ def writer(tmp_path, temporary):
         [sys.executable, "-c", HOLD, str(tmp_path / "run")],
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
         env={**os.environ, "TMPDIR": str(temporary)},
     )
     assert process.stdout.readline() == "writing\n"
@@ -133,7 +134,7 @@ def test_a_temporary_folder_is_private(temporary):
 
 def test_a_file_that_is_written_here_stays(tmp_path, temporary):
     with whole_file(tmp_path / "file.txt") as hidden_file:
-        hidden_file.write_text("one")
+        hidden_file.write_text("one", encoding="utf-8")
         assert clear_leftovers(tmp_path) == []
-        hidden_file.write_text("two")
-    assert (tmp_path / "file.txt").read_text() == "two"
+        hidden_file.write_text("two", encoding="utf-8")
+    assert (tmp_path / "file.txt").read_text(encoding="utf-8") == "two"

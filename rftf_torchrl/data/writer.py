@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from rftf_torchrl import keys
-from rftf_torchrl.data.checks import content_problems, entry_problems
+from rftf_torchrl.data.checks import content_problems, entry_problems, picture_problems
 from rftf_torchrl.data.format import (
     ACTION_IS_PAD,
     EPISODE,
@@ -227,7 +227,7 @@ class DemonstrationWriter:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     with file.open("ab") as opened:
                         opened.truncate(start * value[0].nbytes)
-                        opened.write(memoryview(value.contiguous().numpy()))
+                        opened.write(value.contiguous().numpy().data)
             except OSError:
                 self._cut(frames, start)
                 raise
@@ -260,7 +260,9 @@ class DemonstrationWriter:
         entries = entry_problems(tensordict, expected, self._sizes)
         if len(tensordict) < 2:
             problems.append(f"{len(tensordict)} frames, expected 2 or more: order needs two")
-        return problems + (entries or content_problems(tensordict))
+        if entries:
+            return problems + entries
+        return problems + picture_problems(tensordict) + content_problems(tensordict)
 
     def _remember_sizes(self, tensordict: TensorDictBase, entries: Iterable[Entry]) -> None:
         for key, _, trailing in entries:

@@ -35,7 +35,7 @@ class MetricsFile:
         >>> metrics.write(1, {"loss": 0.25, "success": 1.0})
         >>> metrics.rows
         [{'step': '0', 'loss': '0.5'}, {'step': '1', 'loss': '0.25', 'success': '1.0'}]
-        >>> print(metrics.path.read_text())
+        >>> print(metrics.path.read_text(encoding="utf-8"))
         step,loss,success
         0,0.5,
         1,0.25,1.0

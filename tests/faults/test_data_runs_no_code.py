@@ -43,9 +43,9 @@ def bomb(tmp_path):
 
 def plant(meta, pickled, kind):
     """Make a folder of tensors name a class, with a pickle beside it."""
-    content = json.loads(meta.read_text())
+    content = json.loads(meta.read_text(encoding="utf-8"))
     content["_type"] = f"<class '{kind}'>"
-    meta.write_text(json.dumps(content))
+    meta.write_text(json.dumps(content), encoding="utf-8")
     (meta.parent / "other.pickle").write_bytes(pickled)
 
 
@@ -74,9 +74,9 @@ def test_demonstrations_stay_in_their_folder(tmp_path, name):
     root = write_synthetic_demonstrations(tmp_path / "demos")
     (root / "digests.json").unlink()
     meta = root / "frames" / "meta.json"
-    content = json.loads(meta.read_text())
+    content = json.loads(meta.read_text(encoding="utf-8"))
     content[name] = content["action"]
-    meta.write_text(json.dumps(content))
+    meta.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DemonstrationError, match="leaves the folder"):
         load_demonstrations(root)
 
@@ -175,7 +175,7 @@ class Spec:
 def planted(tmp_path, monkeypatch):
     """A module that leaves a file when it is imported."""
     fired = tmp_path / "fired"
-    (tmp_path / "planted.py").write_text(MODULE.format(fired=str(fired)))
+    (tmp_path / "planted.py").write_text(MODULE.format(fired=str(fired)), encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     return fired
 

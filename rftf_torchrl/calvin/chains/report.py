@@ -11,7 +11,13 @@ from typing import Any, ClassVar
 
 from rftf_torchrl.calvin.chains.results import ChainResult
 from rftf_torchrl.digests import read_record, write_record
-from rftf_torchrl.evaluation.report import markdown_table, percent, percent_interval
+from rftf_torchrl.evaluation.report import (
+    interval,
+    markdown_table,
+    number,
+    percent,
+    percent_interval,
+)
 from rftf_torchrl.functional.intervals import wilson_interval
 
 _RATE_HEADER = ["successes", "rate", "95% interval"]
@@ -139,8 +145,10 @@ class ChainReport:
         low, high = self.average_length_interval
         head = [
             f"{self.protocol}.",
-            f"Average length {self.average_length:.3f} (95% interval {low:.3f} to {high:.3f}) over "
-            f"{len(self.results)} chains.",
+            f"Average length {number(self.average_length)} (95% interval {interval(low, high)}) "
+            f"over {len(self.results)} chains: the mean number of tasks that were done in a row, "
+            "from a chain's first. Below, how many chains got that far, and how often each task "
+            "was done out of the times that it was tried.",
         ]
         if self.crashed:
             head.append(
@@ -149,7 +157,8 @@ class ChainReport:
             )
         in_a_row = {f"{k} in a row": rate for k, rate in enumerate(self.in_a_row, start=1)}
         details = [
-            f"- {name}: {value}" for name, value in {**self.settings, **self.versions}.items()
+            f"- {name}: {'none' if value is None else value}"
+            for name, value in {**self.settings, **self.versions}.items()
         ]
         return "\n\n".join(
             [*head, _table("tasks done", in_a_row), _table("task", self.tasks), "\n".join(details)]

@@ -13,6 +13,7 @@ from rftf_torchrl.calvin.data.format import ANNOTATIONS_FILE
 from rftf_torchrl.calvin.data.layout import is_pair, read_object
 from rftf_torchrl.calvin.tasks import TASKS
 from rftf_torchrl.data.format import DemonstrationError
+from rftf_torchrl.nets.sentences import normal_sentence
 
 MAX_LISTED = 20
 
@@ -76,7 +77,7 @@ def span_problems(span: CalvinSpan, episodes: np.ndarray) -> list[str]:
         )
     if span.task not in TASKS:
         problems.append(f"{where}: unknown task {span.task!r}")
-    if not span.sentence.strip():
+    if not normal_sentence(span.sentence):
         problems.append(f"{where}: the sentence is empty")
     return problems
 

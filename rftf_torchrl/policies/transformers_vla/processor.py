@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rftf_torchrl.leftovers import temporary_folder
+from rftf_torchrl.nets.sentences import normal_sentence
 from rftf_torchrl.optional import transformers_module
 from rftf_torchrl.policies.transformers_vla.families import family_of, image_token_of
 
@@ -161,6 +162,7 @@ class VLAProcessor:
                 f"the image processor made {len(counts)} tiles of {pictures} pictures: splitting "
                 "pictures is not supported, call it with do_image_splitting=False."
             )
+        instruction = normal_sentence(instruction)
         key = (instruction, tuple(counts))
         if key in self._prompts:
             return self._prompts[key]
