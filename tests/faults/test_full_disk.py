@@ -34,9 +34,10 @@ SIZE = 2**21
 FULL = "No space left on device. Make room on the disk."
 
 
-@pytest.fixture(scope="module")
-def mounted(tmp_path_factory):
-    place = tmp_path_factory.mktemp("disk")
+@pytest.fixture
+def disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
@@ -44,12 +45,6 @@ def mounted(tmp_path_factory):
         pytest.skip(f"no file system may be mounted here: {error}")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-@pytest.fixture
-def disk(mounted):
-    yield mounted
-    subprocess.run(["find", str(mounted), "-mindepth", "1", "-delete"], check=True)
 
 
 def leave(disk, free):
