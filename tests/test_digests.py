@@ -5,7 +5,16 @@ import re
 
 import pytest
 
-from rftf_torchrl import DemonstrationError, load_demonstrations, write_synthetic_demonstrations
+from rftf_torchrl import (
+    ConfigError,
+    DemonstrationError,
+    DemosConfig,
+    EnvConfig,
+    RunConfig,
+    load_demonstrations,
+    write_synthetic_demonstrations,
+)
+from rftf_torchrl.configs.artefacts import whole_demos
 from rftf_torchrl.digests import BLOCK, digest_problems, read_record, write_digests, write_record
 
 ADVICE = (
@@ -142,3 +151,19 @@ def test_a_record_without_a_digest_or_of_another_kind(tmp_path):
     message = f"{file} is truncated or no JSON: make it anew or copy it again"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         read_record(file)
+
+
+@pytest.mark.metaworld
+def test_a_run_may_leave_the_check_of_its_demonstrations_out(tmp_path):
+    root = write_synthetic_demonstrations(tmp_path / "demos")
+    frames = root / "frames" / "action.memmap"
+    frames.write_bytes(bytes(frames.stat().st_size))
+    for validate, error, what in (
+        (True, DemonstrationError, "differs from digests"),
+        (False, ConfigError, "was made with other settings"),  # of another simulator
+    ):
+        demos = DemosConfig(path=str(root), validate=validate)
+        env = EnvConfig(tasks=["window-open"])
+        config = RunConfig(output=str(tmp_path / "run"), demos=demos, env=env)
+        with pytest.raises(error, match=what):
+            whole_demos(config)

@@ -229,7 +229,7 @@ def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
     message = (
         f"{tmp_path / 'demos'} holds the 1 episodes of a recording that stopped early. Move or "
         "remove the folder, and it is recorded anew; or, to use what there is, write "
-        '"complete": true in its demonstrations.json'
+        '"complete": true in its demonstrations.json and remove its digests.json'
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect_demos.collect(config)
@@ -244,6 +244,7 @@ def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
 )
 def test_no_recipe_learns_from_half_a_recording(configure, tmp_path, recipe, function):
     root = write_synthetic_demonstrations(tmp_path / "demos")
+    (root / "digests.json").unlink()
     index = root / "demonstrations.json"
     index.write_text(
         json.dumps({**json.loads(index.read_text(encoding="utf-8")), "complete": False}),
