@@ -13,6 +13,8 @@ demonstrations it writes ``calvin/{training,validation}`` in CALVIN's own format
 from __future__ import annotations
 
 import logging
+import shutil
+from pathlib import Path
 from typing import Any
 
 from rftf_torchrl import (
@@ -20,6 +22,7 @@ from rftf_torchrl import (
     Recording,
     RunConfig,
     check_seeds,
+    load_demonstrations,
     make_simulator,
     recipe,
 )
@@ -29,15 +32,24 @@ from rftf_torchrl.configs.run import stage
 logger = logging.getLogger("collect_demos")
 
 
+def clear_interrupted(folder: Path) -> None:
+    """Remove what a recording that stopped early had, to be recorded anew, the same."""
+    if folder.exists() and not load_demonstrations(folder).complete:
+        logger.warning("%s is from a recording that stopped early: it is recorded anew", folder)
+        shutil.rmtree(folder)
+
+
 @stage("collect_demos")
 def collect(config: RunConfig) -> int:
     """Record what is missing of the demonstrations, and return the simulator steps used for all."""
     folder, recorded = config.folder.demonstrations, 0
+    simulator: Any = make_simulator(config.env)
+    if config.resume and config.demos.path is None and hasattr(simulator, "record"):
+        clear_interrupted(folder)
     if folder.exists():
         found = whole_demos(config)
         recorded = found.simulator_steps
         logger.info("%s has %d episodes already", folder, len(found.episodes))
-    simulator: Any = make_simulator(config.env)
     if hasattr(simulator, "record"):
         steps: int = simulator.record(
             Recording(
@@ -48,6 +60,8 @@ def collect(config: RunConfig) -> int:
                 noise=config.demos.noise,
                 seed=config.seed,
                 workers=config.collector.workers,
+                timeout=config.collector.timeout,
+                max_restarts=config.collector.max_restarts,
             )
         )
         return recorded + steps

@@ -12,16 +12,16 @@ the report is written from them alone. Methods and studies: ``conf/compare.yaml`
 from __future__ import annotations
 
 import logging
-import multiprocessing
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import hydra
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -43,7 +43,8 @@ from rftf_torchrl import (
     write_study_report,
     write_text,
 )
-from rftf_torchrl.configs.recipe import CONF, print_in_any_locale
+from rftf_torchrl.configs.recipe import CONF, end_in_order, print_in_any_locale
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
 from rftf_torchrl.evaluation.commits import file_commit
 from rftf_torchrl.leftovers import clear_leftovers
 from rftf_torchrl.recipes.study_cells import (
@@ -109,10 +110,24 @@ def list_jobs(study: StudyConfig, command: str, folders: Sequence[str] = ()) -> 
     ]
 
 
-def start_worker(log: Path) -> None:
-    """One thread, and bars and warnings into a file: many processes share the terminal."""
-    torch.set_num_threads(1)
-    sys.stderr = log.open("a", buffering=1, encoding="utf-8")
+class CellPlayer:
+    """Does steps of cells in a worker process, with bars and warnings in a file."""
+
+    def __init__(self, log: Path) -> None:
+        sys.stderr = log.open("a", buffering=1, encoding="utf-8")
+
+    def play(self, job: tuple[Callable[[Job], object], Job], send: Callable[[str], None]) -> None:
+        """Sends what went wrong, or an empty string."""
+        step, cell = job
+        try:
+            step(cell)
+        except Exception as error:
+            send(str(error) or type(error).__name__)
+        else:
+            send("")
+
+    def close(self) -> None:
+        """Nothing is held from one step to the next."""
 
 
 def next_step(job: Job) -> tuple[Callable[[Job], object], Path] | None:
@@ -143,26 +158,27 @@ def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
         return
     if not waiting:
         return
-    context = multiprocessing.get_context("spawn")
     failed = ""
-    with (
-        ProcessPoolExecutor(workers, context, start_worker, (log,)) as pool,
-        progress_bar(len(waiting), "cells") as bar,
-    ):
-        try:
-            for step in (make_start, make_value, run_cell):
-                todos = [(job, next_step(job)) for job in waiting]
-                ready = {todo[1]: job for job, todo in todos if todo and todo[0] is step}
-                running = {pool.submit(step, job): job for job in ready.values()}
-                for future in as_completed(running):
-                    job, error = running[future], future.exception()
-                    if error is not None:
-                        where = f"{job.method}, {job.task_set}, seed {job.config.seed}"
-                        failed += f"\n  - {step.__name__} of {where}: {error}"
-                        logger.error("%s of %s failed: %s", step.__name__, where, error)
-                    bar.update(step is run_cell)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = GuardedPool(
+        partial(CellPlayer, log),
+        min(workers, len(waiting)),
+        timeout=math.inf,
+        max_restarts=len(waiting),
+        preload="rftf_torchrl.recipes.study_cells",
+    )
+    with closing(pool), progress_bar(len(waiting), "cells") as bar:
+        for step in (make_start, make_value, run_cell):
+            todos = [(job, next_step(job)) for job in waiting]
+            ready = {todo[1]: job for job, todo in todos if todo and todo[0] is step}
+            tasks = {file: (step, job) for file, job in ready.items()}
+            for file, found in pool.play(tasks, attempts=1):
+                error = f"its process {found.why}" if isinstance(found, Lost) else found
+                if error:
+                    job = ready[file]
+                    where = f"{job.method}, {job.task_set}, seed {job.config.seed}"
+                    failed += f"\n  - {step.__name__} of {where}: {error}"
+                    logger.error("%s of %s failed: %s", step.__name__, where, error)
+                bar.update(step is run_cell)
     if failed:
         raise RuntimeError(f"the study is not complete; run it again after a look at:{failed}")
 
@@ -188,6 +204,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
 
 
 def main() -> None:
+    end_in_order()
     print_in_any_locale()
     register()
     register("study_schema", StudyConfig)

@@ -89,7 +89,7 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
         >>> file = Path(tempfile.mkdtemp()) / "table.csv"
         >>> append_text(file, "0,0.5\n")
         >>> append_text(file, "1,0.25\n")
-        >>> file.read_text()
+        >>> file.read_text(encoding="utf-8")
         '0,0.5\n1,0.25\n'
     """
     with name_in_errors(f"Cannot write {path}"):
@@ -150,6 +150,68 @@ def prepare_output(folder: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     return folder
+
+
+class RowsFile:
+    """Bytes appended piece by piece, with a line of JSON for each piece; a kill loses one piece.
+
+    A piece counts when its line is there. What a killed process has left behind the last one is cut
+    off when the file is opened again.
+
+    Args:
+        file: the bytes; the lines are beside it, in ``<file>.jsonl``.
+
+    Attributes:
+        records: what was said of each piece.
+
+    Example:
+        >>> file = Path(tempfile.mkdtemp()) / "rows"
+        >>> RowsFile(file).append(b"abc", {"name": "first"})
+        >>> _ = file.open("ab").write(b"half a piece")
+        >>> RowsFile(file).records, file.read_bytes()
+        ([{'name': 'first'}], b'abc')
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.lines = file, file.with_name(f"{file.name}.jsonl")
+        self.records: list[dict[str, Any]] = []
+        self._ends: list[tuple[int, int]] = [(0, 0)]
+        self.file.touch()
+        self.lines.touch()
+        at = 0
+        for line in self.lines.read_bytes().splitlines(keepends=True):
+            at += len(line)
+            if line.endswith(b"\n"):
+                content = json.loads(line)
+                self.records.append(content["record"])
+                self._ends.append((content["end"], at))
+        while self._ends[-1][0] > self.file.stat().st_size:
+            self._ends.pop()
+            self.records.pop()
+        self.cut(len(self.records))
+
+    def append(self, content: bytes | memoryview, record: Mapping[str, Any]) -> None:
+        """Add a piece.
+
+        Raises:
+            OSError: where the disk is full; the pieces before are whole.
+        """
+        with name_in_errors(f"Cannot write {self.file}"):
+            with self.file.open("ab") as file:
+                size = file.write(content)
+            end = self._ends[-1][0] + size
+            line = json.dumps({"end": end, "record": record}).encode() + b"\n"
+            with self.lines.open("ab") as file:
+                file.write(line)
+        self.records.append(dict(record))
+        self._ends.append((end, self._ends[-1][1] + len(line)))
+
+    def cut(self, count: int) -> None:
+        """Keep the first ``count`` pieces."""
+        del self.records[count:], self._ends[count + 1 :]
+        end, at = self._ends[-1]
+        os.truncate(self.lines, at)
+        os.truncate(self.file, end)
 
 
 class DiskError(OSError):

@@ -23,7 +23,7 @@ else:
     import tomli as tomllib
 
 PACKAGE = Path(rftf_torchrl.__file__).parent
-PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {
     extra: {canonicalize_name(Requirement(line).name) for line in lines}
     for extra, lines in PROJECT["optional-dependencies"].items()
@@ -86,7 +86,7 @@ def test_statements_import_what_is_always_there():
     found = {
         f"{file.relative_to(PACKAGE)}: {name}"
         for file in FILES
-        for name in set(imported(file.read_text())) - allowed
+        for name in set(imported(file.read_text(encoding="utf-8"))) - allowed
     }
     assert not found, "use rftf_torchrl.optional, which names the extra"
 
@@ -99,7 +99,7 @@ def test_the_rule_finds_an_import():
 def asked_for():
     """(file, package, extra) of every call of ``optional_module``."""
     for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "optional_module":
                 module, extra = node.args[:2]
                 if isinstance(module, ast.JoinedStr):
@@ -129,7 +129,7 @@ def test_everything_is_importable_without_an_extra():
     absent = sorted(top_level_packages()[1] | FROM_GITHUB)
     assert {"scipy", "transformers", "metaworld"} <= set(absent)
     command = [sys.executable, "-c", WITHOUT, ",".join(absent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, encoding="utf-8")
     assert done.returncode == 0, done.stderr
 
 

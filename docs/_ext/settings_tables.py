@@ -15,6 +15,7 @@ from rftf_torchrl.configs.describe import (
     is_group,
     type_and_range,
 )
+from rftf_torchrl.data.readers.door import READERS, VIEW
 from rftf_torchrl.envs.simulator import SIMULATORS, simulator_class
 from rftf_torchrl.paper_policies.gr_mg.spec import GRMGSpec
 from rftf_torchrl.paper_policies.seer.spec import SeerSpec
@@ -45,19 +46,19 @@ def table(rows: list[Row]) -> list[str]:
     return [*lines, ""]
 
 
-def options_of_form(name: str) -> list[Row]:
-    """A row for each option of a form of the reward; its ``gamma`` is the run's."""
-    form = FORMS.find(name)
-    meanings, hints = described(form, "Args"), typing.get_type_hints(form, include_extras=True)
+def options_of(function, prefix: str, filled_in: tuple[str, ...]) -> list[Row]:
+    """A row for each option of a function, which it takes by keyword."""
+    meanings = described(function, "Args")
+    hints = typing.get_type_hints(function, include_extras=True)
     return [
         (
-            f"``reward.options.{each.name}``",
+            f"``{prefix}{each.name}``",
             type_and_range(hints[each.name]),
             default(each.default),
             meanings[each.name],
         )
-        for each in inspect.signature(form).parameters.values()
-        if each.kind is each.KEYWORD_ONLY and each.name != "gamma"
+        for each in inspect.signature(function).parameters.values()
+        if each.kind is each.KEYWORD_ONLY and each.name not in filled_in
     ]
 
 
@@ -70,7 +71,9 @@ def kinds() -> typing.Iterator[tuple[str, list[Row]]]:
     for kind in VALUE_KINDS.names:
         yield f"value.kind={kind}", fields_of(value_spec_class(kind), "value.options.")
     for form in FORMS.names:
-        yield f"reward.form={form}", options_of_form(form)
+        yield f"reward.form={form}", options_of(FORMS.find(form), "reward.options.", ("gamma",))
+    for kind in READERS.names:
+        yield f"data.kind={kind}", options_of(READERS.find(kind), "data.options.", VIEW)
 
 
 class SettingsTables(SphinxDirective):

@@ -9,7 +9,7 @@ learn from them. None of it is a scene of the benchmark.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -97,18 +97,21 @@ class ChainRecorder:
     sentences: Sentences
 
     def record(self) -> int:
-        """Record what is missing, or go on where it stopped, and return the control steps used."""
+        """Record what is missing, or go on where it stopped.
+
+        Returns:
+            The control steps used for the starts, and for the demonstrations unless they were
+            there: their own index says it.
+        """
         folder, steps = self.recording.folder, 0
         root = folder.parent / "calvin"
-        if folder.exists() and states_file(folder).exists():
-            return 0
-        require_calvin_env()
         if not folder.exists():
+            require_calvin_env()
             splits: list[CalvinSplit] = ["training"]
             splits += ["validation"] * (self.recording.held_out_per_task > 0)
             for split in splits:
                 if not (root / split).exists() or not CalvinDataset(root, split).complete:
-                    steps += self._record_split(split, root)
+                    self._record_split(split, root)
             to_demonstrations(
                 root,
                 folder,
@@ -118,9 +121,11 @@ class ChainRecorder:
                 tasks=self.env.tasks,
                 test_states="refuse",
             )
+            steps = sum(CalvinDataset(root, split).simulator_steps for split in splits)
         if not states_file(folder).exists():
-            steps += self.record_starts()
-        return steps
+            require_calvin_env()
+            self.record_starts()
+        return steps + StateBank.load(states_file(folder)).simulator_steps
 
     def chains(self, split: CalvinSplit) -> list[ChainToRecord]:
         """The chains of a split, spread over the scenes."""
@@ -140,8 +145,17 @@ class ChainRecorder:
             for number, chain in enumerate(training_sequences(seed, count))
         ]
 
-    def record_starts(self) -> int:
-        """Walk chains that gave no demonstration, keep where each task began; return the steps."""
+    def _play(self, jobs: list[ChainToRecord]) -> Iterator[list[RecordedTask]]:
+        recording = self.recording
+        return record_chains(
+            jobs,
+            workers=recording.workers,
+            timeout=recording.timeout,
+            max_restarts=recording.max_restarts,
+        )
+
+    def record_starts(self) -> None:
+        """Walk chains that gave no demonstration, and keep where each task began."""
         count, scene = self.options.start_chains, cast(Scene, self.options.scene)
         seed = derive_seed(self.recording.seed, "chains", "states") % 2**31
         jobs = [
@@ -152,7 +166,7 @@ class ChainRecorder:
         starts: list[RecordedTask] = []
         steps = 0
         with progress_bar(len(jobs), f"starts in {scene}") as bar:
-            for tasks in record_chains(jobs, workers=self.recording.workers):
+            for tasks in self._play(jobs):
                 steps += sum(len(task.actions) for task in tasks)
                 starts += [task for task in tasks if _usable(task, wanted)]
                 bar.update()
@@ -169,8 +183,8 @@ class ChainRecorder:
             np.array([get_task(task.task).id for task in starts]),
             np.array([task.depth for task in starts]),
             scene,
+            steps,
         ).save(states_file(self.recording.folder))
-        return steps
 
     def _settings(self, split: CalvinSplit) -> dict[str, Any]:
         """All that decides what a split's recording holds."""
@@ -192,10 +206,10 @@ class ChainRecorder:
             "env.tasks": list(self.env.tasks),
         }
 
-    def _record_split(self, split: CalvinSplit, root: Path) -> int:
+    def _record_split(self, split: CalvinSplit, root: Path) -> None:
         """Walk the split's chains and write ``per_task`` of each task, as many a scene.
 
-        Chains that an interrupted recording has are not walked again. Returns the steps.
+        Chains that an interrupted recording has are not walked again.
         """
         recording, training = self.recording, split == "training"
         per_task = recording.per_task if training else recording.held_out_per_task
@@ -207,15 +221,15 @@ class ChainRecorder:
             CalvinWriter(root, split, scene=jobs[0].scene, resume=True) as writer,
             progress_bar(len(jobs), f"{split} chains") as bar,
         ):
-            done, whole, steps = 0, 0, 0
+            done = whole = 0
             kept: dict[str, dict[str, int]] = {job.scene: {} for job in jobs}
             if writer.progress:
                 _refuse_other_settings(writer.folder, writer.progress["settings"], settings)
-                done, whole, steps, kept = (
+                done, whole, writer.simulator_steps, kept = (
                     writer.progress[name] for name in ("done", "whole", "steps", "kept")
                 )
             bar.update(done)
-            recorded = record_chains(jobs[done:], workers=recording.workers)
+            recorded = self._play(jobs[done:])
             for job, tasks in zip(jobs[done:], recorded, strict=True):
                 writer.set_scene(job.scene)
                 rng = np.random.default_rng(derive_seed(recording.seed, "sentences", split, done))
@@ -227,8 +241,9 @@ class ChainRecorder:
                         write_task(writer, task, str(rng.choice(choices)))
                 done += 1
                 whole += len(tasks) == len(job.chain.tasks)
-                steps += sum(len(task.actions) for task in tasks)
-                writer.mark(settings=settings, done=done, whole=whole, steps=steps, kept=kept)
+                writer.simulator_steps += sum(len(task.actions) for task in tasks)
+                progress = {"done": done, "whole": whole, "steps": writer.simulator_steps}
+                writer.mark(settings=settings, **progress, kept=kept)
                 bar.update()
             total = {
                 name: sum(tasks.get(name, 0) for tasks in kept.values()) for name in self.env.tasks
@@ -244,4 +259,3 @@ class ChainRecorder:
         logger.info("%s: %d of %d chains done to the end", split, whole, len(jobs))
         if lacking:
             logger.warning("fewer than %d %s demonstrations: %s", per_task, split, lacking)
-        return steps

@@ -28,6 +28,7 @@ class StateBank:
         task: int64 [N], the task that begins there, see :data:`~rftf_torchrl.calvin.tasks.TASKS`.
         depth: int64 [N], how many tasks of the chain came before.
         scene: the scene's letter.
+        simulator_steps: steps that finding the states used; 0 where that is not known.
 
     Raises:
         ValueError: for a wrong shape or scene, no state, a value that is not finite, an unknown
@@ -46,6 +47,7 @@ class StateBank:
     task: np.ndarray
     depth: np.ndarray
     scene: Scene
+    simulator_steps: int = 0
 
     def __post_init__(self) -> None:
         check_scene(self.scene)
@@ -104,7 +106,9 @@ class StateBank:
         """Write the bank as an ``.npz`` file, without pickles; an interruption leaves none."""
         columns = {name: getattr(self, name) for name in _COLUMNS}
         with whole_file(path) as hidden, hidden.open("wb") as file:
-            np.savez_compressed(file, scene=np.array(self.scene), **columns)
+            steps = np.array(self.simulator_steps)
+            scene = np.array(self.scene)
+            np.savez_compressed(file, scene=scene, simulator_steps=steps, **columns)
 
     @classmethod
     def load(cls, path: str | Path) -> StateBank:
@@ -117,7 +121,8 @@ class StateBank:
         try:
             with np.load(path, allow_pickle=False) as file:
                 columns = {name: file[name] for name in _COLUMNS}
-                return cls(**columns, scene=cast(Scene, str(file["scene"])))
+                steps = int(file["simulator_steps"]) if "simulator_steps" in file else 0
+                return cls(**columns, scene=cast(Scene, str(file["scene"])), simulator_steps=steps)
         except FileNotFoundError:
             raise
         except UNREADABLE as error:

@@ -9,6 +9,7 @@ from rftf_torchrl.configs.record import environment, refuse_changes
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.data.demonstrations import Demonstrations, load_demonstrations
+from rftf_torchrl.data.readers.importing import import_videos
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.values.kinds import value_spec_class
 from rftf_torchrl.values.specs import build_value_model
@@ -32,8 +33,9 @@ def whole_demos(config: RunConfig) -> Demonstrations:
     if not found.complete:
         raise ValueError(
             f"{found.root} holds the {len(found.episodes)} episodes of a recording that stopped "
-            "early. Move or remove the folder, and it is recorded anew; or, to use what there is, "
-            'write "complete": true in its demonstrations.json and remove its digests.json'
+            "early. Move or remove the folder, and it is recorded anew (resume=true does it where "
+            "the folder is the run's own); or, to use what there is, write "
+            '"complete": true in its demonstrations.json, and remove its digests.json'
         )
     image = found.frames.get(keys.IMAGE, None)
     recorded = {
@@ -52,6 +54,18 @@ def whole_demos(config: RunConfig) -> Demonstrations:
     return found
 
 
+def training_data(config: RunConfig) -> Demonstrations:
+    """What the value model learns from: data from outside, or the simulator's demonstrations.
+
+    Raises:
+        ValueError: as :func:`import_videos` and :func:`whole_demos` do.
+        FileNotFoundError: where there are none.
+    """
+    if config.data.path is None:
+        return whole_demos(config)
+    return import_videos(config.data, config.folder.data)
+
+
 def needs_file(config: RunConfig) -> bool:
     """Whether the value model is trained, and so comes from a file."""
     return bool(getattr(value_spec_class(config.value.kind), "trained", True))
@@ -61,5 +75,5 @@ def load_value_model(config: RunConfig, state_dim: int | None = None) -> TensorD
     """The value model that was trained, by its file's kind, or one that needs no training."""
     if needs_file(config):
         return TemporalValueModel.load(config.folder.value_model, kind=config.value.kind)
-    sizes = ObservationSizes(config.env.image_size, state_dim)
+    sizes = ObservationSizes(config.image_size, state_dim)
     return build_value_model(config.value.kind, config.value.options, sizes)

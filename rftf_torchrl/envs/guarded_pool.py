@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.connection import wait as wait_for
-from typing import Any, Protocol
+from multiprocessing.reduction import ForkingPickler
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 
+from rftf_torchrl.envs.child_process import ChildContext
 from rftf_torchrl.errors import SimulatorCrashedError, TooManyCrashesError
+
+logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
 
 _START_UP_SECONDS = 120.0
 _POLL_SECONDS = 1.0
+_SIGN_OF_LIFE_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
+
+
+_Arrived: TypeAlias = "SimpleQueue[tuple[_Worker, str, Any]]"
 
 
 class Player(Protocol):
@@ -35,6 +47,22 @@ class Player(Protocol):
     def close(self) -> None:
         """Frees the simulators."""
         ...
+
+
+class SignsOfLife:
+    """Sends None when called, once a second at most: the player is at work.
+
+    Args:
+        send: of :meth:`Player.play`.
+    """
+
+    def __init__(self, send: Callable[[Any], None]) -> None:
+        self._send, self._last = send, time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last > _SIGN_OF_LIFE_SECONDS:
+            self._last = time.monotonic()
+            self._send(None)
 
 
 @dataclass(frozen=True)
@@ -66,32 +94,48 @@ def _serve(connection: Connection, make_player: Callable[[], Player]) -> None:
 
 
 class _Worker:
-    """One process; it is ready once it has a player, and busy from a job to its end."""
+    """One process; it is ready once it has a player, and busy from a job to its end.
 
-    def __init__(self, context: Any, make_player: Callable[[], Player]) -> None:
-        self.connection, theirs = context.Pipe()
+    Threads read and write, since both block for as long as a process stops in the middle of a
+    message; they end when the process is killed, and the connection closes behind them.
+    """
+
+    def __init__(
+        self, context: ChildContext, make_player: Callable[[], Player], arrived: _Arrived
+    ) -> None:
+        self._connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, make_player), daemon=True)
         self.process.start()
         theirs.close()
         self.ready = self.busy = False
         self.last_message = time.monotonic()
+        Thread(target=self._read, args=(arrived,), daemon=True).start()
+
+    def _read(self, arrived: _Arrived) -> None:
+        kind = ""
+        while kind not in ("lost", "error"):
+            try:
+                kind, payload = self._connection.recv()
+            except (EOFError, OSError):
+                kind, payload = "lost", None
+            except Exception:
+                kind, payload = "error", f"unreadable message\n\n{traceback.format_exc()}"
+            self.last_message = time.monotonic()
+            arrived.put((self, kind, payload))
 
     def submit(self, job: Any) -> None:
         self.busy = True
         self.last_message = time.monotonic()
-        with suppress(OSError):  # a worker that died meanwhile is found when waiting for it
-            self.connection.send(job)
+        message = ForkingPickler.dumps(job)
+        Thread(target=self._write, args=(message,), daemon=True).start()
 
-    def receive(self) -> tuple[str, Any]:
-        try:
-            kind, payload = self.connection.recv()
-        except (EOFError, OSError):
-            self.process.join(1.0)
-            return "lost", f"died with exit code {self.process.exitcode}"
-        self.last_message = time.monotonic()
-        self.ready = True
-        self.busy = self.busy and kind != "idle"
-        return kind, payload
+    def _write(self, message: Any) -> None:
+        with suppress(OSError):  # a worker that died meanwhile is found when waiting for it
+            self._connection.send_bytes(message)
+
+    def how_it_died(self) -> str:
+        self.process.join(1.0)
+        return f"died with exit code {self.process.exitcode}"
 
     def hung(self, timeout: float) -> str | None:
         """How long it was silent, where that is too long; loading libraries may take longer."""
@@ -101,15 +145,9 @@ class _Worker:
             return None
         return f"hung for {patience:g} s"
 
-    def stop(self) -> None:
-        """Let an idle worker close its simulators; kill one that is busy or does not answer."""
-        if self.ready and not self.busy:
-            with suppress(OSError):
-                self.connection.send(None)
-                self.process.join(_CLOSE_SECONDS)
+    def kill(self) -> None:
         self.process.kill()
-        self.process.join()
-        self.connection.close()
+        self.process.join(_CLOSE_SECONDS)
 
 
 class GuardedPool:
@@ -136,14 +174,16 @@ class GuardedPool:
         max_restarts: int,
         preload: str,
     ) -> None:
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
-        self._context = multiprocessing.get_context(method)
-        if method:
-            self._context.set_forkserver_preload([preload])
+        self._context = ChildContext()
+        self._context.set_forkserver_preload([__name__, preload])
         self._make_player = make_player
         self._timeout = timeout
         self._restarts_left = max_restarts
-        self.workers = [_Worker(self._context, make_player) for _ in range(size)]
+        self._arrived: _Arrived = SimpleQueue()
+        self.workers = [self._start() for _ in range(size)]
+
+    def _start(self) -> _Worker:
+        return _Worker(self._context, self._make_player, self._arrived)
 
     @property
     def busy(self) -> bool:
@@ -169,35 +209,84 @@ class GuardedPool:
             RuntimeError: when a worker met a programming error; it holds the traceback.
             TooManyCrashesError: when a worker is lost and none may be replaced any more.
         """
-        silent = {worker.connection: place for place, worker in enumerate(self.workers)}
-        for connection in wait_for(list(silent), timeout=_POLL_SECONDS):
-            place = silent.pop(connection)
-            kind, payload = self.workers[place].receive()
+        for worker, kind, payload in self._messages():
+            if worker not in self.workers:
+                continue
+            place = self.workers.index(worker)
             if kind == "error":
                 raise RuntimeError(f"a worker process failed: {payload}")
-            if kind == "message":
-                yield place, payload
-            elif kind == "lost":
-                yield place, Lost(payload)
-                self._replace(place, payload)
-        for place in silent.values():
-            why = self.workers[place].hung(self._timeout)
-            if why is not None:
+            if kind == "lost":
+                why = payload or worker.how_it_died()
                 yield place, Lost(why)
                 self._replace(place, why)
+            elif kind == "message":
+                yield place, payload
+            else:
+                worker.ready, worker.busy = True, worker.busy and kind != "idle"
+        for place, worker in enumerate(self.workers):
+            hung = worker.hung(self._timeout)
+            if hung is not None:
+                yield place, Lost(hung)
+                self._replace(place, hung)
+
+    def _messages(self) -> Iterator[tuple[_Worker, str, Any]]:
+        """What has arrived, or what arrives first within a second."""
+        with suppress(Empty):
+            yield self._arrived.get(timeout=_POLL_SECONDS)
+            for _ in range(self._arrived.qsize()):
+                yield self._arrived.get_nowait()
+
+    def play(self, jobs: Mapping[Key, Any], attempts: int) -> Iterator[tuple[Key, Any]]:
+        """Have jobs done whose players send one result each, and None as a sign of life.
+
+        Args:
+            jobs: by any key, done in this order as workers become free.
+            attempts: how often to begin a job whose worker is lost.
+
+        Yields:
+            The job's key and its result as jobs finish, or :class:`Lost` after the last attempt.
+
+        Raises:
+            RuntimeError: as :meth:`wait`.
+            TooManyCrashesError: as :meth:`wait`.
+        """
+        waiting = deque((key, 1) for key in jobs)
+        playing: dict[int, tuple[Key, int]] = {}
+        while waiting or playing or self.busy:
+            for place in self.free():
+                # a worker that dies while it starts has no job to lose
+                if waiting and self.workers[place].ready:
+                    playing[place] = waiting.popleft()
+                    self.submit(place, jobs[playing[place][0]])
+            for place, message in self.wait():
+                if isinstance(message, Lost):
+                    logger.warning("a worker process %s", message.why)
+                if message is None or place not in playing:
+                    continue
+                key, attempt = playing.pop(place)
+                if isinstance(message, Lost) and attempt < attempts:
+                    waiting.appendleft((key, attempt + 1))
+                else:
+                    yield key, message
 
     def _replace(self, place: int, why: str) -> None:
-        self.workers[place].stop()
+        self.workers[place].kill()
         if self._restarts_left == 0:
             raise TooManyCrashesError(
                 f"a simulator process {why} and no restart is left. Look at the simulator's own "
                 "log, or raise max_restarts."
             )
         self._restarts_left -= 1
-        self.workers[place] = _Worker(self._context, self._make_player)
+        self.workers[place] = self._start()
 
     def close(self) -> None:
-        """Stop all workers."""
+        """Let idle workers close their simulators; kill those that are busy or do not answer."""
+        idle = [worker for worker in self.workers if worker.ready and not worker.busy]
+        for worker in idle:
+            worker.submit(None)
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        for worker in idle:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
         for worker in self.workers:
-            worker.stop()
+            worker.kill()
         self.workers = []

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from omegaconf import MISSING
-from pydantic import AfterValidator, Field
 from tensordict import TensorDict
 from torch import nn
 from torchrl.envs import EnvBase
@@ -24,6 +23,7 @@ from rftf_torchrl.nets.evaluate_states import policy_device
 from rftf_torchrl.registry import Registry
 from rftf_torchrl.settings import (
     Count,
+    Names,
     NotNegativeInt,
     Positive,
     Text,
@@ -31,17 +31,6 @@ from rftf_torchrl.settings import (
     setting_problems,
 )
 
-T = TypeVar("T")
-
-
-def different(names: list[T]) -> list[T]:
-    """Refuses a list that has one thing twice."""
-    if len(set(names)) != len(names):
-        raise ValueError("each name once")
-    return names
-
-
-Names = Annotated[list[Text], Field(min_length=1), AfterValidator(different)]
 MakeEnv = Callable[[Episode], EnvBase]
 
 
@@ -94,6 +83,8 @@ class Recording:
         noise: standard deviation of the noise added to the actions that the expert executes.
         seed: from which all random numbers derive.
         workers: processes; 0 records in the main process.
+        timeout: seconds without a sign of life after which a process is replaced.
+        max_restarts: replacements before the recording gives up.
     """
 
     folder: Path
@@ -103,6 +94,8 @@ class Recording:
     noise: float = 0.0
     seed: int = 0
     workers: int = 0
+    timeout: float = 120.0
+    max_restarts: int = 10
 
 
 class Simulator(Protocol):
@@ -111,7 +104,8 @@ class Simulator(Protocol):
     It is made by :func:`make_simulator`. The members below are needed. These are optional:
 
     - ``record(recording: Recording) -> int``, with an expert: writes the demonstrations that are
-      not there yet and returns the simulator steps used; see :func:`record_demonstrations`.
+      not there yet and returns the simulator steps used; see :func:`record_demonstrations`. For
+      demonstrations that were there, their index says it (``simulator_steps``).
     - ``evaluate(policy, transform, *, collector: CollectorConfig, deterministic, seed, folder,
       label)``: an evaluation of the simulator's own, in place of success over held-out episodes.
       Its report has ``name``, ``markdown()`` and ``to_dict()``. With it comes

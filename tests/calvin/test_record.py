@@ -12,11 +12,13 @@ import pytest
 from rftf_torchrl import (
     Chain,
     ChainToRecord,
+    SimulatorCrashedError,
     record_chain,
     record_chains,
     starting_states,
     training_scene,
 )
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
 
 PRESS = Chain(starting_states("turn_off_led")[3], ("turn_off_led", "turn_on_led"))
 PULL = Chain(starting_states("open_drawer")[5], ("open_drawer",))
@@ -105,3 +107,22 @@ def test_the_number_of_processes_changes_nothing():
     apart = list(record_chains(jobs, workers=2))
     assert [len(tasks) for tasks in here] == [2, 1, 1]
     assert all(same(*pair) for pair in zip(here, apart, strict=True))
+
+
+def test_a_chain_that_is_lost_twice_ends_the_recording(monkeypatch):
+    def play(pool, jobs, attempts):
+        yield 1, []
+        yield 0, Lost("died with exit code -11")
+
+    monkeypatch.setattr(GuardedPool, "play", play)
+    message = (
+        "2 processes were lost with chain 0 of 2, of seed 7 in scene D; the last one died with "
+        "exit code -11"
+    )
+    with pytest.raises(SimulatorCrashedError, match=f"^{re.escape(message)}$"):
+        list(record_chains([JOB, JOB], workers=2))
+
+
+def test_chains_come_in_order(monkeypatch):
+    monkeypatch.setattr(GuardedPool, "play", lambda *_: iter([(1, ["b"]), (2, ["c"]), (0, ["a"])]))
+    assert list(record_chains([JOB] * 3, workers=2)) == [["a"], ["b"], ["c"]]

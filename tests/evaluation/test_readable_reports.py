@@ -108,13 +108,17 @@ def test_pooled_chains(tmp_path, monkeypatch, seeds):
     for seed, folder in enumerate(folders):
         for name in ("rftf", "sparse"):
             (folder / name).mkdir(parents=True)
-            (folder / name / "metrics.csv").write_text("step,success,env_steps\n0,0.25,1\n")
+            (folder / name / "metrics.csv").write_text(
+                "step,success,env_steps\n0,0.25,1\n", encoding="utf-8"
+            )
         for label in ("cloned", "sparse", "RFTF"):
             chains(0).save(folder / f"chains_{label}.json")
         steps = {"RFTF": 1200, "sparse": 1234}
-        (folder / "results.json").write_text(json.dumps({"seed": seed, "simulator_steps": steps}))
+        (folder / "results.json").write_text(
+            json.dumps({"seed": seed, "simulator_steps": steps}), encoding="utf-8"
+        )
     pool(folders, tmp_path / "out")
-    check_page((tmp_path / "out" / "report.md").read_text(), tmp_path / "out")
+    check_page((tmp_path / "out" / "report.md").read_text(encoding="utf-8"), tmp_path / "out")
     (figure,) = drawn
     check_figure(figure)
 
@@ -169,7 +173,7 @@ def test_a_study(tmp_path, monkeypatch, seeds):
         for seed in range(seeds)
     ]
     path = write_study_report(Cells(cells), tmp_path, baseline="sparse", levels=(0.9,), resamples=9)
-    check_page(path.read_text(), tmp_path)
+    check_page(path.read_text(encoding="utf-8"), tmp_path)
     (figure,) = drawn
     check_figure(figure)
 

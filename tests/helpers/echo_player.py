@@ -23,8 +23,15 @@ class EchoPlayer:
             os._exit(3)
         if job == "sleep":
             time.sleep(600)
-        send(f"{job} begun")
-        send(f"{job} done")
+        send(f"{job[:20]} begun")
+        if job == "loop":
+            while True:
+                pass
+        if job == "loop in C":  # it never lets another thread run
+            sum(iter(int, 1))
+        while job == "send":
+            send(bytes(32_000_000))  # far more than a pipe holds
+        send(f"{job[:20]} done")
 
     def close(self):
         if self.closed:

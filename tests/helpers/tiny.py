@@ -45,3 +45,24 @@ CALVIN = [
     "env.options.benchmark_chains=2",
     "env.options.steps_per_subtask=8",
 ]
+
+
+def tiny_study(output, *overrides):
+    """What to write after ``compare.py`` for a study of seconds."""
+    settings = [o for o in TINY if not o.startswith(("value.", "evaluation.", "logger"))]
+    settings += ["value.steps=4", "value.clips=4", "value.frames=3", "value.rollout_episodes=1"]
+    settings += ["evaluation.episodes_per_task=2", "logger=none", "threads=1"]
+    settings += ["env.tasks=[drawer-open]"]
+    quoted = ",".join(f"'{setting}'" for setting in settings)
+    return [
+        f"settings=[{quoted}]",
+        "+task_sets.tiny=['ppo.env_steps=1500']",
+        "only_task_sets=[tiny]",
+        "methods=[sparse,rftf_failures]",
+        "seeds=[0,1]",
+        "curve_every=2",
+        "curve_episodes=1",
+        "resamples=100",
+        f"output={output}",
+        *overrides,
+    ]

@@ -134,7 +134,8 @@ def test_a_finished_run_is_read_and_not_repeated(run):
             quickstart(config, memory)
         again = quickstart(replace(config, resume=True), memory)
     assert again["chains"] == results["chains"]
-    assert again["simulator_steps"]["demonstrations"] == 0
+    steps = [found["simulator_steps"]["demonstrations"] for found in (again, results)]
+    assert steps[0] == steps[1] > 0
 
 
 def test_a_policy_with_two_cameras(configure, tmp_path):

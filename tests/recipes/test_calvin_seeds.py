@@ -60,7 +60,7 @@ def test_one_seed_says_nothing_about_training_again(folders, tmp_path):
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "# CALVIN, seed 3\n" in text
     assert "| – | +1.00 |" in text
-    assert "NaN" not in (tmp_path / "report" / "results.json").read_text()
+    assert "NaN" not in (tmp_path / "report" / "results.json").read_text(encoding="utf-8")
 
 
 def test_a_run_that_has_not_finished(folders, tmp_path):

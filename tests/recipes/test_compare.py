@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from tiny import RECIPES, TINY
+from tiny import RECIPES, TINY, tiny_study
 
 from rftf_torchrl import ConfigError, check_study, load_cell
 
@@ -20,26 +20,6 @@ STUDIES = sorted(path.stem for path in (RECIPES / "conf" / "study").glob("*.yaml
 def configured(*overrides):
     with initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
         return check_study(compose("compare", overrides=list(overrides)))
-
-
-def tiny_study(output, *overrides):
-    settings = [o for o in TINY if not o.startswith(("value.", "evaluation.", "logger"))]
-    settings += ["value.steps=4", "value.clips=4", "value.frames=3", "value.rollout_episodes=1"]
-    settings += ["evaluation.episodes_per_task=2", "logger=none", "threads=1"]
-    settings += ["env.tasks=[drawer-open]"]
-    quoted = ",".join(f"'{setting}'" for setting in settings)
-    return [
-        f"settings=[{quoted}]",
-        "+task_sets.tiny=['ppo.env_steps=1500']",
-        "only_task_sets=[tiny]",
-        "methods=[sparse,rftf_failures]",
-        "seeds=[0,1]",
-        "curve_every=2",
-        "curve_episodes=1",
-        "resamples=100",
-        f"output={output}",
-        *overrides,
-    ]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -179,6 +159,30 @@ def test_as_a_command_with_processes(tmp_path):
         "bc",
         "sparse",
     ]
+
+
+def test_a_cell_that_fails_and_one_that_is_lost_do_not_stop_the_others(tmp_path, monkeypatch):
+    from rftf_torchrl.recipes import compare as recipe
+
+    jobs = recipe.list_jobs(configured(*tiny_study(tmp_path, "methods=[sparse]")), "")
+    for job in jobs:
+        start = Path(job.shared.output, "start.json")
+        start.parent.mkdir(parents=True)
+        start.touch()
+    monkeypatch.setattr(recipe, "run_cell", fail_or_die)
+    message = (
+        "the study is not complete; run it again after a look at:"
+        "\n  - fail_or_die of sparse, tiny, seed 0: no disk"
+        "\n  - fail_or_die of sparse, tiny, seed 1: its process died with exit code 3"
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        recipe.run_cells(jobs, 1, tmp_path / "workers.log")
+
+
+def fail_or_die(job):
+    if job.config.seed == 0:
+        raise OSError("no disk")
+    os._exit(3)
 
 
 @pytest.mark.metaworld

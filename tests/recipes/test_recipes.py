@@ -407,7 +407,7 @@ def test_quick_start_from_pixels_as_a_command(tmp_path):
     for name in ("report.md", *pictures, "value_over_time_RFTF.png"):
         assert (out / name).stat().st_size > 500
     assert len(list((out / "videos").glob("*.mp4"))) == 1
-    check_page((out / "report.md").read_text(), out)
+    check_page((out / "report.md").read_text(encoding="utf-8"), out)
 
     again = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=600, encoding="utf-8"

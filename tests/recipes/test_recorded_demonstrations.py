@@ -42,7 +42,7 @@ def recording(monkeypatch):
     first_seeds = {}
 
     def play(*chains):
-        def record_chains(jobs, *, workers):
+        def record_chains(jobs, **_):
             if not jobs:
                 return
             first = first_seeds.setdefault(jobs[-1].seed, jobs[0].seed)
@@ -90,7 +90,10 @@ def test_calvin_goes_on_after_ctrl_c(recording, run, tmp_path):
         collect(longer)
     assert not CalvinDataset(training.parent).complete
     recording(*chains)
-    assert collect(longer) == steps
+    assert collect(longer) == steps > 0
+    assert collect(longer) == steps, "also where nothing is left to record"
+    demos = load_demonstrations(Path(run.output, "demos"))
+    assert demos.simulator_steps == 2 * sum(map(len, chains))
     assert files_of(training) == files_of(Path(whole.output, "calvin", "training"))
     assert len(load_demonstrations(Path(run.output, "demos")).episodes) == 4
 
@@ -182,7 +185,7 @@ def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatc
     from rftf_torchrl.calvin import recording as calvin_recording
     from rftf_torchrl.recipes.collect_demos import collect
 
-    def record_chains(jobs, *, workers):
+    def record_chains(jobs, **_):
         for number, _ in enumerate(jobs):
             tasks = [recorded_task(task, number) for task in BOTH]
             if number == 0:
@@ -228,13 +231,14 @@ def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
     monkeypatch.undo()
     message = (
         f"{tmp_path / 'demos'} holds the 1 episodes of a recording that stopped early. Move or "
-        "remove the folder, and it is recorded anew; or, to use what there is, write "
-        '"complete": true in its demonstrations.json and remove its digests.json'
+        "remove the folder, and it is recorded anew (resume=true does it where the folder is the "
+        "run's own); or, to use what there is, write "
+        '"complete": true in its demonstrations.json, and remove its digests.json'
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect_demos.collect(config)
-    (tmp_path / "demos").rename(tmp_path / "kept")
-    assert collect_demos.collect(config) > 0
+    steps = collect_demos.collect(replace(config, resume=True))
+    assert steps == collect_demos.collect(config) > 0
     assert len(load_demonstrations(tmp_path / "demos").episodes) == 6
 
 
@@ -250,6 +254,7 @@ def test_no_recipe_learns_from_half_a_recording(configure, tmp_path, recipe, fun
         json.dumps({**json.loads(index.read_text(encoding="utf-8")), "complete": False}),
         encoding="utf-8",
     )
+    (root / "digests.json").unlink()
     config = configure(*TINY, f"output={tmp_path}")
     with pytest.raises(ValueError, match=r"demos holds the 4 episodes of a recording that stopped"):
         getattr(import_module(f"rftf_torchrl.recipes.{recipe}"), function)(config)

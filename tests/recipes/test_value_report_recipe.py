@@ -60,7 +60,7 @@ def test_value_report(cloned):
     assert written["overall"]["demonstration"]["kendall_tau"]["count"] == 2
     assert sum(report["settings"]["episodes"]["window-open"].values()) == 4 + 2
     assert report["confusion"]["tasks"] == ["window-close", "window-open"]
-    check_page((folder / "report.md").read_text(), folder)
+    check_page((folder / "report.md").read_text(encoding="utf-8"), folder)
     for name in ("value_over_progress.png", "calibration.png", "confusion.png"):
         assert (folder / name).stat().st_size > 500
     (table,) = folder.glob("progress.*")
@@ -75,7 +75,7 @@ def test_value_report_from_pixels(configure, tmp_path):
     overrides = ["env.image_size=16", "value.shuffle_time=true", f"output={tmp_path}"]
     report_value(prepared(configure(*TINY, *overrides)))
     folder = tmp_path / "value_report"
-    check_page((folder / "report.md").read_text(), folder)
+    check_page((folder / "report.md").read_text(encoding="utf-8"), folder)
     films = sorted((folder / "videos").iterdir())
     assert [film.name for film in films] == ["window-open.mp4", "window-open.webp"]
 
@@ -86,7 +86,7 @@ def test_value_report_needs_held_out_demonstrations(cloned, tmp_path):
     demonstrations = load_demonstrations(f"{cloned.output}/demos")
     expected = (
         f"{tmp_path} has no held-out demonstrations: record them with demos.held_out_per_task=3 "
-        "in another folder"
+        "in another folder, or of data from outside hold out a share (data.held_out)"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
         held_out(demonstrations.select(split="train"), tmp_path)

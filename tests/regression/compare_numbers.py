@@ -182,7 +182,7 @@ def play_trace(command: list[str]) -> None:
 
         def close(self) -> None: ...
 
-    def record_chains(jobs: list, *, workers: int = 0) -> Iterator[list]:
+    def record_chains(jobs: list, **_: float) -> Iterator[list]:
         """Each chain is the trace, with the hand moved a little by the chain's seed."""
         for job in jobs:
             shift = np.random.default_rng(job.seed).normal(scale=[1e-3] * 3 + [0] * 12)

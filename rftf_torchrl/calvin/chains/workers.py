@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from functools import partial
 from typing import TypeAlias
 
@@ -15,12 +14,11 @@ from rftf_torchrl.calvin.chains.results import ChainResult
 from rftf_torchrl.calvin.chains.stages import ChainStage, play_chain
 from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
 from rftf_torchrl.errors import SimulatorCrashedError
 
 logger = logging.getLogger(__name__)
 
-_SIGN_OF_LIFE_SECONDS = 1.0
 _ATTEMPTS = 2
 
 Results: TypeAlias = Generator[tuple[int, ChainResult | None], None, None]
@@ -58,15 +56,8 @@ class _ChainPlayer:
         self.stage, self.scene, self.seed = make_stage(), scene, seed
 
     def play(self, job: tuple[int, Chain], send: Callable[[ChainResult | None], None]) -> None:
-        """Sends the result of a chain, and None once a second before."""
-        last = time.monotonic()
-
-        def alive() -> None:
-            nonlocal last
-            if time.monotonic() - last > _SIGN_OF_LIFE_SECONDS:
-                last = time.monotonic()
-                send(None)
-
+        """Sends the result of a chain, and signs of life before."""
+        alive = SignsOfLife(send)
         send(play_chain(self.stage, *job, scene=self.scene, seed=self.seed, alive=alive))
 
     def close(self) -> None:
@@ -112,32 +103,8 @@ def play_chains(
         max_restarts=max_restarts,
         preload=__name__,
     )
-    waiting = deque((index, 1) for index in chains)
-    playing: dict[int, tuple[int, int]] = {}
-    unfinished = len(chains)
-    try:
-        while unfinished or pool.busy:
-            for place in pool.free():
-                # a worker that dies while it starts has no chain to lose
-                if waiting and pool.workers[place].ready:
-                    playing[place] = waiting.popleft()
-                    index, _ = playing[place]
-                    pool.submit(place, (index, chains[index]))
-            for place, message in pool.wait():
-                if isinstance(message, Lost):
-                    logger.warning("a simulator process %s", message.why)
-                    if place not in playing:
-                        continue
-                    index, attempt = playing.pop(place)
-                    if attempt < _ATTEMPTS:
-                        waiting.appendleft((index, attempt + 1))
-                        continue
-                    message = None
-                elif message is None:
-                    continue
-                else:
-                    index, _ = playing.pop(place)
-                unfinished -= 1
-                yield index, message
-    finally:
-        pool.close()
+    with closing(pool):
+        for index, found in pool.play(
+            {index: (index, chain) for index, chain in chains.items()}, _ATTEMPTS
+        ):
+            yield index, None if isinstance(found, Lost) else found

@@ -100,6 +100,7 @@ def to_demonstrations(
     names = None if tasks is None else {get_task(name).name for name in tasks}
     splits = [split] if isinstance(split, str) else list(split)
     found: list[tuple[str, CalvinDataset, CalvinSpan]] = []
+    steps = 0
     for name in splits:
         dataset = CalvinDataset(
             root,
@@ -109,6 +110,7 @@ def to_demonstrations(
             scene=scene,
             tokenizer=tokenizer,
         )
+        steps += dataset.simulator_steps
         found += [(name, dataset, span) for span in _chosen(dataset.spans, names, limit)]
     if not found:
         raise ValueError(
@@ -120,6 +122,7 @@ def to_demonstrations(
     disable = None if show_progress is None else not show_progress
     tested = 0
     with DemonstrationWriter(out, tasks=records, simulator="calvin") as writer:
+        writer.simulator_steps = steps
         for name, dataset, span in tqdm(found, desc="convert", disable=disable, dynamic_ncols=True):
             episode = _episode(dataset, span)
             if dataset.scenes[dataset.episode_of(span.start)] == "D":

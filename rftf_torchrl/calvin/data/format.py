@@ -23,6 +23,8 @@ CONFIG_FILE = ".hydra/merged_config.yaml"
 ANNOTATIONS_FILE = "lang_annotations/auto_lang_ann.npy"
 INTERRUPTED_FILE = "interrupted.txt"
 """Ours: in a split whose recording stopped early. CALVIN's own loader does not look at it."""
+STEPS_FILE = "simulator_steps.txt"
+"""Ours: the control steps that recording the split used."""
 
 ABSOLUTE = "actions"
 RELATIVE = "rel_actions"

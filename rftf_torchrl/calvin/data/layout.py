@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rftf_torchrl.calvin.data.format import EPISODES_FILE, SCENES_FILE, scene_name
+from rftf_torchrl.calvin.data.format import EPISODES_FILE, SCENES_FILE, STEPS_FILE, scene_name
 from rftf_torchrl.calvin.data.unpickle import safe_load_npy
 from rftf_torchrl.calvin.settings import SCENES, Scene
 from rftf_torchrl.data.format import DemonstrationError
@@ -113,3 +113,22 @@ def read_object(folder: Path, name: str, advice: str = "") -> Any:
 
 def _error(folder: Path, name: str, problem: str) -> DemonstrationError:
     return DemonstrationError(f"CALVIN data in {folder}", [f"{name}: {problem}"])
+
+
+def read_steps(folder: Path) -> int:
+    """The simulator steps that the recording of a split used; 0 where that is not known.
+
+    Args:
+        folder: the folder of the split.
+
+    Raises:
+        DemonstrationError: where the file does not hold a number.
+    """
+    file = folder / STEPS_FILE
+    text = file.read_text(encoding="utf-8", errors="replace").strip() if file.exists() else "0"
+    if not text.isdecimal():
+        raise DemonstrationError(
+            f"CALVIN data in {folder}",
+            [f"{file.name} holds {text[:20]!r}, expected a number: remove it if none is known"],
+        )
+    return int(text)

@@ -24,7 +24,7 @@ from rftf_torchrl.calvin.data.format import (
     split_folder,
 )
 from rftf_torchrl.calvin.data.frames import read_frame
-from rftf_torchrl.calvin.data.layout import read_episodes, read_scenes
+from rftf_torchrl.calvin.data.layout import read_episodes, read_scenes, read_steps
 from rftf_torchrl.calvin.data.spans import CalvinSpan, read_spans
 from rftf_torchrl.calvin.observation import state_vector
 from rftf_torchrl.calvin.settings import Scene
@@ -54,6 +54,7 @@ class CalvinDataset:
         episodes: int64 [E, 2], the first and the last frame of each episode.
         scenes: the scene of each episode.
         complete: False where :class:`CalvinWriter` was interrupted.
+        simulator_steps: steps that the recording used; 0 where that is not known.
 
     Raises:
         FileNotFoundError: where there is no such folder.
@@ -98,6 +99,7 @@ class CalvinDataset:
         self.episodes = read_episodes(self.folder)
         self.scenes = read_scenes(self.folder, self.episodes, scene)
         self.complete = not (self.folder / INTERRUPTED_FILE).exists()
+        self.simulator_steps = read_steps(self.folder)
 
     @cached_property
     def spans(self) -> tuple[CalvinSpan, ...]:

@@ -24,18 +24,20 @@ from rftf_torchrl.calvin.data.format import (
     SCENE,
     STATIC,
     STATIC_DEPTH,
+    STEPS_FILE,
     frame_name,
     scene_name,
     split_folder,
     still_actions,
 )
 from rftf_torchrl.calvin.data.interrupted import Mark, Recorded, resume_recording
+from rftf_torchrl.calvin.data.layout import read_steps
 from rftf_torchrl.calvin.data.spans import CalvinSpan, span_problems
 from rftf_torchrl.calvin.data.statistics import RunningStatistics
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.data.format import DemonstrationError
 from rftf_torchrl.digests import write_digests
-from rftf_torchrl.files import name_in_errors, reserve
+from rftf_torchrl.files import name_in_errors, reserve, write_text
 from rftf_torchrl.leftovers import DIGESTS_FILE
 from rftf_torchrl.new_folder import NewFolder
 
@@ -70,6 +72,9 @@ class CalvinWriter:
         resume: go on with an interrupted split from its last :meth:`mark`, where there is one; what
             was recorded after the mark is removed. The split ends as it would have ended without
             the interruption.
+
+    Attributes:
+        simulator_steps: steps that the recording used, to be set by who records.
 
     Raises:
         FileExistsError: where the split's folder exists: data are never overwritten.
@@ -120,6 +125,7 @@ class CalvinWriter:
         self._statistics, self._cameras, self._mark = found.statistics, found.cameras, found.mark
         self._start = self._next = found.mark.frame
         self._keep_room()
+        self.simulator_steps = read_steps(self._stage)
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -297,6 +303,8 @@ class CalvinWriter:
             statistics=self._statistics,
             config=config,
         )
+        if self.simulator_steps:
+            write_text(self._stage / STEPS_FILE, f"{self.simulator_steps}\n")
         if complete:
             (self._stage / INTERRUPTED_FILE).unlink(missing_ok=True)
         else:

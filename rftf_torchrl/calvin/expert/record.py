@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from rftf_torchrl.calvin.scenes import training_scene
 from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.simulator import CalvinSimulator
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
+from rftf_torchrl.errors import SimulatorCrashedError
+
+_ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,15 @@ def _look(simulator: CalvinSimulator, job: ChainToRecord) -> dict[str, np.ndarra
     return seen
 
 
-def record_chain(simulator: CalvinSimulator, job: ChainToRecord) -> list[RecordedTask]:
+def record_chain(
+    simulator: CalvinSimulator, job: ChainToRecord, alive: Callable[[], None] = lambda: None
+) -> list[RecordedTask]:
     """Let the expert do one chain and keep every task that it did.
 
     Args:
         simulator: of the job's scene.
         job: the chain.
+        alive: called at every control step.
 
     Returns:
         The done tasks in order; the one that failed, which ends the chain, is left out.
@@ -99,6 +106,7 @@ def record_chain(simulator: CalvinSimulator, job: ChainToRecord) -> list[Recorde
             actions.append(expert.action(simulator))
             simulator.step(expert.disturb(actions[-1]))
             seen.append(_look(simulator, job))
+            alive()
             if simulator.achieved(start, [task]):
                 break
         else:
@@ -115,28 +123,29 @@ class _Recorder:
     def __init__(self) -> None:
         self._simulator: CalvinSimulator | None = None
 
-    def __call__(self, job: ChainToRecord) -> list[RecordedTask]:
+    def record(self, job: ChainToRecord, alive: Callable[[], None]) -> list[RecordedTask]:
         if self._simulator is None or self._simulator.scene != job.scene:
             self.close()
             self._simulator = CalvinSimulator(job.scene)
-        return record_chain(self._simulator, job)
+        return record_chain(self._simulator, job, alive)
+
+    def play(self, job: ChainToRecord, send: Callable[[Any], None]) -> None:
+        """Sends what is recorded, and signs of life before."""
+        send(self.record(job, SignsOfLife(send)))
 
     def close(self) -> None:
+        """Frees the simulator."""
         if self._simulator is not None:
             self._simulator.close()
         self._simulator = None
 
 
-_recorder = _Recorder()
-"""Of a worker process, which keeps its simulator from one chain to the next."""
-
-
-def _record(job: ChainToRecord) -> list[RecordedTask]:
-    return _recorder(job)
-
-
 def record_chains(
-    jobs: Sequence[ChainToRecord], *, workers: int = 2
+    jobs: Sequence[ChainToRecord],
+    *,
+    workers: int = 2,
+    timeout: float = 120.0,
+    max_restarts: int = 10,
 ) -> Iterator[list[RecordedTask]]:
     """Record many chains; the result does not depend on the number of processes.
 
@@ -144,22 +153,39 @@ def record_chains(
         jobs: the chains; those of one scene should follow one another, as a process holds one
             scene at a time.
         workers: processes; 0 records in this one.
+        timeout: seconds without a control step after which a process counts as hung.
+        max_restarts: how many dead or hung processes to replace before giving up.
 
     Yields:
         What :func:`record_chain` returns, in the order of the jobs.
 
     Raises:
-        BrokenProcessPool: when a process died.
+        SimulatorCrashedError: when two processes died or hung with the same chain.
+        TooManyCrashesError: when processes keep dying.
+        RuntimeError: when a process met a programming error.
     """
     if workers == 0:
-        recorder = _Recorder()
-        try:
-            yield from map(recorder, jobs)
-        finally:
-            recorder.close()
+        with closing(_Recorder()) as recorder:
+            for job in jobs:
+                yield recorder.record(job, lambda: None)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        try:
-            yield from pool.map(_record, jobs)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = GuardedPool(
+        _Recorder,
+        min(workers, len(jobs)),
+        timeout=timeout,
+        max_restarts=max_restarts,
+        preload=__name__,
+    )
+    early: dict[int, list[RecordedTask]] = {}
+    following = 0
+    with closing(pool):
+        for number, found in pool.play(dict(enumerate(jobs)), _ATTEMPTS):
+            if isinstance(found, Lost):
+                raise SimulatorCrashedError(
+                    f"{_ATTEMPTS} processes were lost with chain {number} of {len(jobs)}, of seed "
+                    f"{jobs[number].seed} in scene {jobs[number].scene}; the last one {found.why}"
+                )
+            early[number] = found
+            while following in early:
+                yield early.pop(following)
+                following += 1

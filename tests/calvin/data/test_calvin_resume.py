@@ -22,6 +22,7 @@ def record(writer, number):
             last = writer.add_frame(robot, things, action, action, rgb_static=picture)
         writer.end_episode()
     writer.annotate(last - 2, last + 1, task, f"sentence {number}")
+    writer.simulator_steps += 4
     writer.mark(units=number + 1, seen={"list": [number]})
 
 
@@ -71,6 +72,29 @@ def test_it_ends_as_without_the_interruption(tmp_path, whole, units):
     assert go_on(tmp_path / "data") == whole
     assert CalvinDataset(tmp_path / "data").complete
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["training"]
+
+
+def test_the_steps_of_all_parts_are_kept(tmp_path):
+    interrupt(tmp_path / "data", 1)
+    assert CalvinDataset(tmp_path / "data").simulator_steps == 4
+    go_on(tmp_path / "data")
+    assert CalvinDataset(tmp_path / "data").simulator_steps == 4 * len(UNITS)
+
+
+def test_steps_that_are_no_number(tmp_path):
+    root = tmp_path / "data"
+    with CalvinWriter(root) as writer:
+        record(writer, 0)
+    folder = root / "training"
+    (folder / "simulator_steps.txt").write_text("many\n")
+    message = (
+        f"CALVIN data in {folder}: 1 problem found:\n  - simulator_steps.txt holds 'many', "
+        "expected a number: remove it if none is known"
+    )
+    with pytest.raises(DemonstrationError, match=f"^{re.escape(message)}$"):
+        CalvinDataset(root)
+    (folder / "simulator_steps.txt").unlink()
+    assert CalvinDataset(root).simulator_steps == 0
 
 
 def test_it_may_stop_again(tmp_path, whole):
