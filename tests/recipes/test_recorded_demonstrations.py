@@ -248,7 +248,6 @@ def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
 )
 def test_no_recipe_learns_from_half_a_recording(configure, tmp_path, recipe, function):
     root = write_synthetic_demonstrations(tmp_path / "demos")
-    (root / "digests.json").unlink()
     index = root / "demonstrations.json"
     index.write_text(
         json.dumps({**json.loads(index.read_text(encoding="utf-8")), "complete": False}),
