@@ -57,12 +57,13 @@ from rftf_torchrl import (
     stop_on_non_finite_loss,
     value_order_correlation,
 )
-from rftf_torchrl.configs.artefacts import training_data
-from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.configs.artefacts import need, needs_file, training_data
+from rftf_torchrl.configs.episodes import counted, episode_collector
 from rftf_torchrl.configs.record import value_made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.data.format import Episode as DemonstrationEpisode
 from rftf_torchrl.digests import write_record
+from rftf_torchrl.evaluation.report import percent
 from rftf_torchrl.values.calibration import CalibrationMode
 
 logger = logging.getLogger("train_value")
@@ -89,11 +90,9 @@ def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
     simulator, seed = make_simulator(config.env), derive_seed(config.seed, "rollouts")
     with (
         episode_collector(config, "train", policy, spec) as collector,
-        progress_bar(len(episodes), "rollouts") as bar,
+        counted(len(episodes), "rollouts") as on_episode,
     ):
-        data = label_outcomes(
-            collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())
-        )
+        data = label_outcomes(collector.collect(episodes, seed=seed, on_episode=on_episode))
     ids = data[keys.TRAJECTORY]
     steps = int(data["next", "executed"].sum()) * simulator.steps_per_action
     return [data[ids == number] for number in ids.unique().tolist()], steps
@@ -148,7 +147,11 @@ def write_value_report(
         report |= held_out_report(model, shown, config.value.frames, device)
     prepare_output(config.folder.value)
     write_record(config.folder.value_training, report)
-    logger.info("held-out demonstrations: %s", report)
+    if held_out:
+        logger.info(
+            "value model: on held-out demonstrations, %s of the pairs of frames are in order",
+            percent(report["pairwise_accuracy"]),
+        )
 
 
 def by_outcome(
@@ -176,7 +179,29 @@ def by_outcome(
     return replace(train, episodes=ordered), failed if config.value.failures else ()
 
 
-@stage("train_value")
+def described(config: RunConfig) -> str:
+    """What the value model learns from, in words."""
+    settings = config.value
+    rollouts = len(rollout_episodes(config))
+    return (
+        f"{settings.steps:,} steps of {settings.clips} clips with {settings.frames} frames of "
+        f"{config.data.path or config.folder.demonstrations}"
+        + (f" and of {rollouts} rollouts of the cloned policy" if rollouts else "")
+        + f", kind {settings.kind}, on {resolve_device(config.device)}"
+    )
+
+
+@stage(
+    "train_value",
+    "value model",
+    about=described,
+    writes=lambda config: (
+        config.folder.value_model if needs_file(config) else config.folder.value_training
+    ),
+    entitled=lambda config: need(
+        config, demos=config.data.path is None, policy=bool(rollout_episodes(config))
+    ),
+)
 def train_value(config: RunConfig) -> tuple[Path, int]:
     """Train and save the model; returns its file and the simulator steps of negatives.
 
@@ -287,8 +312,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
 
 @recipe()
 def main(config: RunConfig) -> None:
-    file, _ = train_value(config)
-    logger.info("value model in %s", file)
+    train_value(config)
 
 
 if __name__ == "__main__":

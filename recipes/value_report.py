@@ -47,7 +47,6 @@ from rftf_torchrl import (
     plot_confusion,
     plot_value_over_progress,
     prepare_output,
-    progress_bar,
     recipe,
     resolve_device,
     run_report,
@@ -66,8 +65,8 @@ from rftf_torchrl import (
     write_text,
     write_video,
 )
-from rftf_torchrl.configs.artefacts import load_value_model, training_data
-from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.configs.artefacts import load_value_model, need, training_data
+from rftf_torchrl.configs.episodes import counted, episode_collector
 from rftf_torchrl.configs.record import refuse_other_split
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.evaluation.report import film_images, image
@@ -105,9 +104,9 @@ def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
     ]
     with (
         episode_collector(config, "train", policy, spec) as collector,
-        progress_bar(len(episodes), "rollouts") as bar,
+        counted(len(episodes), "rollouts") as on_episode,
     ):
-        data = collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())
+        data = collector.collect(episodes, seed=seed, on_episode=on_episode)
     return data, int(data["next", "executed"].sum()) * simulator.steps_per_action
 
 
@@ -175,7 +174,21 @@ def show_labelled(
     return list(zip(score_labelled(value_model, test), states_of(test), strict=True)), used
 
 
-@stage("value_report")
+@stage(
+    "value_report",
+    "report on the value model",
+    about=lambda config: (
+        f"{config.folder.value_model} on held-out episodes of "
+        + (
+            config.data.path
+            or f"{config.folder.demonstrations}, rollouts of {config.folder.policy}"
+        )
+    ),
+    writes=lambda config: config.folder.value_report / "report.md",
+    entitled=lambda config: need(
+        config, demos=config.data.path is None, policy=config.data.path is None, value_model=True
+    ),
+)
 def report_value(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.value_report)
     demonstrations = training_data(config)
@@ -228,7 +241,7 @@ def report_value(config: RunConfig) -> dict[str, Any]:
     )
     write_json_atomic(folder / "report.json", {**used, **report.to_dict()})
     write_text(folder / "report.md", text)
-    logger.info("\n%s\nreport, plots and films: %s", text, folder)
+    logger.info("\n%s", text)
     return report.to_dict()
 
 

@@ -345,6 +345,7 @@ from .training.progress import PhaseClock as PhaseClock
 from .training.progress import progress_bar as progress_bar
 from .training.recording import record_demonstrations as record_demonstrations
 from .training.recording import record_episode as record_episode
+from .training.reference_hook import ReferenceHook as ReferenceHook
 from .training.seeding import derive_seed as derive_seed
 from .training.seeding import seed_everything as seed_everything
 from .transforms.executed import mark_executed as mark_executed

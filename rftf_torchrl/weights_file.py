@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -147,6 +148,11 @@ def read_made_by(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The texts of a file, once the digest of its header is the right one."""
+    if not Path(path).is_file():
+        is_folder = Path(path).is_dir()
+        raise FileNotFoundError(
+            f"{path} is a folder, expected a file" if is_folder else f"there is no file {path}"
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}

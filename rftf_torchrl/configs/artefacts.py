@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tensordict.nn import TensorDictModuleBase
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs.record import environment, refuse_changes
+from rftf_torchrl.configs.record import environment, refuse_changes, refuse_other_environment
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.data.demonstrations import Demonstrations, load_demonstrations
+from rftf_torchrl.data.format import INDEX_FILE, index_file
 from rftf_torchrl.data.readers.importing import import_videos
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.values.kinds import value_spec_class
@@ -21,14 +24,10 @@ def whole_demos(config: RunConfig) -> Demonstrations:
 
     Raises:
         ConfigError: where they were recorded in another environment, or without a task of the run.
-        FileNotFoundError: where there are none.
+        FileNotFoundError: where there are none; names the command that records them.
     """
+    need(config, demos=True)
     root = config.folder.demonstrations
-    if not root.exists():
-        raise FileNotFoundError(
-            f"there are no demonstrations in {root}: record them first with rftf collect-demos and "
-            "the same settings, or give a folder by demos.path"
-        )
     found = load_demonstrations(root, validate=config.demos.validate)
     if not found.complete:
         raise ValueError(
@@ -64,6 +63,50 @@ def training_data(config: RunConfig) -> Demonstrations:
     if config.data.path is None:
         return whole_demos(config)
     return import_videos(config.data, config.folder.data)
+
+
+def need(
+    config: RunConfig, *, demos: bool = False, policy: bool = False, value_model: bool = False
+) -> None:
+    """Stop where what an earlier stage makes is missing, or was made in another environment.
+
+    Raises:
+        FileNotFoundError: where it is missing; names the command that makes it.
+        ConfigError: where a policy or a value model was trained in another environment.
+    """
+    folder = config.folder
+    root = folder.demonstrations
+    if demos and not root.exists():
+        first = _first(config, "record them", "collect-demos", "demos.path=<folder>")
+        raise FileNotFoundError(f"there are no demonstrations in {root}: {first}")
+    if demos and not index_file(root).is_file():
+        raise FileNotFoundError(
+            f"{root} holds no demonstrations, as it has no {INDEX_FILE}: give their folder by "
+            "demos.path=<folder>, or another output=<folder> in which to record some"
+        )
+    if policy:
+        _need_file(config, folder.policy, "policy", "clone one", "train-bc")
+    if value_model and needs_file(config):
+        _need_file(config, folder.value_model, "value model", "train one", "train-value")
+
+
+def _need_file(config: RunConfig, file: Path, what: str, make: str, command: str) -> None:
+    setting = f"{what.split()[0]}.path"
+    if file.is_dir():
+        raise FileNotFoundError(
+            f"{file} is a folder: give the file of a {what} by {setting}=<file>"
+        )
+    if not file.exists():
+        first = _first(config, make, command, f"{setting}=<file>")
+        raise FileNotFoundError(f"there is no {what} at {file}: {first}")
+    refuse_other_environment(config, file, setting)
+
+
+def _first(config: RunConfig, make: str, command: str, setting: str) -> str:
+    return (
+        f"{make} first by rftf {command} output={config.output} with the same settings, or give "
+        f"{setting}"
+    )
 
 
 def needs_file(config: RunConfig) -> bool:

@@ -18,6 +18,7 @@ from rftf_torchrl.data.index import read_index
 from rftf_torchrl.data.memory_map import open_frames
 from rftf_torchrl.data.validation import frame_problems
 from rftf_torchrl.digests import digest_problems
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.leftovers import DIGESTS_FILE
 
 
@@ -70,6 +71,7 @@ class Demonstrations:
         spans = [(episode.start, episode.stop) for episode in self.episodes]
         return torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
 
+    @nested_keys
     def check_keys(self, keys: Iterable[NestedKey]) -> None:
         """Stop at a key that the frames do not have.
 

@@ -205,8 +205,8 @@ class CalvinWriter:
         problems = frame_problems(frame)
         if self._cameras is not None and not problems and cameras != self._cameras:
             problems = [
-                f"pictures {cameras}, the frames before have {self._cameras}: all frames of a "
-                "split have the same cameras and sizes"
+                f"pictures {_in_words(cameras)}, the frames before have "
+                f"{_in_words(self._cameras)}: all frames of a split have the same cameras and sizes"
             ]
         if problems:
             raise DemonstrationError(f"Frame {self._next} for {self.folder}", problems)
@@ -357,3 +357,7 @@ def _channels_last(key: str, picture: np.ndarray | None) -> np.ndarray | None:
     if picture.ndim != 3 or picture.shape[0] != 3:
         raise ValueError(f"{key} has shape {picture.shape}, expected [3, height, width].")
     return np.moveaxis(picture, 0, -1)
+
+
+def _in_words(cameras: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} of shape {shape}" for name, shape in cameras.items()) or "none"

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from rftf_torchrl import keys
 from rftf_torchrl.files import RowsFile
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.values.pretrained.network import PretrainedNetwork
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 
+@nested_keys
 def on_cached_features(
     model: TemporalValueModel, *, features_key: NestedKey = keys.IMAGE_FEATURES
 ) -> TemporalValueModel:
@@ -50,6 +52,7 @@ def on_cached_features(
 
 
 @torch.no_grad()
+@nested_keys
 def cache_image_features(
     model: TemporalValueModel,
     tensordict: TensorDictBase,
@@ -114,6 +117,7 @@ def cache_image_features(
 
 
 @torch.no_grad()
+@nested_keys
 def keep_image_features(
     model: TemporalValueModel,
     frames: TensorDictBase,

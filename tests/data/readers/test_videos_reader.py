@@ -137,7 +137,8 @@ def test_everything_wrong_with_captions_at_once(tmp_path):
 def test_lines_of_json(tmp_path):
     films(tmp_path, "a.mp4")
     (tmp_path / "captions.jsonl").write_text(
-        '{"file": "a.mp4", "instruction": "open"}\n{"file": \n[1]\n{"file": "a.mp4", "text": "x"}\n',
+        '{"file": "a.mp4", "instruction": "open"}\n{"file": \n[1]\n'
+        '{"file": "a.mp4", "text": "x"}\n',
         encoding="utf-8",
     )
     problems = said(tmp_path)
