@@ -92,14 +92,14 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
         >>> file.read_text(encoding="utf-8")
         '0,0.5\n1,0.25\n'
     """
-    with name_in_errors(f"Cannot write {path}"), open(path, "ab") as file:
-        before = file.tell()
+    with name_in_errors(f"Cannot write {path}"):
+        before = os.path.getsize(path) if os.path.exists(path) else 0
         try:
-            file.write(text.encode("utf-8"))
-            file.flush()
+            with open(path, "ab") as file:
+                file.write(text.encode("utf-8"))
         except OSError:
             with suppress(OSError):
-                file.truncate(before)
+                os.truncate(path, before)
             raise
 
 
@@ -214,8 +214,8 @@ class RowsFile:
         os.truncate(self.file, end)
 
 
-class _NamedError(OSError):
-    """An error of the system whose message says what was being done."""
+class DiskError(OSError):
+    """An error of the system at a file, whose message says what was being done."""
 
 
 def to_disk(place: Path) -> None:
@@ -269,12 +269,12 @@ def name_in_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except _NamedError:
+    except DiskError:
         raise
     except OSError as error:
         full = error.errno in _FULL
         advice = "Make room on the disk" if full else "Choose a folder that you may write to"
-        named = _NamedError(f"{what}: {error.strerror or error}. {advice}.")
+        named = DiskError(f"{what}: {error.strerror or error}. {advice}.")
         named.errno = error.errno
         raise named from error
 

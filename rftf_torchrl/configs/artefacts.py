@@ -28,7 +28,7 @@ def whole_demos(config: RunConfig) -> Demonstrations:
     """
     need(config, demos=True)
     root = config.folder.demonstrations
-    found = load_demonstrations(root)
+    found = load_demonstrations(root, validate=config.demos.validate)
     if not found.complete:
         raise ValueError(
             f"{found.root} holds the {len(found.episodes)} episodes of a recording that stopped "

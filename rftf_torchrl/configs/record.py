@@ -21,6 +21,7 @@ MAY_CHANGE = (
     "logger",
     "collector",
     "evaluation",
+    "demos.validate",
     "ppo.iterations",
     "ppo.env_steps",
     "ppo.checkpoint_every",

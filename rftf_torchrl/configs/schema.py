@@ -61,12 +61,15 @@ class DemosConfig:
         noise: standard deviation of the noise added to the actions that the expert executes; the
             recorded actions are without it.
         path: where they are or go; null for ``demos`` in the output folder.
+        validate: check every frame and every digest whenever they are opened; false for data so
+            large that this takes too long, and then only the index is checked.
     """
 
     per_task: Count = 5
     held_out_per_task: NotNegativeInt = 3
     noise: NotNegative = 0.0
     path: str | None = None
+    validate: bool = True
 
 
 @dataclass
