@@ -9,8 +9,6 @@ everything (``results.json``) and the learning curves to the folder ``--out``.
 from __future__ import annotations
 
 import argparse
-import json
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,10 +25,19 @@ from rftf_torchrl import (
     write_json,
     write_text,
 )
+from rftf_torchrl.configs.recipe import print_in_any_locale
+from rftf_torchrl.digests import read_record
 from rftf_torchrl.evaluation import _figures as figures
-from rftf_torchrl.evaluation.report import percent
+from rftf_torchrl.evaluation.report import interval, percent
 
 POLICIES = ("cloned", "sparse", "RFTF")
+
+READING = """\
+`k in a row` is the share of chains whose first k tasks were done, and the average length the mean
+number of tasks in a row, over chains and seeds. The interval over chains is about these policies,
+normal, with each chain's mean over the seeds as the unit; the one over seeds is about training
+again, Student's, and needs two seeds. In the curves, dots are the training episodes of one
+iteration of a seed. Tasks: how often each was done out of the times that it was tried."""
 
 
 def load(folders: Sequence[Path]) -> dict[str, list[ChainReport]]:
@@ -58,16 +65,16 @@ def lengths_table(found: dict[str, list[ChainReport]]) -> str:
 
 
 def comparison_table(comparisons: dict[str, dict[str, Any]]) -> str:
-    def interval(bounds: Sequence[float]) -> str:
-        known = not math.isnan(bounds[0])
-        return f"{bounds[0]:+.3f} to {bounds[1]:+.3f}" if known else "needs two seeds"
+    def bounds(ends: Sequence[float]) -> str:
+        low, high = ends
+        return interval(low, high, "+.3f")
 
     rows = [
         [
             label,
             f"{found['difference']:+.3f}",
-            interval(found["over_chains"]),
-            interval(found["over_seeds"]),
+            bounds(found["over_chains"]),
+            bounds(found["over_seeds"]),
             ", ".join(f"{d:+.2f}" for d in found["by_seed"]),
         ]
         for label, found in comparisons.items()
@@ -91,14 +98,14 @@ def task_table(found: dict[str, list[ChainReport]]) -> str:
 
 
 def curves(folders: Sequence[Path], path: Path, window: int = 5) -> None:
-    """Training success over environment steps: a thin line a seed, smoothed over iterations."""
+    """Training success over environment steps: a line a seed, smoothed over iterations."""
     seeds = f"{len(folders)} seed{'s' * (len(folders) > 1)}"
-    title = f"Fine-tuning on CALVIN, {seeds}, mean of {window} iterations"
+    title = f"Fine-tuning on CALVIN, {seeds}, sampled actions"
     figure, (ax,) = figures.panels(
         [title],
         title=None,
         x_label="environment steps",
-        y_label="success of training episodes, sampled actions",
+        y_label="success in training",
     )
     colours = {"sparse": ("sparse PPO", figures.ORANGE), "rftf": ("RFTF", figures.BLUE)}
     for name, (label, colour) in colours.items():
@@ -106,9 +113,9 @@ def curves(folders: Sequence[Path], path: Path, window: int = 5) -> None:
             rows = read_metrics(folder / name / "metrics.csv")
             steps = [row["env_steps"] for row in rows]
             success = [row["success"] for row in rows]
-            smooth = [fmean(success[max(0, k + 1 - window) : k + 1]) for k in range(len(rows))]
-            ax.plot(steps, success, ".", color=colour, alpha=0.25)
-            ax.plot(steps, smooth, color=colour, linewidth=1.8, alpha=0.9, label=label)
+            figures.smoothed_curve(ax, steps, success, window=window, colour=colour, label=label)
+    figures.percent_axis(ax, "y")
+    figures.steps_axis(ax, 5)
     figures.save(figure, path)
 
 
@@ -118,7 +125,7 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     comparisons = {
         f"{after} - {before}": compare_seeds(found[before], found[after]) for before, after in pairs
     }
-    runs = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    runs = [read_record(folder / "results.json") for folder in folders]
     prepare_output(out)
     curves(folders, out / "learning_curves.png")
     results = {
@@ -135,6 +142,7 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     report = run_report(
         f"CALVIN, seed{'s' * (len(runs) > 1)} {', '.join(str(run['seed']) for run in runs)}",
         {
+            "How to read it": READING,
             "Success in a row": lengths_table(found),
             "Paired differences": comparison_table(comparisons),
             "Learning curves": "![Learning curves](learning_curves.png)",
@@ -150,12 +158,13 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    print_in_any_locale()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     pool(arguments.folders, arguments.out)
-    print((arguments.out / "report.md").read_text())
+    print((arguments.out / "report.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -43,8 +43,9 @@ from rftf_torchrl import (
     write_study_report,
     write_text,
 )
-from rftf_torchrl.configs.recipe import CONF
+from rftf_torchrl.configs.recipe import CONF, print_in_any_locale
 from rftf_torchrl.evaluation.commits import file_commit
+from rftf_torchrl.leftovers import clear_leftovers
 from rftf_torchrl.recipes.study_cells import (
     Job,
     make_start,
@@ -111,7 +112,7 @@ def list_jobs(study: StudyConfig, command: str, folders: Sequence[str] = ()) -> 
 def start_worker(log: Path) -> None:
     """One thread, and bars and warnings into a file: many processes share the terminal."""
     torch.set_num_threads(1)
-    sys.stderr = log.open("a", buffering=1)
+    sys.stderr = log.open("a", buffering=1, encoding="utf-8")
 
 
 def next_step(job: Job) -> tuple[Callable[[Job], object], Path] | None:
@@ -170,6 +171,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
     """Run the study's missing cells and write its report; ``folders`` hold YAML of the user's."""
     jobs = list_jobs(study, command, folders)
     folder = prepare_output(study.output)
+    clear_leftovers(folder)
     digests = {job.key: job.digest for job in jobs}
     check_finished_cells(folder, digests, versions())
     workers = len(os.sched_getaffinity(0)) if study.workers is None else study.workers
@@ -186,6 +188,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
 
 
 def main() -> None:
+    print_in_any_locale()
     register()
     register("study_schema", StudyConfig)
     composed()

@@ -134,7 +134,6 @@ def film(
         instruction_of=lambda name: tasks[name].instruction,
         labels=("cloned", "fine-tuned"),
         size=config.evaluation.video_size,
-        fps=6,
     )
 
 

@@ -57,7 +57,6 @@ from rftf_torchrl import (
     task_names,
     warn_if_blind,
     warn_if_exploited,
-    write_json,
 )
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.configs.learner import (
@@ -69,6 +68,7 @@ from rftf_torchrl.configs.learner import (
 )
 from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
+from rftf_torchrl.digests import write_record
 
 logger = logging.getLogger("finetune")
 
@@ -116,7 +116,7 @@ def finetune(
     seed_everything(derive_seed(config.seed, "finetune"))
     settings, name = config.ppo, config.name
     folder = prepare_output(config.tuned.root)
-    write_json(config.tuned.settings, made_by(config, RUN))
+    write_record(config.tuned.settings, made_by(config, RUN))
     learner = make_learner(config, device)
     policy, spec = learner.policy, learner.spec
     value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer

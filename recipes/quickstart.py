@@ -14,7 +14,6 @@ CALVIN's chains, has that in place of success, values and videos.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import replace
@@ -35,58 +34,39 @@ from rftf_torchrl import (
     compare_success,
     comparison_table,
     final_value_auc,
-    language_table,
     make_simulator,
     markdown_table,
     phase_table,
-    plot_learning_curve,
-    plot_success_bars,
     plot_value_over_time,
-    read_metrics,
     recipe,
     run_report,
     task_names,
-    write_json_atomic,
     write_text,
 )
 from rftf_torchrl.configs.artefacts import load_value_model
 from rftf_torchrl.configs.learner import refuse_used_folder
 from rftf_torchrl.configs.record import CLONING, VALUE, made_already
 from rftf_torchrl.configs.run import stage
+from rftf_torchrl.digests import read_record, write_record
+from rftf_torchrl.evaluation.report import film_images
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.evaluate import add_values, check_language, film, judge
 from rftf_torchrl.recipes.finetune import finetune
+from rftf_torchrl.recipes.quickstart_report import (
+    PAIRED,
+    STEPS,
+    draw_curves,
+    draw_success,
+    language_section,
+    section,
+    separation_section,
+    success_section,
+    value_picture,
+)
 from rftf_torchrl.recipes.train_bc import clone
 from rftf_torchrl.recipes.train_value import train_value
 
 logger = logging.getLogger("quickstart")
-
-
-def success_table(reports: dict[str, SuccessReport]) -> str:
-    """A row a task and one for all: rate and 95% Wilson interval of every policy."""
-    header = ["task"]
-    for label in reports:
-        header += [label, "95% interval"]
-    first = next(iter(reports.values()))
-    rows = []
-    for name in [*first.tasks, "all"]:
-        row = [name]
-        for report in reports.values():
-            rate = report.pooled if name == "all" else report.tasks[name]
-            low, high = rate.interval
-            row += [f"{rate.rate:.1%}", f"{low:.1%} to {high:.1%}"]
-        rows.append(row)
-    return markdown_table(header, rows)
-
-
-def separation_table(separation: dict[str, dict[str, Any]]) -> str:
-    """Area under the ROC curve of the final value, per policy, over tasks with both outcomes."""
-    rows = [
-        [label, f"{found['final_auc']:.2f}", f"{found['final_margin']:+.2f}"]
-        for label, found in separation.items()
-    ]
-    header = ["held-out episodes of", "ROC-AUC of the final value", "margin of successes"]
-    return markdown_table(header, rows)
 
 
 def judge_values(
@@ -95,9 +75,9 @@ def judge_values(
     """Do the values tell this policy's held-out successes from its failures? Draw and measure."""
     values = add_values(trajectories, value_model)
     names = task_names(make_simulator(config.env), config.env.tasks)
-    file = f"value_over_time_{label.replace(' ', '_')}.png"
+    path = Path(config.output, value_picture(label))
     title = f"value over time, {label} policy on held-out states"
-    plot_value_over_time(values, Path(config.output, file), title, task_names=names)
+    plot_value_over_time(values, path, title, task_names=names)
     return final_value_auc(values, task_names=names)
 
 
@@ -116,8 +96,8 @@ def tuned_policy(config: RunConfig, clock: PhaseClock) -> dict[str, Any]:
     """Fine-tune, or read where an earlier run of this folder ended."""
     ended = config.tuned.end
     if not (config.resume and ended.is_file()):
-        write_json_atomic(ended, finetune(config, clock))
-    return cast(dict[str, Any], json.loads(ended.read_text()))
+        write_record(ended, finetune(config, clock))
+    return read_record(ended)
 
 
 def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
@@ -131,25 +111,6 @@ def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
             "it, or lower value.rollout_episodes"
         )
     return replace(config, ppo=replace(config.ppo, env_steps=budget - steps))
-
-
-def draw_success(runs: dict[str, RunConfig], reports: dict[str, SuccessReport]) -> None:
-    """The learning curves and the bars before and after."""
-    folder, before = Path(runs["RFTF"].output), reports["cloned"]
-    curves = {label: read_metrics(folder / run.name / "metrics.csv") for label, run in runs.items()}
-    plot_learning_curve(
-        curves["RFTF"],
-        folder / "learning_curve.png",
-        sparse=curves.get("sparse"),
-        baseline={
-            "success": before.mean_rate,
-            **{f"success/{task}": rate.rate for task, rate in before.tasks.items()},
-        },
-        labels=("RFTF", "sparse PPO"),
-        window=8,
-        title="success while training: fresh training states, sampled actions",
-    )
-    plot_success_bars(before, reports["RFTF"], folder / "success.png", labels=("cloned", "RFTF"))
 
 
 @stage("quickstart", entitled=refuse_used_folder)
@@ -167,7 +128,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         if not made_already(config, config.folder.value_model, VALUE):
             train_value(config)
     value_model = load_value_model(config)
-    value_report = json.loads(config.folder.value_training.read_text())
+    value_report = read_record(config.folder.value_training)
 
     separation: dict[str, dict[str, Any]] = {}
     policies = {"cloned": cloned}
@@ -197,7 +158,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         (before, after): compare_reports(config, reports[before], reports[after], (before, after))
         for before, after in pairs
     }
-    results = {
+    results: dict[str, Any] = {
         "seed": config.seed,
         reports["cloned"].name: {label: report.to_dict() for label, report in reports.items()},
         "comparisons": {f"{after} - {before}": c for (before, after), (c, _) in compared.items()},
@@ -205,31 +166,38 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         "value_model": value_report,
     }
     sections = {
-        f"{after} against {before}": table for (before, after), (_, table) in compared.items()
+        f"{after} against {before}": section(PAIRED, table)
+        for (before, after), (_, table) in compared.items()
     }
     if separation:
+        success = cast(dict[str, SuccessReport], reports)
         with clock("report"):
-            success = cast(dict[str, SuccessReport], reports)
-            draw_success(runs, success)
+            draw_success(success, folder)
+            curve = draw_curves(runs, success["cloned"])
             language = check_language(config, policies["RFTF"], spec)
-            film(config, policies["RFTF"], spec, value_model, folder / "videos", before=cloned)
+            films = film(
+                config, policies["RFTF"], spec, value_model, folder / "videos", before=cloned
+            )
         results |= {"value_separation": separation, "language": language}
         sections = {
-            "Success on held-out states": success_table(success),
+            "Success on held-out states": success_section(success),
             **sections,
-            "Do the values tell success from failure?": separation_table(separation),
-            "Does the policy listen?": language_table(language) if language else "",
+            "Success while training": curve,
+            "Do the values tell success from failure?": separation_section(separation),
+            "Does the policy listen?": language_section(language),
+            "Before and after": film_images(films, folder),
         }
     else:
         name = reports["cloned"].name.capitalize()
+        sections |= {"Success while training": draw_curves(runs, None)}
         sections |= {f"{name} of the {label} policy": r.markdown() for label, r in reports.items()}
     results["seconds"] = {**clock.seconds, "total": time.perf_counter() - started}
     results["peak_memory_gib"] = memory.gib
-    write_json_atomic(folder / "results.json", results)
+    write_record(folder / "results.json", results)
     steps = [[name, f"{count:,}"] for name, count in results["simulator_steps"].items()]
     processes = "all processes together" if memory.whole_tree else "the main process"
     sections |= {
-        "Simulator steps": markdown_table(["stage", "steps"], steps),
+        "Simulator steps": section(STEPS, markdown_table(["stage", "steps"], steps)),
         "Time": phase_table(clock.seconds),
         "Peak memory": f"{memory.gib:.2f} GiB in {processes}",
     }

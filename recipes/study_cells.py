@@ -32,10 +32,10 @@ from rftf_torchrl import (
     make_simulator,
     prepare_output,
     save_cell,
-    write_json_atomic,
 )
 from rftf_torchrl.configs.artefacts import whole_demos
 from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.digests import read_record, write_record
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.finetune import finetune, training_episodes
 from rftf_torchrl.recipes.train_bc import clone
@@ -148,7 +148,7 @@ def rates(config: RunConfig, outcomes: Outcomes) -> tuple[float, ...]:
 def load_start(job: Job) -> dict[str, Any] | None:
     """The cloned policy's evaluation, once all that methods share is there."""
     file = Path(job.shared.output, "start.json")
-    return json.loads(file.read_text()) if file.is_file() else None
+    return read_record(file) if file.is_file() else None
 
 
 def make_start(job: Job) -> None:
@@ -164,7 +164,7 @@ def make_start(job: Job) -> None:
         final = evaluate(config, collector, config.evaluation.episodes_per_task)
     found: dict[str, Any] = {"curve": rates(config, curve), "outcomes": final}
     found["seconds"] = time.perf_counter() - started
-    write_json_atomic(Path(config.output, "start.json"), found)
+    write_record(Path(config.output, "start.json"), found)
 
 
 def make_value(job: Job) -> None:
@@ -219,8 +219,7 @@ def run_cell(job: Job) -> Path:
     shared, value = job.shared, job.with_value
     charged = 0
     if value is not None:
-        charged = json.loads(value.folder.value_training.read_text())
-        charged = charged["simulator_steps"]
+        charged = read_record(value.folder.value_training)["simulator_steps"]
     budget = job.config.ppo.env_steps
     config = replace(
         job.config,

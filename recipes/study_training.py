@@ -23,6 +23,7 @@ from statistics import fmean
 import numpy as np
 
 from rftf_torchrl import markdown_table, prepare_output, read_metrics, write_text
+from rftf_torchrl.configs.recipe import print_in_any_locale
 from rftf_torchrl.evaluation import _figures as figures
 
 Runs = dict[str, dict[int, np.ndarray]]
@@ -111,16 +112,16 @@ def training_table(runs: Runs, spans: Sequence[str]) -> str:
 
 def plot_runs(runs: Runs, metric: str, path: Path) -> None:
     """The mean over seeds by iteration, up to where each method's shortest run ends."""
-    title = "Mean over the seeds; the band holds all of them"
+    title = "Mean over the seeds"
     figure, (ax,) = figures.panels([title], title=None, x_label="iteration", y_label=metric)
     for number, (method, seeds) in enumerate(runs.items()):
         shortest = min(map(len, seeds.values()))
         values = np.stack([logged[:shortest] for logged in seeds.values()])
         drawn = np.flatnonzero(~np.isnan(values).all(0))
         mean, low, high = (f(values[:, drawn], axis=0) for f in (np.nanmean, np.nanmin, np.nanmax))
-        label = f"{method} ({len(seeds)} seeds)"
+        label = f"{method} ({len(seeds)} seed{'s' * (len(seeds) > 1)})"
         ax.plot(drawn + 1, mean, marker=".", color=f"C{number}", label=label)
-        figures.band(ax, drawn + 1, low, high, f"C{number}")
+        figures.band(ax, drawn + 1, low, high, f"C{number}", "all seeds")
     figures.save(figure, path)
 
 
@@ -137,6 +138,7 @@ def divisor(text: str) -> tuple[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    print_in_any_locale()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

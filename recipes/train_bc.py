@@ -45,12 +45,14 @@ from rftf_torchrl import (
 from rftf_torchrl.configs.artefacts import whole_demos
 from rftf_torchrl.configs.record import CLONING, environment, made_by
 from rftf_torchrl.configs.run import stage
-from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
+from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, opened_gripper
 
 logger = logging.getLogger("train_bc")
 
 
-def cloning_loss(policy: TensorDictModuleBase) -> LossModule:
+def cloning_loss(
+    policy: TensorDictModuleBase, gripper_threshold: float | None = None
+) -> LossModule:
     """Distance to the mean of an arm or a whole action, flow matching, or the likelihood.
 
     Raises:
@@ -59,7 +61,7 @@ def cloning_loss(policy: TensorDictModuleBase) -> LossModule:
     if isinstance(policy, FlowActor):
         return FlowMatchingLoss(policy)
     if {ARM_LOC, keys.LOGITS} <= set(policy.out_keys):
-        return ArmGripperCloningLoss(policy)
+        return ArmGripperCloningLoss(policy, gripper_threshold=gripper_threshold)
     gaussian = keys.LOC in policy.out_keys
     if not gaussian and not {"scale", "logits", "probs"} & set(policy.out_keys):
         raise ValueError(
@@ -117,7 +119,10 @@ def clone(config: RunConfig) -> Path:
     transform = spec.observation_transform()
     sentences = {task.id: task.instruction for task in demonstrations.tasks}
 
-    loss_module = cloning_loss(policy)
+    loss_module = cloning_loss(policy, config.cloning.gripper_threshold)
+    if isinstance(loss_module, ArmGripperCloningLoss):  # all of them, before the first step
+        chunk, padding = windows.targets[keys.CHUNK], windows.targets[keys.CHUNK_IS_PAD]
+        opened_gripper(chunk[..., -1], ~padding, config.cloning.gripper_threshold)
     trained = [p for p in loss_module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=config.cloning.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.cloning.steps)

@@ -56,13 +56,13 @@ from rftf_torchrl import (
     seed_everything,
     stop_on_non_finite_loss,
     value_order_correlation,
-    write_json_atomic,
 )
 from rftf_torchrl.configs.artefacts import training_data
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.configs.record import value_made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.data.format import Episode as DemonstrationEpisode
+from rftf_torchrl.digests import write_record
 from rftf_torchrl.values.calibration import CalibrationMode
 
 logger = logging.getLogger("train_value")
@@ -147,21 +147,21 @@ def write_value_report(
         shown, device = replace(demonstrations, episodes=held_out), resolve_device(config.device)
         report |= held_out_report(model, shown, config.value.frames, device)
     prepare_output(config.folder.value)
-    write_json_atomic(config.folder.value_training, report)
+    write_record(config.folder.value_training, report)
     logger.info("held-out demonstrations: %s", report)
 
 
 def by_outcome(
     config: RunConfig, train: Demonstrations
-) -> tuple[Demonstrations, list[DemonstrationEpisode]]:
+) -> tuple[Demonstrations, tuple[DemonstrationEpisode, ...]]:
     """What is ordered in time, and the failures that the failure term reads.
 
     Raises:
         ValueError: where there is nothing to order, or no failure and ``value.failures`` asks for
             them.
     """
-    failed = [episode for episode in train.episodes if episode.success is False]
-    ordered = [episode for episode in train.episodes if episode.success is not False]
+    failed = tuple(episode for episode in train.episodes if episode.success is False)
+    ordered = tuple(episode for episode in train.episodes if episode.success is not False)
     if not ordered:
         raise ValueError(f"{train.root} has no episode to train on that is not a failure")
     if config.data.path is not None and bool(failed) != bool(config.value.failures):
@@ -173,7 +173,7 @@ def by_outcome(
         logger.info(
             "%d failures are not trained on: value=ranking_failures ranks them", len(failed)
         )
-    return replace(train, episodes=tuple(ordered)), failed if config.value.failures else []
+    return replace(train, episodes=ordered), failed if config.value.failures else ()
 
 
 @stage("train_value")

@@ -70,6 +70,8 @@ from rftf_torchrl.configs.artefacts import load_value_model, training_data
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.configs.record import refuse_other_split
 from rftf_torchrl.configs.run import stage
+from rftf_torchrl.evaluation.report import film_images, image
+from rftf_torchrl.evaluation.video import enlarge, pane_width
 
 logger = logging.getLogger("value_report")
 
@@ -109,36 +111,37 @@ def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
     return data, int(data["next", "executed"].sum()) * simulator.steps_per_action
 
 
-def pictures(states: TensorDictBase, size: int) -> torch.Tensor:
-    """The frames that the model saw, each pixel as a square."""
-    frames: torch.Tensor = states[keys.IMAGE]
-    factor = max(1, size // frames.shape[-1])
-    return frames.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-
-
 def write_films(
     config: RunConfig,
     seen: list[Seen],
     titles: dict[str, str],
     folder: Path,
-) -> None:
+) -> list[Path]:
     """For the first tasks, a demonstration, a success and a failure side by side."""
+    prepare_output(folder)
+    paths = []
     for name, title in list(titles.items())[: config.evaluation.video_episodes]:
-        films: dict[str, torch.Tensor] = {}
+        shown: dict[str, tuple[ScoredEpisode, torch.Tensor]] = {}
         for episode, states in seen:
-            if episode.task == name and episode.source not in films:
-                label = "policy" if config.data.path is None else episode.source
-                films[episode.source] = overlay_value(
-                    pictures(states, config.evaluation.video_size),
-                    episode.values,
-                    success=episode.source != "failure",
-                    title=title,
-                    label="demonstration" if episode.source == "demonstration" else label,
-                )
-        if films:
-            film = reduce(side_by_side, films.values())
-            file = re.sub(r"[^\w.-]+", "_", name)[:80]  # a sentence may hold anything
-            write_video(film, prepare_output(folder) / f"{file}.mp4", fps=6)
+            if episode.task == name:
+                shown.setdefault(episode.source, (episode, states[keys.IMAGE]))
+        if not shown:
+            continue
+        width = max(pane_width(len(shown)), config.evaluation.video_size)
+        own = "policy" if config.data.path is None else None
+        films = [
+            overlay_value(
+                enlarge(frames, width),
+                episode.values,
+                success=source != "failure",
+                title=title,
+                label=source if source == "demonstration" else own or source,
+            )
+            for source, (episode, frames) in shown.items()
+        ]
+        file = re.sub(r"[^\w.-]+", "_", name)[:80]  # a sentence may hold anything
+        paths.append(write_video(reduce(side_by_side, films), folder / f"{file}.mp4"))
+    return paths
 
 
 def states_of(demonstrations: Demonstrations) -> list[TensorDictBase]:
@@ -202,18 +205,24 @@ def report_value(config: RunConfig) -> dict[str, Any]:
     if table.endswith(".csv"):
         logger.warning("pyarrow is not installed, so the values go to %s instead of Parquet", table)
     write_progress_table(value_model, demonstrations, folder / table)
-    plot_value_over_progress(report, folder / "value_over_progress.png")
-    plot_calibration(report, folder / "calibration.png")
+    pictures = [
+        plot_value_over_progress(report, folder / "value_over_progress.png", "value over progress"),
+        plot_calibration(report, folder / "calibration.png", "calibration on demonstrations"),
+    ]
     if report.confusion["rows"]:
-        plot_confusion(report, folder / "confusion.png")
+        title = "value of a success's last state"
+        pictures.append(plot_confusion(report, folder / "confusion.png", title))
+    films = []
     if config.image_size is not None:
-        write_films(config, seen, titles, folder / "videos")
+        films = write_films(config, seen, titles, folder / "videos")
 
     used = {"value_model": str(config.folder.value_model), **used}
     text = run_report(
         "Value model",
         {
             **value_report_tables(report),
+            "Pictures": "\n\n".join(image(picture.name) for picture in pictures),
+            "Films": film_images(films, folder),
             "What was used": "\n".join(f"- {name}: {what}" for name, what in used.items()),
         },
     )

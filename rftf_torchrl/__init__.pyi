@@ -156,7 +156,6 @@ from .evaluation.value_tables import value_report_tables as value_report_tables
 from .evaluation.video import side_by_side as side_by_side
 from .evaluation.video import write_video as write_video
 from .files import prepare_output as prepare_output
-from .files import read_made_by as read_made_by
 from .files import whole_file as whole_file
 from .files import write_json as write_json
 from .files import write_json_atomic as write_json_atomic
@@ -374,5 +373,6 @@ from .values.specs import build_value_model as build_value_model
 from .values.specs import check_value_model as check_value_model
 from .values.temporal_value import TemporalValueModel as TemporalValueModel
 from .values.temporal_value import temporal_value_model as temporal_value_model
+from .weights_file import read_made_by as read_made_by
 
 __version__: str

@@ -8,23 +8,23 @@ import math
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from rftf_torchrl.leftovers import hidden_file, mark_file
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
     """Write a file so that it is either what was there before or the whole new one.
 
     Args:
         path: the file, in an existing folder.
+        size: its size in bytes where that is known: nothing is begun that does not fit on the disk.
 
     Yields:
         The path of an empty hidden file beside it, with the same suffix. Write there; when the
@@ -38,20 +38,19 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         >>> file = Path(tempfile.mkdtemp()) / "note.txt"
         >>> with whole_file(file) as hidden:
         ...     size = hidden.write_text("one line")
-        >>> file.read_text()
+        >>> file.read_text(encoding="utf-8")
         'one line'
     """
     path = Path(path)
-    hidden = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    hidden = hidden_file(path)
     try:
-        hidden.touch()
-        mode = hidden.stat().st_mode
-        yield hidden
-        hidden.chmod(mode)  # safetensors makes a file of its own, for its owner alone
-        _to_disk(hidden)
-        os.replace(hidden, path)
-    except OSError as error:
-        raise _named(error, f"Cannot write {path}") from error
+        with name_in_errors(f"Cannot write {path}"):
+            check_space(path.parent, size)
+            with mark_file(hidden):
+                yield hidden
+                to_disk(hidden)
+                os.replace(hidden, path)
+            names_to_disk(path.parent)
     finally:
         hidden.unlink(missing_ok=True)
 
@@ -76,6 +75,34 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         hidden.write_bytes(text.encode("utf-8"))
 
 
+def append_text(path: str | os.PathLike[str], text: str) -> None:
+    r"""Append lines to a file; where they cannot be written, the file stays as it was.
+
+    Args:
+        path: the file; it may exist.
+        text: the lines.
+
+    Raises:
+        OSError: where they cannot be written.
+
+    Example:
+        >>> file = Path(tempfile.mkdtemp()) / "table.csv"
+        >>> append_text(file, "0,0.5\n")
+        >>> append_text(file, "1,0.25\n")
+        >>> file.read_text(encoding="utf-8")
+        '0,0.5\n1,0.25\n'
+    """
+    with name_in_errors(f"Cannot write {path}"), open(path, "ab") as file:
+        before = file.tell()
+        try:
+            file.write(text.encode("utf-8"))
+            file.flush()
+        except OSError:
+            with suppress(OSError):
+                file.truncate(before)
+            raise
+
+
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     """Write JSON whole or not at all.
 
@@ -92,65 +119,13 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     Example:
         >>> file = Path(tempfile.mkdtemp()) / "result.json"
         >>> write_json(file, {"success": 0.5, "correlation": float("nan")})
-        >>> json.loads(file.read_text())
+        >>> json.loads(file.read_text(encoding="utf-8"))
         {'success': 0.5, 'correlation': None}
     """
-    write_text(path, json.dumps(_plain(obj, "the object"), indent=2) + "\n")
+    write_text(path, json.dumps(to_plain(obj), indent=2) + "\n")
 
 
 write_json_atomic = write_json  # its first name
-
-
-def write_safetensors(
-    path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]
-) -> None:
-    """Write tensors and metadata to one safetensors file, whole or not at all.
-
-    Args:
-        path: the file, in an existing folder.
-        tensors: contiguous, and no two of the same memory.
-        metadata: strings by name.
-
-    Raises:
-        OSError: where the file cannot be written.
-
-    Example:
-        >>> from safetensors.torch import load_file
-        >>> file = Path(tempfile.mkdtemp()) / "one.safetensors"
-        >>> write_safetensors(file, {"weight": Tensor([1.0])}, {"format": "mine"})
-        >>> load_file(file)
-        {'weight': tensor([1.])}
-    """
-    with whole_file(path) as hidden:
-        try:
-            save_file(tensors, hidden, metadata)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-
-
-def made_by_entry(settings: Mapping[str, Any] | None) -> dict[str, str]:
-    """Settings that made a file, as an entry of its metadata."""
-    return {} if settings is None else {"made_by": json.dumps(settings)}
-
-
-def read_made_by(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the settings that made a policy or a value model.
-
-    Args:
-        path: the safetensors file.
-
-    Returns:
-        Values by full name, such as ``"env.chunk_size"``; empty where the file says none.
-
-    Example:
-        >>> file = Path(tempfile.mkdtemp()) / "one.safetensors"
-        >>> write_safetensors(file, {"weight": Tensor([1.0])}, made_by_entry({"seed": 3}))
-        >>> read_made_by(file)
-        {'seed': 3}
-    """
-    with safe_open(path, "pt") as file:
-        found: dict[str, Any] = json.loads((file.metadata() or {}).get("made_by", "{}"))
-    return found
 
 
 def prepare_output(folder: str | Path) -> Path:
@@ -170,77 +145,11 @@ def prepare_output(folder: str | Path) -> Path:
         True
     """
     folder = Path(folder)
-    try:
+    with name_in_errors(f"Cannot write to the output folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise _named(error, f"Cannot write to the output folder {folder}") from error
     return folder
-
-
-class NewFolder:
-    """A folder that is hidden beside its place until all of it is written.
-
-    Args:
-        path: the folder to make. It must not exist.
-        content: what it will hold, for messages.
-        resumed: go on in what an earlier process has hidden there, which was killed. Only one
-            process at a time may do so.
-
-    Attributes:
-        hidden: where to write.
-
-    Raises:
-        FileExistsError: where ``path`` exists.
-        OSError: where the folder cannot be written.
-
-    Example:
-        >>> place = Path(tempfile.mkdtemp()) / "data"
-        >>> folder = NewFolder(place, "data")
-        >>> write_text(folder.hidden / "note.txt", "one line")
-        >>> place.exists()
-        False
-        >>> folder.publish()
-        >>> [file.name for file in place.iterdir()]
-        ['note.txt']
-    """
-
-    def __init__(self, path: Path, content: str, *, resumed: bool = False) -> None:
-        self.path, self.content = path, content
-        if path.exists():
-            raise FileExistsError(
-                f"{path} exists, and {content} are never overwritten: choose another folder or "
-                "remove it."
-            )
-        mark = "" if resumed else f"-{uuid.uuid4().hex[:8]}"
-        self.hidden = path.parent / f".{path.name}.partial{mark}"
-        try:
-            self.hidden.mkdir(parents=True, exist_ok=resumed)
-        except OSError as error:
-            raise _named(error, f"Cannot write {content} to {path}") from error
-
-    def publish(self, part: str = ".") -> None:
-        """Give the folder, or one part of it, its name.
-
-        Raises:
-            FileExistsError: where the folder appeared meanwhile; the hidden one stays.
-        """
-        whole = self.hidden / part
-        if self.path.exists():
-            raise FileExistsError(
-                f"{self.path} was made by another process meanwhile; the {self.content} are in "
-                f"{whole}."
-            )
-        for file in whole.rglob("*"):
-            if file.is_file():
-                _to_disk(file)
-        os.replace(whole, self.path)
-        self.discard()
-
-    def discard(self) -> None:
-        """Remove what is hidden."""
-        shutil.rmtree(self.hidden, ignore_errors=True)
 
 
 class RowsFile:
@@ -282,13 +191,18 @@ class RowsFile:
         self.cut(len(self.records))
 
     def append(self, content: bytes | memoryview, record: Mapping[str, Any]) -> None:
-        """Add a piece."""
-        with self.file.open("ab") as file:
-            size = file.write(content)
-        end = self._ends[-1][0] + size
-        line = json.dumps({"end": end, "record": record}).encode() + b"\n"
-        with self.lines.open("ab") as file:
-            file.write(line)
+        """Add a piece.
+
+        Raises:
+            OSError: where the disk is full; the pieces before are whole.
+        """
+        with name_in_errors(f"Cannot write {self.file}"):
+            with self.file.open("ab") as file:
+                size = file.write(content)
+            end = self._ends[-1][0] + size
+            line = json.dumps({"end": end, "record": record}).encode() + b"\n"
+            with self.lines.open("ab") as file:
+                file.write(line)
         self.records.append(dict(record))
         self._ends.append((end, self._ends[-1][1] + len(line)))
 
@@ -300,15 +214,74 @@ class RowsFile:
         os.truncate(self.file, end)
 
 
-def _to_disk(file: Path) -> None:
-    with file.open("rb+") as opened:
-        os.fsync(opened.fileno())
+class _NamedError(OSError):
+    """An error of the system whose message says what was being done."""
 
 
-def _named(error: OSError, what: str) -> OSError:
-    full = error.errno == errno.ENOSPC
-    advice = "Make room on the disk" if full else "Choose a folder that you may write to"
-    return OSError(f"{what}: {error.strerror or error}. {advice}.")
+def to_disk(place: Path) -> None:
+    """Return once what was written to a file is on the disk."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def names_to_disk(folder: Path) -> None:
+    """Return once the names in a folder are on the disk, where the file system can tell."""
+    with suppress(OSError):
+        to_disk(folder)
+
+
+def check_space(folder: Path, size: int) -> None:
+    """Stop before writing what the disk of a folder has no room for.
+
+    Raises:
+        OSError: with the space that is needed and the space that is free.
+    """
+    disk = shutil.disk_usage(folder)
+    if disk.total and disk.free < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"it needs {size / 2**20:.1f} MiB, and {disk.free / 2**20:.1f} MiB are free",
+        )
+
+
+def reserve(file: BinaryIO, size: int) -> None:
+    """Make an empty file so long, with blocks on the disk for all of it.
+
+    Raises:
+        OSError: where the disk has no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        for start in range(0, size, 2**20):
+            file.write(bytes(min(2**20, size - start)))
+
+
+@contextmanager
+def name_in_errors(what: str) -> Iterator[None]:
+    """Let the system's errors in a block say what was being done, and what to do.
+
+    Raises:
+        OSError: with the number of the one that was raised.
+    """
+    try:
+        yield
+    except _NamedError:
+        raise
+    except OSError as error:
+        full = error.errno in _FULL
+        advice = "Make room on the disk" if full else "Choose a folder that you may write to"
+        named = _NamedError(f"{what}: {error.strerror or error}. {advice}.")
+        named.errno = error.errno
+        raise named from error
+
+
+def to_plain(obj: Any) -> Any:
+    """What JSON holds of an object; see :func:`write_json`."""
+    return _plain(obj, "the object")
 
 
 def _plain(value: Any, where: str) -> Any:

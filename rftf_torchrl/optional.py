@@ -35,3 +35,9 @@ def optional_module(name: str, extra: str, what: str | None = None) -> ModuleTyp
 def transformers_module(what: str | None = None) -> ModuleType:
     """Import ``transformers``."""
     return optional_module("transformers", "transformers", what)
+
+
+def metaworld_module(name: str) -> ModuleType:
+    """Import a module of Meta-World, or of what it needs."""
+    optional_module("packaging", "metaworld", "Meta-World")
+    return optional_module(name, "metaworld", "Meta-World")

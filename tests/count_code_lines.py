@@ -74,6 +74,7 @@ def tracked_files(root):
         check=True,
         capture_output=True,
         text=True,
+        encoding="utf-8",
     ).stdout
     for path in listed.split("\0"):
         file = Path(root, path)

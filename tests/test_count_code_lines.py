@@ -69,12 +69,12 @@ def test_a_path_has_one_area(path, area):
 def test_tracked_files_count_once(tmp_path):
     for name in ("rftf_torchrl/a.py", "rftf_torchrl/b.pyi", "recipes/c.py", "tests/d.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(SOURCE)
+        (tmp_path / name).write_text(SOURCE, encoding="utf-8")
     (tmp_path / "rftf_torchrl/recipes").symlink_to("../recipes")
     (tmp_path / "rftf_torchrl/link.py").symlink_to("a.py")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
-    (tmp_path / "rftf_torchrl/untracked.py").write_text(SOURCE)
+    (tmp_path / "rftf_torchrl/untracked.py").write_text(SOURCE, encoding="utf-8")
 
     counts = count(tmp_path)
 

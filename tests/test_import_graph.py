@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rftf_torchrl"
 LAYERS = (
-    "keys errors files former modules optional registry settings",
+    "keys errors digests files former leftovers modules new_folder optional registry settings "
+    "weights_file",
     "functional",
     "nets",
     "policies values transforms",
@@ -39,7 +40,7 @@ def part_of(file):
 
 def imported_names(file):
     """Everything that a file imports, anywhere in it, as dotted names."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -79,7 +80,7 @@ def test_every_part_has_a_layer():
 
 
 def test_the_design_page_has_the_line_of_layers():
-    page = (ROOT / "docs" / "design.md").read_text()
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     line = page[page.index("```text\nkeys") :].split("```")[1].removeprefix("text")
     parts = {part_of(file) for file in FILES}
     here = [[part for part in layer.split() if part in parts] for layer in LAYERS]

@@ -16,7 +16,7 @@ def files():
         if not path.startswith("rftf_torchrl/recipes/") and not any(
             path.startswith(f"{own}/") for own in OWN
         ):
-            yield path, ast.parse(file.read_text())
+            yield path, ast.parse(file.read_text(encoding="utf-8"))
 
 
 def compared(tree):

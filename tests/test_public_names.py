@@ -13,11 +13,11 @@ HERE = Path(__file__).parent
 STUB = Path(rftf_torchrl.__file__).with_suffix(".pyi")
 NAMED = [
     (f"rftf_torchrl.{node.module}", alias.name, alias.asname)
-    for node in ast.parse(STUB.read_text()).body
+    for node in ast.parse(STUB.read_text(encoding="utf-8")).body
     if isinstance(node, ast.ImportFrom)
     for alias in node.names
 ]
-BEFORE = (HERE / "public_names_before.txt").read_text().split()
+BEFORE = (HERE / "public_names_before.txt").read_text(encoding="utf-8").split()
 # Two simulators have tasks: these names are imported from their modules.
 FROM_MODULES = {
     "data.Episode": "rftf_torchrl.data.format",
@@ -43,7 +43,7 @@ REMOVED: dict[str, str] = {
 
 def defined_in(module):
     """Names that a module defines itself, at its top level."""
-    for node in ast.parse(Path(module.__file__).read_text()).body:
+    for node in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             yield node.name
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
@@ -61,7 +61,7 @@ def test_a_public_name_comes_from_the_module_that_defines_it(module, name):
 def test_the_list_changes_only_together_with_its_copy():
     """Whoever changes the public names shows it in ``tests/public_names.txt``."""
     names = sorted(name for _, name, _ in NAMED)
-    assert names == (HERE / "public_names.txt").read_text().splitlines()
+    assert names == (HERE / "public_names.txt").read_text(encoding="utf-8").splitlines()
     assert names == sorted(set(names))
 
 

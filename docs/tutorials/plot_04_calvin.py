@@ -32,7 +32,7 @@ try:
     run = {}
 except CalvinNotInstalledError as error:
     print(str(error).splitlines()[0])
-    run = json.loads(KEPT.read_text())
+    run = json.loads(KEPT.read_text(encoding="utf-8"))
 live = not run
 print("this page ran the simulator" if live else "this page shows the run that was kept")
 
@@ -236,4 +236,4 @@ figure.legend(*labelled, loc="outside upper center", ncols=3)
 # it on CALVIN, ending in the table above for the policies before and after.
 
 if live and not KEPT.exists():
-    KEPT.write_text(json.dumps(run) + "\n")
+    KEPT.write_text(json.dumps(run) + "\n", encoding="utf-8")

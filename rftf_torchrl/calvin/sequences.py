@@ -161,7 +161,7 @@ def _benchmark() -> tuple[Chain, ...]:
     states = [state for state, n in zip(initial_states(), counts, strict=True) for _ in range(n)]
     order = np.arange(BENCHMARK_CHAINS)
     np.random.RandomState(0).shuffle(order)
-    words = _TABLE.read_text().split()
+    words = _TABLE.read_text(encoding="utf-8").split()
     return tuple(
         Chain(states[k], tuple(_NAMES[int(letter, 36)] for letter in words[k])) for k in order
     )

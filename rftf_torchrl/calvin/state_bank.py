@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from rftf_torchrl.calvin.data.frames import UNREADABLE
 from rftf_torchrl.calvin.scenes import refuse_test_state
 from rftf_torchrl.calvin.settings import Scene, check_scene
 from rftf_torchrl.calvin.tasks import TASKS, get_task
 from rftf_torchrl.files import whole_file
 
 _WIDTHS = {"robot_obs": 15, "scene_obs": 24}
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, AttributeError)
 _COLUMNS = (*_WIDTHS, "task", "depth")
 
 
@@ -120,5 +118,7 @@ class StateBank:
             with np.load(path, allow_pickle=False) as file:
                 columns = {name: file[name] for name in _COLUMNS}
                 return cls(**columns, scene=cast(Scene, str(file["scene"])))
-        except _DAMAGED as error:
+        except FileNotFoundError:
+            raise
+        except UNREADABLE as error:
             raise ValueError(f"{path} is not a usable bank of states: {error}") from error

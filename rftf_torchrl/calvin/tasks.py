@@ -10,6 +10,7 @@ from typing import Literal
 import yaml
 
 from rftf_torchrl.data.format import Task
+from rftf_torchrl.nets.sentences import normal_sentence
 
 BLOCKS = ("red", "blue", "pink")
 """The blocks, in the order of the benchmark's scene vectors."""
@@ -114,4 +115,6 @@ def load_sentences(
     missing = [name for name in TASKS if not read.get(name)]
     if missing:
         raise ValueError(f"{path} has no sentence for {', '.join(missing)}")
-    return {name: tuple(str(sentence).strip() for sentence in read[name]) for name in TASKS}
+    return {
+        name: tuple(normal_sentence(str(sentence)) for sentence in read[name]) for name in TASKS
+    }

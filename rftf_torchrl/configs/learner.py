@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from copy import deepcopy
@@ -25,6 +24,7 @@ from rftf_torchrl.configs.record import (
     refuse_other_environment,
 )
 from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.digests import read_record
 from rftf_torchrl.nets.feature_cache import cache_bytes, cache_features
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.objectives.advantages import Advantages, make_critic
@@ -48,7 +48,7 @@ def refuse_used_folder(config: RunConfig) -> None:
     refuse_other_environment(config, config.folder.policy, "policy.path")
     refuse_other_environment(config, config.folder.value_model, "value.path")
     if config.resume and config.tuned.settings.is_file():
-        earlier = json.loads(config.tuned.settings.read_text(encoding="utf-8"))
+        earlier = read_record(config.tuned.settings)
         refuse_changes(str(config.tuned.root), earlier, made_by(config, RUN), may_change(config))
     folder = config.tuned.checkpoints
     if not config.resume and any(folder.glob("*")):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from io import TextIOWrapper
 from pathlib import Path
 
 import hydra
@@ -66,6 +67,7 @@ def recipe(
 
         def main() -> None:
             nonlocal verbose
+            print_in_any_locale()
             # Run as a script, the file's neighbours would shadow packages of their names.
             sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != RECIPES]
             verbose = VERBOSE in sys.argv
@@ -81,6 +83,13 @@ def recipe(
         return main
 
     return decorate
+
+
+def print_in_any_locale() -> None:
+    """Show a character that the terminal's encoding lacks as its number, instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def help_text(name: str, run: Callable[[RunConfig], object]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.envs.simulator import make_simulator
-from rftf_torchrl.files import read_made_by
+from rftf_torchrl.weights_file import read_made_by
 
 MAY_CHANGE = (
     "output",

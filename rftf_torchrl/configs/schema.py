@@ -80,6 +80,8 @@ class CloningConfig:
         random_shift: pixels by which pictures are shifted at random.
         per_task: the first so many demonstrations of each task are cloned; null for all. The value
             model, which reads no actions, learns from all of them as from videos.
+        gripper_threshold: of policies of an arm and a gripper, the least number that is an open
+            gripper; null where demonstrations have 1 (open) and -1 (closed), and no others.
     """
 
     steps: Count = 600
@@ -87,6 +89,7 @@ class CloningConfig:
     learning_rate: Positive = 1e-3
     random_shift: NotNegativeInt = 3
     per_task: Count | None = None
+    gripper_threshold: Fraction | None = None
 
 
 @dataclass
@@ -235,17 +238,17 @@ class EvaluationConfig:
 
     Attributes:
         episodes_per_task: episodes a task.
-        deterministic: mean actions instead of samples.
+        deterministic: mean actions instead of samples; of a flow policy, those from zero noise.
         swapped_per_task: episodes a task of the same-scene pairs with the partner's sentence.
         video_episodes: tasks of which a video is made; 0 for none.
-        video_size: edge of the video's pictures in pixels.
+        video_size: edge of the video's pictures in pixels; a video of less than 480 is enlarged.
     """
 
     episodes_per_task: Count = 40
     deterministic: bool = True
     swapped_per_task: NotNegativeInt = 10
     video_episodes: NotNegativeInt = 3
-    video_size: Count = 192
+    video_size: Count = 240
 
 
 @dataclass

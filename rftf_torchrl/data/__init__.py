@@ -17,7 +17,7 @@ key                        shape          dtype     meaning
 ("instruction", "mask")    [N, L]         bool      True at a real token
 "task_id"                  [N, 1]         int64     the id of a task in ``demonstrations.json``
 "episode"                  [N, 1]         int64     the index of the frame's episode
-"action"                   [N, A]         float32   the action taken after the frame
+"action"                   [N, A]         float32   the action taken after the frame, in -1 to 1
 "action_is_pad"            [N, 1]         bool      True at an episode's last frame: no action
 ========================== ============== ========= ===============================================
 

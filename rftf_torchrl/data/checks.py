@@ -10,8 +10,10 @@ from torch import Tensor
 
 from rftf_torchrl import keys
 from rftf_torchrl.data.format import ACTION, ACTION_IS_PAD, EPISODE, Entry, Episode
+from rftf_torchrl.data.images import images_of
 
 MAX_LISTED = 5
+ROUNDING = 1e-6
 
 
 def entry_problems(
@@ -87,12 +89,43 @@ def content_problems(frames: TensorDictBase) -> list[str]:
     if mask is not None and not (some := mask.any(1)).all():
         problems.append(f"key {keys.TOKEN_MASK!r}: the instruction is empty at {_frames(~some)}")
     action = frames.get(ACTION, None)
+    if action is not None:
+        size = action.abs().nan_to_num(0.0, 0.0)
+        if (beyond := (size > 1 + ROUNDING).any(1)).any():
+            problems.append(
+                f"key {ACTION!r}: beyond -1 to 1 at {_frames(beyond)}, up to "
+                f"{float(size.max()):g}; every simulator takes actions in -1 to 1, so record them "
+                "in these units"
+            )
     if action is not None and len(action) and (action[-1] != 0).any():
         problems.append(
             f"key {ACTION!r}: the last frame's action is not zero; an episode ends with the "
             "observation after its last action, so record that frame with a zero action"
         )
     return problems
+
+
+def picture_problems(frames: TensorDictBase) -> list[str]:
+    """List the pictures of one episode whose numbers are 0 and 1 only.
+
+    Args:
+        frames: tensordict [T], whose entries passed :func:`entry_problems`.
+
+    Returns:
+        One sentence per picture, none if they are sound.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> image = torch.rand(2, 3, 8, 8).round().byte()
+        >>> len(picture_problems(TensorDict({"observation": {"image": image}}, [2])))
+        1
+    """
+    return [
+        f"key {key!r}: the largest number is 1, as of pictures in 0..1 that were cut to whole "
+        "numbers; scale them to 0..255 before"
+        for key in images_of(frames)
+        if frames[key].numel() and int(frames[key].max()) == 1
+    ]
 
 
 def label_problems(frames: TensorDictBase, episode: Episode) -> list[str]:

@@ -17,6 +17,8 @@ from rftf_torchrl.data.format import DemonstrationError, Episode, Task, frames_f
 from rftf_torchrl.data.index import read_index
 from rftf_torchrl.data.memory_map import open_frames
 from rftf_torchrl.data.validation import frame_problems
+from rftf_torchrl.digests import digest_problems
+from rftf_torchrl.leftovers import DIGESTS_FILE
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,8 +207,8 @@ def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstra
 
     Args:
         root: the folder that :class:`~rftf_torchrl.DemonstrationWriter` wrote.
-        validate: check every frame and label. Without it only the index and the sizes of the files
-            are checked, which reads no frame.
+        validate: check every frame and label, and the digest of every block of the files. Without
+            it only the index and the sizes of the files are checked, which reads no frame.
 
     Returns:
         All episodes of the folder.
@@ -216,7 +218,8 @@ def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstra
         DemonstrationError: with every violation of the format: unreadable index, another format
             version, truncated files, missing keys, an image where the index says that there is
             none, wrong dtypes or shapes, numbers that are not finite, too short,
-            overlapping or out-of-range episodes, empty instructions, unknown tasks.
+            overlapping or out-of-range episodes, empty instructions, unknown tasks. Where files
+            differ from their digests, they alone are listed.
 
     Example:
         >>> load_demonstrations("no-such-folder")
@@ -226,6 +229,8 @@ def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstra
     """
     root = Path(root)
     index, problems = read_index(root)
+    if damaged := digest_problems(root, None if validate else _descriptions(root)):
+        raise DemonstrationError(f"Demonstrations in {root}", damaged)
     frames, unreadable = open_frames(frames_folder(root))
     problems += unreadable
     if index is None or unreadable:
@@ -244,3 +249,9 @@ def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstra
         complete=index.complete,
         simulator_steps=index.simulator_steps,
     )
+
+
+def _descriptions(root: Path) -> list[str]:
+    """The files of a folder that say what its frames are."""
+    found = (file.relative_to(root).as_posix() for file in sorted(root.rglob("*.json")))
+    return [name for name in found if name != DIGESTS_FILE]

@@ -12,6 +12,7 @@ from pydantic import StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationEr
 from tensordict import NestedKey
 
 from rftf_torchrl import keys
+from rftf_torchrl.nets.sentences import normal_sentence
 from rftf_torchrl.settings import validation_problems
 
 FORMAT_VERSION = 1
@@ -155,7 +156,7 @@ def task_problems(tasks: Sequence[Task]) -> list[str]:
     seen: set[int] = set()
     for task in tasks:
         where = f"task {task.id} ('{task.name}')"
-        if not task.instruction.strip():
+        if not normal_sentence(task.instruction):
             problems.append(f"{where}: the instruction is empty")
         if task.id in seen:
             problems.append(f"{where}: the id is used twice")

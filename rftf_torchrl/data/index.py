@@ -66,7 +66,7 @@ def write_index(root: Path, index: Index) -> None:
         >>> import tempfile
         >>> root = Path(tempfile.mkdtemp())
         >>> write_index(root, Index(True, "metaworld", (64, 64), 39, 4, 1, 0, (), ()))
-        >>> json.loads(index_file(root).read_text())["format_version"]
+        >>> json.loads(index_file(root).read_text(encoding="utf-8"))["format_version"]
         1
     """
     content = {"format_version": FORMAT_VERSION, **asdict(index)}
@@ -100,7 +100,7 @@ def read_index(root: Path) -> tuple[Index | None, list[str]]:
     if not file.is_file():
         raise FileNotFoundError(f"No demonstrations in {root}: {INDEX_FILE} is missing.")
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         return None, [f"{INDEX_FILE}: unreadable JSON ({error})"]
     version = content.get("format_version") if isinstance(content, dict) else None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 
 from rftf_torchrl import keys
-from rftf_torchrl.data.checks import content_problems, entry_problems
+from rftf_torchrl.data.checks import content_problems, entry_problems, picture_problems
 from rftf_torchrl.data.format import (
     ACTION_IS_PAD,
     EPISODE,
@@ -25,16 +26,18 @@ from rftf_torchrl.data.format import (
 )
 from rftf_torchrl.data.images import IMAGE_SIZES, expected_entries, images_of
 from rftf_torchrl.data.index import Index, write_index
-from rftf_torchrl.files import NewFolder
+from rftf_torchrl.files import check_space, name_in_errors
+from rftf_torchrl.new_folder import NewFolder
 
 
 class DemonstrationWriter:
     """Write episodes into a new folder, in the format of ``rftf_torchrl.data``.
 
-    Episodes collect in a hidden folder beside ``root``; :meth:`close` joins them and gives the
-    result its name in one step. Where the ``with`` block ends by an exception or Ctrl-C, the
-    episodes that were added are kept the same way, with ``complete: false``; where there is none,
-    nothing is left. Joining needs the space of the data twice.
+    Episodes collect in a hidden folder beside ``root``; :meth:`close` gives it its name in one
+    step, with the digests that :func:`load_demonstrations` checks. Where the ``with`` block ends by
+    an exception or Ctrl-C, a full disk among them, the episodes that were added are kept the same
+    way, with ``complete: false``; where there is none, nothing is left. What a killed process left
+    hidden is removed by the next one that writes ``root``, and named in the log.
 
     Args:
         root: the folder to make. It must not exist.
@@ -92,6 +95,7 @@ class DemonstrationWriter:
         self.simulator_steps = 0
         self.episodes: list[Episode] = []
         self._sizes: dict[str, int] = {}
+        self._frame: TensorDict | None = None
         self._closed = False
         self._folder = NewFolder(self.root, "demonstrations")
 
@@ -123,6 +127,7 @@ class DemonstrationWriter:
 
         Raises:
             DemonstrationError: with every violation; the episode is not written.
+            OSError: where the disk is full; the episodes before are whole.
             RuntimeError: after :meth:`close`.
         """
         if self._closed:
@@ -138,8 +143,8 @@ class DemonstrationWriter:
         frames[EPISODE] = torch.full((length, 1), index, dtype=torch.int64)
         frames[ACTION_IS_PAD] = torch.zeros(length, 1, dtype=torch.bool)
         frames[ACTION_IS_PAD][-1] = True
-        frames.memmap(self._part(index))
         start = self.episodes[-1].stop if self.episodes else 0
+        self._append(frames, start)
         episode = Episode(
             index=index,
             task_id=task_id,
@@ -161,22 +166,19 @@ class DemonstrationWriter:
 
         Raises:
             ValueError: where no episode was added; nothing is left on disk.
-            FileExistsError: where ``root`` appeared meanwhile; the hidden folder stays.
+            FileExistsError: where ``root`` appeared meanwhile; this one gets a name beside it.
+            OSError: where the disk is full; the hidden folder stays.
         """
-        if self._closed:
+        if self._closed or self._folder.published:
             return
         if not self.episodes:
             self._discard()
             raise ValueError(f"No episode was added for {self.root}: there is nothing to write.")
-        whole = self._folder.hidden / "whole"
-        shutil.rmtree(whole, ignore_errors=True)
-        total = self.episodes[-1].stop
-        first = TensorDict.load_memmap(self._part(0))
-        joined = first[:1].expand(total).memmap_like(frames_folder(whole))
-        for episode in self.episodes:
-            part = TensorDict.load_memmap(self._part(episode.index))
-            joined[episode.start : episode.stop] = part
-        images = images_of(first)
+        frame, total = cast(TensorDict, self._frame), self.episodes[-1].stop
+        self._cut(frame, total)
+        with name_in_errors(f"Cannot write demonstrations to {self.root}"):
+            frame.expand(total).memmap_like(frames_folder(self._folder.hidden))
+        images = images_of(frame)
         index = Index(
             complete=complete,
             simulator=self.simulator,
@@ -192,8 +194,8 @@ class DemonstrationWriter:
                 for key, (field, (height, width)) in IMAGE_SIZES.items()
             },
         )
-        write_index(whole, index)
-        self._folder.publish(whole.name)
+        write_index(self._folder.hidden, index)
+        self._folder.publish()
         self._closed = True
 
     def __enter__(self) -> DemonstrationWriter:
@@ -213,8 +215,31 @@ class DemonstrationWriter:
         self._closed = True
         self._folder.discard()
 
-    def _part(self, index: int) -> Path:
-        return self._folder.hidden / "episodes" / f"{index:06d}"
+    def _append(self, frames: TensorDictBase, start: int) -> None:
+        """Write frames behind those that are there; never mapped, which a full disk would kill."""
+        if self._frame is None:
+            self._frame = frames[:1].clone()
+        with name_in_errors(f"Cannot write demonstrations to {self.root}"):
+            check_space(self._folder.hidden, sum(value.nbytes for _, value in _leaves(frames)))
+            try:
+                for name, value in _leaves(frames):
+                    file = self._file(name)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    with file.open("ab") as opened:
+                        opened.truncate(start * value[0].nbytes)
+                        opened.write(memoryview(value.contiguous().numpy()))
+            except OSError:
+                self._cut(frames, start)
+                raise
+
+    def _cut(self, frames: TensorDictBase, length: int) -> None:
+        """Remove what an interrupted write left behind the last whole episode."""
+        for name, value in _leaves(frames):
+            if self._file(name).exists():
+                os.truncate(self._file(name), length * value[0].nbytes)
+
+    def _file(self, name: str) -> Path:
+        return frames_folder(self._folder.hidden) / f"{name}.memmap"
 
     def _problems(self, tensordict: TensorDictBase, task_id: int) -> list[str]:
         if tensordict.batch_dims != 1:
@@ -235,10 +260,18 @@ class DemonstrationWriter:
         entries = entry_problems(tensordict, expected, self._sizes)
         if len(tensordict) < 2:
             problems.append(f"{len(tensordict)} frames, expected 2 or more: order needs two")
-        return problems + (entries or content_problems(tensordict))
+        if entries:
+            return problems + entries
+        return problems + picture_problems(tensordict) + content_problems(tensordict)
 
     def _remember_sizes(self, tensordict: TensorDictBase, entries: Iterable[Entry]) -> None:
         for key, _, trailing in entries:
             for size, got in zip(trailing, tensordict[key].shape[1:], strict=True):
                 if isinstance(size, str):
                     self._sizes[size] = got
+
+
+def _leaves(frames: TensorDictBase) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of frames, by the name that their file has."""
+    for key in frames.keys(include_nested=True, leaves_only=True):
+        yield key if isinstance(key, str) else "/".join(key), frames[key]

@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 def _pack(trajectory: TensorDictBase) -> dict[Any, np.ndarray]:
-    flat = trajectory.flatten_keys(".")
-    return {key: value.numpy() for key, value in flat.items() if isinstance(value, torch.Tensor)}
+    entries = trajectory.items(include_nested=True, leaves_only=True)
+    return {key: value.numpy() for key, value in entries if isinstance(value, torch.Tensor)}
 
 
 def _unpack(arrays: dict[Any, np.ndarray]) -> TensorDictBase:
     length = len(next(iter(arrays.values())))
     tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    return TensorDict(tensors, batch_size=[length]).unflatten_keys(".")
+    return TensorDict(tensors, batch_size=[length])
 
 
 class _EpisodePlayer:

@@ -18,6 +18,7 @@ from torchrl.envs import EnvBase
 from rftf_torchrl import keys
 from rftf_torchrl.data.format import Task
 from rftf_torchrl.errors import SimulatorCrashedError
+from rftf_torchrl.nets.sentences import normal_sentence
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class DecisionBase(EnvBase):
         self._tokenizer = tokenizer or HashTokenizer()
         self._decisions = 0
         self._episode_seed = 0
+        self._on_action: Callable[[], object] | None = None
 
     def _prepare(
         self,
@@ -119,13 +121,17 @@ class DecisionBase(EnvBase):
     def _see(self) -> dict[str, Any]:
         """What is seen now: ``"observation"``, and entries of the subclass's own."""
 
+    def watch(self, on_action: Callable[[], object] | None) -> None:
+        """Call a function after each action, e.g. to film it; ``None`` calls none."""
+        self._on_action = on_action
+
     def set_instruction(self, instruction: str | None) -> None:
         """Give another sentence from the next reset on; ``None`` gives the task's own."""
         self._say(self.task.instruction if instruction is None else instruction)
 
     def _say(self, instruction: str) -> None:
-        self.instruction = instruction
-        tokens, mask = self._tokenizer(instruction)
+        self.instruction = normal_sentence(instruction)
+        tokens, mask = self._tokenizer(self.instruction)
         self._tokens, self._mask = tokens[0], mask[0]
 
     def _set_seed(self, seed: int | None) -> None:
@@ -150,6 +156,8 @@ class DecisionBase(EnvBase):
             for action in actions:
                 executed += 1
                 success, terminated, truncated = self._act(action)
+                if self._on_action is not None:
+                    self._on_action()
                 if success or terminated or truncated:
                     break
             self._seen = self._see()

@@ -98,6 +98,11 @@ class DecisionEnv(DecisionBase):
     def picture(self, size: int) -> Tensor:
         """The environment's picture at another size, uint8 [3, size, size]."""
         picture = self._current[self.image_key]
+        if picture.dtype != torch.uint8:
+            raise ValueError(
+                f"the picture of task {self.task.name!r} at {self.image_key!r} is {picture.dtype}, "
+                "expected uint8 in 0..255: scale and convert it in the environment"
+            )
         if picture.shape[-1] == 3:
             picture = picture.movedim(-1, 0)
         scaled = interpolate(picture.float()[None], size=(size, size), mode="area")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from textwrap import fill
 from typing import Literal
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,7 +52,6 @@ def panels(
         ax.set_title("\n".join(fill(line, 30) for line in name.splitlines()), fontsize=11.5)
         if number + columns >= len(titles):
             ax.tick_params(labelbottom=True)
-        if number >= (rows - 1) * columns:
             ax.set_xlabel(x_label, fontsize=11.5)
         if number % columns == 0:
             ax.set_ylabel(y_label, fontsize=11.5)
@@ -81,14 +83,32 @@ def steps_axis(ax: Axes, ticks: int) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 2.5, 5, 10]))
 
 
-def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str) -> None:
-    """The interval around a curve."""
-    ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+def smoothed_curve(
+    ax: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    window: int,
+    colour: str,
+    label: str,
+    mark: str = "o",
+) -> None:
+    """Points, and as a line the mean of each with the ``window - 1`` before it."""
+    ax.plot(x, y, mark, color=colour, markersize=3, alpha=0.3, label=f"{label}, single iterations")
+    mean = [fmean(y[max(0, end - window) : end]) for end in range(1, len(y) + 1)]
+    ax.plot(x, mean, color=colour, linewidth=2.2, label=f"{label}, mean of the last {window}")
 
 
-def diagonal(ax: Axes) -> None:
+def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str, label: str) -> None:
+    """The interval around a curve, where there is one; grey in the legend, for all colours."""
+    if (np.asarray(high) > np.asarray(low)).any():
+        ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        ax.fill_between([], [], color=GREY, alpha=0.25, linewidth=0, label=label)
+
+
+def diagonal(ax: Axes, label: str) -> None:
     """Where both axes are equal."""
-    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (1, 3)))
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (1, 3)), label=label)
 
 
 def _legend_below(figure: Figure) -> None:
@@ -98,11 +118,13 @@ def _legend_below(figure: Figure) -> None:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
+        widest = 0.6 + 0.085 * max(map(len, entries))
+        columns = max(1, int(figure.get_figwidth() / widest))
         figure.legend(
             list(entries.values()),
             list(entries),
             loc="outside lower center",
-            ncols=min(len(entries), 4),
+            ncols=min(len(entries), columns),
             frameon=False,
             fontsize=11,
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rftf_torchrl.evaluation.report import markdown_table, percent
+from rftf_torchrl.evaluation.report import interval, markdown_table, number, percent
 from rftf_torchrl.evaluation.success import SuccessReport
 from rftf_torchrl.functional.paired import paired_difference_interval
 
@@ -134,8 +134,8 @@ def paired_cells(row: dict[str, Any]) -> list[object]:
     return [
         percent(row["before"]),
         percent(row["after"]),
-        f"{100 * row['difference']:+.1f}",
-        f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}",
+        number(100 * row["difference"], "+.1f"),
+        interval(100 * row["low"], 100 * row["high"], "+.1f"),
         row["gained"],
         row["lost"],
     ]

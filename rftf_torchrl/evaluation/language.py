@@ -16,9 +16,11 @@ from rftf_torchrl.envs.collector import EpisodeCollector
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult
 from rftf_torchrl.evaluation.comparison import compare_success
 from rftf_torchrl.evaluation.episodes import Sentences, swapped_instructions
-from rftf_torchrl.evaluation.report import MISSING, markdown_table, percent, percent_interval
+from rftf_torchrl.evaluation.report import markdown_table, number, percent, percent_interval
 from rftf_torchrl.evaluation.success import success_report
 from rftf_torchrl.evaluation.trajectories import require_entry, split_trajectories
+
+_LARGEST_RATIO = 10
 
 
 def instruction_sensitivity(
@@ -42,8 +44,9 @@ def instruction_sensitivity(
         \mathrm{ratio} = \mathrm{change} / \mathrm{spread}.
 
     A ratio near 0 means that the policy does not listen; at 1 another sentence changes the chunk
-    as much as another initial state does. A policy that listens fails under the swapped sentence,
-    because success is still that of the scene's task.
+    as much as another initial state does. Far above 1 it only says that the spread is small: the
+    initial states differ little, or the policy does not look at them. A policy that listens fails
+    under the swapped sentence, because success is still that of the scene's task.
 
     Args:
         collector: runs episodes, see :class:`~rftf_torchrl.EpisodeCollector`.
@@ -56,7 +59,8 @@ def instruction_sensitivity(
 
     Returns:
         ``"tasks"``: by name ``"change"``, ``"spread"``, ``"ratio"`` (NaN without a spread), and
-        ``"own"``, ``"swapped"``: rates with intervals. ``"ratio"``: mean over tasks. ``"success"``:
+        ``"own"``, ``"swapped"``: rates with intervals. ``"ratio"``: mean over the tasks
+        that have one. ``"success"``:
         :func:`compare_success` with the own sentence before and the swapped one after.
 
     Raises:
@@ -90,18 +94,24 @@ def instruction_sensitivity(
             "own": own_report.tasks[task].to_dict(),
             "swapped": swapped_report.tasks[task].to_dict(),
         }
+    known = [row["ratio"] for row in rows.values() if not math.isnan(row["ratio"])]
     return {
         "tasks": rows,
-        "ratio": sum(row["ratio"] for row in rows.values()) / len(rows),
+        "ratio": sum(known) / len(known) if known else math.nan,
         "success": compare_success(own_report, swapped_report),
     }
 
 
 def language_table(report: dict[str, Any]) -> str:
-    """The result of :func:`instruction_sensitivity` as a Markdown table."""
+    """The result of :func:`instruction_sensitivity` as a Markdown table.
+
+    A ratio above 10 is not written out, as it says nothing but that the spread is small.
+    """
     rows = []
     for task, row in report["tasks"].items():
-        cells = [task, *(_number(row[key]) for key in ("change", "spread", "ratio"))]
+        ratio = row["ratio"]
+        shown = f"above {_LARGEST_RATIO}" if ratio > _LARGEST_RATIO else number(ratio, ".2f")
+        cells = [task, number(row["change"]), number(row["spread"]), shown]
         for side in ("own", "swapped"):
             rate = row[side]
             cells += [percent(rate["rate"]), percent_interval(rate["low"], rate["high"])]
@@ -133,7 +143,3 @@ def _chunk_change(own: list[Tensor], swapped: list[Tensor]) -> dict[str, float]:
     pairwise = (chunks.unsqueeze(0) - chunks.unsqueeze(1)).abs().flatten(2).mean(-1)
     spread = (pairwise.sum() / (n * (n - 1))).item()
     return {"change": change, "spread": spread, "ratio": change / spread if spread else math.nan}
-
-
-def _number(value: float) -> str:
-    return MISSING if math.isnan(value) else f"{value:.3f}"

@@ -83,14 +83,15 @@ def plot_learning_curve(
                     f"{sorted({column for row in run for column in row})}. Pass success_key."
                 )
             if window > 1:
-                ax.plot(x, y, mark, color=colour, markersize=3, alpha=0.3)
-                ax.plot(x, _running_mean(y, window), color=colour, linewidth=2.2, label=label)
+                figures.smoothed_curve(
+                    ax, x, y, window=window, colour=colour, label=label, mark=mark
+                )
             else:
                 ax.plot(x, y, color=colour, marker=mark, markersize=4, linewidth=2, label=label)
             x_low, low = _series(run, x_key, f"{name}_low")
             x_high, high = _series(run, x_key, f"{name}_high")
             if x_low and x_low == x_high:
-                figures.band(ax, x_low, low, high, colour)
+                figures.band(ax, x_low, low, high, colour, "interval")
         if baseline is not None and name in baseline:
             ax.axhline(
                 float(baseline[name]),
@@ -136,25 +137,28 @@ def plot_value_over_time(
         curve = value_curve(part, value_key=value_key)
         curves[succeeded(part)].append(curve.detach().cpu().double().numpy())
     counts = [
-        f"{name}\n{len(curves[True])} successes, {len(curves[False])} failures"
+        f"{name}\n{_count(curves[True], 'success', 'es')}, {_count(curves[False], 'failure', 's')}"
         for name, curves in found.items()
     ]
     figure, axes = figures.panels(
         counts, title=title, x_label="time, from start to end", y_label="value V(s)"
     )
     looks = {
-        False: (figures.VERMILLION, (0, (4, 1.5)), "failure"),
-        True: (figures.GREEN, "solid", "success"),
+        False: (figures.VERMILLION, (0, (4, 1.5)), "failure", "failures"),
+        True: (figures.GREEN, "solid", "success", "successes"),
     }
     for ax, curves in zip(axes, found.values(), strict=True):
-        for won, (colour, dashes, label) in looks.items():
-            faint = max(0.12, min(0.6, 4 / max(len(curves[won]), 1)))
+        for won, (colour, dashes, one, many) in looks.items():
+            if not curves[won]:
+                continue
+            faint = max(0.12, min(0.6, 4 / len(curves[won])))
+            look: dict[str, Any] = {"color": colour, "linestyle": dashes}
             for values in curves[won]:
                 x = np.linspace(0.0, 1.0, len(values))
-                ax.plot(x, values, color=colour, linestyle=dashes, linewidth=1, alpha=faint)
+                ax.plot(x, values, **look, linewidth=1, alpha=faint, label=f"one {one}")
                 ax.plot(x[-1], values[-1], ".", color=colour, markersize=4, alpha=faint)
-            x, values = _mean_curve(curves[won]) if curves[won] else (np.empty(0), np.empty(0))
-            ax.plot(x, values, color=colour, linestyle=dashes, linewidth=2.6, label=label)
+            x, values = _mean_curve(curves[won])
+            ax.plot(x, values, **look, linewidth=2.6, label=f"mean of the {many}")
     return figures.save(figure, path)
 
 
@@ -208,12 +212,14 @@ def plot_success_bars(
             elinewidth=1.2,
             capsize=3,
         )
-    trials = [before.tasks[name].trials for name in names]
-    ax.set_yticks(
-        centres,
-        [f"{name} (n = {n})" for name, n in zip(names, trials, strict=True)]
-        + [f"all episodes (n = {before.pooled.trials})"],
-    )
+    rows = {name: (before.tasks[name], after.tasks[name]) for name in names}
+    rows["all episodes"] = before.pooled, after.pooled
+    trials = {
+        name: ", ".join(dict.fromkeys(str(rate.trials) for rate in pair))
+        for name, pair in rows.items()
+    }
+    ax.set_yticks(centres, [f"{name} (n = {n})" for name, n in trials.items()])
+    ax.set_ylabel("task, episodes", fontsize=12)
     ax.axhline(centres[-1] - 0.68, color="#BBBBBB", linewidth=1)
     ax.set_ylim(centres[-1] + 0.55, -0.55)
     ax.tick_params(axis="y", labelsize=11, length=0)
@@ -236,8 +242,8 @@ def _series(rows: Rows, x_key: str, key: str) -> tuple[list[float], list[float]]
     return x, y
 
 
-def _running_mean(values: list[float], window: int) -> list[float]:
-    return [float(np.mean(values[max(0, end - window) : end])) for end in range(1, len(values) + 1)]
+def _count(items: Sequence[object], word: str, plural: str) -> str:
+    return f"{len(items)} {word}{plural * (len(items) != 1)}"
 
 
 def _mean_curve(curves: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

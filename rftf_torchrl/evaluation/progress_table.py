@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from rftf_torchrl.data.demonstrations import Demonstrations
 from rftf_torchrl.files import whole_file
 from rftf_torchrl.nets.evaluate_states import evaluate_states
+from rftf_torchrl.optional import optional_module
 
 COLUMNS = ("index", "episode_index", "frame_index", "progress_dense")
 
@@ -43,11 +43,8 @@ def write_progress_table(
     suffix = Path(path).suffix
     if suffix not in (".parquet", ".csv"):
         raise ValueError(f"the path {str(path)!r} ends in neither '.parquet' nor '.csv'.")
-    if suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise ModuleNotFoundError(
-            "a .parquet file needs pyarrow, which is not installed: run "
-            "pip install 'rftf-torchrl[parquet]', or give a path that ends in '.csv'."
-        )
+    if suffix == ".parquet":
+        optional_module("pyarrow", "parquet", "a .parquet file (a .csv needs nothing)")
     pieces: list[list[torch.Tensor]] = [[], [], [], []]
     for episode in demonstrations.episodes:
         frames = demonstrations.frames[episode.start : episode.stop].select(*value_model.in_keys)
@@ -59,14 +56,13 @@ def write_progress_table(
     table = {name: torch.cat(piece) for name, piece in zip(COLUMNS, pieces, strict=True)}
     with whole_file(path) as temporary:
         if suffix == ".csv":
-            with temporary.open("w", newline="") as file:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
                 rows = csv.writer(file, lineterminator="\n")
                 rows.writerow(COLUMNS)
                 rows.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
         else:
-            import pyarrow
-            from pyarrow import parquet
-
+            pyarrow = optional_module("pyarrow", "parquet")
+            parquet = optional_module("pyarrow.parquet", "parquet")
             columns = {name: column.numpy() for name, column in table.items()}
             parquet.write_table(pyarrow.table(columns), temporary)
     return Path(path)

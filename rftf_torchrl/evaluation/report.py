@@ -1,9 +1,10 @@
-"""Numbers and tables in Markdown."""
+"""Numbers, tables and pictures in Markdown."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 MISSING = "–"
@@ -27,24 +28,44 @@ class Report(Protocol):
         ...
 
 
+def number(value: float, form: str = ".3f") -> str:
+    """A number in a format; NaN, which stands for "not known", as a dash.
+
+    Example:
+        >>> number(0.875), number(-1.5, "+.1f"), number(float("nan"))
+        ('0.875', '-1.5', '–')
+    """
+    return MISSING if math.isnan(value) else format(value, form)
+
+
+def interval(low: float, high: float, form: str = ".3f") -> str:
+    """An interval in words.
+
+    Example:
+        >>> interval(0.25, 0.5), interval(float("nan"), float("nan"))
+        ('0.250 to 0.500', '–')
+    """
+    return MISSING if math.isnan(low) else f"{number(low, form)} to {number(high, form)}"
+
+
 def percent(rate: float) -> str:
-    """A rate as a percentage with one decimal; NaN, which stands for "not known", as a dash.
+    """A rate as a percentage with one decimal.
 
     Example:
         >>> percent(0.875), percent(float("nan"))
         ('87.5%', '–')
     """
-    return MISSING if math.isnan(rate) else f"{100 * rate:.1f}%"
+    return number(rate, ".1%")
 
 
 def percent_interval(low: float, high: float) -> str:
-    """An interval of rates in words.
+    """An interval of rates.
 
     Example:
         >>> percent_interval(0.25, 0.5)
         '25.0% to 50.0%'
     """
-    return MISSING if math.isnan(low) else f"{percent(low)} to {percent(high)}"
+    return interval(low, high, ".1%")
 
 
 def markdown_table(
@@ -116,6 +137,8 @@ def phase_table(seconds: Mapping[str, float]) -> str:
 def run_report(title: str, sections: Mapping[str, str]) -> str:
     """A Markdown document: a title, then a heading and a text for each section.
 
+    Where a table has a dash, for a number that is not known, a last line says what it stands for.
+
     Args:
         title: the document's title.
         sections: text by heading, in order; empty texts are left out with their headings.
@@ -133,7 +156,35 @@ def run_report(title: str, sections: Mapping[str, str]) -> str:
     for heading, text in sections.items():
         if text.strip():
             parts += [f"## {heading}", text.strip()]
+    if any(f"| {MISSING} |" in part for part in parts):
+        parts.append(f"{MISSING} stands for what the data do not tell.")
     return "\n\n".join(parts) + "\n"
+
+
+def image(path: str | Path) -> str:
+    """A picture in Markdown.
+
+    Example:
+        >>> image("learning_curve.png")
+        '![learning curve](learning_curve.png)'
+    """
+    return f"![{Path(path).stem.replace('_', ' ')}]({Path(path).as_posix()})"
+
+
+def film_images(films: Sequence[Path], folder: Path) -> str:
+    """Films of :func:`~rftf_torchrl.write_video` as pictures that move, with links to the MP4s.
+
+    Example:
+        >>> print(film_images([Path("run/videos/a.mp4")], Path("run")))
+        ![a](videos/a.webp)
+        <BLANKLINE>
+        [a.mp4](videos/a.mp4)
+    """
+    places = [film.relative_to(folder) for film in films]
+    return "\n\n".join(
+        f"{image(place.with_suffix('.webp'))}\n\n[{place.name}]({place.as_posix()})"
+        for place in places
+    )
 
 
 def _line(cells: Sequence[object]) -> str:

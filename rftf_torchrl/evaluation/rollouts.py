@@ -17,7 +17,7 @@ from rftf_torchrl import keys
 from rftf_torchrl.envs.episodes import Episode
 from rftf_torchrl.evaluation.overlay import overlay_value
 from rftf_torchrl.evaluation.trajectories import succeeded
-from rftf_torchrl.evaluation.video import side_by_side, write_video
+from rftf_torchrl.evaluation.video import enlarge, pane_width, side_by_side, write_video
 from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device, values_of_states
 
 logger = logging.getLogger(__name__)
@@ -27,39 +27,51 @@ def render_rollout(
     env: EnvBase,
     policy: TensorDictModuleBase,
     episode_seed: int,
-    size: int = 192,
+    size: int = 240,
     deterministic: bool = True,
 ) -> tuple[Tensor, TensorDictBase]:
-    """Run one episode and take a picture of each of its states.
+    """Run one episode and take a picture of its start and after each action.
 
     Args:
         env: an environment of batch size [] whose reset takes ``"episode_seed"`` and whose
-            ``picture(size)`` is uint8 [3, size, size].
+            ``picture(size)`` is uint8 [3, size, size]. If it has no
+            ``watch(function)``, which has a function called after each action, the pictures are
+            taken after each decision.
         policy: the policy, on any device; called on batches of one.
         episode_seed: the episode.
         size: edge of the pictures in pixels.
         deterministic: the policy's mean action instead of a sample.
 
     Returns:
-        The pictures of the T + 1 states, uint8 [T + 1, 3, size, size], and the trajectory [T]
-        with ``("collector", "traj_ids")`` = 0.
+        The pictures, uint8 [F, 3, size, size], and the trajectory [T] with ``("collector",
+        "traj_ids")`` = 0 and ``"pictures"``, int64 [T]: how many were taken during each decision,
+        of which the last shows the next state.
     """
     mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
     current = env.reset(TensorDict({"episode_seed": torch.tensor([episode_seed])}))
     current = current.exclude("action", "vla_action")
-    frames, steps = [env.picture(size)], []
+    frames, steps, counts = [env.picture(size)], [], []
+    watched = hasattr(env, "watch")
+    if watched:
+        env.watch(lambda: frames.append(env.picture(size)))
     done = False
     with torch.inference_mode(), set_exploration_type(mode), eval_mode(policy):
         while not done:
             decision = policy(current.unsqueeze(0).to(policy_device(policy))).squeeze(0)
+            before = len(frames)
             step = env.step(decision.to("cpu"))
-            frames.append(env.picture(size))
+            if not watched:
+                frames.append(env.picture(size))
+            counts.append(len(frames) - before)
             steps.append(step)
             done = step["next", "done"].item()
             current = step_mdp(step, exclude_action=True).exclude(
                 "vla_action", keys.LOC, keys.SCALE, keys.LOGITS
             )
+    if watched:
+        env.watch(None)
     trajectory = TensorDict.stack(steps).contiguous()
+    trajectory.set("pictures", torch.tensor(counts))
     trajectory.set(keys.TRAJECTORY, torch.zeros(len(steps), dtype=torch.int64))
     return torch.stack(frames), trajectory
 
@@ -74,7 +86,7 @@ def record_videos(
     value_model: TensorDictModuleBase | None = None,
     instruction_of: Callable[[str], str] | None = None,
     labels: tuple[str, str] = ("before", "after"),
-    size: int = 192,
+    size: int = 240,
     fps: float = 10,
     deterministic: bool = True,
 ) -> list[Path]:
@@ -85,17 +97,18 @@ def record_videos(
             after its episode.
         policy: the policy.
         episodes: what to film.
-        folder: where the films go, as ``00-task-seed.mp4``; it is made if missing.
+        folder: where the films go, as ``00-task-seed.mp4`` and ``.webp``, see
+            :func:`write_video`; it is made if missing.
         before: an earlier policy to show on the left.
         value_model: draws its values below the pictures.
         instruction_of: the sentence of a task whose episode names none; by default the task's name.
         labels: names of the earlier and the present policy.
-        size: edge of the pictures in pixels.
-        fps: decisions per second.
+        size: edge of the pictures in pixels; smaller films than 480 pixels are enlarged.
+        fps: actions per second.
         deterministic: mean actions instead of samples.
 
     Returns:
-        The files, in the order of `episodes`; an episode whose simulator crashed has none.
+        The MP4 files, in the order of `episodes`; an episode whose simulator crashed has none.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +128,7 @@ def record_videos(
                     break
                 films.append(
                     overlay_value(
-                        frames,
+                        enlarge(frames, pane_width(len(policies))),
                         None if value_model is None else _values(value_model, trajectory),
                         success=succeeded(trajectory),
                         title=title,
@@ -133,5 +146,7 @@ def record_videos(
 
 
 def _values(value_model: TensorDictModuleBase, trajectory: TensorDictBase) -> Tensor:
+    """The value of the last state that the policy saw, for each picture."""
     value, following = values_of_states(value_model, trajectory, out_key=value_model.out_keys[0])
-    return torch.cat([value.reshape(-1), following.reshape(-1)[-1:]])
+    states = torch.cat([value.reshape(-1), following.reshape(-1)[-1:]])
+    return states.repeat_interleave(torch.cat([trajectory["pictures"], torch.ones(1).long()]))

@@ -14,7 +14,7 @@ from tensordict import TensorDictBase
 from rftf_torchrl import keys
 from rftf_torchrl.envs.collector import EpisodeCollector
 from rftf_torchrl.envs.episodes import Episode, EpisodeResult
-from rftf_torchrl.evaluation.report import MISSING, markdown_table, percent, percent_interval
+from rftf_torchrl.evaluation.report import markdown_table, number, percent, percent_interval
 from rftf_torchrl.evaluation.trajectories import split_trajectories, succeeded
 from rftf_torchrl.functional.intervals import wilson_interval
 
@@ -113,8 +113,14 @@ class SuccessReport:
 
     @property
     def mean_rate(self) -> float:
-        """Mean of the tasks' rates; NaN if a task has no trial, as it would mean another thing."""
-        return fmean(rate.rate for rate in self.tasks.values())
+        """Mean of the rates of the tasks with a trial; NaN without any."""
+        known = [rate.rate for rate in self.tasks.values() if rate.trials]
+        return fmean(known) if known else math.nan
+
+    @property
+    def without_episode(self) -> tuple[str, ...]:
+        """The tasks of which no episode ended; they are not in the mean."""
+        return tuple(name for name, rate in self.tasks.items() if not rate.trials)
 
     def _rate(self, task: str | None) -> SuccessRate:
         ended = [o for o in self.outcomes if task in (None, o.task)]
@@ -129,6 +135,11 @@ class SuccessReport:
         return {
             "tasks": {name: rate.to_dict() for name, rate in self.tasks.items()},
             "mean_rate": self.mean_rate,
+            **(
+                {"tasks_without_episode": list(self.without_episode)}
+                if self.without_episode
+                else {}
+            ),
             "pooled": self.pooled.to_dict(),
             "crashed": self.crashed,
             "env_steps": self.env_steps,
@@ -153,19 +164,20 @@ class SuccessReport:
         """A table with a row per task, one for all episodes and one for the mean over tasks."""
         rows = [_row(name, rate) for name, rate in self.tasks.items()]
         rows.append(_row("all episodes", self.pooled))
-        rows.append(["mean over tasks", "", percent(self.mean_rate), "", "", ""])
+        left = len(self.tasks) - len(self.without_episode)
+        over = f"{left} of the {len(self.tasks)} tasks" if self.without_episode else "tasks"
+        rows.append([f"mean over {over}", "", percent(self.mean_rate), "", "", ""])
         header = ["task", "successes", "rate", "95% interval", "decisions to success", "crashed"]
         return markdown_table(header, rows)
 
 
 def _row(name: str, rate: SuccessRate) -> list[str]:
-    steps = rate.decisions_to_success
     return [
         name,
         f"{rate.successes} / {rate.trials}",
-        percent(rate.rate),
+        percent(rate.rate) if rate.trials else "no episode",
         percent_interval(*rate.interval),
-        MISSING if math.isnan(steps) else f"{steps:.1f}",
+        number(rate.decisions_to_success, ".1f"),
         str(rate.crashed),
     ]
 
@@ -246,6 +258,11 @@ def success_report(trajectories: TensorDictBase, episodes: Sequence[Episode]) ->
     report = SuccessReport(outcomes, crashed, len(trajectories))
     if crashed:
         logger.warning("%d of %d episodes crashed and do not count", len(crashed), len(episodes))
+    if report.without_episode:
+        logger.warning(
+            "no episode of %s ended: the mean is over the other tasks",
+            ", ".join(report.without_episode),
+        )
     return report
 
 
@@ -257,7 +274,8 @@ def success_rates(data: TensorDictBase, task_names: Mapping[int, str]) -> dict[s
         task_names: names by ``"task_id"``.
 
     Returns:
-        ``"success/<task>"`` for each task, and their mean as ``"success"``.
+        ``"success/<task>"`` for each task, NaN without a trajectory, and as ``"success"`` the mean
+        over the tasks that have one.
 
     Example:
         >>> import torch
@@ -275,4 +293,5 @@ def success_rates(data: TensorDictBase, task_names: Mapping[int, str]) -> dict[s
         f"success/{name}": float(success[task_ids == number].mean())
         for number, name in task_names.items()
     }
-    return {"success": sum(rates.values()) / len(rates), **rates}
+    known = [rate for rate in rates.values() if not math.isnan(rate)]
+    return {"success": sum(known) / len(known) if known else math.nan, **rates}

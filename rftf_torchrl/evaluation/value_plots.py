@@ -34,14 +34,15 @@ def plot_value_over_progress(
     Returns:
         The path.
     """
-    figure, axes = _panels(report.curves, title, "share of the episode", "value V(s)")
+    labels = "share of the episode", "value V(s)", "value = share"
+    figure, axes = _panels(report.curves, title, *labels)
     for name, ax in axes.items():
         for source, (colour, dashes, label) in _LOOKS.items():
             if source in report.curves[name]:
                 curve = report.curves[name][source]
                 x = np.linspace(0, 1, len(curve["value"]))
                 ax.plot(x, curve["value"], color=colour, linestyle=dashes, linewidth=2, label=label)
-                figures.band(ax, x, curve["low"], curve["high"], colour)
+                figures.band(ax, x, curve["low"], curve["high"], colour, _interval(report))
     return figures.save(figure, path)
 
 
@@ -63,7 +64,7 @@ def plot_calibration(report: ValueReport, path: str | Path, title: str | None = 
     """
     if not report.calibration:
         raise ValueError("the report has no demonstrations, whose progress is known.")
-    labels = "mean value in the bin", "mean true progress"
+    labels = "mean value in the bin", "mean true progress", "value = progress"
     figure, axes = _panels(report.calibration, title, *labels)
     for name, ax in axes.items():
         curve = {key: np.array(numbers) for key, numbers in report.calibration[name].items()}
@@ -80,7 +81,7 @@ def plot_calibration(report: ValueReport, path: str | Path, title: str | None = 
             linewidth=1.8,
             elinewidth=1.2,
             capsize=2.5,
-            label="held-out demonstrations, with intervals",
+            label=f"held-out demonstrations, {_interval(report)}",
         )
     return figures.save(figure, path)
 
@@ -124,13 +125,17 @@ def plot_confusion(report: ValueReport, path: str | Path, title: str | None = No
     return figures.save(figure, path)
 
 
+def _interval(report: ValueReport) -> str:
+    return f"{100 * report.settings['confidence']:g}% interval"
+
+
 def _panels(
-    found: Mapping[str, Any], title: str | None, x_label: str, y_label: str
+    found: Mapping[str, Any], title: str | None, x_label: str, y_label: str, diagonal: str
 ) -> tuple[Figure, dict[str, Axes]]:
     """A panel with a diagonal for all tasks and for each one; just one where there is one task."""
     names = list(found)[1:] if len(found) == 2 else list(found)
     shown = ["all tasks" if name == "overall" else name for name in names]
     figure, axes = figures.panels(shown, title=title, x_label=x_label, y_label=y_label)
     for ax in axes:
-        figures.diagonal(ax)
+        figures.diagonal(ax, diagonal)
     return figure, dict(zip(names, axes, strict=True))

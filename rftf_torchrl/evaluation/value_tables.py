@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from rftf_torchrl.evaluation.estimate import Measure
-from rftf_torchrl.evaluation.report import MISSING, markdown_table
+from rftf_torchrl.evaluation.report import MISSING, markdown_table, number
 from rftf_torchrl.evaluation.scored_episodes import SOURCES
 from rftf_torchrl.evaluation.value_report import ValueReport
 
@@ -39,6 +39,19 @@ _OTHER = {
     ("instruction", "margin"): "margin of the own instruction",
 }
 
+_READING = """\
+Pairwise accuracy is the share of two frames of an episode whose later one has the higher value; the
+correlations are between value and time. 0.5 and 0 are chance. Negative steps: the share of steps
+that lose value. Gain: the last value less the first. AUC: how often a success has a higher value
+than a failure of the same task; 0.5 is chance. Margin: the difference of their mean values, or of
+the value under the own instruction and the best other one. Calibration error and deviation: how far
+values are from the share of the demonstration that is over.
+
+Brackets are {percent} intervals: bootstrap over episodes within each task and source, Wilson's for
+the share of episodes whose own instruction has the highest value. Rows named "all tasks" are means
+over the tasks that have the number, that share is pooled. An interval without width says that all
+resamples agree, not that there is no doubt."""
+
 
 def value_report_tables(report: ValueReport) -> dict[str, str]:
     """The tables of a report, by heading; see :func:`~rftf_torchrl.run_report`.
@@ -56,6 +69,7 @@ def value_report_tables(report: ValueReport) -> dict[str, str]:
         for source in played
     ]
     return {
+        "How to read this": _READING.format(percent=percent),
         "Order, by how the episodes are played": _table(["episodes", *_ORDER.values()], order),
         "Success and failure": _by_task(
             report, {("outcome", key): name for key, name in _OUTCOME.items()}
@@ -71,14 +85,6 @@ def value_report_tables(report: ValueReport) -> dict[str, str]:
                 [name, *(counts[source] for source in played)]
                 for name, counts in report.settings["episodes"].items()
             ],
-        ),
-        "How to read this": (
-            f"Brackets are {percent} intervals: bootstrap over episodes within each task and "
-            "source, Wilson's for the share of episodes whose own instruction has the highest "
-            'value. Rows named "all tasks" are means over the tasks that have the number, that '
-            f"share is pooled. {MISSING} stands for what the data do not tell. An AUC of 0.5, a "
-            "pairwise accuracy of 0.5 and correlations of 0 are chance. An interval without width "
-            "says that all resamples agree, not that there is no doubt."
         ),
     }
 
@@ -109,12 +115,13 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _cell(measure: Measure | None) -> str:
-    if measure is None or math.isnan(measure.value):
+    if measure is None:
         return MISSING
+    value = _number(measure.value)
     if math.isnan(measure.low):
-        return _number(measure.value)
-    return f"{_number(measure.value)} [{_number(measure.low)}, {_number(measure.high)}]"
+        return value
+    return f"{value} [{_number(measure.low)}, {_number(measure.high)}]"
 
 
 def _number(value: float) -> str:
-    return f"{round(value, 3) + 0.0:.3f}"
+    return number(round(value, 3) + 0.0)

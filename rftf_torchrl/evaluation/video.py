@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import imageio.v2 as imageio
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
 from rftf_torchrl.files import whole_file
 
 _GAP = 4
+_WIDTH, _SECONDS = 480, 4
 
 
 def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
-    """Write frames as an MP4 film (H.264, yuv420p) that browsers play.
+    """Write frames as an MP4 film (H.264, yuv420p) that browsers play, and as an animated WebP.
+
+    The WebP, beside the MP4, is what a Markdown page shows. Frames that are narrower than 480
+    pixels are enlarged by a whole factor, and frames that last less than 4 seconds are each shown
+    a whole number of times. The last one stays for a second more.
 
     Args:
         frames: uint8 [T, 3, h, w]; an odd height or width is extended by one copied row or column,
             because the format needs even sizes.
-        path: the file; it ends in ``.mp4`` and is written whole or not at all.
+        path: the MP4 file; it ends in ``.mp4``. Each file is written whole or not at all.
         fps: frames per second.
 
     Returns:
@@ -33,10 +40,24 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
     check_frames(frames, "frames")
     if Path(path).suffix != ".mp4":
         raise ValueError(f"the path {str(path)!r} does not end in '.mp4'.")
+    frames = enlarge(frames.cpu(), _WIDTH)
     height, width = frames.shape[-2:]
     if height % 2 or width % 2:
         extended = pad(frames.float(), (0, width % 2, 0, height % 2), mode="replicate")
         frames = extended.to(torch.uint8)
+    times = torch.full([len(frames)], math.ceil(_SECONDS * fps / len(frames)))
+    times[-1] += math.ceil(fps)
+    pictures = frames.permute(0, 2, 3, 1).contiguous().numpy()
+    first, *others = (Image.fromarray(picture) for picture in pictures)
+    with whole_file(Path(path).with_suffix(".webp")) as temporary:
+        first.save(
+            temporary,
+            format="WEBP",
+            save_all=True,
+            append_images=others,
+            duration=[round(1000 * count / fps) for count in times.tolist()],
+            loop=0,
+        )
     with (
         whole_file(path) as temporary,
         imageio.get_writer(
@@ -51,9 +72,21 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
             output_params=["-movflags", "+faststart"],
         ) as writer,
     ):
-        for frame in frames.cpu().permute(0, 2, 3, 1).contiguous().numpy():
-            writer.append_data(frame)  # type: ignore[attr-defined]
+        for picture, count in zip(pictures, times.tolist(), strict=True):
+            for _ in range(count):
+                writer.append_data(picture)  # type: ignore[attr-defined]
     return Path(path)
+
+
+def enlarge(frames: Tensor, width: int) -> Tensor:
+    """Each pixel as a square, by the smallest whole factor that gives the width at least."""
+    factor = math.ceil(width / frames.shape[-1])
+    return frames.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+
+
+def pane_width(panes: int) -> int:
+    """The width of each of several films side by side that are wide enough together."""
+    return math.ceil((_WIDTH - (panes - 1) * _GAP) / panes)
 
 
 def side_by_side(before: Tensor, after: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ def flow_matching_error(
         The error, a float32 or float64 scalar.
 
     Raises:
-        ValueError: if shapes differ, or no action is real.
+        ValueError: if shapes differ, there is no action, or none is real.
         TypeError: if a dtype is no floating one.
 
     Examples:
@@ -104,10 +104,15 @@ def flow_matching_error(
     require_same_shape(velocity, "velocity", action, "action")
     require_same_shape(velocity, "velocity", noise, "noise")
     velocity, action = as_compute_dtype(velocity, "velocity"), as_compute_dtype(action, "action")
-    error = (velocity - (action - as_compute_dtype(noise, "noise"))).square().mean(-1)
+    if not velocity.numel():
+        raise ValueError(
+            f"velocity has shape {list(velocity.shape)}; expected one action at least."
+        )
+    error = velocity - (action - as_compute_dtype(noise, "noise"))
     if mask is None:
-        return error.mean()
-    require_same_shape(error, "action without its last dimension", mask, "mask")
+        return error.square().mean(-1).mean()
+    require_same_shape(error[..., 0], "action without its last dimension", mask, "mask")
     if not mask.any():
         raise ValueError("mask has no True entry; expected at least one real action.")
-    return torch.where(mask, error, torch.zeros_like(error)).sum() / mask.sum()
+    error = torch.where(mask.unsqueeze(-1), error, torch.zeros_like(error))
+    return error.square().mean(-1).sum() / mask.sum()

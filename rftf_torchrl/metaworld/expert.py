@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from rftf_torchrl.data.format import Task
+from rftf_torchrl.optional import metaworld_module
 
 
 class ScriptedExpert:
@@ -30,8 +31,8 @@ class ScriptedExpert:
     def __init__(self, task: Task, *, noise: float = 0.0, seed: int = 0) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from metaworld.policies import ENV_POLICY_MAP
-        make_policy: Callable[[], Any] = ENV_POLICY_MAP[f"{task.name}-v3"]
+            policies = metaworld_module("metaworld.policies").ENV_POLICY_MAP
+        make_policy: Callable[[], Any] = policies[f"{task.name}-v3"]
         self._policy = make_policy()
         self._noise = noise
         self._rng = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rftf_torchrl.metaworld.gl import create_gl_context
+from rftf_torchrl.optional import metaworld_module
 
 _MAX_GEOMETRIES = 1000
 
@@ -108,9 +109,7 @@ class FastRenderer:
         hidden_sites: tuple[str, ...] = (),
         effects: bool = False,
     ) -> None:
-        import mujoco
-
-        self._mujoco = mujoco
+        self._mujoco = mujoco = metaworld_module("mujoco")
         self._model = model
         self._size = size
         self._flip = flip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from typing import Any
 
@@ -14,6 +13,7 @@ from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.metaworld.gl import select_gl_backend
 from rftf_torchrl.metaworld.goals import GoalSampler
 from rftf_torchrl.metaworld.rendering import FastRenderer
+from rftf_torchrl.optional import metaworld_module
 
 CAMERA = "corner2"
 _CAMERA_POSITION = (0.75, 0.075, 0.7)
@@ -22,21 +22,15 @@ _OBJECT_AND_GOAL = 6
 
 
 def _task_class(name: str) -> Any:
-    for package in ("metaworld", "packaging"):
-        if importlib.util.find_spec(package) is None:
-            raise ModuleNotFoundError(
-                f"MetaWorldEnv needs the package {package!r}: pip install 'rftf-torchrl[metaworld]'"
-            )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
-    return ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
+        classes = metaworld_module("metaworld.env_dict").ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+    return classes[f"{name}-v3-goal-observable"]
 
 
 def _warnings_of_unstable_physics() -> tuple[int, ...]:
-    from mujoco import mjtWarning
-
-    kinds = (mjtWarning.mjWARN_BADQPOS, mjtWarning.mjWARN_BADQVEL, mjtWarning.mjWARN_BADQACC)
+    of = metaworld_module("mujoco").mjtWarning
+    kinds = (of.mjWARN_BADQPOS, of.mjWARN_BADQVEL, of.mjWARN_BADQACC)
     return tuple(kind.value for kind in kinds)
 
 
@@ -96,8 +90,7 @@ class MetaWorldSimulator:
         one ``reset_model`` leaves targets and pictures at the previous episode's places. A second
         one with the same draws settles them, as in Meta-World's own ``reset`` of a fixed vector.
         """
-        import mujoco
-
+        mujoco = metaworld_module("mujoco")
         for _ in range(2):
             self._goals.reseed(self.task.id, episode_seed)
             mujoco.mj_resetData(self.model, self.data)

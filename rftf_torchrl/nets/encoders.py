@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rftf_torchrl.nets.pictures import check_picture
+
 
 class ImageEncoder(nn.Module):
     r"""Encodes an image with three convolutions, the last two modulated by the instruction (FiLM).
@@ -61,11 +63,7 @@ class ImageEncoder(nn.Module):
             TypeError: if the image is not uint8.
             ValueError: if the image has another size.
         """
-        if image.dtype != torch.uint8:
-            raise TypeError(
-                f"image must be uint8 in 0..255, got {image.dtype}: pass the frame as it was "
-                "recorded, the encoder scales it."
-            )
+        check_picture(image)
         expected = (3, self.image_size, self.image_size)
         if tuple(image.shape[-3:]) != expected:
             raise ValueError(

@@ -23,7 +23,7 @@ def check_finite_output(output: Tensor, what: str) -> Tensor:
         >>> check_finite_output(torch.zeros(2), "means")
         tensor([0., 0.])
     """
-    if _can_be_read(output) and not bool(torch.isfinite(output).all()):
+    if can_be_read(output) and not bool(torch.isfinite(output).all()):
         count = int((~torch.isfinite(output)).sum())
         raise FloatingPointError(
             f"{count} of {output.numel()} {what} of the policy are not finite: its weights "
@@ -33,7 +33,8 @@ def check_finite_output(output: Tensor, what: str) -> Tensor:
     return output
 
 
-def _can_be_read(output: Tensor) -> bool:
+def can_be_read(output: Tensor) -> bool:
+    """Whether Python may look at the numbers."""
     if torch.compiler.is_compiling() or output.is_meta:
         return False
     if torch._C._functorch.is_batchedtensor(output):

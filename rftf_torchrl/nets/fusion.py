@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.encoders import ImageEncoder, TokenEncoder, identity_film
+from rftf_torchrl.nets.state_statistics import set_statistics
 from rftf_torchrl.settings import Count, Counts, check_value
 
 
@@ -164,17 +165,11 @@ class VisionLanguageEncoder(nn.Module):
             std: float [state_dim]; entries below 1e-3 (constant features) count as 1.
 
         Raises:
-            ValueError: if the encoder has no state or a shape is wrong.
+            ValueError: if the encoder has no state or a shape is wrong, or a number not finite.
         """
         if self.config.state_dim is None:
             raise ValueError("this encoder has no state: build it with state_dim.")
-        for name, value in (("mean", mean), ("std", std)):
-            if tuple(value.shape) != (self.config.state_dim,):
-                raise ValueError(
-                    f"{name} must have shape ({self.config.state_dim},), got {tuple(value.shape)}."
-                )
-        self.state_mean.copy_(mean)
-        self.state_std.copy_(torch.where(std < 1e-3, torch.ones_like(std), std))
+        set_statistics(self.state_mean, self.state_std, mean, std)
 
     def forward(
         self, image: Tensor | None, state: Tensor | None, tokens: Tensor, mask: Tensor

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rftf_torchrl.nets.evaluate_states import eval_mode
-from rftf_torchrl.optional import optional_module
+from rftf_torchrl.optional import optional_module, transformers_module
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -256,9 +256,7 @@ def _find_part(policy: nn.Module, part: str | type | None) -> nn.Module:
                 f"the policy has no part {part!r}; its parts are {names}, and theirs."
             ) from error
     if part is None:
-        from transformers import PreTrainedModel
-
-        kind: type = PreTrainedModel
+        kind: type = transformers_module("a policy with low-rank adapters").PreTrainedModel
     else:
         kind = part
     found = {name: module for name, module in policy.named_modules() if isinstance(module, kind)}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 from tensordict import TensorDictBase
-from tensordict.utils import NestedKey
 from torchrl.envs.transforms import Transform
 
 
@@ -38,18 +36,3 @@ class ObservationWriter(Transform):
         if following is not None and following.get(self.in_keys[0], None) is not None:
             self._write(following)
         return tensordict
-
-
-def sentences_of(entry: Any, key: NestedKey) -> list[str]:
-    """The strings of an entry, however nested, in order.
-
-    Raises:
-        TypeError: if it holds something else.
-    """
-    if hasattr(entry, "tolist"):
-        entry = entry.tolist()
-    if isinstance(entry, str):
-        return [entry]
-    if not isinstance(entry, (list, tuple)):
-        raise TypeError(f"{key!r} must hold strings, got {type(entry).__name__}.")
-    return [text for item in entry for text in sentences_of(item, key)]

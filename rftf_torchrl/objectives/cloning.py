@@ -14,7 +14,8 @@ from torchrl.objectives.common import LossModule
 
 from rftf_torchrl import keys
 from rftf_torchrl.functional.flow import flow_matching_error
-from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC
+from rftf_torchrl.nets.finite_output import can_be_read
+from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, opened_gripper
 from rftf_torchrl.policies.heads.flow import FlowActor
 
 
@@ -56,10 +57,20 @@ class ChunkCloningLoss(LossModule):
 
         Returns:
             ``"loss_bc"``, a float32 scalar.
+
+        Raises:
+            ValueError: if every action is padding.
         """
         action = tensordict.get(self.tensor_keys.action).float()
         padding = tensordict.get(self.tensor_keys.pad_mask, None)
         mask = None if padding is None else ~padding
+        if mask is not None:  # before any arithmetic: 0 * NaN is NaN, in gradients too
+            if can_be_read(mask) and not mask.any():
+                raise ValueError(
+                    f"every action at {self.tensor_keys.action!r} is padding by "
+                    f"{self.tensor_keys.pad_mask!r}: there is nothing to clone."
+                )
+            action = torch.where(mask.unsqueeze(-1), action, action.nan_to_num(0.0, 0.0, 0.0))
         return TensorDict({"loss_bc": self._loss(tensordict, action, mask)})
 
     def _loss(self, tensordict: TensorDictBase, action: Tensor, mask: Tensor | None) -> Tensor:
@@ -71,7 +82,7 @@ class ArmGripperCloningLoss(ChunkCloningLoss):
     r"""Clones demonstrations into a policy from :func:`~rftf_torchrl.arm_gripper_actor`.
 
     .. math::
-        L = \frac{1}{D} \sum_d | \mu_d - a_d | + c \, \mathrm{BCE}(\ell, g \ge 0)
+        L = \frac{1}{D} \sum_d | \mu_d - a_d | + c \, \mathrm{BCE}(\ell, g = 1)
 
     averaged over actions that are not padding. The arm's standard deviation gets no gradient: it
     is how far fine-tuning explores, not how far the mean is off. Used like
@@ -80,9 +91,12 @@ class ArmGripperCloningLoss(ChunkCloningLoss):
     Args:
         actor_network: the policy.
         gripper_coeff: c, the weight of the gripper.
+        gripper_threshold: the least number g that is an open gripper, 0.5 for demonstrations of 0
+            and 1, say; None takes 1 as open and -1 as closed, and refuses others.
 
     Raises:
-        ValueError: if the policy does not write ``"arm_loc"`` and ``"logits"``.
+        ValueError: if the policy does not write ``"arm_loc"`` and ``"logits"``; on use, where a
+            demonstrated gripper is neither 1 nor -1 and there is no threshold.
 
     Examples:
         >>> from tensordict import TensorDict
@@ -99,7 +113,11 @@ class ArmGripperCloningLoss(ChunkCloningLoss):
     """
 
     def __init__(
-        self, actor_network: ProbabilisticTensorDictSequential, *, gripper_coeff: float = 1.0
+        self,
+        actor_network: ProbabilisticTensorDictSequential,
+        *,
+        gripper_coeff: float = 1.0,
+        gripper_threshold: float | None = None,
     ) -> None:
         if not {ARM_LOC, keys.LOGITS} <= set(actor_network.out_keys):
             raise ValueError(
@@ -108,12 +126,13 @@ class ArmGripperCloningLoss(ChunkCloningLoss):
             )
         super().__init__(actor_network, actor_network)
         self.gripper_coeff = gripper_coeff
+        self.gripper_threshold = gripper_threshold
 
     def _loss(self, tensordict: TensorDictBase, action: Tensor, mask: Tensor | None) -> Tensor:
         inputs = tensordict.select(*self.actor_network.in_keys, strict=False)
         found = self.actor_network.get_dist_params(inputs)
         arm = (found[ARM_LOC].float() - action[..., :-1]).abs().mean(-1)
-        opened = (action[..., -1] >= 0).float()
+        opened = opened_gripper(action[..., -1], mask, self.gripper_threshold).float()
         gripper = nn.functional.binary_cross_entropy_with_logits(
             found[keys.LOGITS].float(), opened, reduction="none"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDictBase, is_tensor_collection
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey, unravel_key
 from torchrl.objectives.value import GAE
@@ -41,12 +41,13 @@ def make_gae(
             under ``"next"``: ``values_of_states`` puts it there by T + 1 forwards per trajectory,
             where a network here costs 2 T.
         reward_key: float [*B, 1], read under ``"next"``.
-        average_gae: standardise the advantages.
+        average_gae: standardise the advantages; that of a single decision, or of a group of one, is
+            0.
         group_key: standardise within the groups of this integer entry, ``"task_id"`` say.
         **kwargs: further arguments of :class:`torchrl.objectives.value.GAE`.
 
     Returns:
-        A stock :class:`torchrl.objectives.value.GAE`, with a hook that checks its input. It writes
+        A stock :class:`torchrl.objectives.value.GAE`, with hooks around it. It writes
         ``"advantage"`` and ``"value_target"`` = A_t + V(s_t), float [*B, 1]; other keys by its
         ``set_keys``.
 
@@ -85,6 +86,8 @@ def make_gae(
     )
     gae.set_keys(reward=reward_key)
     gae.register_forward_pre_hook(_check_input, with_kwargs=True)
+    if average_gae:
+        gae.register_forward_hook(_centre_alone)
     return gae
 
 
@@ -133,6 +136,13 @@ def drop_crashed(tensordict: TensorDictBase) -> tuple[TensorDictBase, int]:
     ids = ids.reshape(-1)
     bad = ids[crashed.reshape(-1)].unique()
     return tensordict[~torch.isin(ids, bad)], len(bad)
+
+
+def _centre_alone(gae: GAE, _: Any, found: Any) -> None:
+    """One decision has no standard deviation; TorchRL's would be NaN."""
+    advantage = found.get(gae.tensor_keys.advantage) if is_tensor_collection(found) else found[0]
+    if advantage.numel() == 1:
+        advantage.zero_()
 
 
 def _check_input(gae: GAE, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

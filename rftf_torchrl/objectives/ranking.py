@@ -126,8 +126,10 @@ class TemporalRankingLoss(LossModule):
                 "tensordict must have batch size [clips, frames], got "
                 f"{tuple(tensordict.batch_size)}."
             )
-        values = self._score(tensordict)
         mask = tensordict.get(self.tensor_keys.frame_mask, None)
+        if mask is not None:
+            tensordict = self._padded_by_numbers(tensordict, mask)
+        values = self._score(tensordict)
         if mask is None:
             mask = torch.ones_like(values, dtype=torch.bool)
         success = tensordict.get(self.tensor_keys.trajectory_success, None)
@@ -159,6 +161,16 @@ class TemporalRankingLoss(LossModule):
             gap = ends[:, None, None] - values.unsqueeze(0)
             term = -logsigmoid(gap[pairs]).mean() if pairs.any() else nothing
             out["loss_failures"] = self.failures * term
+        return out
+
+    def _padded_by_numbers(self, tensordict: TensorDictBase, mask: Tensor) -> TensorDictBase:
+        """Frames that do not exist without NaN: 0 * NaN is NaN, in gradients too."""
+        out = tensordict.copy()
+        for key in self.value_model.in_keys:
+            value = out.get(key, None)
+            if value is not None and value.is_floating_point():
+                exists = mask.reshape(*mask.shape, *[1] * (value.ndim - mask.ndim))
+                out.set(key, torch.where(exists, value, value.nan_to_num(0.0, 0.0, 0.0)))
         return out
 
     def _score(self, tensordict: TensorDictBase) -> Tensor:

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor, nn
 
-from rftf_torchrl.files import made_by_entry, write_safetensors
 from rftf_torchrl.nets.finite_weights import check_finite_weights
 from rftf_torchrl.nets.weights_fit import check_weights_fit
 from rftf_torchrl.policies.spec import POLICIES, PolicySpecProtocol, spec_class
+from rftf_torchrl.weights_file import made_by_entry, read_safetensors, write_safetensors
 
 _FORMAT = "rftf_torchrl.policy.2"
 _SMALL_ONLY = "rftf_torchrl.policy.1"
@@ -44,7 +43,7 @@ def save_policy(
     Raises:
         FloatingPointError: when a weight is NaN or infinite.
     """
-    weights, tied = _distinct(policy.state_dict())
+    weights: dict[str, Tensor] = dict(policy.state_dict())
     check_finite_weights(weights.items(), "the policy")
     files: Mapping[str, bytes] = getattr(spec, "files", {})
     for name, content in files.items():
@@ -53,7 +52,6 @@ def save_policy(
         "format": _FORMAT,
         "kind": spec.kind,
         "policy": json.dumps(spec.to_dict()),
-        "tied": json.dumps(tied),
         **made_by_entry(made_by),
     }
     write_safetensors(path, weights, metadata)
@@ -83,12 +81,7 @@ def load_policy(
         raise FileNotFoundError(
             f"no policy at {path}: run train_bc.py with the same output first, or set policy.path"
         )
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+    weights, metadata = read_safetensors(path)
     if metadata.get("format") not in (_FORMAT, _SMALL_ONLY):
         raise ValueError(
             f"{path} is not a policy: expected format {_FORMAT!r}, got {metadata.get('format')!r}"
@@ -109,8 +102,6 @@ def load_policy(
         described["files"] = files
     spec = spec_class(stored).from_dict(described)
     policy = spec.build()
-    for name, kept in json.loads(metadata.get("tied", "{}")).items():
-        weights[name] = weights[kept]
     load_weights(policy, weights, str(path))
     check_finite_weights(weights.items(), str(path), "Load an earlier file.")
     return policy, spec
@@ -130,18 +121,3 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) 
     own = module.state_dict()
     check_weights_fit({name: value.shape for name, value in own.items()}, weights, source)
     module.load_state_dict(dict(weights))
-
-
-def _distinct(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The weights without repetitions, and which names repeat which."""
-    kept: dict[str, Tensor] = {}
-    tied: dict[str, str] = {}
-    seen: dict[tuple[object, ...], str] = {}
-    for name, value in state.items():
-        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
-        if value.numel() and place in seen:
-            tied[name] = seen[place]
-        else:
-            seen[place] = name
-            kept[name] = value.detach().cpu().contiguous()
-    return kept, tied

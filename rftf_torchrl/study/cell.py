@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import StrictBool, TypeAdapter, ValidationError
 
-from rftf_torchrl.files import write_json
+from rftf_torchrl.digests import read_record, write_record
 from rftf_torchrl.settings import validation_problems
 
 _FORMAT = "rftf_torchrl.cell.1"
@@ -111,7 +111,7 @@ def save_cell(folder: str | Path, cell: Cell) -> Path:
     path = cell_file(folder, cell.task_set, cell.method, cell.seed)
     _from_dict(json.loads(json.dumps(data)), path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, data)
+    write_record(path, data)
     return path
 
 
@@ -129,14 +129,13 @@ def load_cell(path: str | Path) -> Cell:
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_bytes())
+        return _from_dict(read_record(path, "remove it and run the study again"), path)
     except FileNotFoundError as error:
         raise CellError(f"{path} is missing: run the study again, it continues") from error
+    except CellError:
+        raise
     except ValueError as error:
-        raise CellError(
-            f"{path} is truncated or no JSON: remove it and run the study again"
-        ) from error
-    return _from_dict(data, path)
+        raise CellError(str(error)) from error
 
 
 def _from_dict(data: Any, path: Path) -> Cell:

@@ -63,4 +63,4 @@ def plot_study_curves(
 def _draw(ax: Axes, band: Band, colour: str, label: str, *, dashed: bool) -> None:
     style = (0, (4, 2)) if dashed else "-"
     ax.plot(band.steps, band.mean, color=colour, linestyle=style, linewidth=2, label=label)
-    figures.band(ax, band.steps, band.low, band.high, colour)
+    figures.band(ax, band.steps, band.low, band.high, colour, "95% interval over seeds")

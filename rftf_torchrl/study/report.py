@@ -19,7 +19,9 @@ _READING = (
     "interquartile means (IQM) and probabilities: bootstrap over seeds, a run with all of its "
     "tasks as the unit, 95% Student intervals with the bootstrap's standard error. Differences: "
     "95% Student intervals over paired seeds. Not corrected for the number of methods. "
-    "`Detectable` is the true difference that such a study finds four times in five."
+    "`Detectable` is the true difference that such a study finds four times in five. "
+    "P(above baseline) is how likely a run of a method ends above one of the baseline; 0.5 says "
+    "that neither is better. Levels: when the mean curve, and the median run, first get there."
 )
 
 

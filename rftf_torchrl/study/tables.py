@@ -7,7 +7,14 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 
-from rftf_torchrl.evaluation.report import MISSING, markdown_table, percent, percent_interval
+from rftf_torchrl.evaluation.report import (
+    MISSING,
+    interval,
+    markdown_table,
+    number,
+    percent,
+    percent_interval,
+)
 from rftf_torchrl.study.collection import Cells
 from rftf_torchrl.study.curves import LevelSteps
 from rftf_torchrl.study.intervals import Difference
@@ -38,7 +45,7 @@ def success_table(found: Sequence[MethodSummary], labels: Labels) -> str:
             percent_interval(row.iqm.low, row.iqm.high),
             percent(row.during),
             f"{row.improvement.estimate:.2f}",
-            _interval(row.improvement.low, row.improvement.high, "{:.2f}"),
+            interval(row.improvement.low, row.improvement.high, ".2f"),
             f"{row.env_steps:,.0f}",
         ]
         for row in found
@@ -134,8 +141,8 @@ def method_csv(summaries: Mapping[str, Sequence[MethodSummary]]) -> str:
         for row in found:
             cells = [task_set, row.method, f"{row.env_steps:.1f}", f"{row.during:.6f}"]
             for name in names:
-                interval = getattr(row, name)
-                cells += [f"{x:.6f}" for x in (interval.estimate, interval.low, interval.high)]
+                found = getattr(row, name)
+                cells += [f"{x:.6f}" for x in (found.estimate, found.low, found.high)]
             rows.append(cells)
     ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     return _csv(["task_set", "method", "env_steps", "during", *ends], rows)
@@ -150,17 +157,11 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _points(difference: Difference) -> list[str]:
-    low, high = 100 * difference.low, 100 * difference.high
-    detectable = 100 * difference.detectable
     return [
-        f"{100 * difference.estimate:+.1f}",
-        _interval(low, high, "{:+.1f}"),
-        MISSING if math.isnan(detectable) else f"{detectable:.1f}",
+        number(100 * difference.estimate, "+.1f"),
+        interval(100 * difference.low, 100 * difference.high, "+.1f"),
+        number(100 * difference.detectable, ".1f"),
     ]
-
-
-def _interval(low: float, high: float, form: str) -> str:
-    return MISSING if math.isnan(low) else f"{form.format(low)} to {form.format(high)}"
 
 
 def _steps(steps: float) -> str:

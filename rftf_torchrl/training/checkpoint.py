@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torchrl.checkpoint import Checkpoint, CheckpointError, CheckpointRotation, GlobalRNGState
+from torch import Tensor, nn
+from torchrl.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointRotation,
+    GlobalRNGState,
+    StateDictCheckpointAdapter,
+)
+from torchrl.checkpoint._checkpoint import _encode_state_dict_value
 
+from rftf_torchrl.files import check_space, name_in_errors, reserve
+from rftf_torchrl.leftovers import clear_leftovers, temporary_folder
 from rftf_torchrl.nets.finite_weights import check_finite_weights
+from rftf_torchrl.new_folder import NewFolder
 from rftf_torchrl.training.checkpoint_guard import foreign_parts, tensor_with_nan
 
 RNG = "rng"
@@ -22,6 +33,12 @@ PREFIX = "checkpoint"
 SUFFIX = ".torchrl"
 SHAPES = "shapes"
 MAX_LISTED = 8
+_UNREADABLE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
+    *(ValueError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+"""What reading a damaged archive can raise."""
+
 logger = logging.getLogger(__name__)
 
 Shapes = dict[str, dict[str, list[int]]]
@@ -30,9 +47,9 @@ Shapes = dict[str, dict[str, list[int]]]
 class RunCheckpoints:
     """Save and load a run's components, the newest few kept.
 
-    Each checkpoint is one archive file of :class:`torchrl.checkpoint.Checkpoint`, written under a
-    temporary name and renamed, so that a kill leaves the previous ones. The states of Python's,
-    NumPy's and Torch's generators go with it.
+    Each checkpoint is one archive file of :class:`torchrl.checkpoint.Checkpoint`, hidden until it
+    is whole, so that a kill or a full disk leaves the previous ones. Writing one needs the space of
+    two. The states of Python's, NumPy's and Torch's generators go with it.
 
     Args:
         folder: where the files lie; made at the first :meth:`save`.
@@ -66,7 +83,7 @@ class RunCheckpoints:
         self._checkpoint = Checkpoint(format="archive")
         self._known_whole: set[Path] = set()
         for name, component in {**components, RNG: _RNGState()}.items():
-            self._checkpoint.register(name, component)
+            self._checkpoint.register(name, component, adapter=_adapter(component))
 
     def files(self) -> list[Path]:
         """The checkpoint files, oldest first, damaged ones included."""
@@ -85,6 +102,7 @@ class RunCheckpoints:
             ValueError: where the folder has a checkpoint of this step or a later one.
             FloatingPointError: where a parameter or buffer is not finite; nothing is written, so
                 that the last finite checkpoint stays the newest.
+            OSError: where the disk is full; the error names the file.
         """
         for component, module in self._checkpoint.components.items():
             if isinstance(module, nn.Module):
@@ -97,7 +115,16 @@ class RunCheckpoints:
                 "overwrite it or be removed as the older one: use another folder."
             )
         shapes = _shapes(self._checkpoint.components)
-        file: Path = self._rotation.save(self._checkpoint, step=step, metadata={SHAPES: shapes})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"{PREFIX}-{step:012d}{SUFFIX}"
+        folder = NewFolder(file, "checkpoints")
+        try:
+            with name_in_errors(f"Cannot write {file}"):
+                self._checkpoint.save(folder.hidden / file.name, metadata={SHAPES: shapes})
+            folder.publish(file.name)
+        finally:
+            folder.discard()
+        self._rotation.prune()
         self._known_whole.add(file.absolute())
         return file
 
@@ -132,7 +159,10 @@ class RunCheckpoints:
                 f"{file} does not fit this run; was it saved by another architecture or "
                 f"configuration?{listed}"
             )
-        self._checkpoint.load(file, components=names, map_location="cpu")
+        with temporary_folder() as folder, zipfile.ZipFile(file) as archive:
+            with name_in_errors(f"Cannot unpack {file} to {folder}"):
+                archive.extractall(folder)
+            self._checkpoint.load(folder, components=names, map_location="cpu")
         return _step(file)
 
     def _newest_whole(self) -> Path:
@@ -147,8 +177,7 @@ class RunCheckpoints:
 
     def _clear(self) -> None:
         """Remove what killed saves left, and put damaged files out of the rotation's way."""
-        for left in self.folder.glob(f".{PREFIX}-*"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        clear_leftovers(self.folder)
         for file in self.files():
             if file.absolute() in self._known_whole:
                 continue
@@ -169,6 +198,41 @@ class RunCheckpoints:
             if name in names and name in saved:
                 problems += _differences(name, saved[name], live)
         return problems
+
+
+class _Reserving(StateDictCheckpointAdapter):
+    """Reserves the files' blocks: a mapped write to a full disk would kill the process."""
+
+    def save(
+        self, component: Any, path: Path, *, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        state = component.state_dict(*args, **kwargs)
+        tensors: dict[str, Tensor] = {}
+        _encode_state_dict_value(state, tensors)
+        folder = path / self.state_directory
+        folder.mkdir(parents=True)
+        check_space(folder, sum(value.nbytes for value in tensors.values()))
+        for name, value in tensors.items():
+            if value.numel():
+                with (folder / f"{name}.memmap").open("wb") as file:
+                    reserve(file, value.nbytes)
+        return super().save(_Given(state), path, args=(), kwargs={})
+
+
+class _Given:
+    """A component whose state was taken already."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+
+    def state_dict(self) -> Any:
+        return self._state
+
+
+def _adapter(component: Any) -> StateDictCheckpointAdapter | None:
+    """Ours where TorchRL would choose the one for states, None for its own choice."""
+    own = all(callable(getattr(component, name, None)) for name in ("dump", "load"))
+    return _Reserving() if hasattr(component, "state_dict") and not own else None
 
 
 class _RNGState(GlobalRNGState):
@@ -205,7 +269,7 @@ def _damage(file: Path) -> str | None:
                 return f"it is no checkpoint of this library: {'; '.join(foreign)}"
             if member is None and (tensor := tensor_with_nan(archive)):
                 return f"its tensor {tensor} has a NaN"
-    except (zipfile.BadZipFile, CheckpointError, OSError, EOFError) as error:
+    except _UNREADABLE as error:
         return f"it is truncated or no checkpoint ({error})"
     return f"its part {member} is damaged" if member else None
 

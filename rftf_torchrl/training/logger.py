@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from torch import Tensor
 from torchrl.record.loggers import get_logger
 from torchrl.record.loggers.common import Logger
 
+from rftf_torchrl.optional import optional_module
 from rftf_torchrl.training.metrics_file import MetricsFile
 
 KINDS = ("csv", "tensorboard", "wandb")
@@ -107,7 +107,7 @@ def make_logger(kind: str, folder: str | Path, config: Mapping[str, Any]) -> Run
         >>> folder = Path(tempfile.mkdtemp())
         >>> with make_logger("csv", folder, {"seed": 0}) as logger:
         ...     logger.log({"train/loss": 0.5}, step=0)
-        >>> (folder / "csv/scalars/train/loss.csv").read_text()
+        >>> (folder / "csv/scalars/train/loss.csv").read_text(encoding="utf-8")
         '0,0.5\\n'
     """
     words = logger_words(kind)
@@ -131,12 +131,8 @@ def logger_words(kind: str) -> list[str]:
         )
     if len(set(words)) != len(words):
         raise ValueError(f"Logger {kind!r} names a part twice: name each once.")
-    for word in ("tensorboard", "wandb"):
-        if word in words and importlib.util.find_spec(word) is None:
-            raise ImportError(
-                f"Logger {kind!r} needs the package {word}: run 'pip install {word}' or choose "
-                "another logger."
-            )
+    if "wandb" in words:
+        optional_module("wandb", "wandb", f"logger={kind}")
     return words
 
 

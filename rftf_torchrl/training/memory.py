@@ -66,7 +66,7 @@ def _tree() -> list[str]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                fields = Path(folder, "stat").read_text().rpartition(")")[2].split()
+                fields = Path(folder, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             except OSError:  # the process has ended
                 continue
             parents.setdefault(fields[1], []).append(folder.name)
@@ -78,7 +78,7 @@ def _tree() -> list[str]:
 
 def _proportional_bytes(process: str) -> int:
     try:
-        lines = Path("/proc", process, "smaps_rollup").read_text().splitlines()
+        lines = Path("/proc", process, "smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:  # the process has ended
         return 0
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from rftf_torchrl.files import write_text
+from rftf_torchrl.files import append_text, write_text
 
 STEP = "step"
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class MetricsFile:
         >>> metrics.write(1, {"loss": 0.25, "success": 1.0})
         >>> metrics.rows
         [{'step': '0', 'loss': '0.5'}, {'step': '1', 'loss': '0.25', 'success': '1.0'}]
-        >>> print(metrics.path.read_text())
+        >>> print(metrics.path.read_text(encoding="utf-8"))
         step,loss,success
         0,0.5,
         1,0.25,1.0
@@ -85,8 +85,7 @@ class MetricsFile:
             header = {name: name for name in self.columns}
             write_text(self.path, self._text([header, *self.rows]))
         else:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(self._text([row]))
+            append_text(self.path, self._text([row]))
 
     def numbers(self) -> list[tuple[int, dict[str, float]]]:
         """Each row's step and its numbers."""

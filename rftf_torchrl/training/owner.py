@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rftf_torchrl.files import write_json
+from rftf_torchrl.leftovers import clear_leftovers
 
 
 class FolderInUseError(RuntimeError):
@@ -24,7 +25,8 @@ def own_folder(folder: str | Path, stage: str = "run") -> Iterator[Path]:
     """Keep other processes from writing the same stage of a run while the block runs.
 
     The lock belongs to the process: the system lifts it when the process ends, however it ends, so
-    that none is ever left behind. A folder that this process owns already is entered again.
+    that none is ever left behind. A folder that this process owns already is entered again. What
+    killed writes left in it is removed first, and named in the log.
 
     Args:
         folder: the run's folder; made where it is missing.
@@ -58,6 +60,8 @@ def own_folder(folder: str | Path, stage: str = "run") -> Iterator[Path]:
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         owner = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
         write_json(record, owner)
+        if outermost:
+            clear_leftovers(folder)
         yield folder
     finally:
         if outermost:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from torchrl.data import Categorical, Composite, Unbounded
 
 from rftf_torchrl.keys import INSTRUCTION_TEXT, TOKEN_MASK, TOKENS
 from rftf_torchrl.nets.entries import required
-from rftf_torchrl.nets.observation_writer import ObservationWriter, sentences_of
+from rftf_torchrl.nets.observation_writer import ObservationWriter
+from rftf_torchrl.nets.sentences import sentences_of, words_of
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,10 @@ class HashTokenizer:
     """Map words to ids by hashing, so that there is no vocabulary to build, ship or keep in step.
 
     id(word) = 1 + crc32(word) mod (vocab_size - 1), with words in lower case and without leading
-    and trailing punctuation; 0 is padding. Two words may share an id (the hashing trick,
-    Weinberger et al. 2009, arXiv 0902.2206): with the 1023 ids of the default and a task suite's
-    hundred words, a few do. Raise ``vocab_size`` where that matters.
+    and trailing punctuation; 0 is padding. However a sentence was typed (Unicode form, quotes,
+    dashes, white space, byte-order mark), its tokens are the same. Two words may share an id (the
+    hashing trick, Weinberger et al. 2009, arXiv 0902.2206): with the 1023 ids of the default and a
+    task suite's hundred words, a few do. Raise ``vocab_size`` where that matters.
 
     Args:
         vocab_size: number of ids including padding, at least 2.
@@ -64,8 +65,7 @@ class HashTokenizer:
         texts = [instructions] if isinstance(instructions, str) else list(instructions)
         tokens = torch.zeros(len(texts), self.max_length, dtype=torch.int64)
         for row, text in zip(tokens, texts, strict=True):
-            words = [word.strip(string.punctuation) for word in text.lower().split()]
-            ids = [1 + zlib.crc32(w.encode()) % (self.vocab_size - 1) for w in words if w]
+            ids = [1 + zlib.crc32(w.encode()) % (self.vocab_size - 1) for w in words_of(text)]
             _check_length(ids, text, self.max_length)
             row[: len(ids)] = torch.tensor(ids)
         return tokens, tokens != 0

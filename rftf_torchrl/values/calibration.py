@@ -100,12 +100,17 @@ class ValueCalibration(nn.Module):
             names: N texts of the instructions, for error messages.
 
         Raises:
-            ValueError: if last frames do not score above first ones on average, an instruction
-                has no last frame, tokens are missing, or the mode is unknown.
+            ValueError: if there is no frame, last frames do not score above first ones on average,
+                an instruction has no last frame, tokens are missing, or the mode is unknown.
         """
         if mode not in ("instruction", "global", "standardise"):
             raise ValueError(
                 f"mode must be 'instruction', 'global' or 'standardise', got {mode!r}."
+            )
+        if not (len(first) and len(last)):
+            raise ValueError(
+                f"cannot calibrate from {len(first)} first and {len(last)} last frames, expected "
+                "one of each at least: give demonstrations that succeed."
             )
         offset, what = first.mean(), "all instructions together"
         scale = last.mean() - offset

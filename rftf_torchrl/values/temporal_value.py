@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
-from rftf_torchrl.files import made_by_entry, write_safetensors
 from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.nets.finite_weights import check_finite_weights
 from rftf_torchrl.nets.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
@@ -25,6 +23,7 @@ from rftf_torchrl.values.calibration import CalibrationMode, ValueCalibration
 from rftf_torchrl.values.kinds import value_spec
 from rftf_torchrl.values.pretrained.config import PretrainedEncoderConfig
 from rftf_torchrl.values.pretrained.network import PretrainedNetwork
+from rftf_torchrl.weights_file import made_by_entry, read_safetensors, write_safetensors
 
 _FORMAT = "rftf_torchrl.TemporalValueModel.1"
 _ACTION_ROOTS = ("action", "vla_action")
@@ -174,9 +173,8 @@ class TemporalValueModel(TensorDictModuleBase):
         }
         if self.config is None and self.built_from is not None:
             header |= self.built_from
-        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
         metadata = {"format": _FORMAT, "model": json.dumps(header), **made_by_entry(made_by)}
-        write_safetensors(path, tensors, metadata)
+        write_safetensors(path, self.state_dict(), metadata)
 
     @classmethod
     def load(
@@ -202,12 +200,7 @@ class TemporalValueModel(TensorDictModuleBase):
             ValueError: if the file is not a value model, holds no config while no network is
                 given, or holds another architecture than the network.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+        tensors, metadata = read_safetensors(path)
         if metadata.get("format") != _FORMAT:
             raise ValueError(
                 f"{path} is not a value model: expected format {_FORMAT!r}, got "

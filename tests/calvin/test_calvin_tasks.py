@@ -12,7 +12,7 @@ from rftf_torchrl.calvin.tasks import TASKS, get_task
 def write_sentences(root, name, content):
     folder = root / "calvin_models" / "conf" / "annotations"
     folder.mkdir(parents=True)
-    (folder / name).write_text(yaml.safe_dump(content))
+    (folder / name).write_text(yaml.safe_dump(content), encoding="utf-8")
     return folder / name
 
 

@@ -111,7 +111,9 @@ def test_importing_the_environments_imports_no_simulator():
         "found = {'pybullet', 'calvin_env', 'gym'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(found)) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, encoding="utf-8"
+    )
     assert (done.returncode, done.stderr.strip()) == (0, "")
 
 

@@ -46,7 +46,7 @@ def clone(tmp_path):
     for name, content in {**contents, **MODELS}.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
+        file.write_text(content, encoding="utf-8")
     return root
 
 
@@ -77,7 +77,7 @@ def test_a_missing_scene_leaves_the_others(clone):
 
 
 def test_a_damaged_model(clone):
-    (clone / TABLE).write_text("<robot>")
+    (clone / TABLE).write_text("<robot>", encoding="utf-8")
     message = rf"^{re.escape(str(clone / TABLE))} is damaged \(.*\): restore calvin_env's own$"
     with pytest.raises(ValueError, match=message):
         env_settings(clone, "A")

@@ -18,7 +18,9 @@ from rftf_torchrl import (
     training_sequences,
 )
 
-OFFICIAL = json.loads((Path(__file__).parent / "sequences_first200.json").read_text())
+OFFICIAL = json.loads(
+    (Path(__file__).parent / "sequences_first200.json").read_text(encoding="utf-8")
+)
 
 
 def test_the_first_200_chains_are_the_official_ones():

@@ -333,7 +333,7 @@ def test_a_closed_simulator(make_simulator):
 
 
 def megabytes():
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * 4096 / 2**20
 
 

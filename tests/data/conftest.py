@@ -12,7 +12,7 @@ TASKS = [
 
 def make_episode(length=5, *, action_dim=2, state_dim=3, size=(8, 6), tokens=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    action = torch.randn(length, action_dim, generator=generator)
+    action = torch.randn(length, action_dim, generator=generator).tanh()
     action[-1:] = 0
     image = torch.randint(0, 256, (length, 3, *size), generator=generator).to(torch.uint8)
     return TensorDict(
@@ -43,8 +43,10 @@ def episode():
 
 @pytest.fixture
 def root(tmp_path):
-    """Two tasks with three episodes each, of 6, 7 and 6 frames."""
-    return write_synthetic_demonstrations(tmp_path / "demos", episodes_per_task=3)
+    """Two tasks with three episodes each, of 6, 7 and 6 frames; without digests, to be changed."""
+    root = write_synthetic_demonstrations(tmp_path / "demos", episodes_per_task=3)
+    (root / "digests.json").unlink()
+    return root
 
 
 @pytest.fixture

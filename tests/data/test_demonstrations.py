@@ -14,9 +14,9 @@ from rftf_torchrl.data.format import Episode
 
 def edit_json(root, change):
     file = root / "demonstrations.json"
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     change(content)
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def edit_frames(root, change):
@@ -203,7 +203,7 @@ def test_read_only_file(root, monkeypatch):
 
 
 def test_unreadable_json(root):
-    (root / "demonstrations.json").write_text("{")
+    (root / "demonstrations.json").write_text("{", encoding="utf-8")
     (line,) = problems(root)
     assert line.startswith("demonstrations.json: unreadable JSON (")
 

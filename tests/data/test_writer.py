@@ -1,7 +1,6 @@
 import json
 import os
 import re
-import shutil
 
 import pytest
 import torch
@@ -32,7 +31,7 @@ def test_everything_that_is_written_reads_back(tmp_path, tasks, episode):
     assert frames["task_id"].flatten().tolist() == [7] * 5 + [0] * 3
     assert frames["episode"].flatten().tolist() == [0] * 5 + [1] * 3
     assert frames["action_is_pad"].flatten().nonzero().flatten().tolist() == [4, 7]
-    assert json.loads((root / "demonstrations.json").read_text()) == {
+    assert json.loads((root / "demonstrations.json").read_text(encoding="utf-8")) == {
         "format_version": 1,
         "complete": True,
         "simulator": "sim",
@@ -162,13 +161,13 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path, tasks, epi
     with pytest.raises(FileExistsError, match="was made by another process meanwhile"):
         writer.close()
     assert list(root.iterdir()) == []
-    (kept,) = tmp_path.glob(".demos.partial-*/whole")
-    shutil.move(kept, tmp_path / "moved")
-    assert len(load_demonstrations(tmp_path / "moved").episodes) == 1
+    (kept,) = tmp_path.glob("demos-*")
+    assert len(load_demonstrations(kept).episodes) == 1
+    assert sorted(tmp_path.iterdir()) == [root, kept]
 
 
 def test_unwritable_folder_is_one_clear_error(tmp_path, tasks):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     root = tmp_path / "file" / "demos"
     message = (
         f"Cannot write demonstrations to {root}: {os.strerror(20)}. Choose a folder that you may "
@@ -215,6 +214,20 @@ BROKEN = {
     "mask of another length": (
         replaced(("instruction", "mask"), lambda mask: mask[:, :2]),
         ["key ('instruction', 'mask'): shape (2,) per frame, expected (4)"],
+    ),
+    "pictures in 0..1": (
+        replaced(("observation", "image"), lambda image: image // 128),
+        [
+            "key ('observation', 'image'): the largest number is 1, as of pictures in 0..1 that "
+            "were cut to whole numbers; scale them to 0..255 before"
+        ],
+    ),
+    "actions in other units": (
+        poisoned("action", slice(1, 3), -90.0),
+        [
+            "key 'action': beyond -1 to 1 at frames 1, 2, up to 90; every simulator takes actions "
+            "in -1 to 1, so record them in these units"
+        ],
     ),
     "NaN state": (
         poisoned(("observation", "state"), 2, float("nan")),
@@ -285,7 +298,9 @@ def test_state_only_episodes_read_back(tmp_path, tasks, episode):
         del frames["observation", "image"]
     root = tmp_path / "demos"
     write(root, tasks, *recorded)
-    assert json.loads((root / "demonstrations.json").read_text())["image_size"] is None
+    assert (
+        json.loads((root / "demonstrations.json").read_text(encoding="utf-8"))["image_size"] is None
+    )
     frames = load_demonstrations(root).frames
     assert set(frames["observation"].keys()) == {"state"}
     whole = torch.cat(recorded)
@@ -354,7 +369,7 @@ def with_wrist(frames, size=(4, 6)):
 def test_a_wrist_image_is_optional(tmp_path, tasks, episode):
     root = tmp_path / "demos"
     write(root, tasks, with_wrist(episode(5)), with_wrist(episode(3)))
-    index = json.loads((root / "demonstrations.json").read_text())
+    index = json.loads((root / "demonstrations.json").read_text(encoding="utf-8"))
     assert (index["image_size"], index["wrist_image_size"]) == ([8, 6], [4, 6])
     frames = load_demonstrations(root).frames
     assert frames["observation", "wrist_image"].shape == (8, 3, 4, 6)
@@ -376,16 +391,17 @@ def test_a_wrist_image_is_there_in_all_episodes_or_in_none(tmp_path, tasks, epis
     with pytest.raises(DemonstrationError, match=re.escape(message)):
         write(tmp_path / "demos", tasks, with_wrist(episode(5)), episode(3))
     index = tmp_path / "demos" / "demonstrations.json"
-    content = json.loads(index.read_text())
+    content = json.loads(index.read_text(encoding="utf-8"))
     del content["wrist_image_size"]
-    index.write_text(json.dumps(content))
+    index.write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "demos" / "digests.json").unlink()
     message = (
         "frames: key ('observation', 'wrist_image'): there, but demonstrations.json says "
         "'wrist_image_size' null"
     )
     with pytest.raises(DemonstrationError, match=re.escape(message)):
         load_demonstrations(tmp_path / "demos")
-    index.write_text(json.dumps({**content, "wrist_image_size": [4, "6"]}))
+    index.write_text(json.dumps({**content, "wrist_image_size": [4, "6"]}), encoding="utf-8")
     message = "wrist_image_size.1='6': must be a whole number"
     with pytest.raises(DemonstrationError, match=re.escape(message)):
         load_demonstrations(tmp_path / "demos")

@@ -20,7 +20,9 @@ CONSTANT = re.compile(r"\.\. py:data:: (\w+)\n   :type: .+\n\n   \w.*")
 
 def documented(page, entry):
     """(module, name) of every entry of a page that a pattern finds."""
-    _, *parts = re.split(r"^\.\. currentmodule:: (.+)$", page.read_text(), flags=re.MULTILINE)
+    _, *parts = re.split(
+        r"^\.\. currentmodule:: (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     for module, text in zip(parts[::2], parts[1::2], strict=True):
         yield from ((module, name) for found in entry.findall(text) for name in found.split())
 
@@ -52,6 +54,6 @@ def test_classes_and_functions_have_docstrings_and_constants_a_sentence():
 
 
 def test_the_index_lists_every_page():
-    index = (PAGES / "index.rst").read_text()
+    index = (PAGES / "index.rst").read_text(encoding="utf-8")
     pages = {page.stem for page in RST}
     assert set(re.findall(r"^ {3}([a-z_]+)$", index, re.MULTILINE)) == pages

@@ -53,7 +53,9 @@ class FakeSimulator:
 
 
 def run_snippets(page):
-    blocks = re.findall(r"```python\n(.*?)```", (PAGES / page).read_text(), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (PAGES / page).read_text(encoding="utf-8"), re.DOTALL
+    )
     names = {"__name__": "__main__"}
     for number, block in enumerate(blocks):
         exec(compile(block, f"{page}, block {number}", "exec"), names)
@@ -66,7 +68,9 @@ def folder(tmp_path, monkeypatch):
     annotations = tmp_path / "calvin" / "calvin_models" / "conf" / "annotations"
     annotations.mkdir(parents=True)
     spoken = {name: [f"{task.instruction}, please"] for name, task in TASKS.items()}
-    (annotations / "new_playtable_validation.yaml").write_text(yaml.safe_dump(spoken))
+    (annotations / "new_playtable_validation.yaml").write_text(
+        yaml.safe_dump(spoken), encoding="utf-8"
+    )
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -100,7 +104,7 @@ def test_your_own_checkpoint(folder, fake):
     assert names["by_controller"].protocol.endswith("the controller sees the simulator's state")
     assert len(names["policy"].module.seen) == 0, "the workers' copies remember, not this one"
     assert rftf_torchrl.ChainReport.load("checkpoint.json").results == names["report"].results
-    assert len((folder / "checkpoint.jsonl").read_text().splitlines()) == 3
+    assert len((folder / "checkpoint.jsonl").read_text(encoding="utf-8").splitlines()) == 3
     chunk = names["policy"](
         env.CalvinEnv(
             "open_drawer",
@@ -160,7 +164,9 @@ class Lazy:
 
 
 def test_every_setting_of_the_commands_exists(configure_calvin):
-    pages = "".join((PAGES / page).read_text() for page in ("calvin.md", "recipes.md"))
+    pages = "".join(
+        (PAGES / page).read_text(encoding="utf-8") for page in ("calvin.md", "recipes.md")
+    )
     settings = set(re.findall(r"\b((?:demos|evaluation|env|policy|collector)\.[\w.]+)=", pages))
     named = {"demo_scenes", "steps_per_subtask", "checkout"}
     assert {f"env.options.{name}" for name in named} <= settings

@@ -37,7 +37,7 @@ STUDY = f"settings={['env=point', 'logger=none', *TINY]}"
 
 
 def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def folder(tmp_path_factory):
     """A user's folder with the page's two files, as the working directory."""
     folder = tmp_path_factory.mktemp("point")
     (folder / "conf" / "env").mkdir(parents=True)
-    (folder / "point_simulator.py").write_text(blocks("python")[0])
-    (folder / "conf" / "env" / "point.yaml").write_text(blocks("yaml")[0])
+    (folder / "point_simulator.py").write_text(blocks("python")[0], encoding="utf-8")
+    (folder / "conf" / "env" / "point.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)
@@ -74,7 +74,7 @@ def test_every_recipe_runs_on_it(folder, monkeypatch):
     ]  # fmt: skip
     demos = load_demonstrations(folder / "outputs/point/demos")
     assert len(demos.episodes) == 2 * (6 + 2)
-    results = json.loads((folder / "outputs/point_quick/results.json").read_text())
+    results = json.loads((folder / "outputs/point_quick/results.json").read_text(encoding="utf-8"))
     assert results["success"].keys() == {"cloned", "RFTF"}
     assert results["language"]["tasks"].keys() == {"left", "right"}
     assert (folder / "outputs/point/value_report/report.md").is_file()
@@ -85,7 +85,7 @@ def test_every_recipe_runs_on_it(folder, monkeypatch):
     rftf(monkeypatch, [*study, STUDY, "seeds=[0]", "workers=0", "resamples=100"])
     cells = sorted((folder / "outputs/point_study/cells").rglob("*.json"))
     assert len(cells) == 3
-    assert json.loads(cells[0].read_text())["states"]["shared"] == 0
+    assert json.loads(cells[0].read_text(encoding="utf-8"))["states"]["shared"] == 0
 
 
 def test_its_settings_are_checked(folder, monkeypatch, capsys):

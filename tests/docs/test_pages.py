@@ -26,7 +26,7 @@ def run_snippets(page, checkpoints=()):
 
     ``checkpoints`` are pairs of a hub id in the page and a folder to read instead.
     """
-    text = (DOCS / page).read_text()
+    text = (DOCS / page).read_text(encoding="utf-8")
     for hub_id, folder in checkpoints:
         assert hub_id in text
         text = text.replace(hub_id, str(folder))
@@ -102,8 +102,8 @@ def test_large_policies(capsys):
 
 
 def test_every_word_is_explained():
-    page = (DOCS / "how-to" / "configuration.rst").read_text()
-    readme = (ROOT / "README.md").read_text()
+    page = (DOCS / "how-to" / "configuration.rst").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for file in (ROOT / "recipes" / "conf").glob("*/*.yaml"):
         group, word = file.parent.name, file.stem
         assert f"``{group}={word}``" in page

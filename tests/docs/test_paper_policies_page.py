@@ -34,8 +34,10 @@ class FakeSimulator:
 def tokenizer(folder, size):
     names = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
     names += [f"<{i}>" for i in range(size - 2 - len(names))] + ["<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "vocab.json").write_text(
+        json.dumps({name: i for i, name in enumerate(names)}), encoding="utf-8"
+    )
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
 
 
 @pytest.fixture
@@ -61,7 +63,9 @@ def downloads(tmp_path, monkeypatch):
 
 def test_page(downloads):
     blocks = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs/how-to/gr-mg-and-seer.md").read_text(), re.DOTALL
+        r"```python\n(.*?)```",
+        (ROOT / "docs/how-to/gr-mg-and-seer.md").read_text(encoding="utf-8"),
+        re.DOTALL,
     )
     names = {"__name__": "__main__"}
     for number, block in enumerate(blocks):

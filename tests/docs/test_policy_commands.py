@@ -16,7 +16,7 @@ PAGES = {"gr-mg-and-seer": ("calvin", 4), "lerobot": ("metaworld", 2)}
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_compose(page):
     register()
-    text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text()
+    text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text(encoding="utf-8")
     for name, value in re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE):
         text = text.replace(f"${name}", value)
     simulator, count = PAGES[page]

@@ -15,7 +15,7 @@ from rftf_torchrl.rewards.forms import FORMS
 from rftf_torchrl.values.kinds import VALUE_KINDS
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

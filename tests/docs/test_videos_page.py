@@ -15,7 +15,7 @@ from rftf_torchrl import cli, load_demonstrations
 
 pytestmark = pytest.mark.recipe
 
-PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "videos.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "videos.md").read_text(encoding="utf-8")
 TINY = ["value.steps=3", "value.clips=4", "value.frames=3", "evaluation.video_size=64"]
 TINY += ["evaluation.video_episodes=1", "logger=none", "device=cpu", "data.held_out=0.5"]
 
@@ -40,13 +40,13 @@ def folder(tmp_path_factory):
             name = f"{word}/{number}-{outcome}.mp4"
             captions += f"{name},{word} the drawer,{outcome}\n"
     (folder / "my_videos").mkdir()
-    (folder / "my_videos" / "captions.csv").write_text(captions)
+    (folder / "my_videos" / "captions.csv").write_text(captions, encoding="utf-8")
     for line in captions.splitlines()[1:]:
         write_film(folder / "my_videos" / line.split(",")[0], brightening(6))
     write_lerobot(folder / "my_lerobot_data", codec="libx264", cameras=("front", "wrist"))
     saved("dinov2", folder / "towers" / "dinov2")
     python = blocks("python")[0]
-    (folder / "my_reader.py").write_text(python[: python.index("\nfolder =")])
+    (folder / "my_reader.py").write_text(python[: python.index("\nfolder =")], encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)
@@ -61,7 +61,9 @@ def test_a_command_of_the_page(folder, monkeypatch, command):
     cli.main()
     (output,) = (word.removeprefix("output=") for word in command if word.startswith("output="))
     if command[0] == "value-report":
-        assert "## Success and failure" in Path(output, "value_report", "report.md").read_text()
+        assert "## Success and failure" in Path(output, "value_report", "report.md").read_text(
+            encoding="utf-8"
+        )
     else:
         assert Path(output, "value", "value.safetensors").is_file()
         first = load_demonstrations(Path(output, "data")).episodes[0]

@@ -10,14 +10,14 @@ import torch
 pytest.importorskip("transformers")
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/how-to/bring-your-own-vla.md").read_text()
+PAGE = (ROOT / "docs/how-to/bring-your-own-vla.md").read_text(encoding="utf-8")
 MINE = "# my_vla.py\n"
 
 
 @pytest.fixture
 def my_vla(tmp_path, monkeypatch):
     (block,) = (b for b in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if MINE in b)
-    (tmp_path / "my_vla.py").write_text(block)
+    (tmp_path / "my_vla.py").write_text(block, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield
     del sys.modules["my_vla"]

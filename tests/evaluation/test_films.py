@@ -8,9 +8,14 @@ import pytest
 import torch
 from _envs import value_model
 from _evaluation_fakes import PictureWalkEnv, constant_policy
+from PIL import Image
+from tensordict.nn import TensorDictModule
+from torchrl.envs import GymEnv
 
 from rftf_torchrl import (
+    DecisionEnv,
     Episode,
+    Task,
     final_value_auc,
     overlay_value,
     record_videos,
@@ -18,6 +23,7 @@ from rftf_torchrl import (
     side_by_side,
     write_video,
 )
+from rftf_torchrl.evaluation.rollouts import _values
 
 
 def frames(count, height=32, width=48):
@@ -31,20 +37,44 @@ def read(path):
 
 
 def test_video_reads_back(tmp_path):
-    path = write_video(frames(7), tmp_path / "film.mp4", fps=5)
+    path = write_video(frames(21, 32, 482), tmp_path / "film.mp4", fps=5)
     film, data = read(path)
-    assert film.shape == (7, 32, 48, 3)
+    assert film.shape == (21 + 5, 32, 482, 3)
     assert (data["codec"], data["fps"]) == ("h264", 5.0)
     assert data["pix_fmt"].startswith("yuv420p")
     levels = film.mean((1, 2, 3))
-    assert levels == pytest.approx(np.linspace(0, 255, 7), abs=6)
-    assert list(tmp_path.iterdir()) == [path]
+    assert levels[:21] == pytest.approx(np.linspace(0, 255, 21), abs=6)
+    assert levels[21:] == pytest.approx(255, abs=6), "the last frame stays for a second"
+    assert sorted(tmp_path.iterdir()) == [path, path.with_suffix(".webp")]
+
+
+def test_a_film_moves_in_a_markdown_page(tmp_path):
+    path = write_video(frames(3, 32, 480), tmp_path / "film.mp4", fps=10)
+    with Image.open(path.with_suffix(".webp")) as film:
+        assert (film.format, film.size, film.n_frames) == ("WEBP", (480, 32), 3)
+        assert film.info["loop"] == 0
+        levels, seconds = [], 0.0
+        for number in range(3):
+            film.seek(number)
+            levels.append(np.asarray(film.convert("L")).mean())
+            seconds += film.info["duration"] / 1000
+    assert levels == pytest.approx([0, 127, 255], abs=6)
+    # 14 times 0.1 s each, and the last one for a second more
+    assert seconds == pytest.approx(3 * 1.4 + 1.0)
+
+
+def test_small_and_short_films_are_enlarged_and_slowed_down(tmp_path):
+    film, data = read(write_video(frames(2, 32, 50), tmp_path / "film.mp4"))
+    # ten times as wide; 20 times 0.1 s each, and the last one for a second more
+    assert film.shape == (2 * 20 + 10, 320, 500, 3)
+    assert data["fps"] == 10
+    assert data["duration"] == pytest.approx(5.0)
 
 
 def test_odd_sizes_become_even(tmp_path):
-    film, _ = read(write_video(frames(2, 31, 45), tmp_path / "film.mp4"))
-    assert film.shape == (2, 32, 46, 3)
-    assert film[1].min() > 245
+    film, _ = read(write_video(frames(2, 31, 481), tmp_path / "film.mp4"))
+    assert film.shape[1:] == (32, 482, 3)
+    assert film[-1].min() > 245
 
 
 def test_side_by_side_waits_at_the_last_frame():
@@ -118,6 +148,34 @@ def test_render_rollout():
     assert torch.equal(again, film)
 
 
+class DrawnHill(DecisionEnv):
+    """A car on a hill whose picture's brightness is its speed."""
+
+    def picture(self, size):
+        speed = self._current["observation"][1].item()
+        return torch.full((3, size, size), round(128 + 1000 * speed), dtype=torch.uint8)
+
+
+def test_a_film_shows_every_action_and_the_value_of_what_the_policy_saw():
+    task = Task(0, "hill", "drive up the hill")
+    env = DrawnHill(GymEnv("MountainCarContinuous-v0"), task, chunk_size=3, horizon=4)
+    film, path = render_rollout(env, constant_policy(1.0), 0, size=8)
+    assert len(film) == 4 * 3 + 1
+    assert path["pictures"].tolist() == path["executed"].sum(-1).tolist() == [3] * 4
+    levels = film[:, 0, 0, 0]
+    assert len(set(levels.tolist())) == 13, "it speeds up in each action"
+    seen = path["next", "observation", "state"][:, 1]
+    assert levels[3::3].tolist() == [round(128 + 1000 * speed) for speed in seen.tolist()]
+
+    speed = TensorDictModule(
+        lambda state: state[..., 1:], [("observation", "state")], ["temporal_value"]
+    )
+    values = _values(speed, path)
+    torch.testing.assert_close(values[3::3], seen)
+    assert (values[:3] == 0).all()
+    assert torch.equal(values[3:6], seen[:1].expand(3))
+
+
 def test_a_rendered_trajectory_fits_the_other_tools():
     _, path = render_rollout(PictureWalkEnv(), constant_policy(0.5), 0, size=8)
     path["temporal_value"] = torch.zeros(2, 1)
@@ -146,9 +204,10 @@ def test_record_videos(tmp_path):
     assert [path.name for path in paths] == ["00-reach-2.mp4", "01-push-0.mp4"]
     assert all(env.closed for env in envs)
     film, _ = read(paths[0])
-    # the policy before needs all of the four decisions
-    assert film.shape[0] == 5
-    assert film.shape[2] == 64 + 4 + 64
+    # the policy before needs all of the four decisions: five pictures, eight times each
+    assert film.shape[0] == 5 * 8 + 10
+    # 238 pixels for each are enough; four times 64 are the next
+    assert film.shape[2] == 256 + 4 + 256
 
 
 def test_record_videos_of_one_policy(tmp_path):
@@ -156,7 +215,7 @@ def test_record_videos_of_one_policy(tmp_path):
         lambda episode: PictureWalkEnv(), constant_policy(0.5), [Episode("a", 0)], tmp_path, size=64
     )
     film, _ = read(path)
-    assert (film.shape[0], film.shape[2]) == (3, 64)
+    assert (film.shape[0], film.shape[2]) == (3 * 14 + 10, 8 * 64)
 
 
 def test_the_environment_is_closed_where_the_policy_fails(tmp_path):

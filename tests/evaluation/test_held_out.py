@@ -90,6 +90,14 @@ def test_a_single_episode_has_no_spread():
     assert math.isnan(report["ratio"])
 
 
+def test_the_ratio_is_the_mean_of_the_tasks_that_have_one():
+    episodes = held_out_episodes(["drawer-open"], 3) + held_out_episodes(["drawer-close"], 1)
+    collector = FakeCollector(player(listens=True))
+    report = instruction_sensitivity(collector, episodes, PAIRS, instruction_of=sentence)
+    assert math.isnan(report["tasks"]["drawer-close"]["ratio"])
+    assert report["ratio"] == report["tasks"]["drawer-open"]["ratio"] == pytest.approx(7.5)
+
+
 def test_a_crash_leaves_the_other_pairs():
     def play(index, episode):
         dies = episode.instruction is not None and episode.seed == 0
@@ -104,7 +112,7 @@ def test_table():
     report = instruction_sensitivity(
         FakeCollector(player(listens=True)), EPISODES, PAIRS, instruction_of=sentence
     )
-    row = "| 10.000 | 1.333 | 7.500 | 100.0% | 43.9% to 100.0% | 0.0% | 0.0% to 56.1% |"
+    row = "| 10.000 | 1.333 | 7.50 | 100.0% | 43.9% to 100.0% | 0.0% | 0.0% to 56.1% |"
     assert language_table(report) == "\n".join(
         [
             "| task | change | spread | ratio | own sentence | 95% interval | swapped sentence "

@@ -6,6 +6,7 @@ import matplotlib
 import pytest
 import torch
 from _evaluation_fakes import trajectory
+from _pages import check_figure, legend_of, saved_figures
 from matplotlib import image
 from matplotlib.figure import Figure
 
@@ -16,7 +17,6 @@ from rftf_torchrl import (
     plot_success_bars,
     plot_value_over_time,
 )
-from rftf_torchrl.evaluation.plots import _running_mean
 
 ROWS = [
     {"step": "0", "env_steps": "0", "success": "0.25", "success/reach": "0.5", "success/push": "0"},
@@ -28,15 +28,7 @@ ROWS = [
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that were saved."""
-    figures = []
-    original = Figure.savefig
-
-    def savefig(self, *args, **kwargs):
-        figures.append(self)
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
-    return figures
+    return saved_figures(monkeypatch)
 
 
 def check_png(path, folder):
@@ -65,8 +57,27 @@ def test_learning_curve(tmp_path, drawn):
     assert lines(push, "dense reward") == [[[0.0, 0.0]]]
     assert lines(push, "behaviour cloning") == [[[0.0, 0.1], [1.0, 0.1]]]
     assert lines(reach, "behaviour cloning") == []
-    legend = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert legend == ["dense reward", "sparse reward", "behaviour cloning"]
+    assert legend_of(drawn[0]) == ["dense reward", "sparse reward", "behaviour cloning"]
+    check_figure(drawn[0])
+
+
+def test_a_smoothed_learning_curve_names_its_points_and_its_mean(tmp_path, drawn):
+    rows = [{"env_steps": i, "success": s} for i, s in enumerate((1.0, 0.0, 0.0, 1.0))]
+    plot_learning_curve(rows, tmp_path / "curve.png", labels=("RFTF", ""), window=2)
+    names = ["RFTF, single iterations", "RFTF, mean of the last 2"]
+    assert legend_of(drawn[0]) == names
+    (points,), (mean,) = (lines(drawn[0].axes[0], name) for name in names)
+    assert [y for _, y in points] == [1.0, 0.0, 0.0, 1.0]
+    assert [y for _, y in mean] == [1.0, 0.5, 0.0, 0.5], "it looks back only"
+    check_figure(drawn[0])
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 4, 5, 8])
+def test_every_column_of_panels_has_its_axis_label(tmp_path, drawn, tasks):
+    rows = [{"env_steps": 5, "success": 0.5, **{f"success/{n}": 0.5 for n in range(tasks)}}]
+    plot_learning_curve(rows, tmp_path / "curve.png", baseline={"success": 0.0}, window=8)
+    assert len(drawn[0].axes) == (1 if tasks == 1 else tasks + 1)
+    check_figure(drawn[0])
 
 
 def test_learning_curve_shades_intervals(tmp_path, drawn):
@@ -78,8 +89,9 @@ def test_learning_curve_shades_intervals(tmp_path, drawn):
         rows, tmp_path / "curve.png", x_key="iteration", success_key="eval", title="Run"
     )
     check_png(path, tmp_path)
-    assert len(drawn[0].axes[0].collections) == 1
+    assert legend_of(drawn[0]) == ["dense reward", "interval"]
     assert drawn[0].get_suptitle() == "Run"
+    check_figure(drawn[0])
 
 
 def test_value_over_time(tmp_path, drawn):
@@ -95,7 +107,22 @@ def test_value_over_time(tmp_path, drawn):
     )
     check_png(path, tmp_path)
     titles = [ax.get_title() for ax in drawn[0].axes]
-    assert titles == ["reach\n1 successes, 1 failures", "push\n0 successes, 1 failures"]
+    assert titles == ["reach\n1 success, 1 failure", "push\n0 successes, 1 failure"]
+    assert legend_of(drawn[0]) == [
+        "one failure", "mean of the failures", "one success", "mean of the successes"
+    ]  # fmt: skip
+    check_figure(drawn[0])
+
+
+def test_value_over_time_without_a_success(tmp_path, drawn):
+    plot_value_over_time(trajectory([0.0, 0.1], success=False), tmp_path / "value.png")
+    assert legend_of(drawn[0]) == ["one failure", "mean of the failures"]
+    check_figure(drawn[0])
+
+
+def test_times_run_from_0_to_1(tmp_path, drawn):
+    data = [trajectory([0.0] * n, success=n > 3, index=n) for n in (2, 3, 4)]
+    plot_value_over_time(torch.cat(data), tmp_path / "value.png")
     drawn_lines = [line.get_xdata() for line in drawn[0].axes[0].get_lines()]
     ends = {float(x[i]) for x in drawn_lines if len(x) for i in (0, -1)}
     assert ends == {0.0, 1.0}
@@ -124,6 +151,16 @@ def test_success_bars(tmp_path, drawn):
         pytest.approx([0.0, 0.2775], abs=1e-4),
         pytest.approx([0.5958, 0.9821], abs=1e-4),
     )
+    check_figure(drawn[0])
+
+
+def test_bars_of_a_task_that_only_crashed(tmp_path, drawn):
+    won = EpisodeOutcome("reach", 0, True, 5)
+    path = tmp_path / "bars.png"
+    plot_success_bars(SuccessReport((won,)), SuccessReport((), (("reach", 0),)), path)
+    names = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert names == ["reach (n = 1, 0)", "all episodes (n = 1, 0)"]
+    check_figure(drawn[0])
 
 
 def test_leaves_the_global_settings_alone(tmp_path):
@@ -173,7 +210,3 @@ BROKEN = [
 def test_broken_inputs(tmp_path, error, call, message):
     with pytest.raises(error, match=re.escape(message)):
         call(tmp_path / "plot.png")
-
-
-def test_running_mean_looks_back_only():
-    assert _running_mean([1.0, 0.0, 0.0, 1.0], 2) == [1.0, 0.5, 0.0, 0.5]

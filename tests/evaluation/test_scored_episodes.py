@@ -2,6 +2,7 @@
 
 import csv
 import re
+import sys
 
 import pytest
 import torch
@@ -125,7 +126,9 @@ def test_progress_as_parquet(demonstrations, model, tmp_path):
 
 
 def test_progress_as_csv(demonstrations, model, tmp_path):
-    with write_progress_table(model, demonstrations, tmp_path / "p.csv").open() as file:
+    with write_progress_table(model, demonstrations, tmp_path / "p.csv").open(
+        encoding="utf-8"
+    ) as file:
         header, *rows = csv.reader(file)
     assert header == ["index", "episode_index", "frame_index", "progress_dense"]
     assert [[int(cell) for cell in row[:3]] for row in rows] == rows_of(demonstrations)
@@ -133,10 +136,10 @@ def test_progress_as_csv(demonstrations, model, tmp_path):
 
 
 def test_parquet_without_pyarrow_says_what_to_install(demonstrations, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(progress_table, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     expected = (
-        "a .parquet file needs pyarrow, which is not installed: run "
-        "pip install 'rftf-torchrl[parquet]', or give a path that ends in '.csv'."
+        "a .parquet file (a .csv needs nothing) needs the package pyarrow: "
+        "pip install 'rftf-torchrl[parquet]'"
     )
     with pytest.raises(ModuleNotFoundError, match=f"^{re.escape(expected)}$"):
         write_progress_table(model, demonstrations, tmp_path / "p.parquet")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from _evaluation_fakes import FakeCollector, PictureWalkEnv, constant_policy, trajectory
 from scipy.stats import binomtest
+from tensordict import TensorDict
 
 from rftf_torchrl import (
     Episode,
@@ -17,6 +18,7 @@ from rftf_torchrl import (
     SuccessReport,
     evaluate_success,
     held_out_episodes,
+    success_rates,
     success_report,
 )
 
@@ -109,11 +111,33 @@ def test_a_task_without_trials_is_unknown_not_zero(caplog):
     collector = FakeCollector(lambda i, e: None if e.task == "push" else play(i, e))
     with caplog.at_level(logging.WARNING):
         report = evaluate_success(collector, EPISODES)
-    assert caplog.messages == ["4 of 8 episodes crashed and do not count"]
+    assert caplog.messages == [
+        "4 of 8 episodes crashed and do not count",
+        "no episode of push ended: the mean is over the other tasks",
+    ]
     assert math.isnan(report.tasks["push"].rate)
-    assert math.isnan(report.mean_rate)
+    assert report.mean_rate == report.tasks["reach"].rate
+    assert report.to_dict()["tasks_without_episode"] == ["push"]
     assert report.pooled.trials == 4
-    assert "| push | 0 / 0 | – | – | – | 4 |" in report.markdown()
+    assert "| push | 0 / 0 | no episode | – | – | 4 |" in report.markdown()
+    assert "| mean over 1 of the 2 tasks |  |" in report.markdown()
+    assert SuccessReport.from_dict(report.to_dict()) == report
+
+
+def test_without_any_trial_the_mean_is_not_known():
+    report = SuccessReport((), (("push", 0),))
+    assert math.isnan(report.mean_rate)
+    assert report.without_episode == ("push",)
+    assert "| mean over 0 of the 1 tasks |  | – |" in report.markdown()
+
+
+def test_the_log_of_a_task_without_a_trajectory():
+    ends, success = torch.ones(2, 1).bool(), torch.tensor([[True], [False]])
+    data = TensorDict({"next": {"done": ends, "success": success}}, [2])
+    data["task_id"] = torch.zeros(2, 1, dtype=torch.int64)
+    found = success_rates(data, {0: "reach", 1: "push"})
+    assert found["success"] == found["success/reach"] == 0.5
+    assert math.isnan(found["success/push"])
 
 
 def broken(name):

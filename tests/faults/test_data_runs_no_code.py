@@ -26,7 +26,7 @@ from rftf_torchrl import (
     write_synthetic_demonstrations,
 )
 from rftf_torchrl.data.format import DemonstrationError
-from rftf_torchrl.files import write_safetensors
+from rftf_torchrl.weights_file import write_safetensors
 
 TYPES = ("tensordict.tensorclass.NonTensorData", "tensordict._lazy.LazyStackedTensorDict", "os.x")
 
@@ -50,9 +50,9 @@ def bomb(tmp_path):
 
 def plant(meta, pickled, kind):
     """Make a folder of tensors name a class, with a pickle beside it."""
-    content = json.loads(meta.read_text())
+    content = json.loads(meta.read_text(encoding="utf-8"))
     content["_type"] = f"<class '{kind}'>"
-    meta.write_text(json.dumps(content))
+    meta.write_text(json.dumps(content), encoding="utf-8")
     (meta.parent / "other.pickle").write_bytes(pickled)
 
 
@@ -69,6 +69,7 @@ def test_the_pickle_would_run_where_it_is_admitted(tmp_path, bomb):
 def test_demonstrations(tmp_path, bomb, kind, part):
     pickled, fired = bomb
     root = write_synthetic_demonstrations(tmp_path / "demos")
+    (root / "digests.json").unlink()
     plant(root / "frames" / part / "meta.json", pickled, kind)
     with pytest.raises(DemonstrationError, match="which is not read"):
         load_demonstrations(root)
@@ -78,10 +79,11 @@ def test_demonstrations(tmp_path, bomb, kind, part):
 @pytest.mark.parametrize("name", ["../../x", "a/b", ".."])
 def test_demonstrations_stay_in_their_folder(tmp_path, name):
     root = write_synthetic_demonstrations(tmp_path / "demos")
+    (root / "digests.json").unlink()
     meta = root / "frames" / "meta.json"
-    content = json.loads(meta.read_text())
+    content = json.loads(meta.read_text(encoding="utf-8"))
     content[name] = content["action"]
-    meta.write_text(json.dumps(content))
+    meta.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DemonstrationError, match="leaves the folder"):
         load_demonstrations(root)
 
@@ -180,7 +182,7 @@ class Spec:
 def planted(tmp_path, monkeypatch):
     """A module that leaves a file when it is imported."""
     fired = tmp_path / "fired"
-    (tmp_path / "planted.py").write_text(MODULE.format(fired=str(fired)))
+    (tmp_path / "planted.py").write_text(MODULE.format(fired=str(fired)), encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     return fired
 
@@ -282,7 +284,7 @@ def test_captions_that_name_code(tmp_path, planted, name):
     text = "file,instruction,task\na.mp4,planted:Spec,planted:Spec\n"
     if name.endswith("jsonl"):
         text = json.dumps({"file": "a.mp4", "instruction": "!!python/name:planted.Spec"})
-    (tmp_path / "set" / name).write_text(text)
+    (tmp_path / "set" / name).write_text(text, encoding="utf-8")
     assert decoded(tmp_path / "set") == [
         "a.mp4 cannot be decoded (Invalid data found when processing input)"
     ]

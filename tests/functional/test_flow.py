@@ -100,6 +100,10 @@ X = torch.zeros(2)
             ),
             "mask has no True entry; expected at least one real action.",
         ),
+        (
+            lambda: flow_matching_error(*[torch.zeros(0, 2, 3)] * 3),
+            "velocity has shape [0, 2, 3]; expected one action at least.",
+        ),
     ],
 )
 def test_errors(broken, message):

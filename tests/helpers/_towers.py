@@ -58,7 +58,7 @@ def saved(name, folder, **pictures):
         model = tiny(name).eval()
     model.save_pretrained(folder)
     if pictures:
-        (folder / "preprocessor_config.json").write_text(json.dumps(pictures))
+        (folder / "preprocessor_config.json").write_text(json.dumps(pictures), encoding="utf-8")
     return model, str(folder)
 
 

@@ -57,7 +57,7 @@ def turn_film(path, quarter_turns):
 
 def write_captions(root, rows):
     """``captions.csv`` with the columns of the first row."""
-    with (root / "captions.csv").open("w", newline="") as file:
+    with (root / "captions.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
@@ -154,7 +154,7 @@ def write_lerobot(
         "features": features,
     }
     (root / "meta").mkdir(parents=True)
-    (root / "meta" / "info.json").write_text(json.dumps(info, indent=4))
+    (root / "meta" / "info.json").write_text(json.dumps(info, indent=4), encoding="utf-8")
 
     groups = [[n] for n in range(episodes)]
     if not old:
@@ -219,7 +219,7 @@ def _write_meta(root, rows, old, pandas_index):
     if old:
         for name, content in (("tasks", tasks), ("episodes", rows)):
             lines = "".join(json.dumps(row) + "\n" for row in content)
-            (root / "meta" / f"{name}.jsonl").write_text(lines)
+            (root / "meta" / f"{name}.jsonl").write_text(lines, encoding="utf-8")
         return
     column = "__index_level_0__" if pandas_index else "task"
     tasks = [{"task_index": row["task_index"], column: row["task"]} for row in tasks]

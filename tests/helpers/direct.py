@@ -30,7 +30,7 @@ def run_directly(folder, scene, start, actions, starts=(0,)):
         starts=starts,
     )
     command = [sys.executable, __file__, str(source), str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     return dict(np.load(target))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 
 import numpy as np
@@ -220,17 +219,6 @@ def test_unknown_task_and_split():
         MetaWorldEnv("fly")
     with pytest.raises(ValueError, match=r"^split must be 'train' or 'test', got 'all'$"):
         MetaWorldEnv("drawer-open", image_size=None, split="all")
-
-
-@pytest.mark.parametrize("package", ["metaworld", "packaging"])
-def test_says_which_package_is_missing(monkeypatch, package):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == package else found(name)
-    )
-    message = f"MetaWorldEnv needs the package {package!r}: pip install 'rftf-torchrl[metaworld]'"
-    with pytest.raises(ModuleNotFoundError, match=f"^{re.escape(message)}$"):
-        MetaWorldEnv("drawer-open", image_size=None)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_text_modulates_the_image():
             TypeError,
             torch.zeros(1, 3, 16, 16),
             "image must be uint8 in 0..255, got torch.float32: pass the frame as it was recorded, "
-            "the encoder scales it.",
+            "the network scales it.",
         ),
         (
             ValueError,

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 
 import pytest
@@ -110,6 +111,11 @@ def build(**kwargs):
         (
             lambda: build(state_dim=5).set_state_statistics(torch.zeros(4), torch.ones(5)),
             "mean must have shape (5,), got (4,).",
+        ),
+        (
+            lambda: build(state_dim=2).set_state_statistics(*torch.tensor([[0, 0], [1, math.nan]])),
+            "std is nan at index 1, expected finite numbers: a single frame has no deviation, give "
+            "more frames.",
         ),
         (
             lambda: build(image_size=16)(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
+from torchrl.objectives import BCLoss
 
 from rftf_torchrl import (
     ArmGripperCloningLoss,
@@ -46,6 +47,47 @@ def test_padding_does_not_count():
     data[keys.CHUNK_IS_PAD] = torch.tensor([[False, True]])
     loss = ArmGripperCloningLoss(still_actor(0.0, 2.0))(data)["loss_bc"]
     torch.testing.assert_close(loss, torch.tensor(0.5 + math.log(1 + math.exp(-2))))
+
+
+GRIPPERS = {"0 and 1": (0.0, 1.0), "effort": (0.0, 0.6)}
+
+
+@pytest.mark.parametrize("name", GRIPPERS)
+def test_other_grippers_are_refused_or_have_a_threshold(name):
+    closed, opened = GRIPPERS[name]
+    data = demonstration([[[0.0, 0.0, closed], [0.0, 0.0, opened]]])
+    listed, count = ("0", 1) if opened == 1 else ("0, 0.6", 2)
+    message = (
+        f"the gripper, the last number of an action, is {listed} in {count} of 2 actions, expected "
+        "1 (open) or -1 (closed). Write these two into the data, or say from which number on it is "
+        "open: gripper_threshold of ArmGripperCloningLoss, cloning.gripper_threshold of a run."
+    )
+    actor = still_actor(0.0, 2.0)
+    likelihood = BCLoss(actor)
+    likelihood.set_keys(action=keys.CHUNK)
+    for loss in (ArmGripperCloningLoss(actor), likelihood):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            loss(data)
+    plain = demonstration([[[0.0, 0.0, -1.0], [0.0, 0.0, 1.0]]])
+    found = ArmGripperCloningLoss(actor, gripper_threshold=0.3)(data)
+    assert torch.equal(found["loss_bc"], ArmGripperCloningLoss(actor)(plain)["loss_bc"])
+
+
+def test_a_gripper_of_padding_may_be_anything():
+    data = demonstration([[[0.0, 0.0, 1.0], [0.0, 0.0, 0.3]]])
+    data[keys.CHUNK_IS_PAD] = torch.tensor([[False, True]])
+    assert ArmGripperCloningLoss(still_actor(0.0, 2.0))(data)["loss_bc"].isfinite()
+
+
+def test_nothing_but_padding_is_refused():
+    data = demonstration([[[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]])
+    data[keys.CHUNK_IS_PAD] = torch.ones(1, 2, dtype=torch.bool)
+    message = (
+        "every action at ('vla_action', 'chunk') is padding by 'action_is_pad': there is nothing "
+        "to clone."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ArmGripperCloningLoss(still_actor(0.0, 2.0))(data)
 
 
 def test_another_policy_is_refused():

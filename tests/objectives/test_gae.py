@@ -174,6 +174,18 @@ def test_standardised_per_group():
         assert group.std().item() == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.parametrize("group_key", [None, "task_id"])
+def test_a_single_decision_has_no_deviation(group_key):
+    data = with_values(flat())[:1].clone()
+    data["next", "done"][:] = data["next", "terminated"][:] = True
+    gae = make_gae(gamma=GAMMA, lmbda=LMBDA, average_gae=True, group_key=group_key)
+    expected = make_gae(gamma=GAMMA, lmbda=LMBDA)(data.clone())
+    found = gae(data)
+    assert found["advantage"].tolist() == [[0.0]]
+    assert torch.equal(found["value_target"], expected["value_target"])
+    assert float(expected["advantage"]) != 0
+
+
 def crashed(data: TensorDict, *numbers: int) -> TensorDict:
     """Mark the last step of these trajectories."""
     ids = data["collector", "traj_ids"]

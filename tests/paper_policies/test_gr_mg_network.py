@@ -15,7 +15,9 @@ from rftf_torchrl import GRMG, GRMGConfig, load_gr_mg_checkpoint
 from rftf_torchrl.paper_policies.blocks.checkpoint import stored_shapes
 from rftf_torchrl.paper_policies.gr_mg.checkpoint import gr_mg_sources
 
-FROZEN = json.loads(Path(__file__).with_name("original_outputs.json").read_text())["GR-MG"]
+FROZEN = json.loads(Path(__file__).with_name("original_outputs.json").read_text(encoding="utf-8"))[
+    "GR-MG"
+]
 CLIP_IMAGE_TOWER = 152, 87_849_216  # entries and numbers in OpenAI's ViT-B/32
 
 

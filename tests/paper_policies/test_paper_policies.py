@@ -66,6 +66,7 @@ def test_demonstrations_look_like_rollouts(spec):
     spans = torch.tensor([[0, 5], [5, 10]])
     batch = episodes[frame].select(keys.STATE)
     world = torch.rand(4, 2, 7) - 0.5
+    world[..., -1] = world[..., -1].sign()
     batch[keys.CHUNK] = world.clone()
     frames = episodes.select(keys.IMAGE, keys.WRIST_IMAGE, keys.STATE)
     found = spec.demonstration_batch(batch, frames, frame, spans, ["lift the red block"] * 4)

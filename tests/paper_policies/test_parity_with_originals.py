@@ -255,9 +255,9 @@ def test_sentences(originals, tmp_path):
     from clip.simple_tokenizer import SimpleTokenizer
 
     theirs = SimpleTokenizer()
-    (tmp_path / "vocab.json").write_text(json.dumps(theirs.encoder))
+    (tmp_path / "vocab.json").write_text(json.dumps(theirs.encoder), encoding="utf-8")
     merges = [" ".join(pair) for pair in theirs.bpe_ranks]
-    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
     ours = ClipTokens(ClipTextConfig(), tokenizer_files(str(tmp_path)))
     sentences = [task.instruction for task in TASKS.values()]
     sentences += ["Use the switch to turn off the light bulb.", "don't  STOP, it's 3.5cm away!"]

@@ -15,7 +15,9 @@ from rftf_torchrl import Seer, SeerConfig, load_seer_checkpoint
 from rftf_torchrl.paper_policies.blocks.checkpoint import stored_shapes
 from rftf_torchrl.paper_policies.seer.checkpoint import seer_sources
 
-FROZEN = json.loads(Path(__file__).with_name("original_outputs.json").read_text())["Seer"]
+FROZEN = json.loads(Path(__file__).with_name("original_outputs.json").read_text(encoding="utf-8"))[
+    "Seer"
+]
 
 
 def unused_shapes(hidden):

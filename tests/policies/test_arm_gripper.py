@@ -68,7 +68,7 @@ def test_samples_have_the_probabilities():
 def test_bf16_parameters_give_float32_probabilities():
     loc, scale = torch.zeros(2, 3), torch.ones(2, 3)
     half = ChunkNormalBernoulli(loc.bfloat16(), scale.bfloat16(), torch.zeros(2).bfloat16())
-    chunk = torch.zeros(2, 4)
+    chunk = torch.ones(2, 4)
     assert half.log_prob(chunk).dtype == half.entropy().dtype == torch.float32
 
 

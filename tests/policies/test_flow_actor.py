@@ -144,8 +144,11 @@ def test_stochastic_and_ordinary_flow_end_in_the_same_gaussian():
     count = 8000
     with torch.no_grad():
         noisy = actor(states(count))[keys.CHUNK].flatten(1)
-        with set_exploration_type(ExplorationType.DETERMINISTIC):
-            quiet = actor(states(count))[keys.CHUNK].flatten(1)
+        quiet = torch.randn(count, 2, 1)
+        for step in range(400):
+            tau = torch.full((count,), step / 400)
+            quiet = quiet + actor.head.velocity(quiet, tau, torch.zeros(count, 5)) / 400
+        quiet = quiet.flatten(1)
     bound = 4 * 0.5 / math.sqrt(count)
     for ends in (noisy, quiet):
         assert (ends.mean(0) - 0.7).abs().max() < bound
@@ -158,6 +161,7 @@ def test_deterministic_mode_is_the_ordinary_flow_and_is_scored_by_the_noisy_one(
     with set_exploration_type(ExplorationType.DETERMINISTIC), torch.no_grad():
         data = actor(states(5))
     x = data[keys.FLOW_PATH][:, 0]
+    assert torch.equal(x, torch.zeros_like(x))
     with torch.no_grad():
         for step in range(4):
             assert torch.equal(data[keys.FLOW_PATH][:, step], x)

@@ -58,6 +58,10 @@ class TiedSpec:
         return None
 
 
+def without_digests(metadata):
+    return {name: text for name, text in metadata.items() if not name.endswith("_sha256")}
+
+
 def equal(first, second):
     first, second = first.state_dict(), second.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
@@ -99,7 +103,7 @@ def test_every_wrong_weight_is_listed(tmp_path):
     path = tmp_path / "policy.safetensors"
     save_policy(SMALL.build(), SMALL, path)
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+        metadata = without_digests(file.metadata())
     weights = load_file(path)
     bias = weights.pop("module.0.module.head.bias")
     weights["module.0.module.head.offset"] = bias
@@ -147,7 +151,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path):
     policy, path = SMALL.build(), tmp_path / "policy.safetensors"
     save_policy(policy, SMALL, path)
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+        metadata = without_digests(file.metadata())
     weights = load_file(path)
     weights["module.0.module.head.bias"][1] = float("nan")
     save_file(weights, path, metadata)

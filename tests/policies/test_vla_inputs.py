@@ -136,8 +136,10 @@ def test_a_tokenizer_of_transformers(tmp_path):
     names = [*dict.fromkeys(letters), "pu", "sh</w>", "push</w>"]
     names += [f"<{i}>" for i in range(62 - len(names))] + ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {name: i for i, name in enumerate(names)}
-    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
-    (tmp_path / "merges.txt").write_text("#version: 0.2\np u\ns h</w>\npu sh</w>\n")
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (tmp_path / "merges.txt").write_text(
+        "#version: 0.2\np u\ns h</w>\npu sh</w>\n", encoding="utf-8"
+    )
     row = ClipTokens(CONFIG, tokenizer_files(str(tmp_path))).encode("Push")
     assert row.tolist() == [62, vocabulary["push</w>"], 63, 0, 0, 0]
     (tmp_path / "merges.txt").unlink()

@@ -47,10 +47,10 @@ def test_every_policy_plays_the_same_chains(run):
         report = ChainReport.load(Path(config.output, f"chains_{label}.json"))
         assert [result.index for result in report.results] == [0, 1]
         assert report.protocol.startswith("NOT the official protocol: 8 steps a subtask; 2 of the")
-    assert json.loads(Path(config.output, "results.json").read_text()) == json.loads(
-        json.dumps(results)
-    )
-    assert "## RFTF against sparse" in Path(config.output, "report.md").read_text()
+    assert json.loads(
+        Path(config.output, "results.json").read_text(encoding="utf-8")
+    ) == json.loads(json.dumps(results))
+    assert "## RFTF against sparse" in Path(config.output, "report.md").read_text(encoding="utf-8")
 
 
 def test_simulator_steps_are_counted(run):

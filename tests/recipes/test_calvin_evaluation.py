@@ -70,8 +70,8 @@ def test_evaluate_again_plays_only_what_is_missing(cloned, monkeypatch):
 
     before = recipe.evaluate(cloned)
     finished = Path(cloned.output, "evaluation", "chains_policy.jsonl")
-    lines = finished.read_text().splitlines(keepends=True)
-    finished.write_text("".join(lines[:2]))
+    lines = finished.read_text(encoding="utf-8").splitlines(keepends=True)
+    finished.write_text("".join(lines[:2]), encoding="utf-8")
     played = []
     original = chains.play_chains
 

@@ -146,7 +146,7 @@ def test_a_killed_study_continues_and_two_runs_are_identical(tmp_path, monkeypat
     assert charged.states["shared"] == 0 < charged.states["training"]
 
     monkeypatch.setattr(recipe, "run_cells", lambda *_: pytest.fail("before anything is run"))
-    (broken / "cells" / "tiny" / "sparse" / "seed0.json").write_text("{")
+    (broken / "cells" / "tiny" / "sparse" / "seed0.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"seed0\.json is truncated or no JSON"):
         recipe.compare(study, "compare.py")
     other = configured(*tiny_study(whole, "workers=0", "seeds=[0,1,2]", "curve_episodes=2"))
@@ -166,14 +166,19 @@ def test_as_a_command_with_processes(tmp_path):
         *options,
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=900, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    text = Path(tmp_path, "docs", "report.md").read_text()
+    text = Path(tmp_path, "docs", "report.md").read_text(encoding="utf-8")
     assert "cloned policy" in text
     assert "python recipes/compare.py study=quick" in text
     assert str(tmp_path) not in text
     cells = sorted(Path(tmp_path, "out", "cells", "tiny").glob("*/seed0.json"))
-    assert [json.loads(cell.read_text())["method"] for cell in cells] == ["bc", "sparse"]
+    assert [json.loads(cell.read_text(encoding="utf-8"))["method"] for cell in cells] == [
+        "bc",
+        "sparse",
+    ]
 
 
 @pytest.mark.metaworld

@@ -44,7 +44,7 @@ def trained(configure, videos, tmp_path_factory):
 
 def test_a_value_model_of_videos(trained, videos):
     file = Path(trained.output, "value", "value.safetensors")
-    report = json.loads((file.parent / "report.json").read_text())
+    report = json.loads((file.parent / "report.json").read_text(encoding="utf-8"))
     assert report["pairwise_accuracy"] > 0.9
     assert report["simulator_steps"] == 0
     made_by = read_made_by(file)
@@ -81,10 +81,10 @@ def test_the_report(trained):
     }
     assert report["overall"]["outcome"]["final_auc"]["value"] == 1.0
     assert report["overall"]["demonstration"]["pairwise_accuracy"]["low"] > 0.9
-    written = json.loads((folder / "report.json").read_text())
+    written = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert written["data"] == trained.data.path
     assert written["held_out_episodes"] == 8
-    assert {file.name for file in (folder / "videos").iterdir()} == {
+    assert {file.name for file in (folder / "videos").glob("*.mp4")} == {
         "close_the_drawer.mp4",
         "open_the_drawer.mp4",
     }
@@ -169,7 +169,7 @@ def test_the_command_needs_no_simulator(tmp_path):
         ended = subprocess.run(
             [sys.executable, "-c", NO_SIMULATOR, command, *settings],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert ended.returncode == 0, ended.stderr
         assert "is read as lerobot (data.kind)" in ended.stdout

@@ -52,7 +52,7 @@ def test_a_resumed_run_keeps_its_settings(run):
 def test_a_folder_that_is_being_written_is_left_alone(run):
     before = files(run)
     with own_folder(run.output, "sparse"):
-        lock = (run.folder.root / ".sparse.json").read_text()
+        lock = (run.folder.root / ".sparse.json").read_text(encoding="utf-8")
         assert json.loads(lock)["process"]
     assert files(run) == before
 

@@ -24,6 +24,7 @@ SETTINGS = [
     "evaluation.swapped_per_task=1",
     "evaluation.video_episodes=0",
     "cloning.steps=3",
+    "cloning.gripper_threshold=0",
     "value.steps=2",
     "ppo.minibatch=4",
     "ppo.learning_rate=1e-3",
@@ -127,7 +128,9 @@ def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, kind, mo
     assert all(torch.equal(after[name], resumed[name]) for name in after)
     results = evaluate(replace(config, policy=replace(config.policy, path=ended["policy"])))
     assert results["language"] is not None
-    assert json.loads((tmp_path / "run/evaluation/results.json").read_text())["success"]
+    assert json.loads((tmp_path / "run/evaluation/results.json").read_text(encoding="utf-8"))[
+        "success"
+    ]
 
 
 def test_cloning_reads_histories_and_moves_the_gripper(configure, demos, tmp_path):
@@ -145,7 +148,8 @@ def test_cloning_reads_histories_and_moves_the_gripper(configure, demos, tmp_pat
     )
     clone(config)
     losses = [
-        float(row.split(",")[1]) for row in (tmp_path / "bc/metrics.csv").read_text().split()[1:]
+        float(row.split(",")[1])
+        for row in (tmp_path / "bc/metrics.csv").read_text(encoding="utf-8").split()[1:]
     ]
     assert losses[-1] < losses[0]
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from _pages import check_page
 from safetensors.torch import load_file
 from tensordict import TensorDict
 from tiny import RECIPES, TINY
@@ -39,7 +40,7 @@ def weights(result):
 
 
 def test_value_report_of_held_out_demonstrations(cloned):
-    with open(f"{cloned.output}/value/report.json") as file:
+    with open(f"{cloned.output}/value/report.json", encoding="utf-8") as file:
         report = json.load(file)
     assert 0 <= report["pairwise_accuracy"] <= 1
 
@@ -103,7 +104,7 @@ def test_a_value_model_and_a_form_of_ones_own(cloned, configure, tmp_path, monke
     )
     file, _ = train_value(config)
     assert file.is_file() == (overrides[0] == "value.kind=own_value:Linear")
-    report = json.loads((tmp_path / "value" / "report.json").read_text())
+    report = json.loads((tmp_path / "value" / "report.json").read_text(encoding="utf-8"))
     assert 0 <= report["pairwise_accuracy"] <= 1
     state = torch.randn(3, load_value_model(config).network.in_features if file.is_file() else 39)
     data = load_value_model(config)(TensorDict({"observation": {"state": state}}, [3]))
@@ -255,7 +256,7 @@ def test_rollouts_of_the_cloned_policy(cloned, configure, tmp_path):
     file, extra_steps = train_value(config)
     assert file.is_file()
     assert extra_steps > 0
-    assert json.loads((tmp_path / "value" / "report.json").read_text()).keys() >= {
+    assert json.loads((tmp_path / "value" / "report.json").read_text(encoding="utf-8")).keys() >= {
         "pairwise_accuracy",
         "simulator_steps",
     }
@@ -334,7 +335,7 @@ def test_evaluate(cloned):
     results = evaluate(cloned)
     assert results["success"]["pooled"]["trials"] == 4
     assert results["language"]["tasks"].keys() == {"window-open", "window-close"}
-    with open(f"{cloned.output}/evaluation/results.json") as file:
+    with open(f"{cloned.output}/evaluation/results.json", encoding="utf-8") as file:
         written = json.load(file)["success"]
     assert written["episodes"] == results["success"]["episodes"]
 
@@ -346,7 +347,8 @@ def test_other_heads(configure, tmp_path, policy):
     from rftf_torchrl.recipes.train_bc import clone
     from rftf_torchrl.recipes.train_value import train_value
 
-    config = configure(*TINY, f"policy={policy}", f"output={tmp_path}")
+    gripper = "cloning.gripper_threshold=0"  # Meta-World's is an effort
+    config = configure(*TINY, f"policy={policy}", gripper, f"output={tmp_path}")
     collect(config)
     clone(config)
     train_value(config)
@@ -368,7 +370,9 @@ def test_some_of_the_tasks_are_tuned(configure, tmp_path):
     clone(config)
     train_value(config)
     finetune(config)
-    header = (tmp_path / "rftf" / "metrics.csv").read_text().splitlines()[0].split(",")
+    header = (
+        (tmp_path / "rftf" / "metrics.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    )
     assert "success/window-close" in header
     assert "success/window-open" not in header
 
@@ -392,24 +396,34 @@ def test_quick_start_from_pixels_as_a_command(tmp_path):
         f"output={tmp_path}/out",
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=600, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     out = tmp_path / "out"
-    results = json.loads((out / "results.json").read_text())
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert results["success"].keys() == {"cloned", "RFTF", "sparse"}
     pictures = ("learning_curve.png", "success.png", "value_over_time_cloned.png")
     for name in ("report.md", *pictures, "value_over_time_RFTF.png"):
         assert (out / name).stat().st_size > 500
     assert len(list((out / "videos").glob("*.mp4"))) == 1
+    check_page((out / "report.md").read_text(encoding="utf-8"), out)
 
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    again = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=600, encoding="utf-8"
+    )
     assert again.returncode != 0
     assert "continue it with resume=true" in again.stderr
     resumed = subprocess.run(
-        [*command, "resume=true"], env=environment, capture_output=True, text=True, timeout=600
+        [*command, "resume=true"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        encoding="utf-8",
     )
     assert resumed.returncode == 0, resumed.stderr[-3000:]
-    second = json.loads((out / "results.json").read_text())
+    second = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert second["success"]["RFTF"]["episodes"] == results["success"]["RFTF"]["episodes"]
 
 

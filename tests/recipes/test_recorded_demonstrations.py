@@ -245,7 +245,10 @@ def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
 def test_no_recipe_learns_from_half_a_recording(configure, tmp_path, recipe, function):
     root = write_synthetic_demonstrations(tmp_path / "demos")
     index = root / "demonstrations.json"
-    index.write_text(json.dumps({**json.loads(index.read_text()), "complete": False}))
+    index.write_text(
+        json.dumps({**json.loads(index.read_text(encoding="utf-8")), "complete": False}),
+        encoding="utf-8",
+    )
     config = configure(*TINY, f"output={tmp_path}")
     with pytest.raises(ValueError, match=r"demos holds the 4 episodes of a recording that stopped"):
         getattr(import_module(f"rftf_torchrl.recipes.{recipe}"), function)(config)

@@ -17,7 +17,9 @@ def study(tmp_path):
             run = tmp_path / "work" / "easy" / method / f"seed{seed}" / "rftf"
             run.mkdir(parents=True)
             rows = [f"{step},{value}" for step, value in enumerate(values)]
-            (run / "metrics.csv").write_text("\n".join(["step,loss_critic", *rows]) + "\n")
+            (run / "metrics.csv").write_text(
+                "\n".join(["step,loss_critic", *rows]) + "\n", encoding="utf-8"
+            )
     return tmp_path
 
 
@@ -33,7 +35,7 @@ def test_means_over_seeds_with_their_range(study, capsys):
     assert "| sparse | 2 | 2 (1 to 3) | 3.5 (2.5 to 4.5) | 4 (2.5 to 5.5) |" in said
     # halved; the second iteration, empty and not a number, is left out
     assert "| keep | 2 | 3 (2 to 4) | 1.5 (1 to 2) | 1.5 (1 to 2) |" in said
-    assert (study / "out" / "loss_critic.md").read_text() + "\n" == said
+    assert (study / "out" / "loss_critic.md").read_text(encoding="utf-8") + "\n" == said
     assert (study / "out" / "loss_critic_easy.png").stat().st_size > 5000
 
 

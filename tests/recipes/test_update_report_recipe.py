@@ -27,7 +27,9 @@ def test_both_arms_on_the_same_episodes(cloned):
     from rftf_torchrl.recipes.update_report import report_update
 
     report = report_update(cloned)
-    assert json.loads(Path(cloned.output, "update_report.json").read_text()) == report
+    assert (
+        json.loads(Path(cloned.output, "update_report.json").read_text(encoding="utf-8")) == report
+    )
     assert report["arms"].keys() == {"sparse", "rftf"}
     for arm in report["arms"].values():
         for part in (arm["own"], arm["held_out"]):

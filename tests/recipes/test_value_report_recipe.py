@@ -1,11 +1,15 @@
 """The report on a value model end to end, from the state and from pictures."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tiny import TINY
+from _pages import check_page
+from tiny import RECIPES, TINY
 
 from rftf_torchrl import load_demonstrations
 
@@ -29,17 +33,34 @@ def cloned(configure, tmp_path_factory):
     return prepared(configure(*TINY, f"output={tmp_path_factory.mktemp('run')}"))
 
 
+def test_the_report_ends_in_any_locale(cloned):
+    command = [sys.executable, str(RECIPES / "value_report.py"), *TINY]
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [*command, f"output={cloned.output}"],
+        env={**os.environ, **locale},
+        capture_output=True,
+        encoding="ascii",
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Logging error" not in done.stderr
+    report = Path(cloned.output, "value_report", "report.md").read_text(encoding="utf-8")
+    assert "\N{EN DASH}" in report
+    assert report.strip().splitlines()[-1] in done.stdout
+
+
 def test_value_report(cloned):
     from rftf_torchrl.recipes.value_report import report_value
 
     report = report_value(cloned)
     folder = Path(cloned.output, "value_report")
-    written = json.loads((folder / "report.json").read_text())
+    written = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert written["simulator_steps"] > 0
     assert written["overall"]["demonstration"]["kendall_tau"]["count"] == 2
     assert sum(report["settings"]["episodes"]["window-open"].values()) == 4 + 2
     assert report["confusion"]["tasks"] == ["window-close", "window-open"]
-    assert "## How to read this" in (folder / "report.md").read_text()
+    check_page((folder / "report.md").read_text(encoding="utf-8"), folder)
     for name in ("value_over_progress.png", "calibration.png", "confusion.png"):
         assert (folder / name).stat().st_size > 500
     (table,) = folder.glob("progress.*")
@@ -53,9 +74,10 @@ def test_value_report_from_pixels(configure, tmp_path):
 
     overrides = ["env.image_size=16", "value.shuffle_time=true", f"output={tmp_path}"]
     report_value(prepared(configure(*TINY, *overrides)))
-    (film,) = (tmp_path / "value_report" / "videos").iterdir()
-    assert film.name == "window-open.mp4"
-    assert film.stat().st_size > 500
+    folder = tmp_path / "value_report"
+    check_page((folder / "report.md").read_text(encoding="utf-8"), folder)
+    films = sorted((folder / "videos").iterdir())
+    assert [film.name for film in films] == ["window-open.mp4", "window-open.webp"]
 
 
 def test_value_report_needs_held_out_demonstrations(cloned, tmp_path):

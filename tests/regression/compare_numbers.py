@@ -76,6 +76,7 @@ NEW_SPELLING: dict[str, str] = {
     "env.action_repeat": "env.options.action_repeat",
     "reward.terminal": "reward.options.terminal",
     "policy.head": "policy.options.head",
+    "head=arm_gripper": "head=arm_gripper cloning.gripper_threshold=0",
     "demos.chains": "env.options.demo_chains",
     "demos.start_chains": "env.options.start_chains",
     "evaluation.chains": "env.options.benchmark_chains",
@@ -103,10 +104,10 @@ def quantities(folder: Path) -> Quantities:
     """All numbers of a run's folder: a dictionary for each row, result and file of weights."""
     found: Quantities = {}
     for file in sorted(folder.rglob("metrics.csv")):
-        for number, row in enumerate(csv.DictReader(file.read_text().splitlines())):
+        for number, row in enumerate(csv.DictReader(file.read_text(encoding="utf-8").splitlines())):
             found[f"{file.relative_to(folder)}, row {number}"] = {k: v for k, v in row.items() if v}
     for file in sorted(path for pattern in RESULTS for path in folder.glob(pattern)):
-        for key, value in flat(json.loads(file.read_text())):
+        for key, value in flat(json.loads(file.read_text(encoding="utf-8"))):
             part = f"{file.relative_to(folder)}, {key.partition('.')[0]}"
             found.setdefault(part, {})[key] = value
     for file in sorted(folder.rglob("*.safetensors")):
@@ -120,11 +121,13 @@ def quantities(folder: Path) -> Quantities:
 def run(command: list[str], checkout: Path, log: Path) -> None:
     """Run Python in the checkout, whose package it imports."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         pipes = {"stdout": file, "stderr": file}
         done = subprocess.run([sys.executable, *command], cwd=checkout, env=environment, **pipes)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()[-4000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)} failed:\n{log.read_text(encoding='utf-8')[-4000:]}"
+        )
 
 
 def run_case(name: str, text: str, checkout: Path, work: Path) -> Quantities:
@@ -204,7 +207,7 @@ def shown(numbers: dict[str, Any]) -> str:
 
 def without_digests(file: Path) -> str:
     """Without the digests of settings in the names of a study's folders."""
-    return re.sub(r"(seed\d+-|values/)[0-9a-f]{8}/", r"\1/", file.read_text())
+    return re.sub(r"(seed\d+-|values/)[0-9a-f]{8}/", r"\1/", file.read_text(encoding="utf-8"))
 
 
 def compare(before: Path, after: Path) -> bool:
@@ -253,7 +256,7 @@ def main() -> None:
     text = json.dumps(report, indent=1)
     for new, old in NEW_NAMES.items() if given.spelling == "new" else ():
         text = text.replace(f'"{new}', f'"{old}')
-    given.out.write_text(text + "\n")
+    given.out.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,9 +30,10 @@ def test_final_success_leaves_crashes_out():
 
 def damaged(tmp_path, change):
     path = save_cell(tmp_path, make_cell())
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8"))
+    del data["content_digest"]
     change(data)
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(data), encoding="utf-8")
     return path
 
 
@@ -77,7 +78,7 @@ def test_all_that_is_wrong_is_listed_at_once(tmp_path):
     for seed in range(3):
         save_cell(tmp_path, make_cell(seed=seed))
     truncated = tmp_path / "cells" / "easy" / "sparse" / "seed1.json"
-    truncated.write_text(truncated.read_text()[:100])
+    truncated.write_text(truncated.read_text(encoding="utf-8")[:100], encoding="utf-8")
     expected = {("easy", "sparse", seed): f"sparse-{seed}" for seed in range(4)}
     expected["easy", "sparse", 2] = "other settings"
     folder = tmp_path / "cells" / "easy" / "sparse"
@@ -102,7 +103,7 @@ def test_what_is_finished_is_checked_before_the_rest_is_run(tmp_path):
         save_cell(tmp_path, make_cell(seed=seed))
     check_finished_cells(tmp_path, expected, here)
     expected["easy", "sparse", 2] = "other settings"
-    (folder / "seed1.json").write_text("{")
+    (folder / "seed1.json").write_text("{", encoding="utf-8")
     message = (
         "no report can be made:\n"
         f"  - {folder}/seed1.json is truncated or no JSON: remove it and run the study again\n"

@@ -74,11 +74,11 @@ def test_the_same_cells_give_the_same_bytes(tmp_path):
 
 def test_the_tables_hold_the_numbers(tmp_path):
     write_study_report(make_cells(0.2), tmp_path, baseline="sparse", resamples=100)
-    with (tmp_path / "cells.csv").open() as file:
+    with (tmp_path / "cells.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 5 * 2
     assert all(int(row["successes"]) <= int(row["trials"]) == 20 for row in rows)
-    with (tmp_path / "methods.csv").open() as file:
+    with (tmp_path / "methods.csv").open(encoding="utf-8") as file:
         methods = {row["method"]: row for row in csv.DictReader(file)}
     assert float(methods["rftf"]["final_difference_low"]) > 0
 

@@ -17,7 +17,7 @@ def test_children_count():
         before = memory.gib
         command = [sys.executable, "-c", HOLD]
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         ) as child:
             assert child.stdout.readline() == "ready\n"
             memory._look()

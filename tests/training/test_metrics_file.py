@@ -8,7 +8,7 @@ from rftf_torchrl import MetricsFile, read_metrics
 
 
 def table(path):
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
 
 
@@ -61,7 +61,7 @@ def test_a_line_cut_by_a_kill_is_dropped(path):
     metrics = MetricsFile(path)
     for step in range(3):
         metrics.write(step, {"loss": float(step)})
-    path.write_text(path.read_text() + "3,0.")
+    path.write_text(path.read_text(encoding="utf-8") + "3,0.", encoding="utf-8")
     resumed = MetricsFile(path)
     resumed.write(3, {"loss": 3.0})
     assert table(path) == [["step", "loss"], *([str(i), f"{i}.0"] for i in range(4))]
@@ -90,21 +90,21 @@ def test_steps_must_not_decrease(path):
 
 @pytest.mark.parametrize("content", ["", "time,loss\n0,1\n", "step,loss\n0,1,2\n"])
 def test_another_file_is_not_touched(path, content):
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     message = (
         f"{path} is not a table of metrics (first column 'step'): move it away or choose another "
         "folder."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         MetricsFile(path)
-    assert path.read_text() == content
+    assert path.read_text(encoding="utf-8") == content
 
 
 def test_the_reader_gives_numbers_and_leaves_out_what_was_not_logged(path):
     metrics = MetricsFile(path)
     metrics.write(0, {"loss": 0.1 + 0.2})
     metrics.write(2, {"success": 1.0})
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write("3,0.")
     assert read_metrics(path) == [{"step": 0.0, "loss": 0.1 + 0.2}, {"step": 2.0, "success": 1.0}]
 

@@ -26,6 +26,7 @@ def found(tmp_path_factory):
         capture_output=True,
         text=True,
         timeout=120,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     return {way: [torch.load(folder / f"{way}.{rank}.pt") for rank in range(2)] for way in ways}

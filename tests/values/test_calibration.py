@@ -94,6 +94,11 @@ NOT_ABOVE = (
             "demonstration.",
         ),
         (
+            lambda: ValueCalibration().fit(FIRST, LAST[:0], mode="global"),
+            "cannot calibrate from 3 first and 0 last frames, expected one of each at least: give "
+            "demonstrations that succeed.",
+        ),
+        (
             lambda: ValueCalibration().fit(FIRST, LAST),
             "mode 'instruction' needs first_tokens and last_tokens.",
         ),

@@ -117,12 +117,11 @@ def test_save_replaces_and_a_failed_save_keeps_the_old_file(tmp_path, monkeypatc
     data = frames(3)
     assert torch.equal(TemporalValueModel.load(path).raw(data), other.raw(data))
 
-    def broken(tensors, target, metadata):
-        target.write_bytes(b"half")
-        raise OSError("disk full")
+    def broken(*args):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rftf_torchrl.files.save_file", broken)
-    message = f"Cannot write {path}: disk full. Choose a folder that you may write to."
+    monkeypatch.setattr("os.fsync", broken)
+    message = f"Cannot write {path}: No space left on device. Make room on the disk."
     with pytest.raises(OSError, match=f"^{re.escape(message)}$"):
         model.save(path)
     assert torch.equal(TemporalValueModel.load(path).raw(data), other.raw(data))

@@ -8,7 +8,7 @@ from typing import Any
 from rftf_torchrl.calvin.chains.report import ChainReport, mean_interval
 from rftf_torchrl.calvin.chains.results import ChainResult
 from rftf_torchrl.evaluation.comparison import compare_pairs, paired_cells
-from rftf_torchrl.evaluation.report import markdown_table
+from rftf_torchrl.evaluation.report import interval, markdown_table
 
 _PROTOCOL = ("steps_per_subtask", "scene", "sentences")
 
@@ -111,7 +111,7 @@ def chain_comparison_table(
             f"{comparison['before']:.3f}",
             f"{comparison['after']:.3f}",
             f"{comparison['difference']:+.3f}",
-            f"{comparison['low']:+.3f} to {comparison['high']:+.3f}",
+            interval(comparison["low"], comparison["high"], "+.3f"),
             comparison["longer"],
             comparison["shorter"],
         ]

@@ -8,13 +8,14 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torchrl.envs.transforms import Transform
+
+from rftf_torchrl.leftovers import temporary_folder
 
 _PLAIN = (type(None), bool, int, float, complex, str)
 _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType)
@@ -81,7 +82,7 @@ def _parts(value: Any) -> dict[str, Any]:
     if isinstance(value, types.MethodType):
         return {"func": value.__func__, "self": value.__self__}
     if hasattr(value, "save_pretrained"):
-        with TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             value.save_pretrained(folder)
             files = [path for path in Path(folder).rglob("*") if path.is_file()]
             return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

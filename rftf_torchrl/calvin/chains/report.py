@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,8 +10,14 @@ from statistics import NormalDist, fmean, stdev
 from typing import Any, ClassVar
 
 from rftf_torchrl.calvin.chains.results import ChainResult
-from rftf_torchrl.evaluation.report import markdown_table, percent, percent_interval
-from rftf_torchrl.files import write_json
+from rftf_torchrl.digests import read_record, write_record
+from rftf_torchrl.evaluation.report import (
+    interval,
+    markdown_table,
+    number,
+    percent,
+    percent_interval,
+)
 from rftf_torchrl.functional.intervals import wilson_interval
 
 _RATE_HEADER = ["successes", "rate", "95% interval"]
@@ -120,7 +125,7 @@ class ChainReport:
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, whole or not at all."""
-        write_json(path, self.to_dict())
+        write_record(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> ChainReport:
@@ -131,7 +136,7 @@ class ChainReport:
             ValueError: if it is no such report; the message names it.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(read_record(path))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no report on chains: {error!r}") from error
 
@@ -140,8 +145,10 @@ class ChainReport:
         low, high = self.average_length_interval
         head = [
             f"{self.protocol}.",
-            f"Average length {self.average_length:.3f} (95% interval {low:.3f} to {high:.3f}) over "
-            f"{len(self.results)} chains.",
+            f"Average length {number(self.average_length)} (95% interval {interval(low, high)}) "
+            f"over {len(self.results)} chains: the mean number of tasks that were done in a row, "
+            "from a chain's first. Below, how many chains got that far, and how often each task "
+            "was done out of the times that it was tried.",
         ]
         if self.crashed:
             head.append(
@@ -150,7 +157,8 @@ class ChainReport:
             )
         in_a_row = {f"{k} in a row": rate for k, rate in enumerate(self.in_a_row, start=1)}
         details = [
-            f"- {name}: {value}" for name, value in {**self.settings, **self.versions}.items()
+            f"- {name}: {'none' if value is None else value}"
+            for name, value in {**self.settings, **self.versions}.items()
         ]
         return "\n\n".join(
             [*head, _table("tasks done", in_a_row), _table("task", self.tasks), "\n".join(details)]

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rftf_torchrl.files import write_text
+from rftf_torchrl.digests import checked, with_digest
+from rftf_torchrl.files import append_text, write_text
 
 _FORMAT = "rftf_torchrl.chains.1"
 
@@ -90,7 +91,7 @@ class ChainFile:
                 file.truncate(len(whole))
         for number, line in enumerate(lines[1:], start=2):
             try:
-                result = ChainResult.from_dict(json.loads(line))
+                result = ChainResult.from_dict(checked(json.loads(line)))
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{self.path}, line {number}, is no finished chain ({error}): remove the line, "
@@ -118,5 +119,4 @@ class ChainFile:
     def add(self, result: ChainResult) -> None:
         """Append a finished chain."""
         self.results[result.index] = result
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(result)) + "\n")
+        append_text(self.path, json.dumps(with_digest(asdict(result))) + "\n")

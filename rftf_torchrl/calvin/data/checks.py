@@ -11,6 +11,7 @@ from rftf_torchrl.calvin.data.format import (
     GRIPPER,
     GRIPPER_DEPTH,
     RELATIVE,
+    ROBOT,
     STATIC,
     STATIC_DEPTH,
     VECTORS,
@@ -23,6 +24,8 @@ CAMERAS = {
     GRIPPER_DEPTH: ("float32", "[height, width]"),
 }
 ROUNDING = 1e-6
+# The hand's Euler angles; of the robot, its seven joints too.
+ANGLES = {ABSOLUTE: range(3, 6), ROBOT: (*range(3, 6), *range(7, 14))}
 
 
 def frame_problems(frame: Mapping[str, np.ndarray], *cameras: str) -> list[str]:
@@ -71,6 +74,11 @@ def _vector(key: str, found: np.ndarray) -> list[str]:
     if key in (ABSOLUTE, RELATIVE) and abs(found[6]) != 1:
         problems.append(
             f"the gripper (index 6) is {found[6]}, expected exactly 1.0 (open) or -1.0 (close)"
+        )
+    beyond = [i for i in ANGLES.get(key, ()) if abs(found[i]) > 2 * np.pi]
+    if beyond:
+        problems.append(
+            f"index {beyond[0]} is {found[beyond[0]]}, expected an angle in radians, -2 pi to 2 pi"
         )
     return problems
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import string
 import zlib
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rftf_torchrl.nets.sentences import words_of
 
 EMBEDDING_DIM = 384
 
@@ -30,8 +31,7 @@ def hashed_embedding(sentence: str) -> NDArray[np.float32]:
         >>> bool((one == same).all()), bool(abs(one @ other) < 0.2)
         (True, True)
     """
-    words = [word.strip(string.punctuation) for word in sentence.lower().split()]
     total = np.zeros(EMBEDDING_DIM)
-    for word in words:
+    for word in words_of(sentence):
         total += np.random.RandomState(zlib.crc32(word.encode())).standard_normal(EMBEDDING_DIM)
     return (total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32)

@@ -16,6 +16,7 @@ from rftf_torchrl.calvin.data.layout import read_episodes, read_scenes
 from rftf_torchrl.calvin.data.spans import CalvinSpan, read_spans
 from rftf_torchrl.calvin.data.statistics import RunningStatistics
 from rftf_torchrl.data.format import DemonstrationError
+from rftf_torchrl.digests import digest_problems
 from rftf_torchrl.files import write_text
 
 ADVICE = (
@@ -95,8 +96,10 @@ def read_mark(folder: Path) -> Mark:
             f"{file} is missing: the split is whole, and there is nothing to go on with. Choose "
             "another folder, or move or remove this one to record anew."
         )
+    if damaged := digest_problems(folder, [INTERRUPTED_FILE]):
+        raise DemonstrationError(f"CALVIN data in {folder}", damaged)
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
         mark = Mark(**content)
         if not all(type(number) is int and number >= 0 for number in (mark.frame, mark.spans)):
             raise ValueError(f"frame {mark.frame!r}, spans {mark.spans!r}")

@@ -13,6 +13,7 @@ from rftf_torchrl.calvin.data.format import EPISODES_FILE, SCENES_FILE, scene_na
 from rftf_torchrl.calvin.data.unpickle import safe_load_npy
 from rftf_torchrl.calvin.settings import SCENES, Scene
 from rftf_torchrl.data.format import DemonstrationError
+from rftf_torchrl.digests import digest_problems
 
 
 def read_episodes(folder: Path) -> np.ndarray:
@@ -36,7 +37,7 @@ def read_episodes(folder: Path) -> np.ndarray:
         [[64, 90], [91, 91]]
     """
     wrong = partial(_error, folder, EPISODES_FILE)
-    episodes = _read(folder, EPISODES_FILE)
+    episodes = read_object(folder, EPISODES_FILE)
     if not isinstance(episodes, np.ndarray) or episodes.dtype.kind not in "iu":
         raise wrong("expected an array of integers")
     if episodes.ndim != 2 or episodes.shape[1] != 2 or not len(episodes):
@@ -76,7 +77,8 @@ def read_scenes(folder: Path, episodes: np.ndarray, scene: Scene | None) -> tupl
         scene_name(scene)
         return (scene,) * len(episodes)
     wrong = partial(_error, folder, SCENES_FILE)
-    content = _read(folder, SCENES_FILE, "; give scene='A' to 'D' where the split has one scene")
+    advice = "; give scene='A' to 'D' where the split has one scene"
+    content = read_object(folder, SCENES_FILE, advice)
     if not isinstance(content, dict):
         raise wrong("expected a dictionary of scenes")
     letters: dict[str, Scene] = {scene_name(letter): letter for letter in SCENES}
@@ -100,11 +102,13 @@ def is_pair(bounds: Any) -> bool:
     return pair.shape == (2,) and pair.dtype.kind in "iu"
 
 
-def _read(folder: Path, name: str, advice: str = "") -> Any:
-    try:
-        return safe_load_npy(folder / name)
-    except FileNotFoundError:
-        raise _error(folder, name, f"missing{advice}") from None
+def read_object(folder: Path, name: str, advice: str = "") -> Any:
+    """Read one of the files that describe a split, which must not differ from its digest."""
+    if not (folder / name).is_file():
+        raise _error(folder, name, f"missing{advice}")
+    if damaged := digest_problems(folder, [name]):
+        raise DemonstrationError(f"CALVIN data in {folder}", damaged)
+    return safe_load_npy(folder / name)
 
 
 def _error(folder: Path, name: str, problem: str) -> DemonstrationError:

@@ -29,6 +29,7 @@ from rftf_torchrl.calvin.data.spans import CalvinSpan, read_spans
 from rftf_torchrl.calvin.observation import state_vector
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.data.format import ACTION, DemonstrationError
+from rftf_torchrl.nets.sentences import normal_sentence
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
 
@@ -161,7 +162,7 @@ class CalvinDataset:
                 refuses.
         """
         try:
-            tokens, mask = self.tokenizer([span.sentence])
+            tokens, mask = self.tokenizer([normal_sentence(span.sentence)])
         except ValueError as error:
             raise DemonstrationError(
                 f"CALVIN data in {self.folder}", [f"annotation {span.index}: {error}"]

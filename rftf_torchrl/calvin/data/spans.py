@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from rftf_torchrl.calvin.data.format import ANNOTATIONS_FILE
-from rftf_torchrl.calvin.data.layout import is_pair
-from rftf_torchrl.calvin.data.unpickle import safe_load_npy
+from rftf_torchrl.calvin.data.layout import is_pair, read_object
 from rftf_torchrl.calvin.tasks import TASKS
 from rftf_torchrl.data.format import DemonstrationError
+from rftf_torchrl.nets.sentences import normal_sentence
 
 MAX_LISTED = 20
 
@@ -77,7 +77,7 @@ def span_problems(span: CalvinSpan, episodes: np.ndarray) -> list[str]:
         )
     if span.task not in TASKS:
         problems.append(f"{where}: unknown task {span.task!r}")
-    if not span.sentence.strip():
+    if not normal_sentence(span.sentence):
         problems.append(f"{where}: the sentence is empty")
     return problems
 
@@ -104,14 +104,9 @@ def read_spans(folder: Path, episodes: np.ndarray) -> tuple[CalvinSpan, ...]:
         rftf_torchrl.data.format.DemonstrationError: CALVIN data in no-such-folder: 1 problem found:
           - lang_annotations/auto_lang_ann.npy: missing; without annotations there are frames only
     """
-    try:
-        content = safe_load_npy(folder / ANNOTATIONS_FILE)
-    except FileNotFoundError:
-        spans: list[CalvinSpan] = []
-        problems = ["missing; without annotations there are frames only"]
-    else:
-        spans, problems = _parse(content)
-        problems += [line for span in spans for line in span_problems(span, episodes)]
+    advice = "; without annotations there are frames only"
+    spans, problems = _parse(read_object(folder, ANNOTATIONS_FILE, advice))
+    problems += [line for span in spans for line in span_problems(span, episodes)]
     if problems:
         if len(problems) > MAX_LISTED:
             more = f"and {len(problems) - MAX_LISTED} more problems like these"

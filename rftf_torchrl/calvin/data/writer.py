@@ -34,7 +34,10 @@ from rftf_torchrl.calvin.data.spans import CalvinSpan, span_problems
 from rftf_torchrl.calvin.data.statistics import RunningStatistics
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.data.format import DemonstrationError
-from rftf_torchrl.files import NewFolder
+from rftf_torchrl.digests import write_digests
+from rftf_torchrl.files import name_in_errors
+from rftf_torchrl.leftovers import DIGESTS_FILE
+from rftf_torchrl.new_folder import NewFolder
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +107,7 @@ class CalvinWriter:
         self._new: NewFolder | None = None
         if resume and self.folder.exists():
             found = resume_recording(self.folder)
+            (self.folder / DIGESTS_FILE).unlink(missing_ok=True)  # until close writes them anew
             self._stage = self.folder
             self._scene = next(reversed(found.scenes), self._scene)
         else:
@@ -166,6 +170,7 @@ class CalvinWriter:
 
         Raises:
             DemonstrationError: with every violation; the frame is not written.
+            OSError: where the disk is full.
             ValueError: with one action and not the other, or a picture of another layout.
             RuntimeError: after :meth:`close`.
         """
@@ -197,8 +202,12 @@ class CalvinWriter:
         if problems:
             raise DemonstrationError(f"Frame {self._next} for {self.folder}", problems)
         file = self._stage / frame_name(self._next)
-        with file.open("wb") as opened:
-            np.savez_compressed(opened, **frame)  # type: ignore[arg-type]
+        try:
+            with name_in_errors(f"Cannot write {file}"), file.open("wb") as opened:
+                np.savez_compressed(opened, **frame)  # type: ignore[arg-type]
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise
         self._cameras = cameras
         self._statistics.add(frame)
         number, self._next = self._next, self._next + 1
@@ -263,7 +272,7 @@ class CalvinWriter:
 
         Raises:
             ValueError: where no frame was added; nothing is left on disk.
-            FileExistsError: where the folder appeared meanwhile; the hidden folder stays.
+            FileExistsError: where the folder appeared meanwhile; this one gets a name beside it.
         """
         if self._closed:
             return
@@ -289,6 +298,8 @@ class CalvinWriter:
             self._mark.write(self._stage)
         if self._new is not None:
             self._new.publish()
+        else:
+            write_digests(self.folder)
         self._closed = True
 
     def __enter__(self) -> CalvinWriter:
@@ -312,7 +323,10 @@ class CalvinWriter:
 
     def _discard(self) -> None:
         self._closed = True
-        shutil.rmtree(self._stage, ignore_errors=True)
+        if self._new is not None:
+            self._new.discard()
+        else:
+            shutil.rmtree(self._stage, ignore_errors=True)
 
 
 def _channels_last(key: str, picture: np.ndarray | None) -> np.ndarray | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from rftf_torchrl.calvin.expert.motions import (
     CLOSED,
@@ -19,7 +18,7 @@ from rftf_torchrl.calvin.expert.motions import (
     travel,
 )
 from rftf_torchrl.calvin.expert.servo import tool
-from rftf_torchrl.calvin.expert.view import BlockView, View
+from rftf_torchrl.calvin.expert.view import BlockView, View, rotation_class
 
 _SHELF_TILT = 0.65
 _LANE = (-0.13, -0.08)
@@ -102,7 +101,8 @@ def arm(view: View, euler: np.ndarray) -> np.ndarray:
     """From the held block's middle to the hand [3], once the hand has turned to ``euler``."""
     if view.held is None:
         return np.zeros(3)
-    turn = Rotation.from_euler("xyz", euler) * Rotation.from_euler("xyz", view.euler).inv()
+    rotation = rotation_class()
+    turn = rotation.from_euler("xyz", euler) * rotation.from_euler("xyz", view.euler).inv()
     offset: np.ndarray = turn.apply(view.hand - view.held.position)
     return offset
 
@@ -115,10 +115,11 @@ def levelling(view: View, block: BlockView, yaw: float | None = None) -> np.ndar
         block: what the hand holds.
         yaw: that of the hand then; ``None`` for about what it is.
     """
-    hand = Rotation.from_euler("xyz", view.euler)
+    rotation = rotation_class()
+    hand = rotation.from_euler("xyz", view.euler)
     axis = int(np.abs(block.rotation[2]).argmax())
     up = block.rotation[:, axis] * np.sign(block.rotation[2, axis])
-    correction, _ = Rotation.align_vectors([[0.0, 0.0, 1.0]], [up])
+    correction, _ = rotation.align_vectors([[0.0, 0.0, 1.0]], [up])
     euler: np.ndarray = (correction * hand).as_euler("xyz")
     if yaw is not None:
         euler[2] = yaw

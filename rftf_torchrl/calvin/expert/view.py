@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from rftf_torchrl.calvin.expert.geometry import SceneGeometry, scene_geometry
 from rftf_torchrl.calvin.simulator import CalvinSimulator
+from rftf_torchrl.optional import optional_module
 
 _TABLE = "table"
 
@@ -108,6 +108,11 @@ class View:
         return near if close and near.touched_by_robot else None
 
 
+def rotation_class() -> Any:
+    """SciPy's ``Rotation``."""
+    return optional_module("scipy.spatial.transform", "calvin", "CALVIN's expert").Rotation
+
+
 def block_views(info: dict[str, Any], geometry: SceneGeometry) -> dict[str, BlockView]:
     """The blocks of calvin_env's info, by colour."""
     scene = info["scene_info"]
@@ -118,14 +123,14 @@ def block_views(info: dict[str, Any], geometry: SceneGeometry) -> dict[str, Bloc
     }
     colours = {block["uid"]: name for name, block in movable.items()}
     robot = info["robot_info"]["uid"]
-    views = {}
+    views, rotation = {}, rotation_class()
     for name, block in movable.items():
         touching = {(contact[2], contact[4]) for contact in block["contacts"]}
         bodies = {body for body, _ in touching}
         views[name] = BlockView(
             name=name,
             position=np.array(block["current_pos"]),
-            rotation=Rotation.from_quat(block["current_orn"]).as_matrix(),
+            rotation=rotation.from_quat(block["current_orn"]).as_matrix(),
             half_size=np.array([geometry.block_lengths[name], 0.02, 0.02]),
             touched_links=frozenset(links[n] for body, n in touching if body == table["uid"]),
             touched_by_robot=robot in bodies,

@@ -27,7 +27,8 @@ from rftf_torchrl.data.readers.door import guess_reader, video_episodes
 from rftf_torchrl.data.readers.episode import BadEpisode, BadEpisodeError, VideoEpisode
 from rftf_torchrl.data.readers.pictures import resized
 from rftf_torchrl.data.readers.settings import DataConfig
-from rftf_torchrl.files import NewFolder, RowsFile, write_json
+from rftf_torchrl.files import RowsFile, prepare_output, write_json
+from rftf_torchrl.new_folder import NewFolder
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
 logger = logging.getLogger(__name__)
@@ -114,13 +115,13 @@ def _finished(data: DataConfig, settings: Record, root: Path) -> list[Record] | 
 
 def _decode(data: DataConfig, settings: Record, root: Path) -> list[Record]:
     """Decode what an earlier attempt has not, and publish the folder."""
-    folder = NewFolder(root, "frames", resumed=True)
-    made_by = folder.hidden / SOURCE_FILE
+    hidden = root.with_name(f".{root.name}.importing")
+    made_by = hidden / SOURCE_FILE
     if not made_by.is_file() or json.loads(made_by.read_text(encoding="utf-8")) != settings:
-        folder.discard()
-        folder.hidden.mkdir()
+        shutil.rmtree(hidden, ignore_errors=True)
+        prepare_output(hidden)
         write_json(made_by, settings)
-    rows = RowsFile(folder.hidden / "image")
+    rows = RowsFile(hidden / "image")
     tokenizer = HashTokenizer(max_length=data.max_words)
 
     def decoded(episode: VideoEpisode) -> tuple[memoryview, Record]:
@@ -129,7 +130,8 @@ def _decode(data: DataConfig, settings: Record, root: Path) -> list[Record]:
         return frames.numpy().data.cast("B"), {"frames": len(frames)}
 
     keep_episodes(data, rows, decoded)
-    _publish(data, settings, folder, rows)
+    _publish(data, settings, root, rows)
+    shutil.rmtree(hidden, ignore_errors=True)
     return rows.records
 
 
@@ -211,12 +213,12 @@ def _refuse_bad(data: DataConfig, records: list[Record]) -> None:
         raise DemonstrationError(f"Data in {data.path}", problems)
 
 
-def _publish(data: DataConfig, settings: Record, folder: NewFolder, rows: RowsFile) -> None:
+def _publish(data: DataConfig, settings: Record, root: Path, rows: RowsFile) -> None:
     kept = [record for record in rows.records if "frames" in record]
     tasks = _tasks(kept)
     episodes = _episodes(data, kept, {task.name: task.id for task in tasks})
-    whole = folder.hidden / "whole"
-    shutil.rmtree(whole, ignore_errors=True)
+    folder = NewFolder(root, "frames")
+    whole = folder.hidden
     size, total = data.image_size, episodes[-1].stop
     one = TensorDict(
         {
@@ -250,13 +252,18 @@ def _publish(data: DataConfig, settings: Record, folder: NewFolder, rows: RowsFi
     )
     write_index(whole, index)
     write_json(whole / SOURCE_FILE, {"settings": settings, "episodes": rows.records})
-    rows.file.replace(frames_folder(whole) / "observation" / "image.memmap")
-    folder.publish(whole.name)
+    image = frames_folder(whole) / "observation" / "image.memmap"
+    image.unlink()
+    try:
+        image.hardlink_to(rows.file)
+    except OSError:  # a file system without links: a kill from here on decodes anew
+        rows.file.rename(image)
+    folder.publish()
 
 
 def _tasks(records: list[Record]) -> tuple[Task, ...]:
     """A task for each name, or sentence, with the sentence that it had first."""
-    first = {}
+    first: dict[str, str] = {}
     for record in records:
         first.setdefault(record["task"] or record["instruction"], record["instruction"])
     return tuple(Task(i, name, sentence) for i, (name, sentence) in enumerate(first.items()))

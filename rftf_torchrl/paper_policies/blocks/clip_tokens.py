@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import string
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,8 +14,9 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
+from rftf_torchrl.leftovers import temporary_folder
 from rftf_torchrl.nets.entries import required
-from rftf_torchrl.nets.observation_writer import sentences_of
+from rftf_torchrl.nets.sentences import normal_sentence, sentences_of, words_of
 from rftf_torchrl.optional import transformers_module
 from rftf_torchrl.paper_policies.blocks.clip_text import ClipTextConfig
 from rftf_torchrl.paper_policies.blocks.inputs import CLIP_TOKENS
@@ -79,6 +78,7 @@ class ClipTokens(Transform):
         Raises:
             ValueError: if it is empty or too long.
         """
+        text = normal_sentence(text)
         if text not in self._encoded:
             config = self.config
             words = self._words(text)
@@ -94,12 +94,11 @@ class ClipTokens(Transform):
 
     def _words(self, text: str) -> list[int]:
         if not self.files:
-            words = (word.strip(string.punctuation) for word in text.lower().split())
             number = self.config.vocab_size - 3
-            return [1 + zlib.crc32(word.encode()) % number for word in words if word]
+            return [1 + zlib.crc32(word.encode()) % number for word in words_of(text)]
         if self._tokenizer is None:
             tokenizer_class = transformers_module("CLIP's tokenizer").CLIPTokenizer
-            with TemporaryDirectory() as folder:
+            with temporary_folder() as folder:
                 for name, content in self.files.items():
                     Path(folder, name).write_bytes(content)
                 self._tokenizer = tokenizer_class.from_pretrained(folder)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rftf_torchrl.nets.pictures import check_picture
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
@@ -20,6 +22,7 @@ def imagenet_picture(image: Tensor, size: int) -> Tensor:
     Returns:
         float32 [N, 3, size, size].
     """
+    check_picture(image)
     picture = image.float() / 255
     if image.shape[-2:] != (size, size):
         picture = F.interpolate(picture, (size, size), mode="bicubic", align_corners=False)
@@ -39,6 +42,7 @@ def clip_picture(image: Tensor, size: int) -> Tensor:
     Returns:
         float32 [N, 3, size, size].
     """
+    check_picture(image)
     height, width = image.shape[-2:]
     shorter = min(height, width)
     target = (int(size * height / shorter), int(size * width / shorter))

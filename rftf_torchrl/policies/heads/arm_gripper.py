@@ -16,7 +16,7 @@ from torch.distributions import Bernoulli, kl_divergence, register_kl
 from torch.nn.functional import logsigmoid
 
 from rftf_torchrl import keys
-from rftf_torchrl.nets.finite_output import check_finite_output
+from rftf_torchrl.nets.finite_output import can_be_read, check_finite_output
 from rftf_torchrl.policies.heads.actors import BoundedScale, check_writes, draw_chunk
 from rftf_torchrl.policies.heads.distributions import ChunkDistribution, ChunkNormal, sum_executed
 
@@ -24,6 +24,43 @@ from rftf_torchrl.policies.heads.distributions import ChunkDistribution, ChunkNo
 # deterministic one, without a warning, unless it writes one of "loc", "scale", "logits", "probs".
 ARM_LOC = "arm_loc"
 ARM_SCALE = "arm_scale"
+
+
+def opened_gripper(
+    gripper: Tensor, counted: Tensor | None = None, threshold: float | None = None
+) -> Tensor:
+    """Which grippers of some actions are open.
+
+    Args:
+        gripper: the last number of each action, float [...].
+        counted: bool [...], which actions are real; None for all.
+        threshold: the least number that is open; None takes 1 as open, -1 as closed, and no other.
+
+    Returns:
+        bool [...].
+
+    Raises:
+        ValueError: naming the numbers that are neither.
+
+    Example:
+        >>> opened_gripper(torch.tensor([1.0, -1.0])), opened_gripper(torch.tensor(0.6), None, 0.3)
+        (tensor([ True, False]), tensor(True))
+    """
+    if threshold is not None:
+        return gripper >= threshold
+    strange = gripper.abs() != 1
+    if counted is not None:
+        strange = strange & counted
+    if can_be_read(strange) and bool(strange.any()):
+        seen = gripper.detach()[strange].unique().tolist()
+        listed = ", ".join(f"{value:g}" for value in seen[:5]) + ", ..." * (len(seen) > 5)
+        raise ValueError(
+            f"the gripper, the last number of an action, is {listed} in {int(strange.sum())} of "
+            f"{strange.numel()} actions, expected 1 (open) or -1 (closed). Write these two into "
+            "the data, or say from which number on it is open: gripper_threshold of "
+            "ArmGripperCloningLoss, cloning.gripper_threshold of a run."
+        )
+    return gripper > 0
 
 
 class ChunkNormalBernoulli(ChunkDistribution):
@@ -34,7 +71,7 @@ class ChunkNormalBernoulli(ChunkDistribution):
         \sigma_{hd}) + \log \mathrm{sigmoid}(g_h \ell_h) \Big), \qquad g_h \in \{1, -1\}
 
     Actions that were never executed enter neither log-probability, entropy nor divergence. All
-    three are float32. A gripper of 0 or more counts as open.
+    three are float32. A chunk whose gripper is neither 1 nor -1 has no probability here.
 
     Args:
         loc: mean of the arm, float [*B, H, D], D = A - 1.
@@ -43,11 +80,12 @@ class ChunkNormalBernoulli(ChunkDistribution):
         executed: bool [*B, H]; None counts every action.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not fit; of ``log_prob``, at another gripper.
 
     Examples:
         >>> dist = ChunkNormalBernoulli(torch.zeros(2, 3), torch.ones(2, 3), torch.zeros(2))
-        >>> round(float(dist.log_prob(torch.zeros(2, 4))), 4)  # 6 * -0.9189 + 2 * log(1/2)
+        >>> chunk = torch.tensor([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, -1.0]])
+        >>> round(float(dist.log_prob(chunk)), 4)  # 6 * -0.9189 + 2 * log(1/2)
         -6.8999
     """
 
@@ -82,7 +120,8 @@ class ChunkNormalBernoulli(ChunkDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns the log-probability [*B] of chunks [*B, H, A]."""
-        gripper = self.gripper.log_prob((value[..., -1] >= 0).float())
+        opened = opened_gripper(value[..., -1], self.executed)
+        gripper = self.gripper.log_prob(opened.float())
         return self.arm.log_prob(value[..., :-1]) + sum_executed(gripper, self.executed)
 
     def entropy(self) -> Tensor:

@@ -82,7 +82,8 @@ class ChunkNormal(ChunkDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns the log-probability [*B] of chunks [*B, H, A]."""
-        each = normal_log_prob(value.float(), self.loc, self.scale)
+        value = where_executed(value.float(), self.loc, self.executed)
+        each = normal_log_prob(value, self.loc, self.scale)
         return sum_executed(each.sum(-1), self.executed)
 
     def entropy(self) -> Tensor:
@@ -206,6 +207,13 @@ def checked_executed(executed: Tensor | None, shape: torch.Size) -> Tensor | Non
     return executed
 
 
+def where_executed(value: Tensor, other: Tensor, executed: Tensor | None) -> Tensor:
+    """Actions [*B, H, A], with others where they were never executed: NaN there has no gradient."""
+    if executed is None:
+        return value
+    return torch.where(executed.unsqueeze(-1), value, other.detach())
+
+
 def sum_executed(each: Tensor, executed: Tensor | None) -> Tensor:
     """The sum over a chunk's executed actions, [*B, H] to [*B]."""
     if executed is not None:
@@ -296,7 +304,8 @@ class ChunkFlow(ChunkDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Returns the joint log-density [*B] of the path and its last state `value` [*B, H, A]."""
-        following = torch.cat([self.path[..., 1:, :, :], value.float().unsqueeze(-3)], -3)
+        value = where_executed(value.float(), self.mean, self.executed)
+        following = torch.cat([self.path[..., 1:, :, :], value.unsqueeze(-3)], -3)
         return self._total(normal_log_prob(following, self.loc, self.scale))
 
     def entropy(self) -> Tensor:

@@ -104,7 +104,8 @@ class FlowHead(TensorDictModuleBase):
         quiet = interaction_type() not in (None, InteractionType.RANDOM)
         dt, device = 1 / self.steps, features[0].device
         if stored is None:
-            x = torch.randn(*batch, *self.shape, device=device)
+            begin = torch.zeros if quiet else torch.randn
+            x = begin(*batch, *self.shape, device=device)
         else:
             x = stored[..., 0, :, :].float()
         path, locs, scales = [], [], []
@@ -182,8 +183,9 @@ def flow_actor(
 
     The policy writes the denoising path [*B, K, H, A], the chunk [*B, H, A] at its end and the
     log-probability [*B] of path and chunk (:class:`ChunkFlow`). In deterministic mode the chunk is
-    the end of the ordinary differential equation. Losses read the stored path. Clone
-    demonstrations with :class:`~rftf_torchrl.FlowMatchingLoss`, which trains the same
+    where the ordinary differential equation leads from zero noise. That is one chunk for an
+    observation; where demonstrations differ, it may lie between them. Losses read the stored path.
+    Clone demonstrations with :class:`~rftf_torchrl.FlowMatchingLoss`, which trains the same
     velocity network.
 
     Source: Liu et al. 2025, "Flow-GRPO", arXiv 2505.05470, and Chen et al. 2025, "pi_RL",

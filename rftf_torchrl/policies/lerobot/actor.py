@@ -17,6 +17,8 @@ from rftf_torchrl.policies.heads.actors import gaussian_actor
 _ROOT = "lerobot"
 # What the mean of the chunk never passes through, by policy type.
 _TRAINING_ONLY = {"act": ("model.vae_encoder",)}
+# Flow policies whose chunk is known to follow from ``noise=``: others accept it and draw their own.
+_FLOW = ("pi0", "pi05", "smolvla")
 # Policies whose prediction needs a queue of past observations or a sample of its own.
 _NOT_A_FUNCTION = ("diffusion", "groot", "sac", "tdmpc", "vqbet")
 
@@ -39,8 +41,9 @@ def lerobot_actor(
 
     It reads LeRobot's own inputs, which :class:`LeRobotObservation` writes. The policy is always
     evaluated in LeRobot's evaluation mode: no dropout, and ACT's latent is zero. A flow policy
-    (SmolVLA, pi0) integrates from zero noise, so that its chunk is a function of the observation;
-    the gradient passes through every step of the integration.
+    (SmolVLA, pi0, pi0.5) integrates from zero noise, so that its chunk is a function of the
+    observation; the gradient passes through every step of the integration. Other flow policies are
+    refused without ``predict``, and every policy but ACT and those three predicts twice here.
 
     Args:
         policy: a ``PreTrainedPolicy`` of LeRobot.
@@ -58,7 +61,8 @@ def lerobot_actor(
         The policy, with the keys of :func:`gaussian_actor`.
 
     Raises:
-        ValueError: if the policy's chunk is no function of one observation, or is too short.
+        ValueError: if the policy's chunk is no function of one observation (two predictions of one
+            differ), its type of flow is not known, or the chunk is too short.
 
     Examples:
         >>> _ = __import__("pytest").importorskip("lerobot")
@@ -81,6 +85,7 @@ def lerobot_actor(
         torch.Size([2, 5, 4])
     """
     config: Any = policy.config
+    known = False
     if predict is None:
         if config.type in _NOT_A_FUNCTION or getattr(config, "n_obs_steps", 1) != 1:
             raise ValueError(
@@ -88,7 +93,14 @@ def lerobot_actor(
                 "needs past ones, or a sample of its own): pass predict=, a function of policy "
                 "and batch."
             )
-        predict = _predict_flow if hasattr(config, "max_action_dim") else _predict
+        if hasattr(config, "max_action_dim") and config.type not in _FLOW:
+            raise ValueError(
+                f"a {config.type!r} policy is a flow, and only {', '.join(_FLOW)} are known to "
+                "start from the noise that they are given: pass predict=, a function of policy and "
+                "batch whose chunk is the same at each call."
+            )
+        predict = _predict_flow if config.type in _FLOW else _predict
+        known = config.type in (*_FLOW, "act")
     longest = getattr(config, "chunk_size", None)
     if chunk_size is None:
         chunk_size = longest
@@ -102,6 +114,8 @@ def lerobot_actor(
             parameter.requires_grad_(False)
     names = batch_names(config, inputs)
     mean = _Mean(policy.eval(), names, predict, unnormalise, chunk_size)
+    if not known:
+        _refuse_chance(mean)
     return gaussian_actor(
         TensorDictModule(mean, [batch_key(name) for name in names], [keys.LOC]),
         chunk_size=chunk_size,
@@ -166,6 +180,30 @@ class _Mean(nn.Module):
         super().train(mode)
         self.policy.eval()
         return self
+
+
+def _refuse_chance(mean: _Mean) -> None:
+    """Compare two predictions of one observation."""
+    config: Any = mean.policy.config
+    device = next(mean.policy.parameters()).device
+    sizes = {name: feature.shape for name, feature in config.input_features.items()}
+    batch = []
+    for name in mean.names:
+        if name in sizes:
+            batch.append(torch.zeros(1, *sizes[name], device=device))
+        else:
+            dtype = torch.bool if name.endswith("mask") else torch.int64
+            batch.append(torch.ones(1, config.tokenizer_max_length, dtype=dtype, device=device))
+    used = [device] if device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices=used):
+        first, second = mean(*batch), mean(*batch)
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise ValueError(
+            f"two predictions of one observation differ by up to "
+            f"{float((first - second).abs().max()):.3g}: the chunk of this {config.type!r} policy "
+            "depends on chance. Pass predict=, a function of policy and batch that starts from "
+            "noise of its own choice, the same at each call."
+        )
 
 
 def _with_gradients(owner: Any, name: str) -> Callable[..., Tensor]:

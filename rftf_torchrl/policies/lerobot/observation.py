@@ -12,7 +12,8 @@ from torch import Tensor
 from torchrl.data import Composite, Unbounded
 
 from rftf_torchrl.nets.entries import required
-from rftf_torchrl.nets.observation_writer import ObservationWriter, sentences_of
+from rftf_torchrl.nets.observation_writer import ObservationWriter
+from rftf_torchrl.nets.sentences import sentences_of
 from rftf_torchrl.policies.lerobot.actor import batch_key
 
 _ADVICE = (
@@ -36,6 +37,7 @@ class LeRobotObservation(ObservationWriter):
 
     Raises:
         KeyError: on use, if an entry is missing.
+        ValueError: on use, if floating pictures are not in 0..1.
 
     Examples:
         >>> _ = __import__("pytest").importorskip("lerobot")
@@ -85,7 +87,7 @@ class LeRobotObservation(ObservationWriter):
             self._preprocess = self.processors()[0]
         shape = tensordict.batch_size
         batch: dict[str, Any] = {
-            name: _as_batch(required(tensordict, key, _ADVICE), shape)
+            name: _as_batch(required(tensordict, key, _ADVICE), shape, key)
             for name, key in self.inputs.items()
         }
         if self.text_key is not None:
@@ -104,6 +106,13 @@ class LeRobotObservation(ObservationWriter):
         return tensordict
 
 
-def _as_batch(value: Tensor, shape: torch.Size) -> Tensor:
+def _as_batch(value: Tensor, shape: torch.Size, key: NestedKey) -> Tensor:
     value = value.reshape(shape.numel(), *value.shape[len(shape) :])
-    return value.float() / 255 if value.dtype == torch.uint8 else value.float()
+    if value.dtype == torch.uint8:
+        return value.float() / 255
+    if value.ndim > 3 and value.numel() and not 0 <= float(value.min()) <= float(value.max()) <= 1:
+        raise ValueError(
+            f"{key!r} holds pictures of {value.dtype} from {float(value.min()):g} to "
+            f"{float(value.max()):g}, expected uint8 in 0..255, or floating numbers in 0..1."
+        )
+    return value.float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,11 +15,18 @@ from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor
 
 from rftf_torchrl import keys
+from rftf_torchrl.leftovers import temporary_folder
+from rftf_torchrl.nets.state_statistics import where_it_varies
 from rftf_torchrl.optional import optional_module
 from rftf_torchrl.policies.lerobot.actor import batch_names, lerobot_actor
 from rftf_torchrl.policies.lerobot.observation import LeRobotObservation
 from rftf_torchrl.policies.settings import PolicyConfig, Sizes
 from rftf_torchrl.settings import Positive, setting_problems
+
+logger = logging.getLogger(__name__)
+
+# Below this share of its size, a number of the data counts as constant: rounding of float32.
+CONSTANT = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +148,9 @@ class LeRobotSpec:
             feature: {name: torch.as_tensor(value).tolist() for name, value in values.items()}
             for feature, values in (stats or {}).items()
         }
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             config._save_pretrained(Path(folder))
-            described = json.loads(Path(folder, "config.json").read_text())
+            described = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
         return cls(described, dict(inputs), lists, **settings)
 
     @classmethod
@@ -201,16 +208,23 @@ class LeRobotSpec:
         for name, value in (("load_vlm_weights", False), ("pretrained_backbone_weights", None)):
             if name in described:
                 described[name] = value
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "config.json").write_text(json.dumps(described))
+        with temporary_folder() as folder:
+            Path(folder, "config.json").write_text(json.dumps(described), encoding="utf-8")
             return _lerobot("configs.policies").PreTrainedConfig.from_pretrained(folder)
 
     def processors(self) -> tuple[Any, Any]:
-        """LeRobot's preprocessor and postprocessor with the spec's statistics, on the CPU."""
+        """LeRobot's preprocessor and postprocessor with the spec's statistics, on the CPU.
+
+        A number of an observation that was constant in the checkpoint's data (standard deviation 0,
+        or least and greatest value equal) is shifted and not stretched, with a warning: LeRobot
+        would divide by 1e-8.
+        """
         stats = {
             feature: {name: torch.tensor(value) for name, value in values.items()}
             for feature, values in self.stats.items()
         }
+        for feature in sorted(stats.keys() - {"action"}):
+            stats[feature] |= _not_stretched(feature, stats[feature])
         made: tuple[Any, Any] = _lerobot("policies.factory").make_pre_post_processors(
             self.lerobot_config(), dataset_stats=stats
         )
@@ -261,6 +275,36 @@ class LeRobotSpec:
             init_scale=self.init_scale,
             learn_scale=self.learn_scale,
         )
+
+
+# Standard deviation or range of a feature, as a pair of statistics; LeRobot divides by them.
+_RANGES = (("min", "max"), ("q01", "q99"), ("q10", "q90"))
+
+
+def _not_stretched(feature: str, stats: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Statistics to put in the place of those of constant numbers."""
+    found = {}
+    constant: set[int] = set()
+    if "std" in stats:
+        std, mean = stats["std"].double(), stats.get("mean", torch.zeros(()))
+        least = CONSTANT * mean.double().abs().clamp_min(1)
+        found["std"] = where_it_varies(std, least).to(stats["std"].dtype)
+        constant |= set((std < least).flatten().nonzero().flatten().tolist())
+    for low, high in _RANGES:
+        if low in stats and high in stats:
+            size = (stats[high] - stats[low]).double()
+            least = CONSTANT * stats[low].double().abs().clamp_min(1)
+            fixed = size < least
+            found[high] = torch.where(fixed, stats[low] + 2, stats[high])  # from -1 with slope 1
+            constant |= set(fixed.flatten().nonzero().flatten().tolist())
+    if constant:
+        logger.warning(
+            "%s is constant at index %s in the data of this LeRobot checkpoint: these numbers are "
+            "shifted and not stretched, where LeRobot would divide by 1e-8",
+            feature,
+            ", ".join(map(str, sorted(constant))),
+        )
+    return found
 
 
 class _Unnormalise:

@@ -15,6 +15,7 @@ from tensordict.nn.probabilistic import interaction_type
 from torch import Tensor
 
 from rftf_torchrl import keys
+from rftf_torchrl.optional import transformers_module
 from rftf_torchrl.policies.heads.actors import draw_chunk
 from rftf_torchrl.policies.heads.distributions import ChunkCategorical
 from rftf_torchrl.policies.transformers_vla.vla import ActionTokenHead, QueryFeatures
@@ -128,11 +129,9 @@ class AutoregressiveVLA(TensorDictModuleBase):
 
     @torch.no_grad()
     def _draw(self, prompt: Any) -> Tensor:
-        from transformers import DynamicCache
-
         network = self.model.network
         config: Any = network.backbone.config
-        cache = DynamicCache(config=config.get_text_config())
+        cache = transformers_module("this policy").DynamicCache(config=config.get_text_config())
         greedy = interaction_type() not in (InteractionType.RANDOM, None)
         drawn: list[Tensor] = []
         count = self.head.shape[0] * self.head.shape[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rftf_torchrl.leftovers import temporary_folder
+from rftf_torchrl.nets.sentences import normal_sentence
 from rftf_torchrl.optional import transformers_module
 from rftf_torchrl.policies.transformers_vla.families import family_of, image_token_of
 
@@ -89,7 +90,7 @@ class VLAProcessor:
 
     def files(self) -> dict[str, bytes]:
         """Contents of the files from which :meth:`from_files` loads the processor again."""
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             self.tokenizer.save_pretrained(folder)
             self.image_processor.save_pretrained(folder)
             paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
@@ -100,7 +101,7 @@ class VLAProcessor:
         cls, files: Mapping[str, bytes], config: Mapping[str, Any], **options: Any
     ) -> VLAProcessor:
         """Load the processor from what :meth:`files` gave."""
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             for name, content in files.items():
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,6 +162,7 @@ class VLAProcessor:
                 f"the image processor made {len(counts)} tiles of {pictures} pictures: splitting "
                 "pictures is not supported, call it with do_image_splitting=False."
             )
+        instruction = normal_sentence(instruction)
         key = (instruction, tuple(counts))
         if key in self._prompts:
             return self._prompts[key]

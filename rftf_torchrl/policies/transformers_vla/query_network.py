@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from rftf_torchrl.nets.state_statistics import set_statistics
 from rftf_torchrl.nets.tower_features import trains
 from rftf_torchrl.policies.transformers_vla.backbone import tower_of, trunk_of
 from rftf_torchrl.policies.transformers_vla.families import family_of
@@ -146,17 +147,11 @@ class QueryNetwork(nn.Module):
             std: float [state_dim]; entries below 1e-3 (constant features) count as 1.
 
         Raises:
-            ValueError: if a shape is wrong.
+            ValueError: if a shape is wrong, or a number not finite.
         """
         if self.state_dim is None:
             return
-        for name, value in (("mean", mean), ("std", std)):
-            if tuple(value.shape) != (self.state_dim,):
-                raise ValueError(
-                    f"{name} must have shape ({self.state_dim},), got {tuple(value.shape)}."
-                )
-        self.state_mean.copy_(mean)
-        self.state_std.copy_(torch.where(std < 1e-3, torch.ones_like(std), std))
+        set_statistics(self.state_mean, self.state_std, mean, std)
 
     def image_features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the vision tower and its connector make of the pictures.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from rftf_torchrl.optional import transformers_module
+from rftf_torchrl.optional import optional_module, transformers_module
 
 _SPECIAL = (
     "<pad>", "<unk>", "<bos>", "<image>", "<fake_token_around_image>", "<global-img>",
@@ -58,15 +58,14 @@ def save_tiny_vlm(
 
 
 def _tokenizer() -> Any:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-
     transformers = transformers_module("this policy")
+    tokenizers = optional_module("tokenizers", "transformers", "this policy")
     listed = [*_SPECIAL, *dict.fromkeys([*_WORDS.split(), *string.punctuation])]
     listed += [f"<action{number}>" for number in range(_VOCABULARY - len(listed))]
     vocabulary = {word: number for number, word in enumerate(listed)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -77,23 +76,19 @@ def _tokenizer() -> Any:
 
 
 def _image_processor(family: str, image_size: int) -> Any:
+    def made(module: str, name: str, **options: Any) -> Any:
+        place = f"transformers.models.{module}.image_processing_pil_{module}"
+        return getattr(optional_module(place, "transformers"), name)(**options)
+
     if family in ("smolvlm", "idefics3"):
-        from transformers.models.smolvlm.image_processing_pil_smolvlm import (
-            SmolVLMImageProcessorPil,
-        )
-
-        edge = {"longest_edge": image_size}
-        return SmolVLMImageProcessorPil(size=edge, max_image_size=edge, do_image_splitting=False)
+        size = {"longest_edge": image_size}
+        options = {"max_image_size": size, "do_image_splitting": False}
+        return made("smolvlm", "SmolVLMImageProcessorPil", size=size, **options)
     if family == "paligemma":
-        from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-
-        return SiglipImageProcessorPil(size={"height": image_size, "width": image_size})
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    area = image_size**2
-    return Qwen2VLImageProcessorPil(
-        patch_size=7, size={"shortest_edge": area, "longest_edge": area}
-    )
+        size = {"height": image_size, "width": image_size}
+        return made("siglip", "SiglipImageProcessorPil", size=size)
+    size = {"shortest_edge": image_size**2, "longest_edge": image_size**2}
+    return made("qwen2_vl", "Qwen2VLImageProcessorPil", patch_size=7, size=size)
 
 
 def _config(family: str, width: int, image_size: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.entries import required
-from rftf_torchrl.nets.observation_writer import sentences_of
+from rftf_torchrl.nets.sentences import sentences_of
 
 _ADVICE = (
     ", and the policy's processor reads it: environments write 'language_instruction' with "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from rftf_torchrl.nets.pictures import check_picture
 from rftf_torchrl.optional import optional_module, transformers_module
 from rftf_torchrl.values.pretrained.config import PretrainedEncoderConfig, Training
 
@@ -127,11 +128,7 @@ class ImageTower(_Tower):
             TypeError: if the image is not uint8.
             ValueError: if it does not have three channels.
         """
-        if image.dtype != torch.uint8:
-            raise TypeError(
-                f"image must be uint8 in 0..255, got {image.dtype}: pass the frame as it was "
-                "recorded, the tower resizes and normalises it."
-            )
+        check_picture(image)
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"image must have shape [N, 3, H, W], got {tuple(image.shape)}.")
         options = dict(self._options)
@@ -263,7 +260,7 @@ def _build(
             )
     tower.requires_grad_(training == "full")
     if training == "lora":
-        peft = optional_module("peft", "transformers")
+        peft = optional_module("peft", "lora", "a tower with low-rank adapters")
         skipped = [n for n, _ in tower.named_modules() if re.search(unused, f"{n}.")]
         adapters = peft.LoraConfig(
             r=lora_rank,

@@ -82,7 +82,7 @@ def test_a_saved_report_is_loaded(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"chains": [{"index": 0}]}'])
 def test_a_damaged_report(content, tmp_path):
     path = tmp_path / "report.json"
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"report\.json is no report on chains: "):
         ChainReport.load(path)
 
@@ -230,7 +230,7 @@ def test_a_file_of_finished_chains_drops_a_line_that_was_cut_short(tmp_path):
 
 def test_a_file_whose_first_line_was_cut_short_starts_anew(tmp_path):
     path = tmp_path / "chains.jsonl"
-    path.write_text('{"format": "rftf_tor')
+    path.write_text('{"format": "rftf_tor', encoding="utf-8")
     ChainFile(path, {"seed": 0}).add(result(0, 1))
     assert ChainFile(path, {"seed": 0}).results == {0: result(0, 1)}
 
@@ -248,7 +248,7 @@ def test_a_file_whose_first_line_was_cut_short_starts_anew(tmp_path):
 def test_a_damaged_line_is_named(line, tmp_path):
     path = tmp_path / "chains.jsonl"
     ChainFile(path, {}).add(result(0, 1))
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
     message = r"chains\.jsonl, line 3, is no finished chain .*: remove the line, and the chain is"
     with pytest.raises(ValueError, match=message):
@@ -260,11 +260,11 @@ def test_a_damaged_line_is_named(line, tmp_path):
 )
 def test_another_kind_of_file(content, tmp_path):
     path = tmp_path / "chains.jsonl"
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     message = r"chains\.jsonl is no file of finished chains: move it away or choose another name"
     with pytest.raises(ValueError, match=message):
         ChainFile(path, {})
-    assert path.read_text() == content
+    assert path.read_text(encoding="utf-8") == content
 
 
 @pytest.mark.skipif(

@@ -224,7 +224,7 @@ def test_an_evaluation_that_was_stopped_is_resumed(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(resume_path=path, on_chain=stop_after_five)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write('{"index": 5, "tas')
     again = []
     report = evaluate(resume_path=path, on_chain=again.append)

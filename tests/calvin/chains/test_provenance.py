@@ -21,7 +21,11 @@ from rftf_torchrl.evaluation.commits import file_commit, git_commit
 def git(folder, *arguments):
     who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     done = subprocess.run(
-        ["git", *who, "-C", folder, *arguments], check=True, capture_output=True, text=True
+        ["git", *who, "-C", folder, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     return done.stdout.strip()
 
@@ -31,7 +35,7 @@ def clone(tmp_path, monkeypatch):
     """A clone with a package that can be found, and one that is installed below it."""
     for folder in ("cloned_package", ".venv/installed_package"):
         (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "__init__.py").write_text("")
+        (tmp_path / folder / "__init__.py").write_text("", encoding="utf-8")
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "cloned_package")
     git(tmp_path, "commit", "-qm", "first")
@@ -44,7 +48,7 @@ def clone(tmp_path, monkeypatch):
 def test_a_clones_commit(clone):
     head = git(clone, "rev-parse", "HEAD")
     assert git_commit("cloned_package") == head
-    (clone / "cloned_package" / "__init__.py").write_text("changed = True\n")
+    (clone / "cloned_package" / "__init__.py").write_text("changed = True\n", encoding="utf-8")
     assert git_commit("cloned_package") == f"{head}-dirty"
     assert file_commit(clone / "cloned_package" / "__init__.py") == f"{head}-dirty"
 
@@ -84,7 +88,7 @@ class Files:
         self.content, self.name_or_path = content, str(np.random.default_rng().random())
 
     def save_pretrained(self, folder):
-        with open(os.path.join(folder, "tokenizer.json"), "w") as file:
+        with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as file:
             file.write(self.content)
 
 
@@ -167,6 +171,7 @@ def test_the_label_is_the_same_in_another_process():
             capture_output=True,
             text=True,
             check=True,
+            encoding="utf-8",
         ).stdout
         for seed in ("1", "2")
     }

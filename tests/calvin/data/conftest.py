@@ -13,8 +13,8 @@ def pristine(tmp_path_factory):
 
 @pytest.fixture
 def calvin_root(pristine, tmp_path):
-    """A copy of the data, to be broken."""
-    shutil.copytree(pristine, tmp_path / "data")
+    """A copy of the data without digests, to be broken."""
+    shutil.copytree(pristine, tmp_path / "data", ignore=shutil.ignore_patterns("digests.json"))
     return tmp_path / "data"
 
 

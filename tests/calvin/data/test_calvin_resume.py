@@ -145,7 +145,8 @@ ADVICE = "; move or remove the folder to record anew, or this file to use what t
 )
 def test_a_file_that_names_no_mark(tmp_path, text, problem):
     interrupt(tmp_path, 1)
-    (tmp_path / "training" / "interrupted.txt").write_text(text)
+    (tmp_path / "training" / "interrupted.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "training" / "digests.json").unlink()
     before = files_of(tmp_path / "training")
     with pytest.raises(DemonstrationError, match=re.escape(problem)) as raised:
         CalvinWriter(tmp_path, resume=True)

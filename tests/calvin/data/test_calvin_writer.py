@@ -33,6 +33,7 @@ def test_every_file_of_the_format_is_written(tmp_path):
     assert files == [
         ".hydra",
         ".hydra/merged_config.yaml",
+        "digests.json",
         "ep_lens.npy",
         "ep_start_end_ids.npy",
         *(f"episode_{number:07d}.npz" for number in numbers),
@@ -69,11 +70,13 @@ def test_every_file_of_the_format_is_written(tmp_path):
         },
         "info": {"episodes": [], "indx": [(64, 67), (67, 69)]},
     }
-    statistics = yaml.safe_load((folder / "statistics.yaml").read_text())
+    statistics = yaml.safe_load((folder / "statistics.yaml").read_text(encoding="utf-8"))
     assert statistics["robot_obs"][0]["mean"] == pytest.approx(ROBOT.tolist())
     assert statistics["scene_obs"][0]["std"] == pytest.approx([0] * 24)
     assert statistics["act_min_bound"] == ACTION.tolist()
-    assert yaml.safe_load((folder / ".hydra" / "merged_config.yaml").read_text()) == {
+    assert yaml.safe_load(
+        (folder / ".hydra" / "merged_config.yaml").read_text(encoding="utf-8")
+    ) == {
         "scene": {"name": "calvin_scene_A"},
         "cameras": {
             "static": {"name": "static", "height": 4, "width": 6},
@@ -86,7 +89,7 @@ def test_a_configuration_is_written_as_given(tmp_path):
     with CalvinWriter(tmp_path, config={"env": {"seed": 0}}) as writer:
         add(writer)
     config = tmp_path / "training" / ".hydra" / "merged_config.yaml"
-    assert yaml.safe_load(config.read_text()) == {"env": {"seed": 0}}
+    assert yaml.safe_load(config.read_text(encoding="utf-8")) == {"env": {"seed": 0}}
 
 
 def test_a_frame_without_actions_stays(tmp_path):
@@ -199,12 +202,12 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path):
     ):
         writer.close()
     assert list((tmp_path / "training").iterdir()) == []
-    (kept,) = tmp_path.glob(".training.partial-*")
+    (kept,) = tmp_path.glob("training-*")
     assert safe_load_npy(kept / "ep_start_end_ids.npy").tolist() == [[64, 64]]
 
 
 def test_an_unwritable_folder_is_one_clear_error(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     folder = tmp_path / "file" / "training"
     message = (
         f"Cannot write CALVIN data to {folder}: {os.strerror(20)}. Choose a folder that you may "

@@ -115,7 +115,10 @@ def test_a_changed_source_makes_it_anew(tmp_path, source, decoded):
     (changed,) = (e for e in found.episodes if e.source == "open-4.mp4")
     assert len(changed) == 5
     captions = source / "captions.csv"
-    captions.write_text(captions.read_text().replace("open the drawer,false", "pull it,false"))
+    captions.write_text(
+        captions.read_text(encoding="utf-8").replace("open the drawer,false", "pull it,false"),
+        encoding="utf-8",
+    )
     found = import_videos(config(source), tmp_path / "data")
     assert "pull it" in [task.name for task in found.tasks]
 
@@ -141,7 +144,7 @@ def test_a_killed_import_goes_on(tmp_path, source, decoded, monkeypatch, after, 
         with pytest.raises(Killed):
             import_videos(config(source), tmp_path / "data")
     assert not (tmp_path / "data").exists()
-    hidden = tmp_path / ".data.partial"
+    hidden = tmp_path / ".data.importing"
     if where == "frames":  # half an episode was written
         with (hidden / "image").open("ab") as file:
             file.write(b"x" * 1000)
@@ -174,9 +177,13 @@ def bad(source):
     (source / "open-4.mp4").write_bytes(b"")
     write_film(source / "open-2.mp4", brightening(1))
     captions = source / "captions.csv"
-    lines = captions.read_text().replace("open-0.mp4,open the drawer", "lost.mp4,open the drawer")
+    lines = captions.read_text(encoding="utf-8").replace(
+        "open-0.mp4,open the drawer", "lost.mp4,open the drawer"
+    )
     long = " ".join(["very"] * 17)
-    captions.write_text(lines.replace("close-1.mp4,close the drawer", f"close-1.mp4,{long}"))
+    captions.write_text(
+        lines.replace("close-1.mp4,close the drawer", f"close-1.mp4,{long}"), encoding="utf-8"
+    )
     return source
 
 
@@ -211,7 +218,7 @@ def test_bad_episodes_are_skipped_and_counted(tmp_path, bad, caplog, decoded):
     file = tmp_path / "data" / "source.json"
     assert caplog.messages[-1] == (f"5 of 13 episodes of {bad} are left out: {file} lists them")
     assert len(found.episodes) == 8
-    records = json.loads(file.read_text())["episodes"]
+    records = json.loads(file.read_text(encoding="utf-8"))["episodes"]
     assert [r["name"] for r in records if "problem" in r] == [
         "captions.csv line 2",
         "close-1.mp4",
@@ -264,7 +271,7 @@ def test_the_frames_go_to_the_disk_one_episode_at_a_time(tmp_path, source, monke
     read = VideoEpisode.read
 
     def measured(self):
-        file = tmp_path / ".data.partial" / "image"
+        file = tmp_path / ".data.importing" / "image"
         sizes.append(file.stat().st_size)
         return read(self)
 

@@ -92,7 +92,7 @@ def test_a_data_set_of_the_hub(tmp_path, monkeypatch):
     commit = "0123456789" * 4
     made = write_lerobot(hub / "snapshots" / commit, codec="libx264", cameras=("front", "wrist"))
     (hub / "refs").mkdir()
-    (hub / "refs" / "main").write_text(commit)
+    (hub / "refs" / "main").write_text(commit, encoding="utf-8")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     options = {"camera": "front"}
@@ -202,7 +202,9 @@ def test_a_table_that_cannot_be_read(tmp_path):
 
 def change_info(root, **changes):
     file = root / "meta" / "info.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    file.write_text(
+        json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8"
+    )
 
 
 EXPECTED = (
@@ -251,9 +253,13 @@ def test_info_that_cannot_be_used(tmp_path, changes, listed):
 def test_meta_that_cannot_be_used(tmp_path):
     root = tmp_path / "set"
     write_lerobot(root, dtype="image", version="v2.1")
-    (root / "meta" / "tasks.jsonl").write_text('{"task_index": 0, "task": 3}\n' * 2)
-    rows = (root / "meta" / "episodes.jsonl").read_text()
-    (root / "meta" / "episodes.jsonl").write_text(rows + rows.splitlines()[0] + '\n{"length": 3}\n')
+    (root / "meta" / "tasks.jsonl").write_text(
+        '{"task_index": 0, "task": 3}\n' * 2, encoding="utf-8"
+    )
+    rows = (root / "meta" / "episodes.jsonl").read_text(encoding="utf-8")
+    (root / "meta" / "episodes.jsonl").write_text(
+        rows + rows.splitlines()[0] + '\n{"length": 3}\n', encoding="utf-8"
+    )
     with pytest.raises(DemonstrationError) as raised:
         next(video_episodes(root))
     line = "meta/tasks: expected task_index and task, got {'task_index': 0, 'task': 3}"
@@ -264,6 +270,6 @@ def test_meta_that_cannot_be_used(tmp_path):
         "meta/episodes: a row lacks episode_index or length",
     ]
     (root / "meta" / "tasks.jsonl").unlink()
-    (root / "meta" / "info.json").write_text("{")
+    (root / "meta" / "info.json").write_text("{", encoding="utf-8")
     with pytest.raises(DemonstrationError, match=r"meta/info\.json: unreadable JSON \("):
         next(video_episodes(root))

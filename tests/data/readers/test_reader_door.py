@@ -96,7 +96,7 @@ def read(path, *, size, fps, level: int = 3):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    (tmp_path / "my_reader.py").write_text(OWN)
+    (tmp_path / "my_reader.py").write_text(OWN, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "my_reader:read"
     sys.modules.pop("my_reader", None)

@@ -44,7 +44,7 @@ def test_captions(tmp_path):
     (tmp_path / "captions.csv").unlink()
     rows[0]["success"], rows[1]["success"] = True, False
     lines = "".join(json.dumps(row) + "\n\n" for row in rows)
-    (tmp_path / "captions.jsonl").write_text(lines)
+    (tmp_path / "captions.jsonl").write_text(lines, encoding="utf-8")
     assert said(tmp_path) == expected
 
 
@@ -61,7 +61,7 @@ def test_one_sentence_and_outcomes_by_folder(tmp_path):
 def test_a_text_beside_each(tmp_path):
     films(tmp_path, "a.mp4", "b.mp4", "c.mp4")
     (tmp_path / "a.txt").write_text("open the drawer\n", encoding="utf-8")
-    (tmp_path / "c.txt").write_text(" \n")
+    (tmp_path / "c.txt").write_text(" \n", encoding="utf-8")
     assert said(tmp_path) == [
         ("a.mp4", "open the drawer", None, None, None),
         "b.mp4: it has no sentence: write b.txt beside it, a captions.csv with file and "
@@ -80,10 +80,10 @@ def test_folders_of_pictures(tmp_path):
         folder = tmp_path / "success" / "one"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"frame{number}.png")
-    (folder.parent / "one.txt").write_text("open")
+    (folder.parent / "one.txt").write_text("open", encoding="utf-8")
     films(tmp_path, "two.mp4")
     Image.fromarray(pixels).save(tmp_path / "thumbnail.png")
-    (tmp_path / "two.txt").write_text("close")
+    (tmp_path / "two.txt").write_text("close", encoding="utf-8")
     one, two = video_episodes(tmp_path, "videos")
     assert (one.name, one.success, two.name) == ("success/one", True, "two.mp4")
     levels = one.read()[:, 0, 0, -1].int()
@@ -115,7 +115,8 @@ def test_everything_wrong_with_captions_at_once(tmp_path):
         "../e.mp4,open,,\n"
         "d.mp4,open, then close,,\n"
         "d.mp4,open,,validation\n"
-        ",open,,\n"
+        ",open,,\n",
+        encoding="utf-8",
     )
     assert said(tmp_path) == [
         "captions.csv line 4: the instruction is empty",
@@ -136,7 +137,8 @@ def test_everything_wrong_with_captions_at_once(tmp_path):
 def test_lines_of_json(tmp_path):
     films(tmp_path, "a.mp4")
     (tmp_path / "captions.jsonl").write_text(
-        '{"file": "a.mp4", "instruction": "open"}\n{"file": \n[1]\n{"file": "a.mp4", "text": "x"}\n'
+        '{"file": "a.mp4", "instruction": "open"}\n{"file": \n[1]\n{"file": "a.mp4", "text": "x"}\n',
+        encoding="utf-8",
     )
     problems = said(tmp_path)
     assert problems[0].startswith("captions.jsonl line 2: unreadable JSON (")
@@ -173,14 +175,14 @@ NO_VIDEO = (
 )
 def test_a_folder_that_cannot_be_read(tmp_path, files, options, problem):
     for name, content in files.items():
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(content, encoding="utf-8")
     expected = problem.replace("{root}", str(tmp_path))
     with pytest.raises(DemonstrationError, match=f"^{re.escape(expected)}$"):
         list(video_episodes(tmp_path, "videos", options=options))
 
 
 def test_another_file(tmp_path):
-    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "a.txt").write_text("x", encoding="utf-8")
     with pytest.raises(DemonstrationError, match="there is none"):
         list(video_episodes(tmp_path / "a.txt", "videos"))
 

@@ -38,7 +38,9 @@ def copy(checkpoint, tmp_path):
 
 def change_config(folder, **entries):
     file = folder / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **entries}))
+    file.write_text(
+        json.dumps({**json.loads(file.read_text(encoding="utf-8")), **entries}), encoding="utf-8"
+    )
 
 
 def test_transformers_is_missing(monkeypatch):

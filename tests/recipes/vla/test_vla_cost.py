@@ -102,7 +102,7 @@ def test_pieces_give_the_numbers_of_the_minibatch(configure, demos, tmp_path):
         recipe.finetune(part)
         folder = tmp_path / f"pieces{micro_batch}" / "rftf"
         measured[micro_batch] = read_metrics(folder / "metrics.csv")
-        texts[micro_batch] = (folder / "metrics.csv").read_text()
+        texts[micro_batch] = (folder / "metrics.csv").read_text(encoding="utf-8")
     whole = measured[None]
     assert texts[config.ppo.minibatch] == texts[None]
     assert texts[3] != texts[None]

@@ -51,7 +51,9 @@ def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, family, 
     tuned = replace(config, policy=replace(config.policy, path=whole["policy"]))
     results = evaluate(tuned)
     assert results["language"] is not None
-    assert json.loads((tmp_path / "run/evaluation/results.json").read_text())["policy"]
+    assert json.loads((tmp_path / "run/evaluation/results.json").read_text(encoding="utf-8"))[
+        "policy"
+    ]
     assert load_policy(whole["policy"])[1].kind == "transformers"
 
 
