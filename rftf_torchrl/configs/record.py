@@ -21,6 +21,8 @@ MAY_CHANGE = (
     "logger",
     "collector",
     "evaluation",
+    "annotate",
+    "watch",
     "ppo.iterations",
     "ppo.env_steps",
     "ppo.checkpoint_every",

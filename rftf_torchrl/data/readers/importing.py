@@ -125,7 +125,7 @@ def _decode(data: DataConfig, settings: Record, root: Path) -> list[Record]:
     tokenizer = HashTokenizer(max_length=data.max_words)
 
     def decoded(episode: VideoEpisode) -> tuple[memoryview, Record]:
-        check_words(tokenizer, episode.instruction)
+        _check_words(tokenizer, episode.instruction)
         frames = resized(episode.read(), data.image_size).contiguous()
         return frames.numpy().data.cast("B"), {"frames": len(frames)}
 
@@ -195,7 +195,7 @@ def _same(record: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
     ) == ("instruction" in said)
 
 
-def check_words(tokenizer: HashTokenizer, sentence: str) -> None:
+def _check_words(tokenizer: HashTokenizer, sentence: str) -> None:
     """Raises :class:`BadEpisodeError` where a sentence is too long."""
     try:
         tokenizer(sentence)
