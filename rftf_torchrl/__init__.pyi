@@ -377,3 +377,12 @@ from .values.temporal_value import temporal_value_model as temporal_value_model
 from .weights_file import read_made_by as read_made_by
 
 __version__: str
+from .data.readers.stream import StreamError as StreamError
+from .data.readers.stream import stream_frames as stream_frames
+from .evaluation.annotation import AnnotateConfig as AnnotateConfig
+from .evaluation.annotation import EpisodeFlag as EpisodeFlag
+from .evaluation.annotation import flag_episode as flag_episode
+from .evaluation.value_plots import plot_episode_values as plot_episode_values
+from .evaluation.value_watch import ValueWatch as ValueWatch
+from .evaluation.value_watch import WatchConfig as WatchConfig
+from .evaluation.value_watch import WatchedFrame as WatchedFrame

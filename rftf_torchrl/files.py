@@ -206,6 +206,13 @@ class RowsFile:
         self.records.append(dict(record))
         self._ends.append((end, self._ends[-1][1] + len(line)))
 
+    def read(self, place: int) -> bytes:
+        """The content of a piece."""
+        begin, end = self._ends[place][0], self._ends[place + 1][0]
+        with self.file.open("rb") as file:
+            file.seek(begin)
+            return file.read(end - begin)
+
     def cut(self, count: int) -> None:
         """Keep the first ``count`` pieces."""
         del self.records[count:], self._ends[count + 1 :]

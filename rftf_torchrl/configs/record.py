@@ -22,6 +22,8 @@ MAY_CHANGE = (
     "collector",
     "evaluation",
     "demos.validate",
+    "annotate",
+    "watch",
     "ppo.iterations",
     "ppo.env_steps",
     "ppo.checkpoint_every",

@@ -16,6 +16,8 @@ from pydantic import AfterValidator, Field
 
 from rftf_torchrl.data.readers.settings import DataConfig
 from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig
+from rftf_torchrl.evaluation.annotation import AnnotateConfig
+from rftf_torchrl.evaluation.value_watch import WatchConfig
 from rftf_torchrl.policies.settings import PolicyConfig
 from rftf_torchrl.settings import (
     Count,
@@ -296,6 +298,8 @@ class RunConfig:
     ppo: PPOConfig = field(default_factory=PPOConfig)
     collector: CollectorConfig = field(default_factory=CollectorConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     critic: Text = "learned"
     seed: Seed = 0

@@ -85,6 +85,22 @@ class TemporalValueModel(TensorDictModuleBase):
         self.calibration = ValueCalibration()
         self.config = config
         self.built_from: dict[str, Any] | None = None
+        self.made_by: dict[str, Any] = {}
+
+    @property
+    def image_size(self) -> int | None:
+        """Edge of the pictures that the model was trained on, None where that is not known."""
+        group = "data" if self.made_by.get("data.path") else "env"
+        size: int | None = self.made_by.get(f"{group}.image_size")
+        return getattr(self.config, "image_size", None) if size is None else size
+
+    @property
+    def max_words(self) -> int | None:
+        """Longest sentence that the model was trained on, None where that is not known."""
+        if self.calibration.per_instruction:
+            return self.calibration.tokens.shape[-1]
+        words: int | None = self.made_by.get("data.max_words")
+        return words if self.made_by.get("data.path") else None
 
     def raw(self, tensordict: TensorDictBase) -> Tensor:
         """Returns uncalibrated scores, float32 [*B, 1]; this is what the ranking loss trains.
@@ -230,6 +246,7 @@ class TemporalValueModel(TensorDictModuleBase):
             advice="Pass the network that was saved, or none to build it from the file.",
         )
         model.load_state_dict(tensors)
+        model.made_by = json.loads(metadata.get("made_by", "{}"))
         return model
 
 
