@@ -1,5 +1,6 @@
 """Sphinx configuration: sphinx-build docs docs/_build."""
 
+import hashlib
 import logging
 import sys
 import warnings
@@ -55,6 +56,34 @@ autodoc_class_signature = "mixed"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+
+# Sphinx-Gallery runs a tutorial again when its script has changed. It must run again as well when
+# the library has, a dependency, or a file beside the script.
+DOCS = Path(__file__).parent
+RAN_WITH = DOCS / "auto_tutorials" / "ran_with.txt"
+
+
+def digest() -> str:
+    """Of all that decides what the tutorials give."""
+    files = [DOCS.parent / "constraints.txt", *DOCS.glob("tutorials/*")]
+    files += [*DOCS.parent.glob("rftf_torchrl/**/*.py"), *DOCS.parent.glob("recipes/**/*.*")]
+    found = hashlib.sha256()
+    for file in sorted(file for file in files if file.is_file() and file.suffix != ".pyc"):
+        found.update(f"{file.relative_to(DOCS.parent)}\n".encode() + file.read_bytes())
+    return found.hexdigest()
+
+
+def setup(app):
+    def remember(app, error):
+        if error is None and app.config.sphinx_gallery_conf["plot_gallery"]:
+            RAN_WITH.write_text(digest())
+
+    app.connect("build-finished", remember)
+
+
+if not (RAN_WITH.is_file() and RAN_WITH.read_text() == digest()):
+    for script_digest in RAN_WITH.parent.glob("*.md5"):
+        script_digest.unlink()
 
 sphinx_gallery_conf = {
     "examples_dirs": "tutorials",

@@ -25,7 +25,7 @@ from rftf_torchrl import (
     write_json,
     write_text,
 )
-from rftf_torchrl.configs.recipe import print_in_any_locale
+from rftf_torchrl.configs.recipe import print_in_any_locale, user_errors
 from rftf_torchrl.digests import read_record
 from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.evaluation.report import interval, percent
@@ -46,6 +46,13 @@ def load(folders: Sequence[Path]) -> dict[str, list[ChainReport]]:
     Raises:
         FileNotFoundError: if a run has not finished; the message names the file.
     """
+    files = [folder / f"chains_{label}.json" for folder in folders for label in POLICIES]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"there is no {missing[0]}: run it to its end first by rftf calvin baseline=sparse "
+            f"resume=true output={missing[0].parent}, with the settings that it was begun with"
+        )
     return {
         label: [ChainReport.load(folder / f"chains_{label}.json") for folder in folders]
         for label in POLICIES
@@ -162,9 +169,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("-v", action="store_true", help="show where an error was raised")
     arguments = parser.parse_args()
-    pool(arguments.folders, arguments.out)
-    print((arguments.out / "report.md").read_text(encoding="utf-8"))
+    with user_errors("calvin_seeds", arguments.v):
+        pool(arguments.folders, arguments.out)
+        print((arguments.out / "report.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,15 @@ def clear_interrupted(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-@stage("collect_demos")
+@stage(
+    "collect_demos",
+    "demonstrations",
+    about=lambda config: (
+        f"{config.demos.per_task} to learn from and {config.demos.held_out_per_task} held out for "
+        f"each of {len(config.env.tasks)} tasks in {config.env.kind}"
+    ),
+    writes=lambda config: config.folder.demonstrations,
+)
 def collect(config: RunConfig) -> int:
     """Record what is missing of the demonstrations, and return the simulator steps used for all."""
     folder, recorded = config.folder.demonstrations, 0
@@ -49,7 +57,7 @@ def collect(config: RunConfig) -> int:
     if folder.exists():
         found = whole_demos(config)
         recorded = found.simulator_steps
-        logger.info("%s has %d episodes already", folder, len(found.episodes))
+        logger.info("%s holds %d demonstrations already", folder, len(found.episodes))
     if hasattr(simulator, "record"):
         steps: int = simulator.record(
             Recording(
@@ -80,8 +88,7 @@ def collect(config: RunConfig) -> int:
 
 @recipe()
 def main(config: RunConfig) -> None:
-    steps = collect(config)
-    logger.info("%d simulator steps; demonstrations in %s", steps, config.folder.demonstrations)
+    logger.info("demonstrations: %s simulator steps for all of them", f"{collect(config):,}")
 
 
 if __name__ == "__main__":

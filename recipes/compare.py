@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -21,11 +22,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from rftf_torchrl import (
     ConfigError,
@@ -38,13 +38,16 @@ from rftf_torchrl import (
     load_cells,
     prepare_output,
     progress_bar,
+    recipe,
     register,
     simulator_class,
     write_study_report,
     write_text,
 )
-from rftf_torchrl.configs.recipe import CONF, end_in_order, print_in_any_locale
+from rftf_torchrl.configs.recipe import CONF
+from rftf_torchrl.configs.run import announced
 from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
+from rftf_torchrl.errors import UserError
 from rftf_torchrl.evaluation.commits import file_commit
 from rftf_torchrl.leftovers import clear_leftovers
 from rftf_torchrl.recipes.study_cells import (
@@ -54,6 +57,7 @@ from rftf_torchrl.recipes.study_cells import (
     run_cell,
     versions,
 )
+from rftf_torchrl.training.run_log import run_log
 
 logger = logging.getLogger("compare")
 
@@ -111,10 +115,13 @@ def list_jobs(study: StudyConfig, command: str, folders: Sequence[str] = ()) -> 
 
 
 class CellPlayer:
-    """Does steps of cells in a worker process, with bars and warnings in a file."""
+    """Does steps of cells in a worker process, and logs into a file, which all of them share."""
 
     def __init__(self, log: Path) -> None:
         sys.stderr = log.open("a", buffering=1, encoding="utf-8")
+        name = multiprocessing.current_process().name
+        logging.getLogger("torchrl").setLevel(logging.WARNING)
+        logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
 
     def play(self, job: tuple[Callable[[Job], object], Job], send: Callable[[str], None]) -> None:
         """Sends what went wrong, or an empty string."""
@@ -128,6 +135,13 @@ class CellPlayer:
 
     def close(self) -> None:
         """Nothing is held from one step to the next."""
+
+
+STEPS: dict[Callable[[Job], object], str] = {
+    make_start: "what all methods share",
+    make_value: "the value model",
+    run_cell: "the cell",
+}
 
 
 def next_step(job: Job) -> tuple[Callable[[Job], object], Path] | None:
@@ -148,7 +162,7 @@ def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
     Each kind side by side; without workers, one cell after another in this process.
 
     Raises:
-        RuntimeError: when all others have ended, if one failed.
+        UserError: when all others have ended, if one failed.
     """
     waiting = [job for job in jobs if next_step(job)]
     if not workers:
@@ -166,21 +180,23 @@ def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
         max_restarts=len(waiting),
         preload="rftf_torchrl.recipes.study_cells",
     )
-    with closing(pool), progress_bar(len(waiting), "cells") as bar:
-        for step in (make_start, make_value, run_cell):
+    with closing(pool), progress_bar(len(waiting), "study", unit="cells") as bar:
+        for step, words in STEPS.items():
             todos = [(job, next_step(job)) for job in waiting]
             ready = {todo[1]: job for job, todo in todos if todo and todo[0] is step}
             tasks = {file: (step, job) for file, job in ready.items()}
             for file, found in pool.play(tasks, attempts=1):
                 error = f"its process {found.why}" if isinstance(found, Lost) else found
-                if error:
-                    job = ready[file]
-                    where = f"{job.method}, {job.task_set}, seed {job.config.seed}"
+                job = ready[file]
+                where = f"{job.method}, {job.task_set}, seed {job.config.seed}"
+                if not error:
+                    logger.info("%s of %s is done", words, where)
+                else:
                     failed += f"\n  - {step.__name__} of {where}: {error}"
                     logger.error("%s of %s failed: %s", step.__name__, where, error)
                 bar.update(step is run_cell)
     if failed:
-        raise RuntimeError(f"the study is not complete; run it again after a look at:{failed}")
+        raise UserError(f"the study is not complete; run it again after a look at:{failed}")
 
 
 def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) -> Path:
@@ -191,38 +207,41 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
     digests = {job.key: job.digest for job in jobs}
     check_finished_cells(folder, digests, versions())
     workers = len(os.sched_getaffinity(0)) if study.workers is None else study.workers
-    run_cells(jobs, workers, folder / "workers.log")
-    return write_study_report(
-        load_cells(folder, digests),
-        study.report or folder / "report",
-        baseline=study.baseline,
-        levels=tuple(study.levels),
-        labels={name: study.catalogue[name].label for name in study.methods},
-        title=study.title,
-        resamples=study.resamples,
+    methods, seeds = len(study.methods), len(study.seeds)
+    about = (
+        f"{len(jobs)} cells of {methods} methods, {len(study.task_sets)} task sets and {seeds} "
+        f"seeds, {sum(next_step(job) is None for job in jobs)} of them there already, "
+        f"{workers or 1} at a time"
     )
+    report = Path(study.report or folder / "report")
+    with run_log(folder), announced("study", about, report):
+        run_cells(jobs, workers, folder / "workers.log")
+        return write_study_report(
+            load_cells(folder, digests),
+            report,
+            baseline=study.baseline,
+            levels=tuple(study.levels),
+            labels={name: study.catalogue[name].label for name in study.methods},
+            title=study.title,
+            resamples=study.resamples,
+        )
 
 
-def main() -> None:
-    end_in_order()
-    print_in_any_locale()
-    register()
-    register("study_schema", StudyConfig)
-    composed()
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="compare")
-def composed(raw: DictConfig) -> None:
-    study = check_study(raw)
+@recipe("compare", StudyConfig, check_study)
+def command(study: StudyConfig) -> None:
     folder = prepare_output(study.output)
-    write_text(folder / "compare.yaml", OmegaConf.to_yaml(raw, resolve=True))
+    write_text(folder / "compare.yaml", OmegaConf.to_yaml(OmegaConf.structured(study)))
     typed = HydraConfig.get().overrides.task
     typed = [text for text in typed if not text.startswith(("output=", "report=", "workers="))]
     sources = HydraConfig.get().runtime.config_sources
     folders = [source.path for source in sources if source.provider == "command-line"]
     GlobalHydra.instance().clear()  # compare composes the configurations of the cells
-    report = compare(study, " ".join(["python recipes/compare.py", *typed]), folders)
-    logger.info("report: %s", report)
+    compare(study, " ".join(["python recipes/compare.py", *typed]), folders)
+
+
+def main() -> None:
+    register("study_schema", StudyConfig)
+    command()
 
 
 if __name__ == "__main__":

@@ -30,16 +30,16 @@ from rftf_torchrl import (
     make_simulator,
     plot_value_over_time,
     prepare_output,
-    progress_bar,
     recipe,
     record_videos,
+    simulator_class,
     success_report,
     task_names,
     values_of_states,
     write_json_atomic,
 )
-from rftf_torchrl.configs.artefacts import load_value_model, needs_file
-from rftf_torchrl.configs.episodes import episode_collector, episode_factory
+from rftf_torchrl.configs.artefacts import load_value_model, need, needs_file
+from rftf_torchrl.configs.episodes import counted, episode_collector, episode_factory
 from rftf_torchrl.configs.run import stage
 
 logger = logging.getLogger("evaluate")
@@ -52,13 +52,13 @@ def run_held_out(
     episodes = held_out_episodes(config.env.tasks, config.evaluation.episodes_per_task)
     with (
         episode_collector(config, "test", policy, spec) as collector,
-        progress_bar(len(episodes), f"evaluate {label}") as bar,
+        counted(len(episodes), f"evaluation of {label}") as on_episode,
     ):
         trajectories = collector.collect(
             episodes,
             deterministic=config.evaluation.deterministic,
             seed=config.seed,
-            on_episode=lambda _: bar.update(),
+            on_episode=on_episode,
         )
     return success_report(trajectories, episodes), trajectories
 
@@ -88,12 +88,13 @@ def check_language(
     """What the policy does under the partner's sentence; None without a same-scene pair."""
     simulator, tasks = make_simulator(config.env), config.env.tasks
     pairs = [pair for pair in simulator.same_scene if set(pair) <= set(tasks)]
-    if not pairs or not config.evaluation.swapped_per_task:
+    swapped = config.evaluation.swapped_per_task
+    if not pairs or not swapped:
         return None
-    episodes = held_out_episodes(tasks, config.evaluation.swapped_per_task)
+    episodes = held_out_episodes(tasks, swapped)
     with (
         episode_collector(config, "test", policy, spec) as collector,
-        progress_bar(2 * config.evaluation.swapped_per_task * 2 * len(pairs), "language") as bar,
+        counted(4 * len(pairs) * swapped, "own and swapped sentences") as on_episode,
     ):
         return instruction_sensitivity(
             collector,
@@ -101,7 +102,7 @@ def check_language(
             pairs,
             seed=config.seed,
             instruction_of=lambda name: simulator.tasks[name].instruction,
-            on_episode=lambda _: bar.update(),
+            on_episode=on_episode,
         )
 
 
@@ -137,7 +138,21 @@ def film(
     )
 
 
-@stage("evaluate")
+def judged(config: RunConfig) -> str:
+    """What an evaluation plays, in words."""
+    if hasattr(simulator_class(config.env.kind), "evaluate"):
+        return f"the benchmark of {config.env.kind}"
+    tasks, episodes = len(config.env.tasks), config.evaluation.episodes_per_task
+    return f"{episodes} held-out episodes of each of {tasks} tasks in {config.env.kind}"
+
+
+@stage(
+    "evaluate",
+    "evaluation",
+    about=lambda config: f"{config.folder.policy}, {judged(config)}",
+    writes=lambda config: config.folder.evaluation,
+    entitled=lambda config: need(config, policy=True, value_model=bool(config.value.path)),
+)
 def evaluate(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.evaluation)
     policy, spec = acting_policy(config, config.folder.policy)

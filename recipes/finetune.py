@@ -64,7 +64,7 @@ from rftf_torchrl.configs.learner import (
     keep_features,
     make_buffer,
     make_learner,
-    refuse_used_folder,
+    refuse_to_tune,
 )
 from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
@@ -101,7 +101,18 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     return data
 
 
-@stage("finetune", name=lambda config: config.name, entitled=refuse_used_folder)
+@stage(
+    "finetune",
+    "fine-tuning",
+    about=lambda config: (
+        f"{config.name}, {config.ppo.iterations:,} iterations of {config.ppo.episodes_per_task} "
+        f"episodes of each of {len(config.tuned_tasks)} tasks in {config.env.kind}, "
+        f"critic {config.critic}, on {resolve_device(config.device)}"
+    ),
+    writes=lambda config: config.tuned.root,
+    name=lambda config: config.name,
+    entitled=refuse_to_tune,
+)
 def finetune(
     config: RunConfig,
     clock: PhaseClock | None = None,
@@ -135,7 +146,11 @@ def finetune(
     warmup = settings.critic_warmup if learner.critic is not None else 0
     iterations = settings.iterations + warmup
     exploited = False
-    bar = progress_bar(range(done, iterations), name)
+    if done:
+        logger.info("%s: goes on after iteration %d", name, done)
+    if done < warmup:
+        logger.info("%s: up to iteration %d the critic alone learns", name, warmup)
+    bar = progress_bar(range(done, iterations), name, unit="iterations")
     with (
         episode_collector(config, "train", policy, spec) as collector,
         make_logger(config.logger.kind, folder, {"seed": config.seed}) as log,
@@ -195,6 +210,8 @@ def finetune(
         title="success while training: fresh training states, sampled actions",
         window=5,
     )
+    steps, crashed = f"{progress['env_steps']:,}", progress["crashed"]
+    logger.info("%s: %s simulator steps, %d crashed episodes", name, steps, crashed)
     return {"policy": str(config.tuned.policy), **progress}
 
 
@@ -252,7 +269,7 @@ def update(
 
 @recipe()
 def main(config: RunConfig) -> None:
-    logger.info("%s", finetune(config))
+    finetune(config)
 
 
 if __name__ == "__main__":

@@ -46,11 +46,11 @@ from rftf_torchrl import (
 from rftf_torchrl.configs.artefacts import load_value_model
 from rftf_torchrl.configs.learner import refuse_used_folder
 from rftf_torchrl.configs.record import CLONING, VALUE, made_already
-from rftf_torchrl.configs.run import stage
+from rftf_torchrl.configs.run import announced, stage
 from rftf_torchrl.digests import read_record, write_record
 from rftf_torchrl.evaluation.report import film_images
 from rftf_torchrl.recipes.collect_demos import collect
-from rftf_torchrl.recipes.evaluate import add_values, check_language, film, judge
+from rftf_torchrl.recipes.evaluate import add_values, check_language, film, judge, judged
 from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.quickstart_report import (
     PAIRED,
@@ -113,7 +113,16 @@ def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
     return replace(config, ppo=replace(config.ppo, env_steps=budget - steps))
 
 
-@stage("quickstart", entitled=refuse_used_folder)
+@stage(
+    "quickstart",
+    "quick start",
+    about=lambda config: (
+        f"demonstrations, cloning, value model, fine-tuning and evaluation on "
+        f"{len(config.env.tasks)} tasks in {config.env.kind}, seed {config.seed}"
+    ),
+    writes=lambda config: Path(config.output, "report.md"),
+    entitled=refuse_used_folder,
+)
 def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     folder = Path(config.output)
     clock, started = PhaseClock(), time.perf_counter()
@@ -134,7 +143,8 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     policies = {"cloned": cloned}
 
     def evaluated(label: str) -> Report:
-        with clock("evaluation"):
+        about = f"the {label} policy, {judged(config)}"
+        with clock("evaluation"), announced("evaluation", about, folder):
             report, trajectories = judge(config, policies[label], spec, label, folder)
             if trajectories is not None:
                 separation[label] = judge_values(config, value_model, trajectories, label)
@@ -171,7 +181,8 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     }
     if separation:
         success = cast(dict[str, SuccessReport], reports)
-        with clock("report"):
+        about = "curves, own and swapped sentences, videos"
+        with clock("report"), announced("report", about, folder):
             draw_success(success, folder)
             curve = draw_curves(runs, success["cloned"])
             language = check_language(config, policies["RFTF"], spec)
@@ -203,7 +214,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     }
     report = run_report(f"Quick start, seed {config.seed}", sections)
     write_text(folder / "report.md", report)
-    logger.info("\n%s\nreport, plots and videos: %s", report, folder)
+    logger.info("\n%s", report)
     return results
 
 

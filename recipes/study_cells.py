@@ -208,7 +208,7 @@ def initial_states(config: RunConfig, iterations: int, charged: bool) -> dict[st
             counts["training" if split == "train" else "evaluation"] += len(seeds)
         counts["shared"] += len(found["train"] & found["test"])
     if counts["shared"]:
-        raise RuntimeError(f"training and evaluation share initial states: {counts}")
+        raise RuntimeError(f"training and evaluation share {counts['shared']} initial states")
     return counts
 
 

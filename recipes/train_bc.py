@@ -7,7 +7,6 @@ Reads ``<output>/demos``, writes ``<output>/bc/policy.safetensors`` and the curv
 
 from __future__ import annotations
 
-import logging
 import warnings
 from pathlib import Path
 
@@ -42,12 +41,10 @@ from rftf_torchrl import (
     seed_everything,
     stop_on_non_finite_loss,
 )
-from rftf_torchrl.configs.artefacts import whole_demos
+from rftf_torchrl.configs.artefacts import need, whole_demos
 from rftf_torchrl.configs.record import CLONING, environment, made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, opened_gripper
-
-logger = logging.getLogger("train_bc")
 
 
 def cloning_loss(
@@ -100,7 +97,17 @@ def cloned_demos(config: RunConfig) -> Demonstrations:
     return train.select(episodes=[i for found in by_task.values() for i in found[:count]])
 
 
-@stage("train_bc")
+@stage(
+    "train_bc",
+    "behaviour cloning",
+    about=lambda config: (
+        f"{config.cloning.steps:,} steps of {config.cloning.batch_size} windows of "
+        f"{config.folder.demonstrations}, policy {config.policy.kind}, "
+        f"on {resolve_device(config.device)}"
+    ),
+    writes=lambda config: config.folder.cloning / "policy.safetensors",
+    entitled=lambda config: need(config, demos=True),
+)
 def clone(config: RunConfig) -> Path:
     """Train the policy, save it and return its file."""
     seed_everything(derive_seed(config.seed, "cloning"))
@@ -168,7 +175,7 @@ def clone(config: RunConfig) -> Path:
 
 @recipe()
 def main(config: RunConfig) -> None:
-    logger.info("policy in %s", clone(config))
+    clone(config)
 
 
 if __name__ == "__main__":

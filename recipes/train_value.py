@@ -5,8 +5,10 @@
     python recipes/train_value.py output=outputs/run value.kind=pretrained \\
         +value.options.image_tower=facebook/dinov2-base
     python recipes/train_value.py output=outputs/run value.kind=my_module:MyValue
+    python recipes/train_value.py output=outputs/run data=my_videos   # no simulator
 
-Reads ``<output>/demos`` (and, for failures, the cloned policy), writes
+Reads ``<output>/demos`` (and, for failures, the cloned policy), or with ``data=...`` videos with a
+sentence each, a LeRobot data set or another source, decoded once into ``<output>/data``. Writes
 ``<output>/value/value.safetensors``, the curve of the loss, and how well the model orders held-out
 demonstrations.
 """
@@ -38,6 +40,7 @@ from rftf_torchrl import (
     check_value_model,
     clip_and_check_gradients,
     derive_seed,
+    keep_image_features,
     keys,
     label_outcomes,
     make_logger,
@@ -54,11 +57,13 @@ from rftf_torchrl import (
     stop_on_non_finite_loss,
     value_order_correlation,
 )
-from rftf_torchrl.configs.artefacts import whole_demos
-from rftf_torchrl.configs.episodes import episode_collector
-from rftf_torchrl.configs.record import VALUE, environment, made_by
+from rftf_torchrl.configs.artefacts import need, needs_file, training_data
+from rftf_torchrl.configs.episodes import counted, episode_collector
+from rftf_torchrl.configs.record import value_made_by
 from rftf_torchrl.configs.run import stage
+from rftf_torchrl.data.format import Episode as DemonstrationEpisode
 from rftf_torchrl.digests import write_record
+from rftf_torchrl.evaluation.report import percent
 from rftf_torchrl.values.calibration import CalibrationMode
 
 logger = logging.getLogger("train_value")
@@ -66,7 +71,7 @@ logger = logging.getLogger("train_value")
 
 def rollout_episodes(config: RunConfig) -> list[Episode]:
     """Where the rollouts that the value model learns from start; none if it needs none."""
-    if not (config.value.failures or config.value.successes):
+    if not (config.value.failures or config.value.successes) or config.data.path is not None:
         return []
     seed = derive_seed(config.seed, "rollouts")
     return [
@@ -85,11 +90,9 @@ def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
     simulator, seed = make_simulator(config.env), derive_seed(config.seed, "rollouts")
     with (
         episode_collector(config, "train", policy, spec) as collector,
-        progress_bar(len(episodes), "rollouts") as bar,
+        counted(len(episodes), "rollouts") as on_episode,
     ):
-        data = label_outcomes(
-            collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())
-        )
+        data = label_outcomes(collector.collect(episodes, seed=seed, on_episode=on_episode))
     ids = data[keys.TRAJECTORY]
     steps = int(data["next", "executed"].sum()) * simulator.steps_per_action
     return [data[ids == number] for number in ids.unique().tolist()], steps
@@ -134,15 +137,71 @@ def write_value_report(
     simulator_steps: int,
 ) -> None:
     report: dict[str, float] = {"simulator_steps": simulator_steps}
-    if config.demos.held_out_per_task:
-        held_out, device = demonstrations.select(split="test"), resolve_device(config.device)
-        report |= held_out_report(model, held_out, config.value.frames, device)
+    held_out = tuple(
+        episode
+        for episode in demonstrations.episodes
+        if episode.split == "test" and episode.success is not False
+    )
+    if held_out:
+        shown, device = replace(demonstrations, episodes=held_out), resolve_device(config.device)
+        report |= held_out_report(model, shown, config.value.frames, device)
     prepare_output(config.folder.value)
     write_record(config.folder.value_training, report)
-    logger.info("held-out demonstrations: %s", report)
+    if held_out:
+        logger.info(
+            "value model: on held-out demonstrations, %s of the pairs of frames are in order",
+            percent(report["pairwise_accuracy"]),
+        )
 
 
-@stage("train_value")
+def by_outcome(
+    config: RunConfig, train: Demonstrations
+) -> tuple[Demonstrations, tuple[DemonstrationEpisode, ...]]:
+    """What is ordered in time, and the failures that the failure term reads.
+
+    Raises:
+        ValueError: where there is nothing to order, or no failure and ``value.failures`` asks for
+            them.
+    """
+    failed = tuple(episode for episode in train.episodes if episode.success is False)
+    ordered = tuple(episode for episode in train.episodes if episode.success is not False)
+    if not ordered:
+        raise ValueError(f"{train.root} has no episode to train on that is not a failure")
+    if config.data.path is not None and bool(failed) != bool(config.value.failures):
+        if not failed:
+            raise ValueError(
+                f"value.failures={config.value.failures}, but no episode of {config.data.path} to "
+                "train on is labelled as a failure: label some, or set value.failures=0"
+            )
+        logger.info(
+            "%d failures are not trained on: value=ranking_failures ranks them", len(failed)
+        )
+    return replace(train, episodes=ordered), failed if config.value.failures else ()
+
+
+def described(config: RunConfig) -> str:
+    """What the value model learns from, in words."""
+    settings = config.value
+    rollouts = len(rollout_episodes(config))
+    return (
+        f"{settings.steps:,} steps of {settings.clips} clips with {settings.frames} frames of "
+        f"{config.data.path or config.folder.demonstrations}"
+        + (f" and of {rollouts} rollouts of the cloned policy" if rollouts else "")
+        + f", kind {settings.kind}, on {resolve_device(config.device)}"
+    )
+
+
+@stage(
+    "train_value",
+    "value model",
+    about=described,
+    writes=lambda config: (
+        config.folder.value_model if needs_file(config) else config.folder.value_training
+    ),
+    entitled=lambda config: need(
+        config, demos=config.data.path is None, policy=bool(rollout_episodes(config))
+    ),
+)
 def train_value(config: RunConfig) -> tuple[Path, int]:
     """Train and save the model; returns its file and the simulator steps of negatives.
 
@@ -152,17 +211,16 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value", "batches"))
     device = resolve_device(config.device)
     settings = config.value
-    demonstrations = whole_demos(config)
-    train = demonstrations.select(split="train")
-    state = train.frames[keys.STATE]
-    pixels = config.env.image_size is not None
-    sizes = ObservationSizes(config.env.image_size, state.shape[-1])
+    demonstrations = training_data(config)
+    train, failed = by_outcome(config, demonstrations.select(split="train"))
+    state = train.frames.get(keys.STATE, None)
+    sizes = ObservationSizes(config.image_size, None if state is None else state.shape[-1])
     model = build_value_model(settings.kind, settings.options, sizes).to(device)
     check_value_model(settings.kind, model, train.frames[:2].to(device))
     if not isinstance(model, TemporalValueModel):
         write_value_report(config, model, demonstrations, 0)
         return config.folder.value_model, 0
-    if not pixels:
+    if config.image_size is None:
         for module in model.modules():
             if hasattr(module, "set_state_statistics"):
                 module.set_state_statistics(state.mean(0), state.std(0))
@@ -172,7 +230,10 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     if tower is not None and tower.image_training == "frozen":
         ranked = on_cached_features(model)
         clip_keys = [*ranked.in_keys, keys.TASK_ID]
-        frames = cache_image_features(model, train.frames.copy())
+        if config.data.path is None:
+            frames = cache_image_features(model, train.frames.copy())
+        else:
+            frames = keep_image_features(model, train.frames, train.root / "features")
         train = replace(train, frames=frames)
         rollouts = [cache_image_features(model, rollout) for rollout in rollouts]
     outcomes = {
@@ -205,11 +266,21 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
                 if found
                 for clip in rollout_clips(found, settings.clips // 2, settings.frames, generator)
             ]
-            if own:
+            parts = [clips, *([torch.stack(own)] if own else [])]
+            if failed:
+                shown = sample_clips(
+                    replace(train, episodes=failed),
+                    batch_size=max(1, settings.clips // 2),
+                    frames=settings.frames,
+                    generator=generator,
+                    keys=clip_keys,
+                )
+                shown[keys.TRAJECTORY_SUCCESS] = torch.zeros(*shown.batch_size, 1, dtype=torch.bool)
+                parts.append(shown)
+            if len(parts) > 1:
                 shared = [
                     *ranked.in_keys, keys.TASK_ID, keys.TRAJECTORY_SUCCESS, "frame_mask"
                 ]  # fmt: skip
-                parts = [clips, torch.stack(own)]
                 clips = torch.cat([part.select(*shared) for part in parts])
             if keys.IMAGE in ranked.in_keys and settings.random_shift:
                 image = random_shift(clips[keys.IMAGE], settings.random_shift, generator)
@@ -228,19 +299,20 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
 
     first, last = train.spans[:, 0], train.spans[:, 1] - 1
     calibration = "standardise" if settings.shuffle_time else settings.calibration
-    model.calibrate(
-        train.frames[first], train.frames[last], mode=cast(CalibrationMode, calibration)
-    )
+    # Of data from outside, an episode's picture may be large, and there may be many.
+    calibrated, ends = model, train.frames
+    if config.data.path is not None:
+        calibrated, ends = ranked, train.frames.select(*ranked.in_keys, model.tokens_key)
+    calibrated.calibrate(ends[first], ends[last], mode=cast(CalibrationMode, calibration))
     file = folder / "value.safetensors"
     write_value_report(config, model, demonstrations, extra_steps)
-    model.save(file, made_by=made_by(config, VALUE) | environment(config))
+    model.save(file, made_by=value_made_by(config))
     return file, extra_steps
 
 
 @recipe()
 def main(config: RunConfig) -> None:
-    file, _ = train_value(config)
-    logger.info("value model in %s", file)
+    train_value(config)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,9 @@ from rftf_torchrl import (
     surrogate_gain,
     write_json_atomic,
 )
+from rftf_torchrl.configs.artefacts import need
 from rftf_torchrl.configs.episodes import episode_collector
-from rftf_torchrl.configs.learner import Learner, make_buffer, make_learner
+from rftf_torchrl.configs.learner import Learner, make_buffer, make_learner, uses_value_model
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.recipes.finetune import add_advantages, training_episodes, update
 
@@ -53,7 +54,7 @@ def play_batches(config: RunConfig, count: int) -> list[TensorDictBase]:
     played = []
     with (
         episode_collector(config, "train", policy, spec) as collector,
-        progress_bar(range(count), "batches") as bar,
+        progress_bar(range(count), "episodes to learn from", unit="batches") as bar,
     ):
         for number in bar:
             seed = derive_seed(config.seed, "noise", number)
@@ -74,7 +75,16 @@ def measured(gain: tuple[float, float, float]) -> dict[str, Any]:
     return {"gain": gain[0], "interval": list(gain[1:])}
 
 
-@stage("update_report")
+@stage(
+    "update_report",
+    "report on an update",
+    about=lambda config: (
+        f"{config.ppo.critic_warmup + 2} batches of {config.ppo.episodes_per_task} episodes of "
+        f"each of {len(config.tuned_tasks)} tasks with {config.folder.policy}"
+    ),
+    writes=lambda config: Path(config.output, "update_report.json"),
+    entitled=lambda config: need(config, policy=True, value_model=uses_value_model(config)),
+)
 def report_update(config: RunConfig) -> dict[str, Any]:
     device = resolve_device(config.device)
     plain = replace(config, reward=RewardConfig(dense_weight=0.0), critic="learned")

@@ -2,12 +2,16 @@
 
     python recipes/value_report.py output=outputs/run
     python recipes/value_report.py output=outputs/run value.path=other/value.safetensors
+    python recipes/value_report.py output=outputs/run data=my_videos   # no simulator
 
 Shows the value model the held-out demonstrations of ``<output>/demos`` (in order, reversed,
 shuffled, and under another task's instruction) and fresh rollouts of the cloned policy, on states
 as fine-tuning draws them, none of which the model was trained on: ``evaluation.episodes_per_task``
 a task. Evaluation's own states are left alone, so that they can still judge the policy. In CALVIN
 the rollouts start where tasks of the training chains began.
+
+With ``data=...`` it shows the model the held-out episodes of that data instead, and where some of
+them are labelled as failures, compares those with the successes; there are no rollouts.
 
 Writes ``<output>/value_report``: ``report.md`` and ``report.json``, the value over progress, the
 calibration curve, the instructions' confusion matrix, films with the value drawn below them, and
@@ -17,13 +21,17 @@ the value of every demonstration's frame in LeRobot's columns as ``progress.parq
 from __future__ import annotations
 
 import logging
+import re
+from dataclasses import replace
 from functools import reduce
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 
 from rftf_torchrl import (
     Demonstrations,
@@ -39,11 +47,11 @@ from rftf_torchrl import (
     plot_confusion,
     plot_value_over_progress,
     prepare_output,
-    progress_bar,
     recipe,
     resolve_device,
     run_report,
     score_demonstrations,
+    score_labelled,
     score_rollouts,
     side_by_side,
     split_trajectories,
@@ -57,13 +65,18 @@ from rftf_torchrl import (
     write_text,
     write_video,
 )
-from rftf_torchrl.configs.artefacts import load_value_model, whole_demos
-from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.configs.artefacts import load_value_model, need, training_data
+from rftf_torchrl.configs.episodes import counted, episode_collector
+from rftf_torchrl.configs.record import refuse_other_split
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.evaluation.report import film_images, image
 from rftf_torchrl.evaluation.video import enlarge, pane_width
 
 logger = logging.getLogger("value_report")
+
+Seen = tuple[ScoredEpisode, TensorDictBase]
+MOST_TASKS = 20
+"""Of data from outside, so many sentences are compared with each other."""
 
 
 def held_out(demonstrations: Demonstrations, folder: Path) -> Demonstrations:
@@ -75,7 +88,7 @@ def held_out(demonstrations: Demonstrations, folder: Path) -> Demonstrations:
     if not any(episode.split == "test" for episode in demonstrations.episodes):
         raise ValueError(
             f"{folder} has no held-out demonstrations: record them with demos.held_out_per_task=3 "
-            "in another folder"
+            "in another folder, or of data from outside hold out a share (data.held_out)"
         )
     return demonstrations.select(split="test")
 
@@ -91,62 +104,113 @@ def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
     ]
     with (
         episode_collector(config, "train", policy, spec) as collector,
-        progress_bar(len(episodes), "rollouts") as bar,
+        counted(len(episodes), "rollouts") as on_episode,
     ):
-        data = collector.collect(episodes, seed=seed, on_episode=lambda _: bar.update())
+        data = collector.collect(episodes, seed=seed, on_episode=on_episode)
     return data, int(data["next", "executed"].sum()) * simulator.steps_per_action
 
 
 def write_films(
     config: RunConfig,
-    test: Demonstrations,
-    rollouts: TensorDictBase,
-    scored: list[ScoredEpisode],
+    seen: list[Seen],
+    titles: dict[str, str],
     folder: Path,
 ) -> list[Path]:
     """For the first tasks, a demonstration, a success and a failure side by side."""
     prepare_output(folder)
-    tasks, paths = make_simulator(config.env).tasks, []
-    states = [test.frames[episode.start : episode.stop] for episode in test.episodes]
-    for part in split_trajectories(rollouts).values():
-        states.append(torch.cat([part.select(keys.IMAGE), part[-1:]["next"].select(keys.IMAGE)]))
-    played = [s for s in scored if s.source in ("demonstration", "success", "failure")]
-    for name in config.env.tasks[: config.evaluation.video_episodes]:
+    paths = []
+    for name, title in list(titles.items())[: config.evaluation.video_episodes]:
         shown: dict[str, tuple[ScoredEpisode, torch.Tensor]] = {}
-        for episode, seen in zip(played, states, strict=True):
+        for episode, states in seen:
             if episode.task == name:
-                shown.setdefault(episode.source, (episode, seen[keys.IMAGE]))
+                shown.setdefault(episode.source, (episode, states[keys.IMAGE]))
         if not shown:
             continue
         width = max(pane_width(len(shown)), config.evaluation.video_size)
+        own = "policy" if config.data.path is None else None
         films = [
             overlay_value(
                 enlarge(frames, width),
                 episode.values,
                 success=source != "failure",
-                title=tasks[name].instruction,
-                label="demonstration" if source == "demonstration" else "policy",
+                title=title,
+                label=source if source == "demonstration" else own or source,
             )
             for source, (episode, frames) in shown.items()
         ]
-        paths.append(write_video(reduce(side_by_side, films), folder / f"{name}.mp4"))
+        file = re.sub(r"[^\w.-]+", "_", name)[:80]  # a sentence may hold anything
+        paths.append(write_video(reduce(side_by_side, films), folder / f"{file}.mp4"))
     return paths
 
 
-@stage("value_report")
+def states_of(demonstrations: Demonstrations) -> list[TensorDictBase]:
+    return [demonstrations.frames[each.start : each.stop] for each in demonstrations.episodes]
+
+
+def show_rollouts(
+    config: RunConfig, value_model: TensorDictModuleBase, instructions: dict[str, TensorDictBase]
+) -> tuple[list[Seen], dict[str, Any]]:
+    """Fresh rollouts with their values, and what was used."""
+    rollouts, steps = fresh_rollouts(config)
+    names = task_names(make_simulator(config.env), config.env.tasks)
+    played = score_rollouts(value_model, rollouts, instructions, task_names=names)
+    states = []
+    for part in split_trajectories(rollouts).values():
+        ends = [part, part[-1:]["next"]]
+        states.append(torch.cat([end.select(keys.IMAGE, strict=False) for end in ends]))
+    used = {"policy": str(config.folder.policy), "simulator_steps": steps}
+    return list(zip(played, states, strict=True)), used
+
+
+def show_labelled(
+    config: RunConfig, value_model: TensorDictModuleBase, test: Demonstrations
+) -> tuple[list[Seen], dict[str, Any]]:
+    """Held-out episodes whose outcome is labelled, where some are failures, and what was used."""
+    used = {"data": config.data.path, "held_out_episodes": len(test.episodes)}
+    if all(episode.success is not False for episode in test.episodes):
+        return [], used
+    labelled = tuple(episode for episode in test.episodes if episode.success is not None)
+    test = replace(test, episodes=labelled)
+    return list(zip(score_labelled(value_model, test), states_of(test), strict=True)), used
+
+
+@stage(
+    "value_report",
+    "report on the value model",
+    about=lambda config: (
+        f"{config.folder.value_model} on held-out episodes of "
+        + (
+            config.data.path
+            or f"{config.folder.demonstrations}, rollouts of {config.folder.policy}"
+        )
+    ),
+    writes=lambda config: config.folder.value_report / "report.md",
+    entitled=lambda config: need(
+        config, demos=config.data.path is None, policy=config.data.path is None, value_model=True
+    ),
+)
 def report_value(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.value_report)
-    demonstrations = whole_demos(config)
-    test = held_out(demonstrations, config.folder.demonstrations)
+    demonstrations = training_data(config)
+    test = held_out(demonstrations, demonstrations.root)
+    refuse_other_split(config)
     value_model = load_value_model(config).to(resolve_device(config.device))
-    rollouts, steps = fresh_rollouts(config)
 
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value_report", "shuffle"))
     instructions = task_instructions(demonstrations)
-    shown = score_demonstrations(value_model, test, instructions, generator=generator)
-    names = task_names(make_simulator(config.env), config.env.tasks)
-    played = score_rollouts(value_model, rollouts, instructions, task_names=names)
-    report = value_report([*shown, *played], seed=config.seed)
+    if config.data.path is None:
+        tasks = make_simulator(config.env).tasks
+        titles = {name: tasks[name].instruction for name in config.env.tasks}
+        played, used = show_rollouts(config, value_model, instructions)
+    else:
+        titles = {task.name: task.instruction for task in demonstrations.tasks}
+        instructions = dict(islice(instructions.items(), MOST_TASKS))
+        played, used = show_labelled(config, value_model, test)
+    ordered = replace(test, episodes=tuple(e for e in test.episodes if e.success is not False))
+    shown = score_demonstrations(value_model, ordered, instructions, generator=generator)
+    in_order = [each for each in shown if each.source == "demonstration"]
+    seen = [*zip(in_order, states_of(ordered), strict=True), *played]
+    report = value_report([*shown, *(each for each, _ in played)], seed=config.seed)
     if "outcome" in report.overall:
         warn_if_blind(report.overall["outcome"]["final_auc"].value)
 
@@ -162,14 +226,10 @@ def report_value(config: RunConfig) -> dict[str, Any]:
         title = "value of a success's last state"
         pictures.append(plot_confusion(report, folder / "confusion.png", title))
     films = []
-    if config.env.image_size is not None:
-        films = write_films(config, test, rollouts, [*shown, *played], folder / "videos")
+    if config.image_size is not None:
+        films = write_films(config, seen, titles, folder / "videos")
 
-    used = {
-        "value_model": str(config.folder.value_model),
-        "policy": str(config.folder.policy),
-        "simulator_steps": steps,
-    }
+    used = {"value_model": str(config.folder.value_model), **used}
     text = run_report(
         "Value model",
         {
@@ -181,7 +241,7 @@ def report_value(config: RunConfig) -> dict[str, Any]:
     )
     write_json_atomic(folder / "report.json", {**used, **report.to_dict()})
     write_text(folder / "report.md", text)
-    logger.info("\n%s\nreport, plots and films: %s", text, folder)
+    logger.info("\n%s", text)
     return report.to_dict()
 
 

@@ -81,6 +81,13 @@ from .data.demonstrations import load_demonstrations as load_demonstrations
 from .data.format import FORMAT_VERSION as FORMAT_VERSION
 from .data.format import DemonstrationError as DemonstrationError
 from .data.format import Task as Task
+from .data.readers.door import Reader as Reader
+from .data.readers.door import video_episodes as video_episodes
+from .data.readers.episode import BadEpisode as BadEpisode
+from .data.readers.episode import BadEpisodeError as BadEpisodeError
+from .data.readers.episode import VideoEpisode as VideoEpisode
+from .data.readers.importing import import_videos as import_videos
+from .data.readers.settings import DataConfig as DataConfig
 from .data.synthetic import write_synthetic_demonstrations as write_synthetic_demonstrations
 from .data.writer import DemonstrationWriter as DemonstrationWriter
 from .envs.collector import EpisodeCollector as EpisodeCollector
@@ -126,6 +133,7 @@ from .evaluation.rollouts import record_videos as record_videos
 from .evaluation.rollouts import render_rollout as render_rollout
 from .evaluation.scored_episodes import ScoredEpisode as ScoredEpisode
 from .evaluation.scored_episodes import score_demonstrations as score_demonstrations
+from .evaluation.scored_episodes import score_labelled as score_labelled
 from .evaluation.scored_episodes import score_rollouts as score_rollouts
 from .evaluation.scored_episodes import task_instructions as task_instructions
 from .evaluation.success import EpisodeOutcome as EpisodeOutcome
@@ -337,6 +345,7 @@ from .training.progress import PhaseClock as PhaseClock
 from .training.progress import progress_bar as progress_bar
 from .training.recording import record_demonstrations as record_demonstrations
 from .training.recording import record_episode as record_episode
+from .training.reference_hook import ReferenceHook as ReferenceHook
 from .training.seeding import derive_seed as derive_seed
 from .training.seeding import seed_everything as seed_everything
 from .transforms.executed import mark_executed as mark_executed
@@ -353,6 +362,7 @@ from .values.lerobot_value import LeRobotValue as LeRobotValue
 from .values.lerobot_value import lerobot_value as lerobot_value
 from .values.pretrained.config import PretrainedEncoderConfig as PretrainedEncoderConfig
 from .values.pretrained.features import cache_image_features as cache_image_features
+from .values.pretrained.features import keep_image_features as keep_image_features
 from .values.pretrained.features import on_cached_features as on_cached_features
 from .values.pretrained.network import PretrainedNetwork as PretrainedNetwork
 from .values.pretrained.network import VisionLanguageFusion as VisionLanguageFusion

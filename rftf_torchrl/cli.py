@@ -48,4 +48,6 @@ def main() -> None:
         print(f"rftf: there is no command {command!r}{hint}\n\n{usage(known)}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"rftf {command}", *arguments]
+    if not {"-h", "--help"} & {*arguments}:
+        print(f"rftf {command}: loading PyTorch, which takes some seconds", file=sys.stderr)
     import_module(f"rftf_torchrl.recipes.{command.replace('-', '_')}").main()

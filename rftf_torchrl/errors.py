@@ -1,9 +1,13 @@
 """Errors that more than one package raises or catches."""
 
 
+class UserError(RuntimeError):
+    """What its reader can mend: the recipes show it without a traceback."""
+
+
 class SimulatorCrashedError(RuntimeError):
     """The physics died or became unstable: the episode says nothing about the policy."""
 
 
-class TooManyCrashesError(RuntimeError):
+class TooManyCrashesError(UserError):
     """Worker processes died or hung more often than ``max_restarts`` allows."""

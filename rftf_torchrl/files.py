@@ -92,14 +92,14 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
         >>> file.read_text(encoding="utf-8")
         '0,0.5\n1,0.25\n'
     """
-    with name_in_errors(f"Cannot write {path}"), open(path, "ab") as file:
-        before = file.tell()
+    with name_in_errors(f"Cannot write {path}"):
+        before = os.path.getsize(path) if os.path.exists(path) else 0
         try:
-            file.write(text.encode("utf-8"))
-            file.flush()
+            with open(path, "ab") as file:
+                file.write(text.encode("utf-8"))
         except OSError:
             with suppress(OSError):
-                file.truncate(before)
+                os.truncate(path, before)
             raise
 
 
@@ -152,8 +152,70 @@ def prepare_output(folder: str | Path) -> Path:
     return folder
 
 
-class _NamedError(OSError):
-    """An error of the system whose message says what was being done."""
+class RowsFile:
+    """Bytes appended piece by piece, with a line of JSON for each piece; a kill loses one piece.
+
+    A piece counts when its line is there. What a killed process has left behind the last one is cut
+    off when the file is opened again.
+
+    Args:
+        file: the bytes; the lines are beside it, in ``<file>.jsonl``.
+
+    Attributes:
+        records: what was said of each piece.
+
+    Example:
+        >>> file = Path(tempfile.mkdtemp()) / "rows"
+        >>> RowsFile(file).append(b"abc", {"name": "first"})
+        >>> _ = file.open("ab").write(b"half a piece")
+        >>> RowsFile(file).records, file.read_bytes()
+        ([{'name': 'first'}], b'abc')
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.lines = file, file.with_name(f"{file.name}.jsonl")
+        self.records: list[dict[str, Any]] = []
+        self._ends: list[tuple[int, int]] = [(0, 0)]
+        self.file.touch()
+        self.lines.touch()
+        at = 0
+        for line in self.lines.read_bytes().splitlines(keepends=True):
+            at += len(line)
+            if line.endswith(b"\n"):
+                content = json.loads(line)
+                self.records.append(content["record"])
+                self._ends.append((content["end"], at))
+        while self._ends[-1][0] > self.file.stat().st_size:
+            self._ends.pop()
+            self.records.pop()
+        self.cut(len(self.records))
+
+    def append(self, content: bytes | memoryview, record: Mapping[str, Any]) -> None:
+        """Add a piece.
+
+        Raises:
+            OSError: where the disk is full; the pieces before are whole.
+        """
+        with name_in_errors(f"Cannot write {self.file}"):
+            with self.file.open("ab") as file:
+                size = file.write(content)
+            end = self._ends[-1][0] + size
+            line = json.dumps({"end": end, "record": record}).encode() + b"\n"
+            with self.lines.open("ab") as file:
+                file.write(line)
+        self.records.append(dict(record))
+        self._ends.append((end, self._ends[-1][1] + len(line)))
+
+    def cut(self, count: int) -> None:
+        """Keep the first ``count`` pieces."""
+        del self.records[count:], self._ends[count + 1 :]
+        end, at = self._ends[-1]
+        os.truncate(self.lines, at)
+        os.truncate(self.file, end)
+
+
+class DiskError(OSError):
+    """An error of the system at a file, whose message says what was being done."""
 
 
 def to_disk(place: Path) -> None:
@@ -207,12 +269,12 @@ def name_in_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except _NamedError:
+    except DiskError:
         raise
     except OSError as error:
         full = error.errno in _FULL
         advice = "Make room on the disk" if full else "Choose a folder that you may write to"
-        named = _NamedError(f"{what}: {error.strerror or error}. {advice}.")
+        named = DiskError(f"{what}: {error.strerror or error}. {advice}.")
         named.errno = error.errno
         raise named from error
 

@@ -46,7 +46,9 @@ class Registry:
             ValueError: where there is none of this name, it can't be imported, or it lacks
                 attributes; says which.
         """
-        place = self.names.get(kind) or self.places().get(kind, kind)
+        place = self.names.get(kind, kind)
+        if ":" not in place:
+            place = self.places().get(kind, kind)
         module, _, name = place.partition(":")
         if not name:
             raise ValueError(self._unknown(kind))

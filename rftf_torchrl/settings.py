@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 Settings = TypeVar("Settings")
+T = TypeVar("T")
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 NotNegativeInt = Annotated[int, Field(ge=0, strict=True)]
@@ -27,6 +28,16 @@ Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 Text = Annotated[str, Field(min_length=1)]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+def different(names: list[T]) -> list[T]:
+    """Refuses a list that has one thing twice."""
+    if len(set(names)) != len(names):
+        raise ValueError("each name once")
+    return names
+
+
+Names = Annotated[list[Text], Field(min_length=1), AfterValidator(different)]
 
 _MESSAGES = {
     "greater_than_equal": "must be at least {ge}",

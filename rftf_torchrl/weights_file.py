@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +56,7 @@ def write_safetensors(
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> from safetensors.torch import load_file
         >>> file = Path(tempfile.mkdtemp()) / "one.safetensors"
         >>> write_safetensors(file, {"weight": Tensor([1.0])}, {"format": "mine"})
@@ -134,6 +136,7 @@ def read_made_by(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> file = Path(tempfile.mkdtemp()) / "one.safetensors"
         >>> write_safetensors(file, {"weight": Tensor([1.0])}, made_by_entry({"seed": 3}))
         >>> read_made_by(file)
@@ -145,6 +148,11 @@ def read_made_by(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The texts of a file, once the digest of its header is the right one."""
+    if not Path(path).is_file():
+        is_folder = Path(path).is_dir()
+        raise FileNotFoundError(
+            f"{path} is a folder, expected a file" if is_folder else f"there is no file {path}"
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}

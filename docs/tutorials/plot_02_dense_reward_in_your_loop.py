@@ -101,8 +101,9 @@ for ax, (label, value_model) in zip(axes, value_models.items(), strict=True):
     contours = ax.contourf(axis, axis, values, levels=20)
     ax.plot(0, 0, "wo", label="start")
     ax.plot(0.3, 0.2, "w*", markersize=12, label="target")
-    ax.set_title(label)
+    ax.set(title=label, xlabel="hand, x")
     figure.colorbar(contours, label="value")
+axes[0].set_ylabel("hand, y")
 axes[0].legend(labelcolor="white", facecolor="black")
 
 # %%

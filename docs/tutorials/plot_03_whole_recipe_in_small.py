@@ -219,9 +219,9 @@ ids = data[keys.TRAJECTORY]
 longest = data[ids == ids.mode().values]
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
 axes[0].plot(longest[keys.TEMPORAL_VALUE].squeeze(-1))
-axes[0].set(xlabel="decision", title="value")
+axes[0].set(xlabel="decision", ylabel="value")
 axes[1].bar(range(len(longest)), longest["next", keys.DENSE_REWARD].squeeze(-1))
-axes[1].set(xlabel="decision", title="dense reward")
+axes[1].set(xlabel="decision", ylabel="dense reward")
 
 # %%
 # Evaluation

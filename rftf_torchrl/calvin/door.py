@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar, Literal, cast
 
 from tensordict.nn import TensorDictModuleBase
@@ -12,6 +13,7 @@ from torchrl.envs.transforms import Transform
 from rftf_torchrl.calvin.chains.comparison import chain_comparison_table, compare_chains
 from rftf_torchrl.calvin.chains.play import evaluate_chains
 from rftf_torchrl.calvin.chains.report import ChainReport
+from rftf_torchrl.calvin.chains.results import ChainResult
 from rftf_torchrl.calvin.factory import CalvinFactory
 from rftf_torchrl.calvin.options import CalvinOptions
 from rftf_torchrl.calvin.recording import ChainRecorder, states_file
@@ -94,7 +96,15 @@ class Calvin:
     ) -> ChainReport:
         """Plays the benchmark's chains; those finished before an interruption are not repeated."""
         env, options = self.env, self.options
-        with progress_bar(options.benchmark_chains, f"chains {label}") as bar:
+        with progress_bar(options.benchmark_chains, f"evaluation of {label}", unit="chains") as bar:
+            lengths: list[int] = []
+
+            def count(chain: ChainResult | None) -> None:
+                if chain is not None:
+                    lengths.append(chain.length)
+                    bar.set_postfix(in_a_row=f"{fmean(lengths):.2f}", refresh=False)
+                bar.update()
+
             report = evaluate_chains(
                 policy,
                 transform=transform,
@@ -111,7 +121,7 @@ class Calvin:
                 timeout=collector.timeout,
                 max_restarts=collector.max_restarts,
                 resume_path=folder / f"chains_{label}.jsonl",
-                on_chain=lambda _: bar.update(),
+                on_chain=count,
             )
         report.save(folder / f"chains_{label}.json")
         return report

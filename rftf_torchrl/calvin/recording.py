@@ -165,7 +165,7 @@ class ChainRecorder:
         wanted = self.recording.tuned
         starts: list[RecordedTask] = []
         steps = 0
-        with progress_bar(len(jobs), f"starts in {scene}") as bar:
+        with progress_bar(len(jobs), f"starts in scene {scene}", unit="chains") as bar:
             for tasks in self._play(jobs):
                 steps += sum(len(task.actions) for task in tasks)
                 starts += [task for task in tasks if _usable(task, wanted)]
@@ -219,7 +219,7 @@ class ChainRecorder:
         share = -(-per_task // len({job.scene for job in jobs}))
         with (
             CalvinWriter(root, split, scene=jobs[0].scene, resume=True) as writer,
-            progress_bar(len(jobs), f"{split} chains") as bar,
+            progress_bar(len(jobs), f"{split} demonstrations", unit="chains") as bar,
         ):
             done = whole = 0
             kept: dict[str, dict[str, int]] = {job.scene: {} for job in jobs}
@@ -258,4 +258,5 @@ class ChainRecorder:
         lacking = {name: count for name, count in total.items() if count < per_task}
         logger.info("%s: %d of %d chains done to the end", split, whole, len(jobs))
         if lacking:
-            logger.warning("fewer than %d %s demonstrations: %s", per_task, split, lacking)
+            found = ", ".join(f"{count} of {name}" for name, count in lacking.items())
+            logger.warning("fewer than %d %s demonstrations a task: %s", per_task, split, found)

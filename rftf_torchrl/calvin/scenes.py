@@ -41,7 +41,8 @@ _SAME_POSITION, _SAME_YAW = 0.01, 0.02
 
 def _number_of(state: InitialState) -> int:
     if state not in initial_states():
-        raise ValueError(f"{state} is none of the 192 initial states")
+        words = ", ".join(f"{name}={value!r}" for name, value in state.to_dict().items())
+        raise ValueError(f"the state with {words} is none of the 192 initial states")
     return initial_states().index(state)
 
 

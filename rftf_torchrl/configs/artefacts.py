@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tensordict.nn import TensorDictModuleBase
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs.record import environment, refuse_changes
+from rftf_torchrl.configs.record import environment, refuse_changes, refuse_other_environment
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.data.demonstrations import Demonstrations, load_demonstrations
+from rftf_torchrl.data.format import INDEX_FILE, index_file
+from rftf_torchrl.data.readers.importing import import_videos
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.values.kinds import value_spec_class
 from rftf_torchrl.values.specs import build_value_model
@@ -20,21 +24,17 @@ def whole_demos(config: RunConfig) -> Demonstrations:
 
     Raises:
         ConfigError: where they were recorded in another environment, or without a task of the run.
-        FileNotFoundError: where there are none.
+        FileNotFoundError: where there are none; names the command that records them.
     """
+    need(config, demos=True)
     root = config.folder.demonstrations
-    if not root.exists():
-        raise FileNotFoundError(
-            f"there are no demonstrations in {root}: record them first with rftf collect-demos and "
-            "the same settings, or give a folder by demos.path"
-        )
-    found = load_demonstrations(root)
+    found = load_demonstrations(root, validate=config.demos.validate)
     if not found.complete:
         raise ValueError(
             f"{found.root} holds the {len(found.episodes)} episodes of a recording that stopped "
             "early. Move or remove the folder, and it is recorded anew (resume=true does it where "
             "the folder is the run's own); or, to use what there is, write "
-            '"complete": true in its demonstrations.json'
+            '"complete": true in its demonstrations.json, and remove its digests.json'
         )
     image = found.frames.get(keys.IMAGE, None)
     recorded = {
@@ -53,6 +53,62 @@ def whole_demos(config: RunConfig) -> Demonstrations:
     return found
 
 
+def training_data(config: RunConfig) -> Demonstrations:
+    """What the value model learns from: data from outside, or the simulator's demonstrations.
+
+    Raises:
+        ValueError: as :func:`import_videos` and :func:`whole_demos` do.
+        FileNotFoundError: where there are none.
+    """
+    if config.data.path is None:
+        return whole_demos(config)
+    return import_videos(config.data, config.folder.data)
+
+
+def need(
+    config: RunConfig, *, demos: bool = False, policy: bool = False, value_model: bool = False
+) -> None:
+    """Stop where what an earlier stage makes is missing, or was made in another environment.
+
+    Raises:
+        FileNotFoundError: where it is missing; names the command that makes it.
+        ConfigError: where a policy or a value model was trained in another environment.
+    """
+    folder = config.folder
+    root = folder.demonstrations
+    if demos and not root.exists():
+        first = _first(config, "record them", "collect-demos", "demos.path=<folder>")
+        raise FileNotFoundError(f"there are no demonstrations in {root}: {first}")
+    if demos and not index_file(root).is_file():
+        raise FileNotFoundError(
+            f"{root} holds no demonstrations, as it has no {INDEX_FILE}: give their folder by "
+            "demos.path=<folder>, or another output=<folder> in which to record some"
+        )
+    if policy:
+        _need_file(config, folder.policy, "policy", "clone one", "train-bc")
+    if value_model and needs_file(config):
+        _need_file(config, folder.value_model, "value model", "train one", "train-value")
+
+
+def _need_file(config: RunConfig, file: Path, what: str, make: str, command: str) -> None:
+    setting = f"{what.split()[0]}.path"
+    if file.is_dir():
+        raise FileNotFoundError(
+            f"{file} is a folder: give the file of a {what} by {setting}=<file>"
+        )
+    if not file.exists():
+        first = _first(config, make, command, f"{setting}=<file>")
+        raise FileNotFoundError(f"there is no {what} at {file}: {first}")
+    refuse_other_environment(config, file, setting)
+
+
+def _first(config: RunConfig, make: str, command: str, setting: str) -> str:
+    return (
+        f"{make} first by rftf {command} output={config.output} with the same settings, or give "
+        f"{setting}"
+    )
+
+
 def needs_file(config: RunConfig) -> bool:
     """Whether the value model is trained, and so comes from a file."""
     return bool(getattr(value_spec_class(config.value.kind), "trained", True))
@@ -62,5 +118,5 @@ def load_value_model(config: RunConfig, state_dim: int | None = None) -> TensorD
     """The value model that was trained, by its file's kind, or one that needs no training."""
     if needs_file(config):
         return TemporalValueModel.load(config.folder.value_model, kind=config.value.kind)
-    sizes = ObservationSizes(config.env.image_size, state_dim)
+    sizes = ObservationSizes(config.image_size, state_dim)
     return build_value_model(config.value.kind, config.value.options, sizes)

@@ -8,13 +8,20 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from omegaconf import MISSING
 from pydantic import AfterValidator
 
 from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.data.readers.door import READERS, VIEW
+from rftf_torchrl.envs.simulator import SIMULATORS, simulator_class
+from rftf_torchrl.policies.settings import Sizes
+from rftf_torchrl.policies.spec import POLICIES, spec_class
+from rftf_torchrl.registry import Registry
+from rftf_torchrl.rewards.forms import FORMS
+from rftf_torchrl.values.kinds import VALUE_KINDS, value_spec_class
 
 Row = tuple[str, str, str, str]
 ONE = {int: "whole number", float: "number", bool: "``true`` or ``false``", str: "text"}
@@ -156,23 +163,80 @@ GROUP_MODULES = {
 }
 
 
-def help_lines() -> list[str]:
-    """All settings of a run with type, range, default and meaning, for the console."""
-    lines = []
+def options_of(function: Any, prefix: str, filled_in: Collection[str]) -> list[Row]:
+    """A row for each option that a function takes by keyword, without what a run fills in."""
+    meanings = described(function, "Args")
+    hints = typing.get_type_hints(function, include_extras=True)
+    return [
+        (
+            f"``{prefix}{each.name}``",
+            type_and_range(hints[each.name]),
+            default(each.default),
+            meanings[each.name],
+        )
+        for each in inspect.signature(function).parameters.values()
+        if each.kind is each.KEYWORD_ONLY and each.name not in filled_in
+    ]
+
+
+def options_of_policy(kind: str) -> list[Row]:
+    """A row for each option of a kind of policy, without what a run fills in by itself."""
+    spec = spec_class(kind)
+    filled_in = {field.name for field in dataclasses.fields(Sizes)} - {"image_size"} | {"files"}
+    return fields_of(getattr(spec, "Options", spec), "policy.options.", tuple(filled_in))
+
+
+KINDS: tuple[tuple[str, Registry, Callable[[str], list[Row]]], ...] = (
+    (
+        "env.kind",
+        SIMULATORS,
+        lambda kind: fields_of(simulator_class(kind).Options, "env.options."),
+    ),
+    ("policy.kind", POLICIES, options_of_policy),
+    ("value.kind", VALUE_KINDS, lambda kind: fields_of(value_spec_class(kind), "value.options.")),
+    ("reward.form", FORMS, lambda form: options_of(FORMS.find(form), "reward.options.", ["gamma"])),
+    ("data.kind", READERS, lambda kind: options_of(READERS.find(kind), "data.options.", VIEW)),
+)
+
+
+def kinds() -> list[tuple[str, list[Row], str]]:
+    """The word of every kind, its options, and why they can't be shown, if so."""
+    found = []
+    for setting, registry, options in KINDS:
+        for kind in registry.places():
+            rows: list[Row] = []
+            problem = ""
+            try:
+                rows = options(kind)
+            except (ValueError, ImportError) as error:
+                problem = f"its options can't be shown here: {error}"
+            found.append((f"{setting}={kind}", rows, problem or "it has no options" * (not rows)))
+    return found
+
+
+def help_lines(schema: type = RunConfig) -> list[str]:
+    """All settings with type, range, default and meaning, for the console; a run's kinds too."""
     groups = [
         (f"{field.name}.", field.default_factory)
-        for field in dataclasses.fields(RunConfig)
+        for field in dataclasses.fields(schema)
         if is_group(field)
     ]
-    indent = " " * 6
-    for prefix, owner in [("", RunConfig), *groups]:
-        title = prefix.removesuffix(".") or "the run"
-        lines += ["", f"{title}: {(inspect.getdoc(owner) or '').splitlines()[0]}"]
-        for name, kind, value, meaning in fields_of(owner, prefix):
-            lines.append(_plain(f"  {name} = {value}  ({kind})"))
-            lines += textwrap.wrap(
-                _plain(meaning), 92, initial_indent=indent, subsequent_indent=indent
-            )
+    lines = []
+    for prefix, owner in [("", schema), *groups]:
+        title = prefix.removesuffix(".") or "settings"
+        summary = (inspect.getdoc(owner) or "").splitlines()[0]
+        lines += ["", f"{title}: {summary}", *_help_rows(fields_of(owner, prefix))]
+    if schema is RunConfig:
+        for word, rows, note in kinds():
+            lines += ["", f"options of {word}: {note}".removesuffix(": "), *_help_rows(rows)]
+    return lines
+
+
+def _help_rows(rows: list[Row]) -> list[str]:
+    lines, indent = [], " " * 6
+    for name, kind, value, meaning in rows:
+        lines.append(_plain(f"  {name} = {value}  ({kind})"))
+        lines += textwrap.wrap(_plain(meaning), 92, initial_indent=indent, subsequent_indent=indent)
     return lines
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import fmean
 
 from torch import nn
 from torchrl.envs import EnvBase
 
+from rftf_torchrl import keys
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.envs.collector import EpisodeCollector
-from rftf_torchrl.envs.episodes import Episode, Split
+from rftf_torchrl.envs.episodes import Episode, EpisodeResult, Split
 from rftf_torchrl.envs.simulator import environment_factory, make_collector, make_simulator
+from rftf_torchrl.evaluation.report import percent
 from rftf_torchrl.policies.spec import PolicySpecProtocol
+from rftf_torchrl.training.progress import progress_bar
 
 
 def episode_factory(
@@ -32,3 +37,19 @@ def episode_collector(
 ) -> EpisodeCollector:
     """Plays episodes of the run's simulator with the policy."""
     return make_collector(episode_factory(config, split, spec), policy, config.collector)
+
+
+@contextmanager
+def counted(number: int, title: str) -> Iterator[Callable[[EpisodeResult], None]]:
+    """A bar with the rate of success, and the function that takes each episode as it ends."""
+    outcomes = []
+    with progress_bar(number, title, unit="episodes") as bar:
+
+        def count(episode: EpisodeResult) -> None:
+            ended = episode.trajectory["next"]
+            if not ended[keys.CRASHED].any():
+                outcomes.append(bool(ended[keys.SUCCESS].any()))
+                bar.set_postfix(success=percent(fmean(outcomes)), refresh=False)
+            bar.update()
+
+        yield count

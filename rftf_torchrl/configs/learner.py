@@ -14,7 +14,7 @@ from torch import nn
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs.artefacts import load_value_model
+from rftf_torchrl.configs.artefacts import load_value_model, need
 from rftf_torchrl.configs.policies import add_adapters, fit_in_memory
 from rftf_torchrl.configs.record import (
     RUN,
@@ -56,6 +56,22 @@ def refuse_used_folder(config: RunConfig) -> None:
             f"{folder} holds the checkpoints of an earlier run: continue it with resume=true, or "
             "start afresh with another output=..."
         )
+
+
+def refuse_to_tune(config: RunConfig) -> None:
+    """Stop where the policy or a value model that is used is missing, or the folder is used.
+
+    Raises:
+        FileNotFoundError: naming the command that makes what is missing.
+        FileExistsError, ConfigError: see :func:`refuse_used_folder`.
+    """
+    need(config, policy=True, value_model=uses_value_model(config))
+    refuse_used_folder(config)
+
+
+def uses_value_model(config: RunConfig) -> bool:
+    """Whether fine-tuning is paid by a value model."""
+    return bool(config.reward.dense_weight) and config.reward.potential == "value"
 
 
 def observation_sizes(config: RunConfig, spec: PolicySpecProtocol) -> ObservationSizes:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from rftf_torchrl.configs.describe import help_lines
 from rftf_torchrl.configs.run import start_run
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.typos import unknown_settings, with_new_names
 from rftf_torchrl.configs.validation import ConfigError
-from rftf_torchrl.training.owner import FolderInUseError
+from rftf_torchrl.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 RECIPES = (Path(__file__).parents[1] / "recipes").resolve()
 CONF = RECIPES / "conf"
 VERBOSE = "-v"
+MENDABLE = (ValueError, OSError, ImportError, FloatingPointError, UserError)
 
 
 def register(name: str = "run_schema", schema: type = RunConfig) -> None:
@@ -41,14 +50,18 @@ def register(name: str = "run_schema", schema: type = RunConfig) -> None:
 
 def recipe(
     config_name: str = "config",
-) -> Callable[[Callable[[RunConfig], object]], Callable[[], None]]:
+    schema: type = RunConfig,
+    check: Callable[[DictConfig], Any] = start_run,
+) -> Callable[[Callable[[Any], object]], Callable[[], None]]:
     """Make a function of a checked configuration the main function of a recipe.
 
     The configuration is composed from the YAML files in ``recipes/conf`` (or ``--config-dir``) and
-    the command line, checked, and kept as ``<output>/<recipe>.yaml``.
+    the command line, and checked.
 
     Args:
         config_name: the YAML file that is composed unless ``--config-name`` names another.
+        schema: the dataclass of the configuration.
+        check: makes one of what was composed, or raises :class:`ConfigError`.
 
     Example:
         >>> @recipe("quickstart")
@@ -56,15 +69,16 @@ def recipe(
         ...     print(config.seed)
     """
 
-    def decorate(run: Callable[[RunConfig], object]) -> Callable[[], None]:
+    def decorate(run: Callable[[Any], object]) -> Callable[[], None]:
         name = Path(run.__code__.co_filename).stem
         verbose = False
 
         @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
         @wraps(run)
         def composed(raw: DictConfig) -> None:
+            warnings.showwarning = log_warning  # type: ignore[assignment]
             with user_errors(name, verbose):
-                run(start_run(raw))
+                run(check(raw))
 
         def main() -> None:
             nonlocal verbose
@@ -75,12 +89,13 @@ def recipe(
             verbose = VERBOSE in sys.argv
             sys.argv[1:] = with_new_names([text for text in sys.argv[1:] if text != VERBOSE])
             if {"--help", "-h"} & set(sys.argv):
-                print(help_text(name, run))
+                print(help_text(name, run, schema))
                 return
             with user_errors(name, verbose):
-                refuse_unknown_settings(sys.argv[1:])
-            register()
-            composed()
+                refuse_unknown_settings(sys.argv[1:], schema)
+                register()
+                os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors are shown here
+                composed()
 
         return main
 
@@ -107,21 +122,32 @@ def print_in_any_locale() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def help_text(name: str, run: Callable[[RunConfig], object]) -> str:
-    """What a recipe does, its config groups, and every setting with its range."""
-    groups = sorted(
-        folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "study"
-    )
-    words = [f"  {g.name}={'|'.join(sorted(f.stem for f in g.glob('*.yaml')))}" for g in groups]
+def log_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """A warning as a line like all others, without the place in the code."""
+    logger.warning("%s: %s", category.__name__, message)
+
+
+def help_text(name: str, run: Callable[[Any], object], schema: type) -> str:
+    """What a recipe does, its config groups, and every setting with its range and meaning."""
+    groups = [
+        f"  {group}={'|'.join(sorted(file.stem for file in (CONF / group).glob('*.yaml')))}"
+        for group in sorted(words_of(schema))
+    ]
     described = (sys.modules[run.__module__].__doc__ or name).strip()
-    options = "options of a kind (env.options, policy.options, ...): docs/how-to/configuration"
-    return "\n".join([described, "", "words, as group=word:", *words, *help_lines(), "", options])
+    values = f"values that YAML files give them: rftf {name.replace('_', '-')} --cfg job"
+    head = [described, "", "words, as group=word:", *groups, "", values]
+    return "\n".join([*head, *help_lines(schema)])
 
 
-def refuse_unknown_settings(arguments: Sequence[str]) -> None:
+def words_of(schema: type) -> list[str]:
+    """The config groups of a recipe: those of a run, or ``study`` alone."""
+    groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    return sorted(groups - {"study"} if schema is RunConfig else groups & {"study"})
+
+
+def refuse_unknown_settings(arguments: Sequence[str], schema: type) -> None:
     """Stop at a name on the command line that no setting has."""
-    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
-    problems = unknown_settings(arguments, RunConfig, groups)
+    problems = unknown_settings(arguments, schema, words_of(schema))
     if problems:
         raise ConfigError("the command can't be run:\n  - " + "\n  - ".join(problems))
 
@@ -131,8 +157,9 @@ def user_errors(name: str, verbose: bool) -> Iterator[None]:
     """Show what a user can mend as one message, without a traceback, and exit with code 2."""
     try:
         yield
-    except (ValueError, OSError, ModuleNotFoundError, FolderInUseError) as error:
+    except (*MENDABLE, HydraException, OmegaConfBaseException) as error:
         if verbose:
             raise
-        print(f"{name}: {error}\n({VERBOSE} shows where it was raised.)", file=sys.stderr)
+        message = str(error).partition("\nConfig search path:")[0].strip()
+        print(f"{name}: {message}\n({VERBOSE} shows where it was raised.)", file=sys.stderr)
         sys.exit(2)

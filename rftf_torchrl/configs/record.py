@@ -21,6 +21,7 @@ MAY_CHANGE = (
     "logger",
     "collector",
     "evaluation",
+    "demos.validate",
     "ppo.iterations",
     "ppo.env_steps",
     "ppo.checkpoint_every",
@@ -32,8 +33,14 @@ MAY_CHANGE = (
 CLONING = ("seed", "env", "demos", "policy", "cloning", "precision", "ppo.max_grad_norm")
 """What decides a cloned policy."""
 
-VALUE = (*CLONING, "value", "ppo.tasks")
+VALUE = (*CLONING, "data", "value", "ppo.tasks")
 """What decides a value model; the cloned policy plays its rollouts."""
+
+VALUE_OF_DATA = ("seed", "data", "value", "precision", "ppo.max_grad_norm")
+"""What decides a value model that learned from data from outside."""
+
+SPLIT = ("data.kind", "data.options", "data.episodes", "data.tasks", "data.held_out")
+"""What decides which episodes of data from outside are held out."""
 
 RUN = tuple(field.name for field in fields(RunConfig))
 """All settings."""
@@ -61,12 +68,37 @@ def made_by(config: RunConfig, parts: Collection[str]) -> dict[str, Any]:
 
 def environment(config: RunConfig) -> dict[str, Any]:
     """What a policy or a value model was trained in, as far as another run has to agree."""
+    if config.data.path is not None:
+        any_size = config.value.kind == "pretrained"
+        return {} if any_size else {"env.image_size": config.data.image_size}
     simulator = make_simulator(config.env)
     return {
         "simulator": simulator.kind,
         **made_by(config, ("env.chunk_size", "env.image_size")),
         "simulator steps per action": simulator.steps_per_action,
     }
+
+
+def value_made_by(config: RunConfig) -> dict[str, Any]:
+    """What a value model's file says of the run that trained it."""
+    parts = VALUE if config.data.path is None else VALUE_OF_DATA
+    return made_by(config, parts) | environment(config)
+
+
+def refuse_other_split(config: RunConfig) -> None:
+    """Stop where a value model was trained on episodes that the run would hold out of its data.
+
+    Raises:
+        ConfigError: where the model's data are the run's, divided otherwise.
+    """
+    file = config.folder.value_model
+    if config.data.path is None or not file.is_file():
+        return
+    earlier = read_made_by(file)
+    if earlier.get("data.path") == config.data.path:
+        advice = "give the settings of the training, so that the same episodes are held out"
+        now = made_by(config, SPLIT)
+        refuse_changes(str(file), {n: earlier.get(n) for n in now}, now, (), advice)
 
 
 def may_change(config: RunConfig) -> tuple[str, ...]:

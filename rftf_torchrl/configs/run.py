@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -14,6 +17,10 @@ from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import check_config
 from rftf_torchrl.files import prepare_output, write_text
 from rftf_torchrl.training.owner import own_folder
+from rftf_torchrl.training.progress import duration
+from rftf_torchrl.training.run_log import run_log
+
+logger = logging.getLogger(__name__)
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -44,8 +51,26 @@ def start_run(raw: DictConfig) -> RunConfig:
     return config
 
 
+@contextmanager
+def announced(title: str, about: str, result: object) -> Iterator[None]:
+    """Log what is about to be done and where it goes, then how long it took.
+
+    Args:
+        title: what it is, in a word or two.
+        about: what it does, with its main numbers.
+        result: the file or folder that it writes.
+    """
+    logger.info("%s: %s; writes %s", title, about, result)
+    begun = time.perf_counter()
+    yield
+    logger.info("%s: done in %s, see %s", title, duration(time.perf_counter() - begun), result)
+
+
 def stage(
     recipe: str,
+    title: str,
+    about: Callable[[RunConfig], str],
+    writes: Callable[[RunConfig], object],
     *,
     name: Callable[[RunConfig], str] | None = None,
     entitled: Callable[[RunConfig], None] | None = None,
@@ -53,10 +78,14 @@ def stage(
     """Let a function own the stage of the run that it writes, and keep the settings there.
 
     The settings go to ``<output>/<recipe>.yaml`` once the run is entitled to write: a run that is
-    refused changes nothing.
+    refused changes nothing. The stage's beginning and end are logged, and what is logged meanwhile
+    goes to ``<output>/log.txt`` too.
 
     Args:
         recipe: the recipe that the function is the work of.
+        title: what it is, in a word or two.
+        about: what it does, with its main numbers.
+        writes: the file or folder that it writes.
         name: the stage's name; by default the recipe's.
         entitled: raises where an earlier run's files have to stay as they are.
     """
@@ -72,7 +101,8 @@ def stage(
                     entitled(config)
                 settings = OmegaConf.to_yaml(OmegaConf.structured(config))
                 write_text(Path(folder, f"{recipe}.yaml"), settings)
-                return work(config, *args, **kwargs)
+                with run_log(folder), announced(title, about(config), writes(config)):
+                    return work(config, *args, **kwargs)
 
         return staged
 

@@ -14,12 +14,14 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 from pydantic import AfterValidator, Field
 
-from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig, Names
+from rftf_torchrl.data.readers.settings import DataConfig
+from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig
 from rftf_torchrl.policies.settings import PolicyConfig
 from rftf_torchrl.settings import (
     Count,
     Finite,
     Fraction,
+    Names,
     NotNegative,
     NotNegativeInt,
     Positive,
@@ -59,12 +61,15 @@ class DemosConfig:
         noise: standard deviation of the noise added to the actions that the expert executes; the
             recorded actions are without it.
         path: where they are or go; null for ``demos`` in the output folder.
+        validate: check every frame and every digest whenever they are opened; false for data so
+            large that this takes too long, and then only the index is checked.
     """
 
     per_task: Count = 5
     held_out_per_task: NotNegativeInt = 3
     noise: NotNegative = 0.0
     path: str | None = None
+    validate: bool = True
 
 
 @dataclass
@@ -106,7 +111,8 @@ class ValueConfig:
         learning_rate: of Adam, with a cosine decay to zero.
         random_shift: pixels by which pictures are shifted at random.
         wrong_instruction: weight of the wrong-instruction term.
-        failures: weight of the failure term; above 0 rolls out the cloned policy for negatives.
+        failures: weight of the failure term; above 0 rolls out the cloned policy for negatives, or
+            takes the failures that data from outside say.
         successes: order the frames of the rollouts that succeeded too, as of demonstrations.
         rollout_episodes: rollouts a task for the two, counted in the run's environment steps.
         calibration: ``"instruction"`` or ``"global"``: where each instruction's, or all,
@@ -281,6 +287,7 @@ class RunConfig:
 
     env: EnvConfig = field(default_factory=EnvConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     cloning: CloningConfig = field(default_factory=CloningConfig)
     value: ValueConfig = field(default_factory=ValueConfig)
@@ -305,6 +312,11 @@ class RunConfig:
         return self.env.tasks if self.ppo.tasks is None else self.ppo.tasks
 
     @property
+    def image_size(self) -> int | None:
+        """Edge of the pictures that the value model learns from, in pixels."""
+        return self.env.image_size if self.data.path is None else self.data.image_size
+
+    @property
     def folder(self) -> RunFolder:
         """Where the run's files lie."""
         return RunFolder(
@@ -312,6 +324,7 @@ class RunConfig:
             given_demonstrations=_path(self.demos.path),
             given_policy=_path(self.policy.path),
             given_value_model=_path(self.value.path),
+            given_data=_path(self.data.cache),
         )
 
     @property

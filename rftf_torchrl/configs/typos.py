@@ -41,17 +41,22 @@ MOVED = {
 }
 """Settings of one kind that stood among those of all kinds before version 0.2."""
 
+SHORT = {"data": "data.path"}
+"""Groups without YAML files whose name stands for their main setting."""
+
 
 def with_new_names(arguments: Sequence[str]) -> list[str]:
-    """The command line with the new names of settings that have moved; each gets a warning.
+    """The command line with full and new names of settings; one that has moved gets a warning.
 
     Example:
-        >>> with_new_names(["+env.scene=D", "seed=1"])
-        ['env.options.scene=D', 'seed=1']
+        >>> with_new_names(["+env.scene=D", "seed=1", "data=videos"])
+        ['env.options.scene=D', 'seed=1', 'data.path=videos']
     """
     found = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
+        if equals and name in SHORT:
+            argument = f"{SHORT[name]}={value}"
         new = MOVED.get(name.lstrip("+"))
         if new is not None:
             logger.warning("%s is now %s", name.lstrip("+"), new)

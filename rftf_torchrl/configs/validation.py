@@ -8,6 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from rftf_torchrl.configs.policies import run_sizes
 from rftf_torchrl.configs.schema import PPOConfig, RewardConfig, RunConfig
+from rftf_torchrl.data.readers.door import guess_reader, reader_problems
+from rftf_torchrl.data.readers.settings import DataConfig
 from rftf_torchrl.envs.simulator import EnvConfig, simulator_class, simulator_problems
 from rftf_torchrl.objectives.advantages import CRITICS
 from rftf_torchrl.policies.spec import policy_problems
@@ -47,6 +49,7 @@ def check_config(config: DictConfig) -> RunConfig:
     micro, minibatch = run.ppo.micro_batch, run.ppo.minibatch
     if micro is not None and micro > minibatch:
         problems.append(f"ppo.micro_batch={micro}: must be at most ppo.minibatch={minibatch}")
+    problems += _data_problems(run.data)
     of_simulator = simulator_problems(run.env)
     problems += of_simulator
     if set(run.tuned_tasks) - set(run.env.tasks):
@@ -54,7 +57,7 @@ def check_config(config: DictConfig) -> RunConfig:
             f"ppo.tasks={run.tuned_tasks}: expected tasks of env.tasks; ppo.tasks=null tunes all"
         )
     problems += value_problems(run.value.kind, run.value.options)
-    if run.value.kind == "pretrained" and run.env.image_size is None:
+    if run.value.kind == "pretrained" and run.image_size is None:
         problems.append("value.kind=pretrained needs pictures: set env.image_size")
     if not of_simulator:
         problems += policy_problems(run.policy, run_sizes(run))
@@ -67,6 +70,17 @@ def check_config(config: DictConfig) -> RunConfig:
 
 def _error(problems: list[str]) -> ConfigError:
     return ConfigError("the configuration can't be run:\n  - " + "\n  - ".join(problems))
+
+
+def _data_problems(data: DataConfig) -> list[str]:
+    """Settings of data from outside that its reader refuses."""
+    kind = data.kind
+    try:
+        if data.path is not None and kind is None:
+            kind = guess_reader(data.path)
+    except (ValueError, OSError) as error:
+        return [f"data.path={data.path}: {error}"]
+    return [] if kind is None else reader_problems(kind, data.options, "data.options.")
 
 
 def _advantage_problems(critic: str, ppo: PPOConfig, reward: RewardConfig) -> list[str]:

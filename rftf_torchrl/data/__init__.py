@@ -4,6 +4,7 @@ A set of demonstrations is one folder::
 
     <root>/demonstrations.json   what is in the set: tasks and episodes
     <root>/frames/               all frames of all episodes, one after another, as [N]
+    <root>/digests.json          SHA-256 of every 4 MiB of these files; remove it to change them
 
 ``frames/`` is what :meth:`tensordict.TensorDict.memmap` writes, so
 ``TensorDict.load_memmap(root / "frames")`` alone reads it. Its entries:
@@ -22,14 +23,17 @@ key                        shape          dtype     meaning
 ========================== ============== ========= ===============================================
 
 State-only demonstrations have no image: every episode of a folder has it, or none has. A second
-image, ``("observation", "wrist_image")``, is optional in the same way.
+image, ``("observation", "wrist_image")``, is optional in the same way. What was imported from
+videos has neither state nor action: ``state_dim`` and ``action_dim`` are null, and the entries of
+the state and the action are not there.
 
 ``demonstrations.json`` holds ``format_version`` (1), ``complete`` (False where the collection was
 interrupted), ``simulator``, ``image_size`` ([h, w], or null where there is no image),
 ``wrist_image_size`` (the same for the wrist image; left out where there is none),
 ``state_dim``, ``action_dim``, ``action_repeat``, ``num_frames``, ``tasks`` (a list of ``{id, name,
 instruction}``) and ``episodes`` (a list of ``{index, task_id, start, stop, success, goal_seed,
-split}``: the frames of an episode are ``start`` to ``stop``, exclusive).
+split, source}``: the frames of an episode are ``start`` to ``stop``, exclusive; ``success`` is null
+where nobody has said so, and ``source``, of imported episodes alone, says where they came from).
 """
 
 from rftf_torchrl.former import former_names

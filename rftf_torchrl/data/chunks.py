@@ -14,6 +14,7 @@ from rftf_torchrl import keys as k
 from rftf_torchrl.data.demonstrations import Demonstrations
 from rftf_torchrl.data.format import ACTION
 from rftf_torchrl.data.images import default_keys
+from rftf_torchrl.keys import nested_keys
 
 INPUT_KEYS: tuple[NestedKey, ...] = (
     k.IMAGE,
@@ -67,6 +68,7 @@ class ActionWindows:
         return batch.update(self.targets[indices])
 
 
+@nested_keys
 def action_windows(
     demonstrations: Demonstrations, *, chunk_size: int, keys: Sequence[NestedKey] | None = None
 ) -> ActionWindows:

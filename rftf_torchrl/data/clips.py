@@ -11,12 +11,14 @@ from rftf_torchrl import keys as k
 from rftf_torchrl.data.demonstrations import Demonstrations
 from rftf_torchrl.data.format import ACTION, ACTION_IS_PAD, EPISODE
 from rftf_torchrl.data.images import default_keys
+from rftf_torchrl.keys import nested_keys
 
 CLIP_KEYS: tuple[NestedKey, ...] = (k.IMAGE, k.STATE, k.TOKENS, k.TOKEN_MASK, k.TASK_ID, EPISODE)
 FRAME_MASK = "frame_mask"
 FRAME_INDEX = "frame_index"
 
 
+@nested_keys
 def sample_clips(
     demonstrations: Demonstrations,
     *,

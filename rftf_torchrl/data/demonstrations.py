@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict
@@ -17,6 +18,7 @@ from rftf_torchrl.data.index import read_index
 from rftf_torchrl.data.memory_map import open_frames
 from rftf_torchrl.data.validation import frame_problems
 from rftf_torchrl.digests import digest_problems
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.leftovers import DIGESTS_FILE
 
 
@@ -69,6 +71,7 @@ class Demonstrations:
         spans = [(episode.start, episode.stop) for episode in self.episodes]
         return torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
 
+    @nested_keys
     def check_keys(self, keys: Iterable[NestedKey]) -> None:
         """Stop at a key that the frames do not have.
 
@@ -154,14 +157,9 @@ class Demonstrations:
             )
         if isinstance(generator, int):
             generator = torch.Generator().manual_seed(generator)
-        by_task: dict[int, list[Episode]] = defaultdict(list)
-        for episode in self.episodes:
-            by_task[episode.task_id].append(episode)
-        held_out: set[int] = set()
-        for _, members in sorted(by_task.items()):
-            order = torch.randperm(len(members), generator=generator).tolist()
-            count = min(max(1, round(held_out_fraction * len(members))), len(members) - 1)
-            held_out.update(members[position].index for position in order[:count])
+        groups = [episode.task_id for episode in self.episodes]
+        places = held_out_places(groups, held_out_fraction, generator)
+        held_out = {self.episodes[place].index for place in places}
         if not held_out:
             raise ValueError(
                 f"No task of {self.root} has two episodes, so none can be held out: record more."
@@ -177,6 +175,33 @@ class Demonstrations:
                 return known.id
         names = ", ".join(f"{known.id} ('{known.name}')" for known in self.tasks)
         raise KeyError(f"No task {task!r} in {self.root}; it has {names}.")
+
+
+def held_out_places(groups: Sequence[Any], fraction: float, generator: torch.Generator) -> set[int]:
+    """Draw the same fraction of every group, as :meth:`Demonstrations.split` does.
+
+    Args:
+        groups: the group of each episode; they can be sorted.
+        fraction: between 0 and 1, exclusive.
+        generator: the random generator.
+
+    Returns:
+        The places of the episodes that are held out.
+
+    Example:
+        >>> places = held_out_places(["a", "a", "b"], 0.5, torch.Generator().manual_seed(0))
+        >>> len(places), 2 in places
+        (1, False)
+    """
+    members: dict[Any, list[int]] = defaultdict(list)
+    for place, group in enumerate(groups):
+        members[group].append(place)
+    held_out: set[int] = set()
+    for _, places in sorted(members.items()):
+        order = torch.randperm(len(places), generator=generator).tolist()
+        count = min(max(1, round(fraction * len(places))), len(places) - 1)
+        held_out.update(places[position] for position in order[:count])
+    return held_out
 
 
 def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstrations:

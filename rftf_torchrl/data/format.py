@@ -97,9 +97,10 @@ class Episode:
         task_id: the episode's task.
         start: its first frame.
         stop: one past its last frame.
-        success: whether the episode reached its goal.
+        success: whether the episode reached its goal; None where nobody has said so.
         goal_seed: the seed that the goal was drawn with, if known.
         split: the name of the part of the data it belongs to, such as ``"train"``.
+        source: where it came from, of an episode that was imported.
 
     Example:
         >>> len(Episode(index=0, task_id=0, start=10, stop=25, success=True))
@@ -110,9 +111,10 @@ class Episode:
     task_id: StrictInt
     start: StrictInt
     stop: StrictInt
-    success: StrictBool
+    success: StrictBool | None
     goal_seed: StrictInt | None = None
     split: StrictStr = "train"
+    source: StrictStr | None = None
 
     def __len__(self) -> int:
         return self.stop - self.start

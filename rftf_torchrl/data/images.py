@@ -53,11 +53,11 @@ def expected_entries(entries: Iterable[Entry], images: Collection[NestedKey]) ->
 
 
 def default_keys(frames: TensorDictBase, keys: Iterable[NestedKey]) -> tuple[NestedKey, ...]:
-    """Leave the images that are not there out of the keys that are read by default.
+    """Leave what is not there out of the keys that are read by default.
 
     Args:
         frames: tensordict [N] to read from.
-        keys: the keys to read of frames with images.
+        keys: the keys to read of frames that have everything.
 
     Returns:
         The keys to read of these frames, in their order.
@@ -69,5 +69,4 @@ def default_keys(frames: TensorDictBase, keys: Iterable[NestedKey]) -> tuple[Nes
         >>> default_keys(frames, [("observation", "image"), ("observation", "state")])
         (('observation', 'state'),)
     """
-    images = images_of(frames)
-    return tuple(key for key in keys if key in images or key not in IMAGE_SIZES)
+    return tuple(key for key in keys if frames.get(key, None) is not None)

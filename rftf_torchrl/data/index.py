@@ -28,8 +28,8 @@ class Index:
         complete: False where the collection was interrupted.
         simulator: the name of the simulator.
         image_size: height and width, None where the frames have no image.
-        state_dim: size of the state.
-        action_dim: size of the action.
+        state_dim: size of the state, None where there is none.
+        action_dim: size of the action, None where there is none.
         action_repeat: simulator steps per recorded action.
         num_frames: the number of frames in the folder.
         tasks: the tasks.
@@ -45,8 +45,8 @@ class Index:
     complete: StrictBool
     simulator: StrictStr
     image_size: tuple[StrictInt, StrictInt] | None
-    state_dim: StrictInt
-    action_dim: StrictInt
+    state_dim: StrictInt | None
+    action_dim: StrictInt | None
     action_repeat: StrictInt
     num_frames: StrictInt
     tasks: tuple[Task, ...]
@@ -72,6 +72,9 @@ def write_index(root: Path, index: Index) -> None:
     content = {"format_version": FORMAT_VERSION, **asdict(index)}
     if index.wrist_image_size is None:
         del content["wrist_image_size"]
+    for episode in content["episodes"]:
+        if episode["source"] is None:
+            del episode["source"]
     write_json(index_file(root), content)
 
 

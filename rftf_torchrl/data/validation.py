@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from tensordict import TensorDictBase
 
+from rftf_torchrl import keys
 from rftf_torchrl.data.checks import content_problems, entry_problems, label_problems
-from rftf_torchrl.data.format import FRAMES_FOLDER, INDEX_FILE, STORED_ENTRIES
+from rftf_torchrl.data.format import (
+    ACTION,
+    ACTION_IS_PAD,
+    FRAMES_FOLDER,
+    INDEX_FILE,
+    STORED_ENTRIES,
+)
 from rftf_torchrl.data.images import IMAGE_SIZES, expected_entries, images_of
 from rftf_torchrl.data.index import Index
 
@@ -28,7 +35,15 @@ def frame_problems(frames: TensorDictBase, index: Index) -> list[str]:
     """
     images = {key: getattr(index, field) for key, (field, _) in IMAGE_SIZES.items()}
     entries = expected_entries(STORED_ENTRIES, [key for key, size in images.items() if size])
-    sizes = {"S": index.state_dim, "A": index.action_dim}
+    absent = [keys.STATE] if index.state_dim is None else []
+    if index.action_dim is None:
+        absent += [ACTION, ACTION_IS_PAD]
+    entries = tuple(entry for entry in entries if entry[0] not in absent)
+    sizes = {
+        letter: size
+        for letter, size in (("S", index.state_dim), ("A", index.action_dim))
+        if size is not None
+    }
     for key, size in images.items():
         sizes.update(zip(IMAGE_SIZES[key][1], size or (), strict=False))
     problems = []

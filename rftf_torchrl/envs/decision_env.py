@@ -16,6 +16,7 @@ from torchrl.envs import EnvBase
 from rftf_torchrl.data.format import Task
 from rftf_torchrl.envs.decision import DecisionBase
 from rftf_torchrl.envs.episodes import Split
+from rftf_torchrl.keys import nested_keys
 
 
 class DecisionEnv(DecisionBase):
@@ -53,6 +54,7 @@ class DecisionEnv(DecisionBase):
         torch.Size([2, 2])
     """
 
+    @nested_keys
     def __init__(
         self,
         env: EnvBase,

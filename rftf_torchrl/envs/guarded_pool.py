@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import torch
 
 from rftf_torchrl.envs.child_process import ChildContext
-from rftf_torchrl.errors import SimulatorCrashedError, TooManyCrashesError
+from rftf_torchrl.errors import SimulatorCrashedError, TooManyCrashesError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,8 @@ def _serve(connection: Connection, make_player: Callable[[], Player]) -> None:
         pass
     except SimulatorCrashedError as error:
         connection.send(("lost", f"crashed: {error}"))
+    except (ImportError, UserError) as error:
+        connection.send(("refused", error))
     except Exception as error:
         where = traceback.format_exc()
         connection.send(("error", f"{type(error).__name__}: {error}\n\nIn the worker: {where}"))
@@ -206,6 +208,7 @@ class GuardedPool:
             worker at this place.
 
         Raises:
+            ImportError, UserError: when a worker lacks something, as its own error said.
             RuntimeError: when a worker met a programming error; it holds the traceback.
             TooManyCrashesError: when a worker is lost and none may be replaced any more.
         """
@@ -213,6 +216,8 @@ class GuardedPool:
             if worker not in self.workers:
                 continue
             place = self.workers.index(worker)
+            if kind == "refused":
+                raise payload
             if kind == "error":
                 raise RuntimeError(f"a worker process failed: {payload}")
             if kind == "lost":

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from omegaconf import MISSING
-from pydantic import AfterValidator, Field
 from tensordict import TensorDict
 from torch import nn
 from torchrl.envs import EnvBase
@@ -24,6 +23,7 @@ from rftf_torchrl.nets.evaluate_states import policy_device
 from rftf_torchrl.registry import Registry
 from rftf_torchrl.settings import (
     Count,
+    Names,
     NotNegativeInt,
     Positive,
     Text,
@@ -31,17 +31,6 @@ from rftf_torchrl.settings import (
     setting_problems,
 )
 
-T = TypeVar("T")
-
-
-def different(names: list[T]) -> list[T]:
-    """Refuses a list that has one thing twice."""
-    if len(set(names)) != len(names):
-        raise ValueError("each name once")
-    return names
-
-
-Names = Annotated[list[Text], Field(min_length=1), AfterValidator(different)]
 MakeEnv = Callable[[Episode], EnvBase]
 
 

@@ -19,10 +19,12 @@ from rftf_torchrl.evaluation.episodes import Sentences, swapped_instructions
 from rftf_torchrl.evaluation.report import markdown_table, number, percent, percent_interval
 from rftf_torchrl.evaluation.success import success_report
 from rftf_torchrl.evaluation.trajectories import require_entry, split_trajectories
+from rftf_torchrl.keys import nested_keys
 
 _LARGEST_RATIO = 10
 
 
+@nested_keys
 def instruction_sensitivity(
     collector: EpisodeCollector,
     episodes: Sequence[Episode],

@@ -16,6 +16,7 @@ from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.evaluation.success import SuccessReport
 from rftf_torchrl.evaluation.trajectories import split_trajectories, succeeded, value_curve
 from rftf_torchrl.evaluation.value_curves import task_name
+from rftf_torchrl.keys import nested_keys
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -105,6 +106,7 @@ def plot_learning_curve(
     return figures.save(figure, path)
 
 
+@nested_keys
 def plot_value_over_time(
     trajectories: TensorDictBase,
     path: str | Path,

@@ -124,7 +124,11 @@ def record_videos(
             for label, actor in policies:
                 frames, trajectory = render_rollout(env, actor, episode.seed, size, deterministic)
                 if trajectory.get(("next", keys.CRASHED), torch.zeros(1)).any():
-                    logger.warning("%s crashed and is not filmed", episode)
+                    logger.warning(
+                        "the episode of task %r with seed %d crashed and is not filmed",
+                        episode.task,
+                        episode.seed,
+                    )
                     break
                 films.append(
                     overlay_value(

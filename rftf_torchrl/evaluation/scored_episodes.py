@@ -29,7 +29,8 @@ class ScoredEpisode:
     Attributes:
         source: ``"demonstration"``: held out, in its order, under its own instruction;
             ``"reversed"``, ``"shuffled"``, ``"wrong_instruction"``: one played otherwise;
-            ``"success"``, ``"failure"``: a rollout of a policy.
+            ``"success"``, ``"failure"``: a rollout of a policy, or an episode of data from outside
+        that is labelled so.
         task: name of the task.
         values: one per state in the order in which they were shown, floating, [n >= 2].
         final_values: value of the last state under the instruction of each task, by the task's
@@ -134,6 +135,33 @@ def score_demonstrations(
             seen[task] = seen.get(task, 0) + 1
             values = _score(value_model, _under(frames, instructions[wrong]))
             scored.append(ScoredEpisode("wrong_instruction", task, values))
+    return scored
+
+
+def score_labelled(
+    value_model: TensorDictModuleBase, demonstrations: Demonstrations
+) -> list[ScoredEpisode]:
+    """Show a value model the episodes of data from outside whose outcome is labelled.
+
+    Args:
+        value_model: writes the value of a state, float [*B, 1], to its first ``out_keys``.
+        demonstrations: episodes that the model was not trained on.
+
+    Returns:
+        One ``"success"`` or ``"failure"`` for each labelled episode, in their order.
+
+    Raises:
+        KeyError: if an input of the model is missing.
+        ValueError: if a value is not finite.
+    """
+    names = {task.id: task.name for task in demonstrations.tasks}
+    scored = []
+    for episode in demonstrations.episodes:
+        if episode.success is not None:
+            frames = _inputs(value_model, demonstrations.frames[episode.start : episode.stop])
+            source: Source = "success" if episode.success else "failure"
+            task = names[episode.task_id]
+            scored.append(ScoredEpisode(source, task, _score(value_model, frames)))
     return scored
 
 

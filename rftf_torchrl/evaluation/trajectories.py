@@ -8,6 +8,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 
 
 def split_trajectories(tensordict: TensorDictBase) -> dict[int, TensorDictBase]:
@@ -71,6 +72,7 @@ def succeeded(trajectory: TensorDictBase) -> bool:
     return bool(require_entry(trajectory, ("next", keys.SUCCESS)).any())
 
 
+@nested_keys
 def value_curve(
     trajectory: TensorDictBase, *, value_key: NestedKey = keys.TEMPORAL_VALUE
 ) -> Tensor:

@@ -21,6 +21,7 @@ from rftf_torchrl.evaluation.trajectories import (
     value_curve,
 )
 from rftf_torchrl.functional.metrics import roc_auc
+from rftf_torchrl.keys import nested_keys
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def task_name(trajectory: TensorDictBase, task_names: Mapping[int, str] | None) 
     return str(number) if task_names is None else task_names.get(number, str(number))
 
 
+@nested_keys
 def final_value_auc(
     tensordict: TensorDictBase,
     *,
@@ -111,6 +113,7 @@ def warn_if_blind(auc: float, threshold: float = 0.6) -> bool:
     return blind
 
 
+@nested_keys
 def exploitation_watch(
     tensordict: TensorDictBase, *, value_key: NestedKey = keys.TEMPORAL_VALUE
 ) -> dict[str, float]:

@@ -16,8 +16,8 @@ from rftf_torchrl.evaluation.value_report import ValueReport
 _LOOKS = {
     "demonstration": (figures.BLUE, "solid", "held-out demonstration"),
     "wrong_instruction": (figures.ORANGE, (0, (1, 1.2)), "the same, wrong instruction"),
-    "success": (figures.GREEN, "solid", "successful rollout"),
-    "failure": (figures.VERMILLION, (0, (4, 1.5)), "failed rollout"),
+    "success": (figures.GREEN, "solid", "success"),
+    "failure": (figures.VERMILLION, (0, (4, 1.5)), "failure"),
 }
 
 

@@ -15,8 +15,8 @@ _PLAYED = {
     "reversed": "the same, reversed",
     "shuffled": "the same, shuffled",
     "wrong_instruction": "the same, wrong instruction",
-    "success": "successful rollouts",
-    "failure": "failed rollouts",
+    "success": "successes",
+    "failure": "failures",
 }
 _ORDER = {
     "pairwise_accuracy": "pairwise accuracy",
@@ -71,7 +71,7 @@ def value_report_tables(report: ValueReport) -> dict[str, str]:
     return {
         "How to read this": _READING.format(percent=percent),
         "Order, by how the episodes are played": _table(["episodes", *_ORDER.values()], order),
-        "Success and failure of the policy": _by_task(
+        "Success and failure": _by_task(
             report, {("outcome", key): name for key, name in _OUTCOME.items()}
         ),
         "Calibration and instruction": _by_task(report, _OTHER),

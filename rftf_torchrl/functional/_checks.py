@@ -63,7 +63,8 @@ def check_frames(
         mask: bool, [..., n], ``True`` at real frames, or ``None`` if all are.
 
     Returns:
-        The values [rows, n] in float32 or float64, zero at padding, and the mask [rows, n].
+        The values [rows, n] in float32 or float64, zero at padding, and the mask [rows, n]. Under
+        ``torch.compile``, where no shape depends on a number, all rows are kept.
 
     Raises:
         ValueError: if the shapes differ, a real frame's value is not finite, or no row has two
@@ -77,6 +78,10 @@ def check_frames(
     values = as_compute_dtype(values, "values")
     if values.ndim == 0:
         raise ValueError("values has shape []; expected [..., n] with the frames in time order.")
+    if torch.compiler.is_compiling():
+        frames = values.shape[-1]
+        values = torch.where(mask, values, torch.zeros_like(values))
+        return values.reshape(-1, frames), mask.reshape(-1, frames)
     require_finite(values, "values", mask)
     shape = list(values.shape)
     frames = values.shape[-1]
@@ -96,3 +101,12 @@ def check_frames(
 def later_pairs(mask: torch.Tensor) -> torch.Tensor:
     """Marks the pairs i < j of real frames: bool [rows, n] to bool [rows, n, n] at [row, i, j]."""
     return (mask.unsqueeze(-1) & mask.unsqueeze(-2)).triu(diagonal=1)
+
+
+def mean_over_rows(each: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """The mean of what rows [rows] with one pair or more, int [rows], have."""
+    if not torch.compiler.is_compiling():
+        return each.mean()
+    counted = pairs > 0
+    total = torch.where(counted, each, torch.zeros_like(each)).sum()
+    return total / counted.sum().clamp_min(1)

@@ -8,6 +8,7 @@ from rftf_torchrl.functional._checks import (
     as_compute_dtype,
     check_frames,
     later_pairs,
+    mean_over_rows,
     require_bool,
     require_finite,
     require_same_shape,
@@ -47,7 +48,8 @@ def pairwise_accuracy(values: torch.Tensor, mask: torch.Tensor | None = None) ->
     values, mask = check_frames(values, mask)
     pairs = later_pairs(mask)
     order = torch.sign(values.unsqueeze(-2) - values.unsqueeze(-1)) * pairs
-    return (0.5 + 0.5 * order.sum((-2, -1)) / pairs.sum((-2, -1))).mean()
+    count = pairs.sum((-2, -1))
+    return mean_over_rows(0.5 + 0.5 * order.sum((-2, -1)) / count.clamp_min(1), count)
 
 
 def value_order_correlation(values: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import softplus
 
-from rftf_torchrl.functional._checks import check_frames, later_pairs
+from rftf_torchrl.functional._checks import check_frames, later_pairs, mean_over_rows
 
 
 def temporal_ranking_loss(values: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -48,4 +48,5 @@ def temporal_ranking_loss(values: torch.Tensor, mask: torch.Tensor | None = None
     pairs = later_pairs(mask)
     loss = softplus(values.unsqueeze(-1) - values.unsqueeze(-2))
     loss = torch.where(pairs, loss, torch.zeros_like(loss))
-    return (loss.sum((-2, -1)) / pairs.sum((-2, -1))).mean()
+    count = pairs.sum((-2, -1))
+    return mean_over_rows(loss.sum((-2, -1)) / count.clamp_min(1), count)

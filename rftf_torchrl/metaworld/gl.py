@@ -8,17 +8,20 @@ import logging
 import os
 from typing import Any
 
+from rftf_torchrl.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 _HELP = (
     "On Debian or Ubuntu: 'apt-get install libegl1 libgl1 libgl1-mesa-dri' (EGL) or 'apt-get "
     "install libosmesa6' (OSMesa, with MUJOCO_GL=osmesa); on a GPU server the driver's libEGL is "
-    "enough. To work without pictures, use image_size=None (state only)."
+    "enough. To work without pictures, from the state, use image_size=None, in the recipes "
+    "env=metaworld_state."
 )
 
 
-class NoOpenGLBackendError(RuntimeError):
+class NoOpenGLBackendError(UserError):
     """Nothing is installed through which MuJoCo can draw without a screen."""
 
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torchrl.data import Composite
 from torchrl.envs.transforms import Transform
+
+from rftf_torchrl.keys import STATE_VALUE
+
+NO_COMPACT_OBS = (
+    "Collectors with compact_obs=True leave out what the next state shows: build yours with "
+    "compact_obs=False."
+)
 
 
 def required(source: TensorDictBase | Composite, key: NestedKey, why: str) -> Any:
@@ -16,6 +24,20 @@ def required(source: TensorDictBase | Composite, key: NestedKey, why: str) -> An
     if entry is None:
         raise KeyError(f"{key!r} is missing{why}")
     return entry
+
+
+def written_value(module: TensorDictModuleBase, value_key: NestedKey) -> NestedKey:
+    """Where a value model writes: to the key, or as TorchRL's ``ValueOperator``.
+
+    Raises:
+        ValueError: if to neither.
+    """
+    for key in (value_key, STATE_VALUE):
+        if key in module.out_keys:
+            return key
+    raise ValueError(
+        f"value_key {value_key!r} is not among the value model's out_keys {list(module.out_keys)}."
+    )
 
 
 def state_and_observation(

@@ -12,7 +12,8 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from rftf_torchrl.keys import TEMPORAL_VALUE, VLA_INPUTS
+from rftf_torchrl.keys import TEMPORAL_VALUE, VLA_INPUTS, nested_keys
+from rftf_torchrl.nets.entries import NO_COMPACT_OBS
 
 
 @contextmanager
@@ -72,6 +73,7 @@ def evaluate_states(
     return torch.cat(values)
 
 
+@nested_keys
 def values_of_states(
     module: TensorDictModuleBase,
     tensordict: TensorDictBase,
@@ -154,11 +156,16 @@ def _flat_states(
     flat: tuple[dict[NestedKey, Tensor], dict[NestedKey, Tensor]] = ({}, {})
     absent = [key for key in keys if following.get(key, None) is None]
     if len(absent) == len(keys) or any(VLA_INPUTS in key for key in absent):
+        advice = NO_COMPACT_OBS
+        if any(VLA_INPUTS in key for key in absent):
+            advice = (
+                "run_episodes leaves out there what a PolicyInputEnv writes for the policy; where "
+                "the value module reads it too, let the environment be TransformedEnv(env, "
+                "spec.observation_transform())."
+            )
         raise KeyError(
             f"{_names(absent)} missing under 'next', so that the next state would pass for the "
-            "state itself: V(s') = V(s). run_episodes leaves out there what a PolicyInputEnv "
-            "writes for the policy; where the value module reads it too, let the environment be "
-            "TransformedEnv(env, spec.observation_transform())."
+            f"state itself: V(s') = V(s). {advice}"
         )
     for key in keys:
         here = tensordict.get(key, None)

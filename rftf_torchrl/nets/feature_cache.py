@@ -9,6 +9,7 @@ from tensordict.utils import NestedKey, unravel_key
 from torch import nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.tower_features import TowerFeatures
 
 
@@ -32,6 +33,7 @@ class FrozenFeatures(TensorDictModuleBase):
         torch.Size([5, 8])
     """
 
+    @nested_keys
     def __init__(self, module: TensorDictModuleBase, cache_key: NestedKey = keys.CACHE) -> None:
         super().__init__()
         self.module = module.requires_grad_(False).eval()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.transforms import Transform
 
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.entries import required, state_and_observation
 
 
@@ -46,6 +47,7 @@ class ObservationHistory(Transform):
                 [1, 1, 1]], dtype=torch.int32)
     """
 
+    @nested_keys
     def __init__(
         self,
         length: int,

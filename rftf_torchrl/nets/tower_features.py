@@ -10,6 +10,7 @@ from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 
 Compute = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -50,6 +51,7 @@ class TowerFeatures(TensorDictModuleBase):
         (torch.Size([5, 8]), 'tower.weight')
     """
 
+    @nested_keys
     def __init__(
         self,
         compute: Compute,

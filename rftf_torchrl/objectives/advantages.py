@@ -25,7 +25,7 @@ from torchrl.objectives.llm import MCAdvantage
 from torchrl.objectives.value import GAE
 
 from rftf_torchrl import keys
-from rftf_torchrl.keys import ADVANTAGE, OUTCOME_REWARD
+from rftf_torchrl.keys import ADVANTAGE, OUTCOME_REWARD, nested_keys
 from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.evaluate_states import values_of_states
 from rftf_torchrl.nets.sizes import ObservationSizes
@@ -33,6 +33,7 @@ from rftf_torchrl.objectives.gae import make_gae
 from rftf_torchrl.registry import Registry
 
 
+@nested_keys
 def group_advantage(
     tensordict: TensorDictBase,
     group_size: int,

@@ -15,11 +15,13 @@ from torchrl.objectives.common import LossModule
 from rftf_torchrl import keys
 from rftf_torchrl.functional.flow import flow_matching_error
 from rftf_torchrl.nets.finite_output import can_be_read
+from rftf_torchrl.objectives.loss_keys import LossKeys
+from rftf_torchrl.objectives.reference import optional_keys
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, opened_gripper
 from rftf_torchrl.policies.heads.flow import FlowActor
 
 
-class ChunkCloningLoss(LossModule):
+class ChunkCloningLoss(LossKeys, LossModule):
     """A loss of demonstrated chunks; what is left to say is :meth:`_loss`."""
 
     @dataclass
@@ -42,13 +44,28 @@ class ChunkCloningLoss(LossModule):
     ) -> None:
         super().__init__()
         self.actor_network = actor_network
-        self.in_keys = [*network.in_keys, self.tensor_keys.action]
-        self.out_keys = ["loss_bc"]
+        optional = optional_keys(actor_network)
+        self._read = [key for key in network.in_keys if key not in optional]
 
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """Nothing to forward: this loss has no value estimator."""
+    @property
+    def functional(self) -> bool:
+        """The policy keeps its own weights."""
+        return False
 
-    @dispatch
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """What has to be there."""
+        return [*self._read, self.tensor_keys.action]
+
+    @property
+    def _dispatched_keys(self) -> list[NestedKey]:
+        """What keyword arguments may name."""
+        return [*self.in_keys, self.tensor_keys.pad_mask]
+
+    def _written(self) -> list[str]:
+        return ["loss_bc"]
+
+    @dispatch(source="_dispatched_keys")
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Computes the loss.
 

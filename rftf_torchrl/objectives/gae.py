@@ -10,10 +10,11 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey, unravel_key
 from torchrl.objectives.value import GAE
 
-from rftf_torchrl.keys import CRASHED, REWARD, TRAJECTORY
+from rftf_torchrl.keys import CRASHED, REWARD, TRAJECTORY, nested_keys
 from rftf_torchrl.settings import Fraction, check_value
 
 
+@nested_keys
 def make_gae(
     *,
     gamma: float,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import TensorDictModuleBase, dispatch
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -16,10 +16,12 @@ from torchrl.objectives.common import LossModule
 from rftf_torchrl import keys
 from rftf_torchrl.functional.metrics import pairwise_accuracy
 from rftf_torchrl.functional.ranking import temporal_ranking_loss
+from rftf_torchrl.nets.entries import written_value
+from rftf_torchrl.objectives.loss_keys import LossKeys
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 
-class TemporalRankingLoss(LossModule):
+class TemporalRankingLoss(LossKeys, LossModule):
     r"""Ranks frames of successful episodes by time.
 
     .. math::
@@ -42,12 +44,13 @@ class TemporalRankingLoss(LossModule):
 
     Args:
         value_model: a :class:`TemporalValueModel` (its raw score is trained), or any TensorDict
-            module that writes ``"temporal_value"``, float [*B, 1].
+            module that writes ``"temporal_value"``, or ``"state_value"`` as TorchRL's
+            ``ValueOperator``, float [*B, 1].
         wrong_instruction: weight of the wrong-instruction term; 0 leaves it out.
         failures: weight of the failure term; 0 leaves it out.
 
     Raises:
-        ValueError: if a weight is negative.
+        ValueError: if a weight is negative; on use, if the module writes no value.
 
     Examples:
         >>> from torch import nn
@@ -95,16 +98,32 @@ class TemporalRankingLoss(LossModule):
         self.value_model = value_model
         self.wrong_instruction = float(wrong_instruction)
         self.failures = float(failures)
-        self.in_keys = list(value_model.in_keys)
-        self.out_keys = ["loss_ranking", "pairwise_accuracy"]
-        if wrong_instruction:
-            self.out_keys.append("loss_wrong_instruction")
-        if failures:
-            self.out_keys.append("loss_failures")
 
-    def _forward_value_estimator_keys(self, **kwargs: NestedKey) -> None:
-        """There is no value estimator to tell."""
+    @property
+    def functional(self) -> bool:
+        """The value model keeps its own weights."""
+        return False
 
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """What has to be there."""
+        tokens = [self.tensor_keys.tokens] if self.wrong_instruction else []
+        return list(dict.fromkeys([*self.value_model.in_keys, *tokens]))
+
+    @property
+    def _dispatched_keys(self) -> list[NestedKey]:
+        """What keyword arguments may name."""
+        names = self.tensor_keys
+        optional = [names.tokens, names.token_mask, names.frame_mask]
+        optional += [names.trajectory_success, names.task_id]
+        return list(dict.fromkeys([*self.in_keys, *optional]))
+
+    def _written(self) -> list[str]:
+        terms = ["loss_wrong_instruction"] if self.wrong_instruction else []
+        terms += ["loss_failures"] if self.failures else []
+        return ["loss_ranking", "pairwise_accuracy", *terms]
+
+    @dispatch(source="_dispatched_keys")
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Computes the loss.
 
@@ -136,13 +155,8 @@ class TemporalRankingLoss(LossModule):
         success = mask.any(-1) if success is None else success[:, 0, 0] & mask.any(-1)
         last = _last_true(mask)
         ranked = mask & success.unsqueeze(-1)
-        nothing = 0 * values.sum()
-        out = TensorDict(
-            {"loss_ranking": nothing, "pairwise_accuracy": values.new_tensor(math.nan)}
-        )
-        if (ranked.sum(-1) > 1).any():
-            out["loss_ranking"] = temporal_ranking_loss(values, ranked)
-            out["pairwise_accuracy"] = pairwise_accuracy(values.detach(), ranked)
+        loss, accuracy = _ranking(values, ranked)
+        out = TensorDict({"loss_ranking": loss, "pairwise_accuracy": accuracy})
         rows = torch.arange(values.shape[0], device=values.device)
         ends = values[rows, last]
         if self.wrong_instruction:
@@ -151,15 +165,17 @@ class TemporalRankingLoss(LossModule):
                 self.tensor_keys.tokens,
                 self.tensor_keys.token_mask,
                 strict=False,
-            )[rows, last][success]
-            term = self._wrong_instruction(frames, ends[success])
+            )
+            chosen, counted = _chosen(success)
+            term = self._wrong_instruction(frames[rows, last][chosen], ends[chosen], counted)
             out["loss_wrong_instruction"] = self.wrong_instruction * term
         if self.failures:
             failed = mask & ~success.unsqueeze(-1)
             pairs = success[:, None] & self._same_task(tensordict)
-            pairs = pairs.unsqueeze(-1) & failed.unsqueeze(0)
-            gap = ends[:, None, None] - values.unsqueeze(0)
-            term = -logsigmoid(gap[pairs]).mean() if pairs.any() else nothing
+            pairs = (pairs.unsqueeze(-1) & failed.unsqueeze(0)).flatten()
+            gap = (ends[:, None, None] - values.unsqueeze(0)).flatten()
+            chosen, counted = _chosen(pairs)
+            term = _mean(-logsigmoid(gap[chosen]), counted) if len(chosen) else 0 * values.sum()
             out["loss_failures"] = self.failures * term
         return out
 
@@ -177,7 +193,8 @@ class TemporalRankingLoss(LossModule):
         if isinstance(self.value_model, TemporalValueModel):
             return self.value_model.raw(tensordict).squeeze(-1)
         inputs = tensordict.select(*self.value_model.in_keys)
-        value: Tensor = self.value_model(inputs).get(self.tensor_keys.temporal_value)
+        written = written_value(self.value_model, self.tensor_keys.temporal_value)
+        value: Tensor = self.value_model(inputs).get(written)
         return value.squeeze(-1)
 
     def _tokens(self, tensordict: TensorDictBase) -> Tensor:
@@ -189,11 +206,11 @@ class TemporalRankingLoss(LossModule):
             )
         return tokens
 
-    def _wrong_instruction(self, frames: TensorDictBase, ends: Tensor) -> Tensor:
+    def _wrong_instruction(self, frames: TensorDictBase, ends: Tensor, counted: Tensor) -> Tensor:
         tokens = self._tokens(frames)
-        different = (tokens.unsqueeze(1) != tokens.unsqueeze(0)).any(-1)
-        rows = different.any(-1)
-        if not rows.any():
+        different = (tokens.unsqueeze(1) != tokens.unsqueeze(0)).any(-1) & counted
+        rows, counted = _chosen(different.any(-1) & counted)
+        if not len(rows):
             return 0 * ends.sum()
         other = _next_true(different)[rows]
         swapped = frames[rows].copy()
@@ -201,7 +218,7 @@ class TemporalRankingLoss(LossModule):
         token_mask = frames.get(self.tensor_keys.token_mask, None)
         if token_mask is not None:
             swapped.set(self.tensor_keys.token_mask, token_mask[other])
-        return -logsigmoid(ends[rows] - self._score(swapped)).mean()
+        return _mean(-logsigmoid(ends[rows] - self._score(swapped)), counted)
 
     def _same_task(self, tensordict: TensorDictBase) -> Tensor:
         task: Tensor | None = tensordict.get(self.tensor_keys.task_id, None)
@@ -209,6 +226,34 @@ class TemporalRankingLoss(LossModule):
             task = self._tokens(tensordict)
         task = task[:, 0]
         return (task.unsqueeze(1) == task.unsqueeze(0)).all(-1)
+
+
+def _ranking(values: Tensor, ranked: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and accuracy; where no row has a pair, 0 and NaN."""
+    some = (ranked.sum(-1) > 1).any()
+    if not torch.compiler.is_compiling() and not some:
+        return 0 * values.sum(), values.new_tensor(math.nan)
+    accuracy = pairwise_accuracy(values.detach(), ranked)
+    return temporal_ranking_loss(values, ranked), accuracy.where(some, math.nan)
+
+
+def _chosen(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of what counts, and True for each.
+
+    Under ``torch.compile``, where no shape depends on a number, all indices and the mask.
+    """
+    if torch.compiler.is_compiling():
+        return torch.arange(len(mask), device=mask.device), mask
+    index = mask.nonzero().squeeze(-1)
+    return index, torch.ones_like(index, dtype=torch.bool)
+
+
+def _mean(each: Tensor, counted: Tensor) -> Tensor:
+    """The mean of what counts."""
+    if torch.compiler.is_compiling():
+        total = torch.where(counted, each, torch.zeros_like(each)).sum()
+        return total / counted.sum().clamp_min(1)
+    return each.mean()
 
 
 def _last_true(mask: Tensor) -> Tensor:

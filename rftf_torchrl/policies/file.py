@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,10 +76,6 @@ def load_policy(
             describes: every weight that is missing, unexpected or of another shape is listed.
         FloatingPointError: when a weight is NaN or infinite.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"no policy at {path}: run train_bc.py with the same output first, or set policy.path"
-        )
     weights, metadata = read_safetensors(path)
     if metadata.get("format") not in (_FORMAT, _SMALL_ONLY):
         raise ValueError(

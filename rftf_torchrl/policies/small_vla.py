@@ -11,6 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
 from rftf_torchrl.policies.heads.actors import gaussian_actor, token_actor
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, arm_gripper_actor
@@ -22,6 +23,7 @@ from rftf_torchrl.settings import Count, check_value, make_settings, setting_pro
 Head = Literal["gaussian", "arm_gripper", "tokens", "flow"]
 
 
+@nested_keys
 def small_vla(
     config: EncoderConfig,
     *,
@@ -153,6 +155,7 @@ class PolicySpec(HeadOptions):
     """
 
     kind: ClassVar[str] = "small"
+    Options: ClassVar[type] = SmallOptions
 
     encoder: EncoderConfig
     chunk_size: int

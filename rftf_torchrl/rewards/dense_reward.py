@@ -19,8 +19,9 @@ from rftf_torchrl.keys import (
     SUCCESS,
     TEMPORAL_VALUE,
     TRAJECTORY,
+    nested_keys,
 )
-from rftf_torchrl.nets.entries import required
+from rftf_torchrl.nets.entries import NO_COMPACT_OBS, required
 from rftf_torchrl.rewards.forms import reward_form
 from rftf_torchrl.rewards.places import environment_transforms, later_transforms, next_data
 from rftf_torchrl.settings import Finite, check_value
@@ -76,6 +77,7 @@ class DenseReward(Transform):
         [0.5, 0.5]
     """
 
+    @nested_keys
     def __init__(
         self,
         form: str | Callable[..., Tensor] | None = "difference",
@@ -175,7 +177,7 @@ class DenseReward(Transform):
             following,
             self.success_key,
             "Have the environment write it, or name another entry with success_key= (that of "
-            "torchrl's SuccessReward).",
+            f"torchrl's SuccessReward). {NO_COMPACT_OBS}",
         )
         terminated = _flag(
             following,

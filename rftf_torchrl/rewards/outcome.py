@@ -8,10 +8,11 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 
-from rftf_torchrl.keys import CRASHED, SUCCESS, TRAJECTORY, TRAJECTORY_SUCCESS
-from rftf_torchrl.nets.entries import required
+from rftf_torchrl.keys import CRASHED, SUCCESS, TRAJECTORY, TRAJECTORY_SUCCESS, nested_keys
+from rftf_torchrl.nets.entries import NO_COMPACT_OBS, required
 
 
+@nested_keys
 def label_outcomes(
     tensordict: TensorDictBase,
     *,
@@ -55,9 +56,9 @@ def label_outcomes(
         raise ValueError(f"incomplete must be 'raise' or 'drop', got {incomplete!r}.")
     shape = tensordict.batch_size
     why = ", so the outcome of a trajectory is not known."
-    success, done, ids = (
-        required(tensordict, key, why).reshape(shape)
-        for key in (success_key, done_key, trajectory_key)
+    success = required(tensordict, success_key, f"{why} {NO_COMPACT_OBS}").reshape(shape)
+    done, ids = (
+        required(tensordict, key, why).reshape(shape) for key in (done_key, trajectory_key)
     )
 
     crashed = tensordict.get(crashed_key, None)

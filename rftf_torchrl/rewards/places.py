@@ -30,8 +30,7 @@ def next_data(transform: Transform, tensordict: TensorDictBase) -> TensorDictBas
     if following is None:
         raise KeyError(
             f"'next' is missing: {type(transform).__name__} needs transitions, with success, "
-            "terminated and the next state under 'next'. Collectors with compact_obs=True drop the "
-            "latter."
+            "terminated and the next state under 'next'."
         )
     return following
 

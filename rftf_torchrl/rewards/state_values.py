@@ -10,8 +10,8 @@ from torch import Tensor
 from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import FrameSkipTransform, Transform
 
-from rftf_torchrl.keys import TEMPORAL_VALUE
-from rftf_torchrl.nets.entries import required
+from rftf_torchrl.keys import TEMPORAL_VALUE, nested_keys
+from rftf_torchrl.nets.entries import required, written_value
 from rftf_torchrl.nets.evaluate_states import evaluate_states, values_of_states
 from rftf_torchrl.rewards.places import later_transforms, next_data
 from rftf_torchrl.transforms.finite import check_finite_tensor
@@ -33,14 +33,15 @@ class StateValues(Transform):
     Clones share it.
 
     Args:
-        value_model: maps the state's keys to ``value_key``, shape [*B, 1].
+        value_model: maps the state's keys to ``value_key``, shape [*B, 1], or, as TorchRL's
+            ``ValueOperator``, to ``"state_value"``.
         value_range: smallest and largest value; what the model says beyond is clipped. A ranking
             loss bounds no value: off the demonstrations a linear head goes anywhere.
         value_key: float32 [*B, 1], written at the root and under ``"next"``.
         chunk_size: most states in one forward of the model.
 
     Raises:
-        ValueError: an argument is out of range, or the model does not write ``value_key``.
+        ValueError: an argument is out of range, or the model writes neither of the two keys.
         KeyError: on use, ``"next"`` or a key of the model is missing.
         FloatingPointError: on use, the model returned a NaN or an infinity.
 
@@ -55,6 +56,7 @@ class StateValues(Transform):
         [0.5, 1.0]
     """
 
+    @nested_keys
     def __init__(
         self,
         value_model: TensorDictModuleBase,
@@ -67,11 +69,7 @@ class StateValues(Transform):
             raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}.")
         if chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1 state per forward, got {chunk_size}.")
-        if value_key not in value_model.out_keys:
-            raise ValueError(
-                f"value_key {value_key!r} is not among the value model's out_keys "
-                f"{list(value_model.out_keys)}."
-            )
+        self.__dict__["_written"] = written_value(value_model, value_key)
         super().__init__(in_keys=list(value_model.in_keys), out_keys=[value_key])
         self.__dict__["_value_model"] = value_model.requires_grad_(False)
         self.__dict__["_skipped"] = {}
@@ -88,7 +86,7 @@ class StateValues(Transform):
         """Write values to transitions of shape [*B]: states at the root and under ``"next"``."""
         following = next_data(self, tensordict)
         value, next_value = values_of_states(
-            self.value_model, tensordict, out_key=self.value_key, chunk_size=self.chunk_size
+            self.value_model, tensordict, out_key=self._written, chunk_size=self.chunk_size
         )
         tensordict.set(self.value_key, self._checked(value, self.value_key))
         following.set(self.value_key, self._checked(next_value, ("next", self.value_key)))
@@ -163,7 +161,7 @@ class StateValues(Transform):
                 " from what the environment returns, but the value model reads it. For instruction "
                 "tokens, append InstructionTokens first.",
             )
-        value = evaluate_states(model, states, out_key=self.value_key, chunk_size=self.chunk_size)
+        value = evaluate_states(model, states, out_key=self._written, chunk_size=self.chunk_size)
         return value.reshape(*shape, 1)
 
     def _checked(self, value: Tensor, name: NestedKey) -> Tensor:

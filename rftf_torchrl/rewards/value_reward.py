@@ -10,7 +10,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs.transforms import Compose
 
-from rftf_torchrl.keys import TEMPORAL_VALUE
+from rftf_torchrl.keys import TEMPORAL_VALUE, nested_keys
 from rftf_torchrl.rewards.dense_reward import DenseReward
 from rftf_torchrl.rewards.state_values import StateValues
 
@@ -68,6 +68,7 @@ class ValueReward(Compose):
         [0.5, 0.5]
     """
 
+    @nested_keys
     def __init__(
         self,
         value_model: TensorDictModuleBase | None,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey, TensorDictBase, is_tensor_collection, lazy_stack
 from torchrl.data import SamplerWithoutReplacement
 from torchrl.data.replay_buffers.storages import Storage
 
 from rftf_torchrl.files import whole_file
 from rftf_torchrl.functional.balance import OutcomePools, find_mixed_trajectory, outcome_pools
-from rftf_torchrl.keys import TASK_ID, TRAJECTORY, TRAJECTORY_SUCCESS
+from rftf_torchrl.keys import TASK_ID, TRAJECTORY, TRAJECTORY_SUCCESS, nested_keys
 from rftf_torchrl.samplers._epochs import BalancedEpochs
 
 _STATE_FILE = "balanced_trajectory_sampler.pt"
@@ -94,6 +95,7 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         [2, 2]
     """
 
+    @nested_keys
     def __init__(
         self,
         success_key: NestedKey = TRAJECTORY_SUCCESS,
@@ -156,10 +158,12 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
                 "it with ndim=1 and flatten batches before extend."
             )
         decisions = storage[:]
+        if isinstance(decisions, list) and all(map(is_tensor_collection, decisions)):
+            decisions = lazy_stack(decisions)  # of a ListStorage; columns are stacked as read
         if not isinstance(decisions, TensorDictBase):
+            held = decisions[0] if isinstance(decisions, list) else decisions
             raise TypeError(
-                f"the storage holds a {type(decisions).__name__}; expected a tensordict. Use "
-                "LazyTensorStorage or LazyMemmapStorage."
+                f"the storage holds a {type(held).__name__}; expected tensordicts, one a decision."
             )
         return decisions
 
@@ -246,7 +250,9 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         path = Path(path)
         path.mkdir(exist_ok=True)
         with whole_file(path / _STATE_FILE) as hidden:
-            torch.save(self.state_dict(), hidden)
+            content = BytesIO()
+            torch.save(self.state_dict(), content)  # into a file it would hide a full disk
+            hidden.write_bytes(content.getvalue())
 
     def loads(self, path: str | Path) -> None:
         self.load_state_dict(torch.load(Path(path) / _STATE_FILE))

@@ -10,8 +10,15 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from pydantic import AfterValidator, Field
 
 from rftf_torchrl.configs.validation import ConfigError
-from rftf_torchrl.envs.simulator import Names, different
-from rftf_torchrl.settings import Count, Fraction, NotNegativeInt, Seed, setting_problems
+from rftf_torchrl.settings import (
+    Count,
+    Fraction,
+    Names,
+    NotNegativeInt,
+    Seed,
+    different,
+    setting_problems,
+)
 
 
 @dataclass

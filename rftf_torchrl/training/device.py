@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from rftf_torchrl.errors import UserError
+
 
 def resolve_device(name: str = "auto") -> torch.device:
     """Turn a word into a device that this machine has.
@@ -19,7 +21,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 
     Raises:
         ValueError: where the word is no device.
-        RuntimeError: where this machine lacks it.
+        UserError: where this machine lacks it.
 
     Example:
         >>> resolve_device("cpu")
@@ -36,12 +38,12 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise RuntimeError(
+            raise UserError(
                 f"Device {name!r} was asked for, but Torch sees {count} CUDA devices here: use "
                 "'auto' or 'cpu', or install a CUDA build of Torch."
             )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RuntimeError(
+        raise UserError(
             f"Device {name!r} was asked for, but Torch sees no MPS device here: use 'auto' or "
             "'cpu'."
         )
@@ -61,7 +63,7 @@ def autocast(device: torch.device | str, precision: str = "auto") -> AbstractCon
 
     Raises:
         ValueError: at another word for the precision.
-        RuntimeError: at ``"bf16"`` on a CUDA device without it.
+        UserError: at ``"bf16"`` on a CUDA device without it.
 
     Example:
         >>> with autocast("cpu", "bf16"):
@@ -74,7 +76,7 @@ def autocast(device: torch.device | str, precision: str = "auto") -> AbstractCon
     on_cuda = device.type == "cuda"
     has_bf16 = on_cuda and torch.cuda.is_bf16_supported()
     if precision == "bf16" and on_cuda and not has_bf16:
-        raise RuntimeError(f"{device} has no bf16: use precision 'fp32' or 'auto'.")
+        raise UserError(f"{device} has no bf16: use precision 'fp32' or 'auto'.")
     if precision == "bf16" or (precision == "auto" and has_bf16):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

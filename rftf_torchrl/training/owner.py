@@ -12,11 +12,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from rftf_torchrl.errors import UserError
 from rftf_torchrl.files import write_json
 from rftf_torchrl.leftovers import clear_leftovers
 
 
-class FolderInUseError(RuntimeError):
+class FolderInUseError(UserError):
     """Another process is writing the folder."""
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -10,16 +13,58 @@ from typing import Any
 
 from tqdm import tqdm
 
+logger = logging.getLogger(__name__)
+
+
+class ProgressBar(tqdm):
+    """A bar on a terminal, and a sentence for a log."""
+
+    def __init__(self, *args: Any, shown: bool, **kwargs: Any) -> None:
+        self.shown = shown
+        super().__init__(*args, **kwargs)
+
+    def display(self, *args: Any, **kwargs: Any) -> None:
+        """Draw the bar, where bars are shown."""
+        if self.shown:
+            super().display(*args, **kwargs)
+
+    def close(self) -> None:
+        """Say how far it came."""
+        if not self.disable:
+            logger.info("%s", self.sentence())
+        super().close()
+
+    def sentence(self) -> str:
+        """Count, rate, time left, and the numbers of ``set_postfix``."""
+        seen = self.format_dict
+        done, total, seconds = seen["n"], seen["total"], seen["elapsed"]
+        parts = [f"{self.desc}: {done} of {total} {self.unit.strip()} in {duration(seconds)}"]
+        if done and seconds:
+            rate = done / seconds
+            parts.append(f"{rate:.1f} a second" if rate >= 1 else f"{duration(1 / rate)} each")
+            if done < total:
+                parts.append(f"about {duration((total - done) / rate)} left")
+        if self.postfix:
+            parts.append(self.postfix.replace("=", " "))
+        return ", ".join(parts)
+
 
 def progress_bar(
-    iterable_or_total: Iterable[Any] | int, desc: str, *, show: bool | None = None
+    iterable_or_total: Iterable[Any] | int,
+    desc: str,
+    *,
+    unit: str = "steps",
+    show: bool | None = None,
 ) -> tqdm:
-    """A progress bar with the time left.
+    """A progress bar with the time left; its end is logged as a sentence.
+
+    The recipes log how far an open bar is too, see :func:`rftf_torchrl.training.run_log.run_log`.
 
     Args:
         iterable_or_total: what to go through, or the number of steps that ``update()`` will count.
         desc: what is going on, in a word or two.
-        show: False shows nothing. None shows the bar where stderr is a terminal.
+        unit: what is counted, in the plural.
+        show: False shows and logs nothing. None shows the bar where stderr is a terminal.
 
     Returns:
         The bar: go through it, or call its ``update()``; ``set_postfix(loss=...)`` shows numbers.
@@ -28,10 +73,32 @@ def progress_bar(
         >>> list(progress_bar(range(3), "count", show=False))
         [0, 1, 2]
     """
-    disable = None if show is None else not show
-    if isinstance(iterable_or_total, int):
-        return tqdm(total=iterable_or_total, desc=desc, disable=disable, dynamic_ncols=True)
-    return tqdm(iterable_or_total, desc=desc, disable=disable, dynamic_ncols=True)
+    counted = isinstance(iterable_or_total, int)
+    what = {"total" if counted else "iterable": iterable_or_total, "desc": desc}
+    shown = sys.stderr.isatty() if show is None else show
+    return ProgressBar(
+        **what,
+        unit=f" {unit}",
+        disable=show is False,
+        dynamic_ncols=True,
+        shown=shown,
+        file=None if shown else io.StringIO(),
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    Example:
+        >>> duration(3.21), duration(245), duration(8000)
+        ('3.2 s', '4 min 5 s', '2 h 13 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 class PhaseClock:

@@ -14,6 +14,7 @@ from rftf_torchrl.data.format import Task
 from rftf_torchrl.data.writer import DemonstrationWriter
 from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.envs.simulator import Recording, check_seeds
+from rftf_torchrl.errors import UserError
 from rftf_torchrl.training.progress import progress_bar
 from rftf_torchrl.training.seeding import derive_seed
 
@@ -77,7 +78,7 @@ def record_demonstrations(
         The simulator steps used, those of failed episodes included.
 
     Raises:
-        RuntimeError: if fewer than one in ten episodes succeeds.
+        UserError: if fewer than one in ten episodes succeeds.
         ValueError: if an environment ignores its episodes' seeds.
     """
     if recording.folder.exists():
@@ -91,7 +92,7 @@ def record_demonstrations(
         DemonstrationWriter(
             recording.folder, tasks=tasks, simulator=simulator, action_repeat=steps_per_action
         ) as writer,
-        progress_bar(len(tasks) * sum(wanted.values()), "demonstrations") as bar,
+        progress_bar(len(tasks) * sum(wanted.values()), "demonstrations", unit="episodes") as bar,
     ):
         for task in tasks:
             for split, count in wanted.items():
@@ -100,7 +101,7 @@ def record_demonstrations(
                 found, tried = 0, 0
                 while found < count:
                     if tried >= 10 * count:
-                        raise RuntimeError(
+                        raise UserError(
                             f"the expert solved {task.name!r} in {found} of {tried} episodes within"
                             f" {max_actions} actions: raise env.horizon"
                         )

@@ -8,6 +8,7 @@ from pathlib import Path
 DEMONSTRATIONS = "demos"
 CLONING = "bc"
 VALUE = "value"
+DATA = "data"
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class RunFolder:
         given_demonstrations: demonstrations that lie elsewhere.
         given_policy: a policy to start from that lies elsewhere.
         given_value_model: a value model that lies elsewhere.
+        given_data: decoded frames of data from outside that lie elsewhere.
 
     Example:
         >>> folder = RunFolder(Path("outputs/run"), given_policy=Path("other.safetensors"))
@@ -32,11 +34,17 @@ class RunFolder:
     given_demonstrations: Path | None = None
     given_policy: Path | None = None
     given_value_model: Path | None = None
+    given_data: Path | None = None
 
     @property
     def demonstrations(self) -> Path:
         """The folder of the demonstrations."""
         return self.given_demonstrations or self.root / DEMONSTRATIONS
+
+    @property
+    def data(self) -> Path:
+        """The decoded frames of data from outside."""
+        return self.given_data or self.root / DATA
 
     @property
     def cloning(self) -> Path:

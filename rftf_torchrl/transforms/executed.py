@@ -7,10 +7,11 @@ from tensordict import TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential
 from tensordict.utils import NestedKey
 
-from rftf_torchrl.keys import CHUNK, EXECUTED, LOG_PROB
+from rftf_torchrl.keys import CHUNK, EXECUTED, LOG_PROB, nested_keys
 from rftf_torchrl.nets.evaluate_states import eval_mode
 
 
+@nested_keys
 def mark_executed(
     tensordict: TensorDictBase,
     actor: ProbabilisticTensorDictSequential | None = None,

@@ -10,6 +10,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs.transforms import Transform
 
+from rftf_torchrl.keys import nested_keys
+
 
 def check_finite_tensor(tensor: Tensor, name: NestedKey) -> None:
     """Raise :class:`FloatingPointError` if an element of ``tensor`` is not finite."""
@@ -23,6 +25,7 @@ def check_finite_tensor(tensor: Tensor, name: NestedKey) -> None:
         )
 
 
+@nested_keys
 def check_finite(tensordict: TensorDictBase, keys: Sequence[NestedKey]) -> None:
     """Raise if an entry has a NaN or an infinity, naming the key, the count and the first index.
 
@@ -74,6 +77,7 @@ class FiniteCheck(Transform):
         torch.Size([2, 1])
     """
 
+    @nested_keys
     def __init__(self, keys: Sequence[NestedKey]) -> None:
         super().__init__(in_keys=list(keys))
         if not self.in_keys:

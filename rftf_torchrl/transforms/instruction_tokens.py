@@ -13,7 +13,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Categorical, Composite, Unbounded
 
-from rftf_torchrl.keys import INSTRUCTION_TEXT, TOKEN_MASK, TOKENS
+from rftf_torchrl.keys import INSTRUCTION_TEXT, TOKEN_MASK, TOKENS, nested_keys
 from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.observation_writer import ObservationWriter
 from rftf_torchrl.nets.sentences import sentences_of, words_of
@@ -102,6 +102,7 @@ class InstructionTokens(ObservationWriter):
         [True, True, True, True, True, True, True, False]
     """
 
+    @nested_keys
     def __init__(
         self,
         tokenizer: Callable[[list[str]], Any] | None = None,

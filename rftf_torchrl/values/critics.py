@@ -10,10 +10,12 @@ from tensordict.utils import NestedKey
 from torch import nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
 from rftf_torchrl.nets.sizes import ObservationSizes
 
 
+@nested_keys
 def small_critic(
     config: EncoderConfig,
     *,

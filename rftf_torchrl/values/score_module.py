@@ -11,10 +11,12 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 
 Score: TypeAlias = str | Callable[[Any, dict[str, Tensor]], Tensor]
 
 
+@nested_keys
 def score_module(
     model: nn.Module,
     inputs: Mapping[str, NestedKey],

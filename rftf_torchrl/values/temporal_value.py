@@ -14,6 +14,7 @@ from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.nets.finite_weights import check_finite_weights
 from rftf_torchrl.nets.fusion import EncoderConfig, HeadNetwork, VisionLanguageEncoder
@@ -60,6 +61,7 @@ class TemporalValueModel(TensorDictModuleBase):
         torch.Size([5, 1])
     """
 
+    @nested_keys
     def __init__(
         self,
         network: nn.Module,
@@ -115,6 +117,7 @@ class TemporalValueModel(TensorDictModuleBase):
         return tensordict
 
     @torch.no_grad()
+    @nested_keys
     def calibrate(
         self,
         first: TensorDictBase,
@@ -232,6 +235,7 @@ class TemporalValueModel(TensorDictModuleBase):
         return model
 
 
+@nested_keys
 def temporal_value_model(
     config: EncoderConfig | PretrainedEncoderConfig,
     *,

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 
 from rftf_torchrl.configs import schema
 from rftf_torchrl.configs.typos import setting_names
+from rftf_torchrl.data.readers.door import READERS
 from rftf_torchrl.envs.simulator import SIMULATORS
 from rftf_torchrl.policies.spec import POLICIES
 from rftf_torchrl.rewards.forms import FORMS
@@ -143,6 +144,7 @@ def test_every_kind_has_a_table_of_its_options(settings_tables):
         *(f"policy.kind={kind}" for kind in POLICIES.names),
         *(f"value.kind={kind}" for kind in VALUE_KINDS.names),
         *(f"reward.form={form}" for form in FORMS.names),
+        *(f"data.kind={kind}" for kind in READERS.names),
     ]
     assert tables["value.kind=small"] == [
         (

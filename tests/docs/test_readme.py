@@ -30,6 +30,7 @@ def test_the_example_is_short(example):
     assert len(example.splitlines()) <= 30
 
 
+@pytest.mark.slow
 def test_the_example_learns(example, capsys):
     torch.manual_seed(0)
     names = {}

@@ -85,6 +85,11 @@ def test_a_programming_error_is_raised_here(make_pool, trouble, job, message):
         answers(make_pool(trouble=trouble), job)
 
 
+def test_what_a_worker_lacks_is_raised_here_as_it_was_there(make_pool):
+    with pytest.raises(errors.UserError, match=r"^no library to draw with$"):
+        answers(make_pool(trouble="lack"), "a")
+
+
 def test_workers_that_can_not_start_end_the_wait(make_pool):
     pool = make_pool(trouble="exit", max_restarts=0)
     message = (

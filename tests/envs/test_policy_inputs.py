@@ -99,6 +99,7 @@ def test_specs_fit_what_is_written():
     assert "language_instruction" not in env.observation_spec.keys()  # noqa: SIM118
 
 
+@pytest.mark.slow
 def test_a_parallel_environment_gives_tensors_alone():
     env = ParallelEnv(2, make_env, mp_start_method="fork")
     try:

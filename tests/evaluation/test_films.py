@@ -237,7 +237,9 @@ def test_a_crash_is_not_filmed_as_a_failure(tmp_path, caplog):
     episode = Episode("a", 0)
     policy = constant_policy(0.1)
     assert record_videos(lambda episode: CrashingEnv(), policy, [episode], tmp_path, size=8) == []
-    assert caplog.messages == [f"{episode} crashed and is not filmed"]
+    assert caplog.messages == [
+        f"the episode of task {episode.task!r} with seed {episode.seed} crashed and is not filmed"
+    ]
     assert list(tmp_path.iterdir()) == []
 
 

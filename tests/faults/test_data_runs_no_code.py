@@ -5,17 +5,24 @@ import pickle
 import shutil
 import zipfile
 
+import h5py
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from _videos import write_hdf5, write_lerobot
+from pyarrow import parquet
 from tensordict import NonTensorData
 from torch import nn
 from torchrl.checkpoint import CheckpointError
 
 from rftf_torchrl import (
+    BadEpisode,
     RunCheckpoints,
     TemporalValueModel,
     load_demonstrations,
     load_policy,
+    video_episodes,
     write_synthetic_demonstrations,
 )
 from rftf_torchrl.data.format import DemonstrationError
@@ -199,4 +206,86 @@ def test_a_policy_that_names_code(tmp_path, planted):
     write_safetensors(tmp_path / "policy.safetensors", {"a": torch.zeros(1)}, metadata)
     with pytest.raises(ValueError, match="planted:Spec"):
         load_policy(tmp_path / "policy.safetensors")
+    assert not planted.exists()
+
+
+def decoded(root, **options):
+    """Read all episodes of a source; what is wrong with them."""
+    problems = []
+    for episode in video_episodes(root, **options):
+        try:
+            if isinstance(episode, BadEpisode):
+                problems.append(episode.problem)
+            else:
+                episode.read()
+        except ValueError as error:
+            problems.append(str(error))
+    return problems
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.gif", "a/0.png"])
+def test_a_video_that_is_a_pickle(tmp_path, bomb, name):
+    pickled, fired = bomb
+    (tmp_path / "set" / name).parent.mkdir(parents=True)
+    (tmp_path / "set" / name).write_bytes(pickled)
+    (problem,) = decoded(tmp_path / "set", options={"instruction": "open"})
+    assert "cannot be decoded" in problem or "is no picture" in problem
+    assert not fired.exists()
+
+
+def test_hdf5_with_pickles(tmp_path, bomb):
+    """In place of the pictures, of the sentence and of the outcome."""
+    pickled, fired = bomb
+    write_hdf5(tmp_path / "set.hdf5")
+    with h5py.File(tmp_path / "set.hdf5", "a") as file:
+        del file["data/demo_0/obs/agentview_rgb"]
+        opaque = np.void(pickled)
+        file["data/demo_0/obs/agentview_rgb"] = np.array([[[[opaque]]]])
+        file["data"].attrs["problem_info"] = opaque
+        file["data/demo_1"].attrs["success"] = np.frombuffer(pickled, np.uint8)[:1]
+    assert decoded(tmp_path / "set.hdf5") == [
+        "expected one camera: choose among none (data.options.camera)",
+        "the file has no language_instruction: give a sentence (data.options.instruction)",
+    ]
+    assert not fired.exists()
+
+
+def test_a_lerobot_data_set_with_pickles(tmp_path, bomb):
+    """In place of a picture, a film, and the extension type of a column."""
+    pickled, fired = bomb
+    write_lerobot(tmp_path / "pictures", dtype="image", episodes=1)
+    (table,) = tmp_path.glob("pictures/data/*/*.parquet")
+    rows = parquet.read_table(table).to_pylist()
+    for row in rows:
+        row["observation.images.front"]["bytes"] = pickled
+    changed = pa.Table.from_pylist(rows)
+    number = changed.schema.get_field_index("task_index")
+    mark = {"ARROW:extension:name": "arrow.py_extension_type"}
+    field = changed.schema.field(number).with_metadata(
+        {**mark, "ARROW:extension:metadata": pickled}
+    )
+    parquet.write_table(changed.cast(changed.schema.set(number, field)), table)
+    (problem,) = decoded(tmp_path / "pictures")
+    assert problem.startswith("it has no picture, or a damaged one (")
+    write_lerobot(tmp_path / "films", codec="libx264", episodes=1)
+    (film,) = tmp_path.glob("films/videos/*/*/*.mp4")
+    film.write_bytes(pickled)
+    assert decoded(tmp_path / "films") == [
+        "file-000.mp4 cannot be decoded (Invalid data found when processing input)"
+    ]
+    assert not fired.exists()
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "captions.jsonl"])
+def test_captions_that_name_code(tmp_path, planted, name):
+    """A caption, a feature of LeRobot's, or an index is text; none of them names a reader."""
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.mp4").write_bytes(b"")
+    text = "file,instruction,task\na.mp4,planted:Spec,planted:Spec\n"
+    if name.endswith("jsonl"):
+        text = json.dumps({"file": "a.mp4", "instruction": "!!python/name:planted.Spec"})
+    (tmp_path / "set" / name).write_text(text, encoding="utf-8")
+    assert decoded(tmp_path / "set") == [
+        "a.mp4 cannot be decoded (Invalid data found when processing input)"
+    ]
     assert not planted.exists()

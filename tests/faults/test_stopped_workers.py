@@ -20,11 +20,13 @@ def test_closing_a_pool_of_stopped_workers_ends():
     assert faults.stop_worker("closing", signal.SIGSTOP) > (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", faults.PARENT_STATES)
 def test_no_process_is_left_by_a_killed_parent(state):
     assert faults.end_parent("toy", state, signal.SIGKILL) < torch.inf
 
 
+@pytest.mark.slow
 @pytest.mark.metaworld
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_no_process_is_left_by_an_ended_collector(number):

@@ -4,6 +4,7 @@ import os
 import time
 
 from rftf_torchrl import SimulatorCrashedError
+from rftf_torchrl.errors import UserError
 
 
 class EchoPlayer:
@@ -11,6 +12,8 @@ class EchoPlayer:
         self.closed = closed
         if trouble == "raise":
             raise KeyError("no player")
+        if trouble == "lack":
+            raise UserError("no library to draw with")
         if trouble == "exit":
             os._exit(4)
 

@@ -95,6 +95,7 @@ def test_the_first_picture_shows_the_scene_of_its_episode(make_simulator):
     assert np.abs(simulator.picture(64) - first).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_the_goal_marker_is_drawn_where_nothing_else_tells_the_goal(make_simulator, draw):
     with_marker = make_simulator("push")
     assert np.array_equal(with_marker.picture(64), draw(with_marker))

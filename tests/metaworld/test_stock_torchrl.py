@@ -24,6 +24,7 @@ pytestmark = pytest.mark.metaworld
 make_drawer = partial(MetaWorldEnv, "drawer-open", image_size=None, chunk_size=2, horizon=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batched", [SerialEnv, ParallelEnv])
 def test_batched_environments(batched):
     env = batched(2, make_drawer)

@@ -208,8 +208,8 @@ def broken_inputs():
             (module, data.exclude(("next", "x"), ("next", "instruction"))),
             {},
             "('instruction', 'tokens'), x missing under 'next', so that the next state would pass "
-            "for the state itself: V(s') = V(s). run_episodes leaves out there what a "
-            "PolicyInputEnv writes for the policy; where the value module reads it too, " + lost,
+            "for the state itself: V(s') = V(s). Collectors with compact_obs=True leave out what "
+            "the next state shows: build yours with compact_obs=False.",
         ),
         (
             KeyError,

@@ -66,6 +66,7 @@ def make_with_history():
     return TransformedEnv(ArmEnv(), history())
 
 
+@pytest.mark.slow
 def test_in_worker_processes():
     env = ParallelEnv(2, make_with_history, mp_start_method="fork")
     data = env.rollout(5, act, break_when_any_done=False)

@@ -97,6 +97,7 @@ def test_another_policy_is_refused():
         ArmGripperCloningLoss(actor)
 
 
+@pytest.mark.slow
 def test_the_small_policy_learns_when_to_let_go():
     torch.manual_seed(0)
     config = EncoderConfig(image_size=None, state_dim=1, features=32, vocab_size=8)

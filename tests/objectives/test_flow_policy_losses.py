@@ -99,6 +99,7 @@ def test_ppo_moves_chunks_towards_the_better_ones():
     assert distances[-1] < 0.6 * distances[0]
 
 
+@pytest.mark.slow
 def test_cloning_recovers_two_modes_that_a_mean_would_miss():
     torch.manual_seed(0)
     actor = policy(width=64)

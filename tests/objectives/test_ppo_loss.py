@@ -6,6 +6,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torch.distributions import kl_divergence
+from torchrl.data import AdaptiveKLController, ConstantKLController
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
@@ -222,6 +223,78 @@ def test_adapt_kl(kl, coeff, target, expected):
     assert float(loss.kl_coeff) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("controller", "kl", "expected"),
+    [
+        (ConstantKLController(kl_coef=0.3), 9.0, 0.3),
+        (AdaptiveKLController(init_kl_coef=0.3, target=0.1, horizon=2), 0.11, 0.3 * 1.05),
+        (AdaptiveKLController(init_kl_coef=0.3, target=0.1, horizon=2), 9.0, 0.3 * 1.1),
+        (AdaptiveKLController(init_kl_coef=0.3, target=0.1, horizon=2), 0.0, 0.3 * 0.9),
+        (AdaptiveKLController(init_kl_coef=9.9, target=0.1, horizon=2), 9.0, 10.0),
+    ],
+)
+def test_a_controller_of_torchrl_moves_the_coefficient(controller, kl, expected):
+    loss = RFTFPPOLoss(policy(), kl_controller=controller)
+    assert float(loss.kl_coeff) == pytest.approx(controller.coef)
+    assert loss.adapt_kl(kl) == pytest.approx(expected)
+    assert float(loss.kl_coeff) == pytest.approx(expected)
+
+
+def test_a_controller_goes_on_from_the_saved_coefficient():
+    def build():
+        rule = AdaptiveKLController(init_kl_coef=0.3, target=0.1, horizon=1)
+        return RFTFPPOLoss(policy(), kl_controller=rule)
+
+    loss, resumed = build(), build()
+    loss.adapt_kl(9.0)
+    resumed.load_state_dict(loss.state_dict())
+    assert resumed.adapt_kl(9.0) == loss.adapt_kl(9.0) == pytest.approx(0.3 * 1.2**2)
+
+
+def test_names_of_grpo():
+    actor = policy()
+    loss = RFTFPPOLoss(actor, reference_actor=actor, kl_to_ref_coeff=0.5)
+    plain = RFTFPPOLoss(actor, reference_actor=actor, kl_coeff=0.5)
+    data = loss.add_reference(decisions(actor))
+    moved(actor)
+    out, expected = loss(data), plain(data)
+    assert set(out.keys()) == set(loss.out_keys)
+    assert torch.equal(out["loss_kl_to_ref"], expected["loss_kl"])
+    assert torch.equal(out["kl_to_ref"], expected["kl_reference"])
+    loss.kl_to_ref_coeff = 0.25
+    assert loss.kl_coeff == 0.25 == loss.kl_to_ref_coeff
+    assert isinstance(loss.kl_coeff, torch.Tensor)
+    assert torch.equal(loss(data)["loss_kl_to_ref"], 0.5 * out["loss_kl_to_ref"])
+
+
+def test_out_keys_follow_the_loss_and_can_be_selected():
+    loss = RFTFPPOLoss(policy(), small_critic(CONFIG), kl_coeff=0)
+    assert "entropy" in loss.out_keys
+    loss.entropy_bonus = False
+    assert "entropy" not in loss.out_keys
+    assert loss.select_out_keys("loss_objective").out_keys == ["loss_objective"]
+
+
+def test_in_keys_are_what_has_to_be_there():
+    assert set(RFTFPPOLoss(policy(), kl_coeff=0).in_keys) == {
+        keys.STATE,
+        keys.TOKENS,
+        keys.TOKEN_MASK,
+        keys.CHUNK,
+        keys.LOG_PROB,
+        "advantage",
+    }
+
+
+def test_what_may_be_there_can_be_named_too():
+    actor = policy()
+    data = decisions(actor)
+    loss = RFTFPPOLoss(actor, small_critic(CONFIG), kl_coeff=0).select_out_keys("loss_objective")
+    inputs = [*actor.in_keys, keys.CHUNK, keys.LOG_PROB, "advantage", "value_target"]
+    given = {key if isinstance(key, str) else "_".join(key): data[key] for key in inputs}
+    assert torch.equal(loss(**given), loss(data)["loss_objective"])
+
+
 def test_the_coefficient_is_saved_and_does_not_change_in_forward():
     actor = policy()
     loss = RFTFPPOLoss(actor, reference_actor=actor)
@@ -283,6 +356,15 @@ def test_a_stock_actor_works():
         (
             lambda: RFTFPPOLoss(policy(), kl_coeff=20.0),
             "kl_coeff must be 0 (off) or inside kl_bounds (0.0001, 10.0), got 20.0.",
+        ),
+        (
+            lambda: RFTFPPOLoss(policy(), kl_coeff=0.1, kl_to_ref_coeff=0.1),
+            "kl_to_ref_coeff is another name of kl_coeff: give one of them.",
+        ),
+        (
+            lambda: setattr(RFTFPPOLoss(policy(), kl_coeff=0), "kl_coeff", 0.1),
+            "kl_coeff was 0 when this loss was built, which left the divergence out: build it "
+            "with another.",
         ),
         (
             lambda: RFTFPPOLoss(policy(), kl_target=0.0),

@@ -7,6 +7,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torch.nn.functional import logsigmoid
+from torchrl.modules import ValueOperator
 
 from rftf_torchrl import (
     EncoderConfig,
@@ -143,6 +144,19 @@ def test_any_module_that_writes_a_value():
     data = clips([[0.0, 1.0]])
     torch.testing.assert_close(loss(data)["loss_ranking"], torch.tensor(nls(1)))
     assert data.get("progress", None) is None
+
+
+def test_the_value_operator_of_torchrl_is_a_value_model():
+    """It writes ``"state_value"``."""
+    operator = ValueOperator(nn.Linear(2, 1), in_keys=["state"])
+    data = TensorDict({"state": torch.randn(2, 3, 2)}, [2, 3])
+    out = TemporalRankingLoss(operator)(data)
+    plain = TensorDictModule(operator.module, ["state"], ["temporal_value"])
+    assert torch.equal(out["loss_ranking"], TemporalRankingLoss(plain)(data)["loss_ranking"])
+    other = TensorDictModule(operator.module, ["state"], ["something"])
+    message = "value_key 'temporal_value' is not among the value model's out_keys ['something']."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        TemporalRankingLoss(other)(data)
 
 
 class NoActions(TensorDict):

@@ -16,6 +16,7 @@ from rftf_torchrl import Episode, EpisodeCollector, PolicyInputFactory, keys
 from rftf_torchrl.calvin.chains.stages import PolicyStage
 
 
+@pytest.mark.slow
 def test_parallel_environments(spec):
     policy = build(spec)
     mode = ExplorationType.DETERMINISTIC

@@ -65,6 +65,7 @@ def test_adapters_off_is_the_policy_before_them(spec):
     assert float(loss(found)["kl_reference"]) > 1e-6
 
 
+@pytest.mark.slow
 def test_cloning_by_likelihood_learns_arm_and_gripper(spec):
     policy = build(spec)
     data = rollout(spec, policy).select(*spec.in_keys)

@@ -49,6 +49,7 @@ def predict(network, seen, **kwargs):
     return network(**inputs, text=network.clip_model(seen["tokens"]), **kwargs)
 
 
+@pytest.mark.slow
 def test_the_authors_code_gave_the_same(tmp_path):
     network = Seer(SEER).requires_grad_(False)
     load_seer_checkpoint(network, **saved(network, tmp_path))

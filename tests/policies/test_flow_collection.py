@@ -53,6 +53,7 @@ def test_collector():
     collector.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_workers():
     actor = policy()

@@ -22,6 +22,7 @@ def configured(*overrides):
         return check_study(compose("compare", overrides=list(overrides)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_method_of_every_study_can_be_run(name):
     from rftf_torchrl.recipes.compare import list_jobs

@@ -1,21 +1,39 @@
 """What a user can mend is one message on the console, and exit code 2."""
 
+import logging
 import sys
+import warnings
+from dataclasses import fields, replace
 
 import pytest
 
-from rftf_torchrl import RunConfig
+from rftf_torchrl import RunConfig, StudyConfig
 from rftf_torchrl.cli import commands
 from rftf_torchrl.cli import main as rftf
+from rftf_torchrl.configs import describe
+from rftf_torchrl.configs.describe import help_lines, kinds
 from rftf_torchrl.configs.typos import setting_names
+from rftf_torchrl.envs.simulator import SIMULATORS
+
+
+@pytest.fixture(autouse=True)
+def same_logging():
+    """Hydra's handlers write to the standard output of one test."""
+    root, shown = logging.getLogger(), warnings.showwarning
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+    warnings.showwarning = shown
 
 
 def ended(monkeypatch, capsys, *arguments):
-    """Exit code and standard error of a command."""
+    """Exit code and standard error of a command, after the line that it begins with."""
     monkeypatch.setattr(sys, "argv", ["rftf", *arguments])
     with pytest.raises(SystemExit) as exit:
         rftf()
-    return exit.value.code, capsys.readouterr().err
+    begin = f"rftf {arguments[0]}: loading PyTorch, which takes some seconds\n"
+    return exit.value.code, capsys.readouterr().err.removeprefix(begin)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +105,33 @@ def test_the_help_of_a_command_has_every_setting_with_its_range(monkeypatch, cap
     groups = {name.partition(".")[0] for name in setting_names(RunConfig)[0] if "." in name}
     for name in setting_names(RunConfig)[0]:
         assert f"  {name} = " in shown or name in groups
+    for kind, options, note in kinds():
+        assert f"\noptions of {kind}{': ' * bool(note)}{note}\n" in shown
+        assert options or note == "it has no options"
+        for name, *_ in options:
+            assert f"  {name.strip('`')} = " in shown
+    assert (
+        "options of env.kind=metaworld\n"
+        "  env.options.action_repeat = 3  (whole number, at least 1)\n"
+        "      simulator steps for which an action is held.\n"
+    ) in shown
+
+
+def test_a_kind_that_cannot_be_imported_has_one_line_in_the_help(monkeypatch):
+    absent = replace(SIMULATORS, names={"mine": "no_such_package.door:Mine"})
+    monkeypatch.setattr(describe, "KINDS", [("env.kind", absent, absent.find)])
+    assert help_lines()[-1] == (
+        "options of env.kind=mine: its options can't be shown here: no simulator at "
+        "no_such_package.door:Mine (No module named 'no_such_package'): make it importable, for "
+        "example by its folder in PYTHONPATH."
+    )
+
+
+def test_the_help_of_a_study_has_its_settings(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["rftf", "compare", "--help"])
+    rftf()
+    shown = capsys.readouterr().out
+    assert "  study=pixels|quick|state\n" in shown
+    for field in fields(StudyConfig):
+        assert f"\n  {field.name} = " in shown
+    assert "options of" not in shown

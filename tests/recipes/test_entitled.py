@@ -35,6 +35,7 @@ def files(config):
     }
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_settings(run):
     before = files(run)
     other = replace(run, resume=True, seed=5, ppo=replace(run.ppo, gamma=0.5, iterations=9))

@@ -377,13 +377,6 @@ def test_some_of_the_tasks_are_tuned(configure, tmp_path):
     assert "success/window-open" not in header
 
 
-def test_missing_policy_says_what_to_run(configure, tmp_path):
-    from rftf_torchrl.recipes.finetune import finetune
-
-    with pytest.raises(FileNotFoundError, match=r"run train_bc\.py with the same output first"):
-        finetune(configure(*TINY, f"output={tmp_path}"))
-
-
 def test_quick_start_from_pixels_as_a_command(tmp_path):
     overrides = [o for o in TINY if not o.startswith(("env.image_size", "collector.workers"))]
     command = [

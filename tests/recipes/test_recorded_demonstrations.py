@@ -233,7 +233,7 @@ def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
         f"{tmp_path / 'demos'} holds the 1 episodes of a recording that stopped early. Move or "
         "remove the folder, and it is recorded anew (resume=true does it where the folder is the "
         "run's own); or, to use what there is, write "
-        '"complete": true in its demonstrations.json'
+        '"complete": true in its demonstrations.json, and remove its digests.json'
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect_demos.collect(config)
@@ -253,6 +253,7 @@ def test_no_recipe_learns_from_half_a_recording(configure, tmp_path, recipe, fun
         json.dumps({**json.loads(index.read_text(encoding="utf-8")), "complete": False}),
         encoding="utf-8",
     )
+    (root / "digests.json").unlink()
     config = configure(*TINY, f"output={tmp_path}")
     with pytest.raises(ValueError, match=r"demos holds the 4 episodes of a recording that stopped"):
         getattr(import_module(f"rftf_torchrl.recipes.{recipe}"), function)(config)

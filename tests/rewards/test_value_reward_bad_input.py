@@ -41,13 +41,14 @@ def broken_data():
             KeyError,
             data.exclude("next"),
             "'next' is missing: StateValues needs transitions, with success, terminated and the "
-            "next state under 'next'. Collectors with compact_obs=True drop the latter.",
+            "next state under 'next'.",
         ),
         "no success": (
             KeyError,
             data.exclude(("next", "success")),
             "('next', 'success') is missing. Have the environment write it, or name another entry "
-            "with success_key= (that of torchrl's SuccessReward).",
+            "with success_key= (that of torchrl's SuccessReward). Collectors with compact_obs=True "
+            "leave out what the next state shows: build yours with compact_obs=False.",
         ),
         "no terminated": (
             KeyError,

@@ -11,6 +11,7 @@ from _envs import ChunkWalkEnv, value_model, walk_policy
 from _reward_by_hand import OPTIONS, WRITTEN, assert_written, by_hand, walk_env
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
+from torchrl.collectors import Collector
 from torchrl.envs import ParallelEnv, SerialEnv, ToyVLAEnv, TransformedEnv, check_env_specs
 from torchrl.envs.transforms import (
     Compose,
@@ -21,8 +22,9 @@ from torchrl.envs.transforms import (
     TerminateTransform,
     Transform,
 )
+from torchrl.modules import ValueOperator
 
-from rftf_torchrl import ValueReward
+from rftf_torchrl import ValueReward, label_outcomes
 
 
 def parallel_env(kind) -> TransformedEnv:
@@ -143,6 +145,7 @@ def test_serial_env(inside):
     assert_written(data, by_hand(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [True, False])
 def test_parallel_env(inside):
     env = parallel_env((partial(ParallelEnv, mp_start_method="fork"), inside))
@@ -203,3 +206,50 @@ def test_multi_action_in_the_same_environment_is_refused():
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         env.output_spec  # noqa: B018
+
+
+def test_the_value_operator_of_torchrl_is_a_value_model():
+    """It writes ``"state_value"``."""
+    plain = value_model()
+    operator = ValueOperator(plain.module, in_keys=plain.in_keys)
+    assert operator.out_keys == ["state_value"]
+    data = ChunkWalkEnv([4]).rollout(8, walk_policy(), break_when_any_done=False).reshape(-1)
+    expected = ValueReward(plain)(data.clone())
+    found = ValueReward(operator)(data.clone())
+    for key in ("temporal_value", ("next", "temporal_value"), ("next", "reward")):
+        assert torch.equal(found[key], expected[key])
+    assert found.get("state_value", None) is None
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (
+            lambda data: ValueReward(value_model(), gamma=1.0)(data),
+            "('instruction', 'tokens'), ('observation', 'state') missing under 'next', so that the "
+            "next state would pass for the state itself: V(s') = V(s). Collectors with "
+            "compact_obs=True leave out what the next state shows: build yours with "
+            "compact_obs=False.",
+        ),
+        (
+            label_outcomes,
+            "('next', 'success') is missing, so the outcome of a trajectory is not known. "
+            "Collectors with compact_obs=True leave out what the next state shows: build yours "
+            "with compact_obs=False.",
+        ),
+    ],
+)
+def test_a_collector_with_compact_obs_is_told_to_have_none(use, message):
+    collector = Collector(
+        ChunkWalkEnv([4]),
+        walk_policy(),
+        frames_per_batch=16,
+        total_frames=16,
+        compact_obs=True,
+        auto_register_policy_transforms=False,
+    )
+    data = next(iter(collector)).reshape(-1)
+    collector.shutdown()
+    with pytest.raises(KeyError) as caught:
+        use(data)
+    assert caught.value.args == (message,)

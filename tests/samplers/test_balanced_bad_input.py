@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from _outcome_buffers import buffer_of, decisions_of
-from torchrl.data import LazyTensorStorage, ListStorage, TensorDictReplayBuffer
+from torchrl.data import LazyTensorStorage, ListStorage, ReplayBuffer, TensorDictReplayBuffer
 
 from rftf_torchrl import BalancedTrajectorySampler
 
@@ -97,12 +97,9 @@ def test_broken_storages(error, decisions, message):
 
 
 def test_storages_of_other_kinds_are_refused():
-    buffer = TensorDictReplayBuffer(storage=ListStorage(4), sampler=_sampler(), batch_size=2)
-    buffer.extend(GOOD.clone())
-    message = (
-        "the storage holds a list; expected a tensordict. Use LazyTensorStorage or "
-        "LazyMemmapStorage."
-    )
+    buffer = ReplayBuffer(storage=ListStorage(4), sampler=_sampler(), batch_size=2)
+    buffer.extend([1, 2, 3])
+    message = "the storage holds a int; expected tensordicts, one a decision."
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         buffer.sample()
     storage = LazyTensorStorage(4, ndim=2)

@@ -16,7 +16,12 @@ from _outcome_buffers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
+from torchrl.data import (
+    LazyMemmapStorage,
+    LazyTensorStorage,
+    ListStorage,
+    TensorDictReplayBuffer,
+)
 
 from rftf_torchrl import BalancedTrajectorySampler
 
@@ -89,3 +94,16 @@ def test_memmap_storage(tmp_path):
     )
     buffer.extend(decisions_of(MIXED))
     assert [int(batch["trajectory_success"].sum()) for batch in buffer] == [4] * 5
+
+
+def test_a_list_storage_is_sampled_like_a_tensor_storage():
+    decisions = decisions_of(MIXED)
+    drawn = []
+    for kind in (ListStorage, LazyTensorStorage):
+        buffer = TensorDictReplayBuffer(
+            storage=kind(len(decisions)), sampler=BalancedTrajectorySampler(seed=0), batch_size=8
+        )
+        buffer.extend(decisions)
+        drawn.append([batch["trajectory_success"].flatten().tolist() for batch in buffer])
+    assert drawn[0] == drawn[1]
+    assert all(sum(batch) == 4 for batch in drawn[0])

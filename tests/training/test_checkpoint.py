@@ -3,8 +3,8 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
+import zipfile
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -193,20 +193,18 @@ def test_steps_must_increase(tmp_path, step):
     assert checkpoints.files()[0].read_bytes() == content
 
 
-KILLED = """
-import os, signal, sys, zipfile
-from torch import nn
-from rftf_torchrl import RunCheckpoints
-checkpoints = RunCheckpoints(sys.argv[1], model=nn.Linear(2, 2))
-checkpoints.save(1)
-zipfile.ZipFile.write = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
-checkpoints.save(2)
-"""
+def save_and_die(folder):
+    checkpoints = RunCheckpoints(folder, model=nn.Linear(2, 2))
+    checkpoints.save(1)
+    zipfile.ZipFile.write = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+    checkpoints.save(2)
 
 
 def test_a_kill_in_the_middle_of_saving_leaves_the_previous_one(tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
-    assert done.returncode == -signal.SIGKILL
+    process = get_context("fork").Process(target=save_and_die, args=[tmp_path])
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) > 1
     checkpoints = RunCheckpoints(tmp_path, model=nn.Linear(2, 2))
     assert checkpoints.load() == 1

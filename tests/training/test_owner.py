@@ -4,35 +4,30 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
+import time
+from multiprocessing import get_context
 
 import pytest
 
 from rftf_torchrl import FolderInUseError, own_folder
 
-HOLD = """
-import sys, time
-from rftf_torchrl import own_folder
-with own_folder(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+
+def hold(folder, held):
+    with own_folder(folder):
+        held.set()
+        time.sleep(60)
 
 
 @pytest.fixture
 def holder(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-    assert process.stdout.readline() == "held\n"
+    context = get_context("fork")
+    held = context.Event()
+    process = context.Process(target=hold, args=[tmp_path, held])
+    process.start()
+    assert held.wait(30)
     yield process
     process.kill()
-    process.wait()
-    process.stdout.close()
+    process.join()
 
 
 def test_the_second_process_is_told_who_has_the_folder(tmp_path, holder):
@@ -49,7 +44,7 @@ def test_the_second_process_is_told_who_has_the_folder(tmp_path, holder):
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 def test_a_process_that_is_killed_leaves_the_folder_free(tmp_path, holder, sign):
     os.kill(holder.pid, sign)
-    holder.wait()
+    holder.join()
     with own_folder(tmp_path) as folder:
         assert (folder / ".run.json").is_file()
 

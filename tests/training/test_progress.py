@@ -1,3 +1,4 @@
+import logging
 import time
 
 import pytest
@@ -21,10 +22,50 @@ def test_bar_counts_to_a_total(capsys):
     assert "4/4" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("show", [False, None])
-def test_bar_is_quiet_when_not_wanted_or_not_on_a_terminal(capsys, show):
-    assert list(progress_bar(range(3), "collect", show=show)) == [0, 1, 2]
+def test_bar_is_not_drawn_where_it_is_not_wanted_or_there_is_no_terminal(capsys, caplog):
+    caplog.set_level(logging.INFO)
+    assert list(progress_bar(range(3), "collect", show=False)) == [0, 1, 2]
+    assert not caplog.records
+    assert list(progress_bar(range(3), "collect")) == [0, 1, 2]
     assert capsys.readouterr() == ("", "")
+    assert len(caplog.records) == 1
+
+
+def bar_after(monkeypatch, seconds, done, total, **numbers):
+    """A bar after some seconds of work."""
+    bar = progress_bar(total, "train", unit="episodes")
+    bar.start_t = bar._time() - seconds
+    monkeypatch.setattr(bar, "_time", lambda: bar.start_t + seconds)
+    bar.n = done
+    bar.set_postfix(**numbers, refresh=False)
+    return bar
+
+
+@pytest.mark.parametrize(
+    ("seconds", "done", "total", "numbers", "sentence"),
+    [
+        (25.0, 0, 8, {}, "train: 0 of 8 episodes in 25.0 s"),
+        (
+            60.0,
+            150,
+            600,
+            {"loss": "0.25", "kl": "0.1"},
+            "train: 150 of 600 episodes in 1 min 0 s, 2.5 a second, about 3 min 0 s left, "
+            "kl 0.1, loss 0.25",
+        ),
+        (
+            7200.0,
+            60,
+            150,
+            {},
+            "train: 60 of 150 episodes in 2 h 0 min, 2 min 0 s each, about 3 h 0 min left",
+        ),
+        (5.0, 10, 10, {}, "train: 10 of 10 episodes in 5.0 s, 2.0 a second"),
+    ],
+)
+def test_a_bar_in_words(monkeypatch, seconds, done, total, numbers, sentence):
+    bar = bar_after(monkeypatch, seconds, done, total, **numbers)
+    assert bar.sentence() == sentence
 
 
 @pytest.fixture

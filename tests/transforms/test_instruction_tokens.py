@@ -166,6 +166,7 @@ def test_environment(batch_size):
     assert torch.equal(data["next", "tokens"], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", [SerialEnv, partial(ParallelEnv, mp_start_method="fork")])
 def test_batched_environments(env):
     env = env(2, text_env)

@@ -9,7 +9,6 @@ from typing import Literal
 
 from tensordict import TensorDict
 from torch import Tensor
-from tqdm import tqdm
 
 from rftf_torchrl.calvin.data.format import ANNOTATIONS_FILE, SCENE, SPLITS
 from rftf_torchrl.calvin.data.reader import CalvinDataset
@@ -19,6 +18,7 @@ from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.tasks import TASKS, get_task
 from rftf_torchrl.data.format import ACTION, DemonstrationError, Task
 from rftf_torchrl.data.writer import DemonstrationWriter
+from rftf_torchrl.training.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def to_demonstrations(
             benchmark, see :func:`~rftf_torchrl.benchmark_scene`: ``"warn"`` keeps and
             counts them, as the published data are what they are, and ``"refuse"`` stops at the
             first.
-        show_progress: False shows no progress bar. None shows it where stderr is a terminal.
+        show_progress: False shows and logs nothing, see :func:`progress_bar`.
 
     Returns:
         ``out``.
@@ -119,11 +119,11 @@ def to_demonstrations(
         )
     present = {span.task for _, _, span in found}
     records = [Task(t.id, t.name, t.instruction) for t in TASKS.values() if t.name in present]
-    disable = None if show_progress is None else not show_progress
+    bar = progress_bar(found, "conversion", unit="spans", show=show_progress)
     tested = 0
     with DemonstrationWriter(out, tasks=records, simulator="calvin") as writer:
         writer.simulator_steps = steps
-        for name, dataset, span in tqdm(found, desc="convert", disable=disable, dynamic_ncols=True):
+        for name, dataset, span in bar:
             episode = _episode(dataset, span)
             if dataset.scenes[dataset.episode_of(span.start)] == "D":
                 tested += _begins_in_test_scene(dataset, span, episode, test_states == "refuse")

@@ -14,6 +14,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.history import ObservationHistory
 from rftf_torchrl.paper_policies.blocks.clip_tokens import ClipTokens, tokenizer_files
 from rftf_torchrl.paper_policies.blocks.config import NetworkConfig
@@ -132,6 +133,7 @@ class PaperPolicySpec(ABC):
     def fill(self, policy: nn.Module, source: str) -> None:
         """Reads the authors' weights into a policy."""
 
+    @nested_keys
     def build(self, *written: NestedKey) -> ProbabilisticTensorDictSequential:
         """The policy with fresh weights; `written` are entries of its actor's besides the chunk."""
         actor: Any = self.actor()

@@ -15,6 +15,7 @@ from torchrl.envs.transforms import Compose, Transform
 
 from rftf_torchrl import keys
 from rftf_torchrl.functional.poses import world_to_tool
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.paper_policies.blocks.checkpoint import only_module
 from rftf_torchrl.paper_policies.blocks.clip_tokens import ClipTokens
 from rftf_torchrl.paper_policies.blocks.inputs import (
@@ -79,6 +80,7 @@ class GRMGSpec(PaperPolicySpec):
         _freeze(network)
         return GRMGActor(network, self.chunk_size, self.wrist)
 
+    @nested_keys
     def build(self, *written: NestedKey) -> ProbabilisticTensorDictSequential:
         """The policy with fresh weights.
 

@@ -20,6 +20,7 @@ from torch.distributions import Distribution
 from torchrl.modules.vla import VLAWrapperBase
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.finite_output import check_finite_output
 from rftf_torchrl.policies.heads.distributions import ChunkCategorical, ChunkNormal
 
@@ -134,6 +135,7 @@ class BoundedScale(nn.Module):
         return check_finite_output(scale, "standard deviations").expand_as(loc)
 
 
+@nested_keys
 def gaussian_actor(
     network: TensorDictModuleBase,
     *,
@@ -192,6 +194,7 @@ def gaussian_actor(
     )
 
 
+@nested_keys
 def token_actor(
     network: TensorDictModuleBase,
     *,

@@ -16,6 +16,7 @@ from torch.distributions import Bernoulli, kl_divergence, register_kl
 from torch.nn.functional import logsigmoid
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.finite_output import can_be_read, check_finite_output
 from rftf_torchrl.policies.heads.actors import BoundedScale, check_writes, draw_chunk
 from rftf_torchrl.policies.heads.distributions import ChunkDistribution, ChunkNormal, sum_executed
@@ -141,6 +142,7 @@ def _kl_of_logits(p: Tensor, q: Tensor) -> Tensor:
     return opened + torch.sigmoid(-p) * (logsigmoid(-p) - logsigmoid(-q))
 
 
+@nested_keys
 def arm_gripper_actor(
     network: TensorDictModuleBase,
     *,

@@ -303,9 +303,10 @@ class ChunkFlow(ChunkDistribution):
         return self.mean + self.scale[..., -1, :, :] * noise
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Returns the joint log-density [*B] of the path and its last state `value` [*B, H, A]."""
-        value = where_executed(value.float(), self.mean, self.executed)
-        following = torch.cat([self.path[..., 1:, :, :], value.unsqueeze(-3)], -3)
+        """Returns the joint log-density [*S, *B] of the path and its last state [*S, *B, H, A]."""
+        last = where_executed(value.float(), self.mean, self.executed).unsqueeze(-3)
+        before = self.path[..., 1:, :, :].expand(*last.shape[:-3], -1, -1, -1)
+        following = torch.cat([before, last], -3)
         return self._total(normal_log_prob(following, self.loc, self.scale))
 
     def entropy(self) -> Tensor:

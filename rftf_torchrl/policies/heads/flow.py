@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rftf_torchrl import keys
 from rftf_torchrl.functional.flow import flow_sde_transition
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.finite_output import check_finite_output
 from rftf_torchrl.policies.heads.actors import check_writes, draw_chunk
 from rftf_torchrl.policies.heads.distributions import ChunkFlow
@@ -47,6 +48,7 @@ class FlowHead(TensorDictModuleBase):
         ValueError: if a number is out of its range.
     """
 
+    @nested_keys
     def __init__(
         self,
         velocity: nn.Module,
@@ -168,6 +170,7 @@ class FlowActor(ProbabilisticTensorDictSequential):
             head.draw = False
 
 
+@nested_keys
 def flow_actor(
     network: TensorDictModuleBase,
     velocity: nn.Module,

@@ -11,6 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Composite, Unbounded
 
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.observation_writer import ObservationWriter
 from rftf_torchrl.nets.sentences import sentences_of
@@ -52,6 +53,7 @@ class LeRobotObservation(ObservationWriter):
         tensor([1.5000, 1.5000, 1.5000])
     """
 
+    @nested_keys
     def __init__(
         self,
         inputs: Mapping[str, NestedKey],

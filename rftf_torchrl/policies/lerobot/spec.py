@@ -15,6 +15,7 @@ from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.leftovers import temporary_folder
 from rftf_torchrl.nets.state_statistics import where_it_varies
 from rftf_torchrl.optional import optional_module
@@ -75,6 +76,7 @@ class LeRobotSpec:
     """
 
     kind: ClassVar[str] = "lerobot"
+    Options: ClassVar[type] = LeRobotOptions
 
     config: dict[str, Any]
     inputs: dict[str, NestedKey]
@@ -125,6 +127,7 @@ class LeRobotSpec:
         return cls.from_dict(entries)
 
     @classmethod
+    @nested_keys
     def from_config(
         cls,
         config: Any,
@@ -154,6 +157,7 @@ class LeRobotSpec:
         return cls(described, dict(inputs), lists, **settings)
 
     @classmethod
+    @nested_keys
     def from_pretrained(
         cls, source: str, inputs: Mapping[str, NestedKey] | None = None, **settings: Any
     ) -> LeRobotSpec:

@@ -67,6 +67,7 @@ class TransformersPolicySpec(ModelOptions):
 
     on_vision_language_model: ClassVar[bool] = True
     kind: ClassVar[str] = "transformers"
+    Options: ClassVar[type] = TransformersOptions
 
     backbone: Mapping[str, Any]
     chunk_size: int

@@ -13,6 +13,7 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.sentences import sentences_of
 
@@ -51,6 +52,7 @@ class VLAInputs(Transform):
         tensor([4])
     """
 
+    @nested_keys
     def __init__(
         self,
         processor: Callable[[Any, Sequence[str]], Mapping[str, Tensor]],

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
+from pathlib import Path
+
 import torch
-from tensordict import TensorDictBase
+from filelock import FileLock
+from tensordict import MemoryMappedTensor, TensorDictBase
 from tensordict.utils import NestedKey, unravel_key
-from torch import Tensor
+from torch import Tensor, nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.files import RowsFile
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.values.pretrained.network import PretrainedNetwork
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 
+@nested_keys
 def on_cached_features(
     model: TemporalValueModel, *, features_key: NestedKey = keys.IMAGE_FEATURES
 ) -> TemporalValueModel:
@@ -44,6 +52,7 @@ def on_cached_features(
 
 
 @torch.no_grad()
+@nested_keys
 def cache_image_features(
     model: TemporalValueModel,
     tensordict: TensorDictBase,
@@ -105,6 +114,79 @@ def cache_image_features(
             found[fresh] = _features(network, later[fresh], minibatch, dtype)
             following.set(features_key, found.reshape(*batch, *found.shape[1:]))
     return tensordict
+
+
+@torch.no_grad()
+@nested_keys
+def keep_image_features(
+    model: TemporalValueModel,
+    frames: TensorDictBase,
+    folder: str | Path,
+    *,
+    features_key: NestedKey = keys.IMAGE_FEATURES,
+    minibatch: int = 256,
+    dtype: torch.dtype = torch.float16,
+) -> TensorDictBase:
+    """Keeps the features of every frame on the disk, where frames are too many for the memory.
+
+    One minibatch is in memory at a time. A call that was killed goes on where it stopped; features
+    of another tower, or of other frames, are made anew.
+
+    Args:
+        model: a value model on a pretrained image tower that is frozen.
+        frames: frames [N] with the model's picture.
+        folder: the folder of the features; one process at a time may write it.
+        features_key: where the features go, [N, P, D].
+        minibatch: frames in one forward.
+        dtype: of the features.
+
+    Returns:
+        The frames with their features, memory-mapped; the frames given are not changed.
+
+    Raises:
+        ValueError: if the model has no frozen image tower, or a feature does not fit the dtype.
+        KeyError: if there is no picture.
+
+    Examples:
+        >>> _ = __import__("pytest").importorskip("transformers")
+        >>> import tempfile
+        >>> from tensordict import TensorDict
+        >>> from rftf_torchrl import PretrainedEncoderConfig, temporal_value_model
+        >>> tower = {"model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 1}
+        >>> tower |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+        >>> model = temporal_value_model(PretrainedEncoderConfig(tower, image_size=28))
+        >>> image = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
+        >>> frames = TensorDict({"observation": {"image": image}}, [6])
+        >>> keep_image_features(model, frames, tempfile.mkdtemp())["features", "image"].shape
+        torch.Size([6, 5, 16])
+    """
+    network = _frozen_network(model)
+    image = frames.get(unravel_key(model.in_keys[0]), None)
+    if image is None:
+        raise KeyError(f"there is no picture at {model.in_keys[0]!r} to take features of.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    made_of = [network.config.to_dict(), str(dtype), minibatch, len(image)]
+    name = _fingerprint(json.dumps(made_of), network.image, image[:1], image[-1:])
+    with eval_mode(network), FileLock(folder / f".{name}.lock"):
+        first = _features(network, image[:1], minibatch, dtype)[0]
+        rows = RowsFile(folder / name)
+        for piece in image.split(minibatch)[len(rows.records) :]:
+            features = _features(network, piece, minibatch, dtype)
+            rows.append(features.view(torch.uint8).numpy().data.cast("B"), {})
+    found = MemoryMappedTensor.from_filename(rows.file, dtype, (len(image), *first.shape))
+    return frames.copy().unlock_().set(features_key, found)
+
+
+def _fingerprint(made_of: str, tower: nn.Module, *pictures: Tensor) -> str:
+    """A name that another tower or other pictures would change."""
+    digest = sha256(made_of.encode())
+    for name, value in sorted(tower.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for picture in pictures:
+        digest.update(picture.contiguous().flatten().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _frozen_network(model: TemporalValueModel) -> PretrainedNetwork:

@@ -156,6 +156,7 @@ def test_what_contains_itself_has_a_label():
     assert transform_label(transform) is not None
 
 
+@pytest.mark.slow
 def test_the_label_is_the_same_in_another_process():
     code = (
         "from torchrl.envs.transforms import StepCounter\n"

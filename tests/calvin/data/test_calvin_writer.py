@@ -272,7 +272,7 @@ FRAMES = {
     "pictures that the others lack": (
         {"rgb_gripper": PICTURE},
         [
-            "pictures {'rgb_gripper': (4, 6, 3)}, the frames before have {}: all frames of a "
+            "pictures rgb_gripper of shape (4, 6, 3), the frames before have none: all frames of a "
             "split have the same cameras and sizes"
         ],
     ),

@@ -9,6 +9,14 @@ SENTENCES = ["open the drawer", "close the red window please", "push", "turn a d
 SIZES = {"chunk_size": 2, "action_dim": 3, "bins": 16, "prompt_tokens": 32}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """The quick check tries one family of models; the others are slow tests."""
+    for item in items:
+        if hasattr(item, "callspec") and item.callspec.params.get("family") in FAMILIES[1:]:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A function from a family to the folder of its tiny model."""

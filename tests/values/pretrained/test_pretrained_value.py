@@ -120,6 +120,7 @@ def test_own_tokenizer_through_instruction_tokens(config):
     assert model(transform(data))["temporal_value"].shape == (2, 1)
 
 
+@pytest.mark.slow
 def test_importing_the_modules_imports_no_transformers():
     import subprocess
 

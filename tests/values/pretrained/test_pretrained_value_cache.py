@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tensordict import TensorDict
+from tensordict import MemoryMappedTensor, TensorDict
 
 pytest.importorskip("transformers")
 
@@ -12,6 +12,7 @@ from rftf_torchrl import (
     TemporalRankingLoss,
     ValueReward,
     cache_image_features,
+    keep_image_features,
     on_cached_features,
     temporal_value_model,
 )
@@ -89,6 +90,7 @@ def moving_square(clips, frames, generator, shuffle):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shuffle", "low", "high"), [(False, 0.85, 1.0), (True, 0.35, 0.65)])
 def test_a_frozen_random_tower_learns_order_and_nothing_from_shuffled_time(
     config, shuffle, low, high
@@ -107,3 +109,53 @@ def test_a_frozen_random_tower_learns_order_and_nothing_from_shuffled_time(
     held_out = cache_image_features(model, moving_square(64, 6, generator, shuffle=False))
     accuracy = float(loss(held_out)["pairwise_accuracy"])
     assert low < accuracy <= high
+
+
+class Killed(BaseException):
+    """A process that is killed cannot catch it."""
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_features_on_the_disk_go_on_after_a_kill(config, tmp_path, after):
+    """Bit for bit those in memory, and no frame twice."""
+    model = temporal_value_model(config("dinov2"))
+    data = frames(7)
+    expected = cache_image_features(model, data.clone(), minibatch=3)["features", "image"]
+    seen = []
+
+    def killed(module, args, out):
+        if len(seen) == after + 1:  # the first is one frame, for its shape
+            raise Killed
+        seen.append(len(args[0]))
+
+    hook = model.network.image.register_forward_hook(killed)
+    with pytest.raises(Killed):
+        keep_image_features(model, data, tmp_path, minibatch=3)
+    hook.remove()
+    (file,) = (path for path in tmp_path.iterdir() if len(path.name) == 16)
+    with file.open("ab") as opened:
+        opened.write(b"half a piece")
+    again = []
+    model.network.image.register_forward_hook(lambda m, args, out: again.append(len(args[0])))
+    kept = keep_image_features(model, data, tmp_path, minibatch=3)
+    assert again == [1, *[3, 3, 1][after:]]
+    assert isinstance(kept["features", "image"], MemoryMappedTensor)
+    assert torch.equal(kept["features", "image"], expected)
+    assert ("features", "image") not in data.keys(True)
+    keep_image_features(model, data, tmp_path, minibatch=3)
+    assert again[-1] == 1
+
+
+def test_features_of_another_tower_are_others(config, tmp_path):
+    data = frames(3)
+    for name in ("dinov2", "clip", "clip"):
+        model = temporal_value_model(config(name))
+        kept = keep_image_features(model, data, tmp_path)["features", "image"]
+        expected = cache_image_features(model, data.clone())["features", "image"]
+        assert torch.equal(kept, expected)
+    with torch.no_grad():
+        next(model.network.image.parameters()).add_(1)
+    kept = keep_image_features(model, data, tmp_path)["features", "image"]
+    assert not torch.equal(kept, expected)
+    with pytest.raises(KeyError, match="there is no picture at"):
+        keep_image_features(model, data.exclude(("observation", "image")), tmp_path)

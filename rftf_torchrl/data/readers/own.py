@@ -1,0 +1,59 @@
+"""The reader of this library's own demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from tensordict import NestedKey
+from torch import Tensor
+
+from rftf_torchrl import keys
+from rftf_torchrl.data.demonstrations import Demonstrations, load_demonstrations
+from rftf_torchrl.data.format import Episode, index_file
+from rftf_torchrl.data.readers.episode import BadEpisode, VideoEpisode
+from rftf_torchrl.data.readers.pictures import file_version, resized
+
+
+def read_demonstrations(
+    path: str, *, size: int | None, fps: float | None, wrist: bool = False
+) -> Iterator[VideoEpisode | BadEpisode]:
+    """Read a folder of demonstrations; they have no frames a second, so all frames are kept.
+
+    Args:
+        path: the folder.
+        size: edge of the pictures in pixels; None as they are.
+        fps: passed over.
+        wrist: the pictures of the gripper camera.
+
+    Yields:
+        Its episodes.
+
+    Raises:
+        FileNotFoundError: where there are none.
+        DemonstrationError: with every violation of the format.
+        KeyError: where they have no pictures.
+    """
+    demonstrations = load_demonstrations(Path(path))
+    key = keys.WRIST_IMAGE if wrist else keys.IMAGE
+    demonstrations.check_keys([key])
+    tasks = {task.id: task for task in demonstrations.tasks}
+    for episode in demonstrations.episodes:
+        task = tasks[episode.task_id]
+        yield VideoEpisode(
+            f"episode {episode.index}",
+            task.instruction,
+            partial(_frames, demonstrations, episode, key, size),
+            success=episode.success,
+            task=task.name,
+            split=episode.split,
+            index=episode.index,
+            version=file_version(index_file(Path(path))),
+        )
+
+
+def _frames(
+    demonstrations: Demonstrations, episode: Episode, key: NestedKey, size: int | None
+) -> Tensor:
+    return resized(demonstrations.frames[key][episode.start : episode.stop].clone(), size)
