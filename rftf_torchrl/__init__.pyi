@@ -358,6 +358,8 @@ from .values.critics import policy_critic as policy_critic
 from .values.critics import small_critic as small_critic
 from .values.kinds import ValueSpecProtocol as ValueSpecProtocol
 from .values.kinds import value_spec_class as value_spec_class
+from .values.lerobot_value import LeRobotValue as LeRobotValue
+from .values.lerobot_value import lerobot_value as lerobot_value
 from .values.pretrained.config import PretrainedEncoderConfig as PretrainedEncoderConfig
 from .values.pretrained.features import cache_image_features as cache_image_features
 from .values.pretrained.features import keep_image_features as keep_image_features

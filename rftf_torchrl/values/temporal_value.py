@@ -236,6 +236,8 @@ class TemporalValueModel(TensorDictModuleBase):
             out_key=_key(header["out_key"]),
             config=config,
         )
+        if "options" in header:
+            model.built_from = {name: header[name] for name in ("kind", "options", "sizes")}
         table = model.calibration.state_dict(prefix="calibration.")  # of any number of instructions
         own = {**model.state_dict(), **{name: tensors.get(name, table[name]) for name in table}}
         check_weights_fit(
