@@ -41,6 +41,9 @@ def main() -> None:
         solution = {line.partition("==")[0] for line in done.stdout.splitlines() if "==" in line}
         loose = sorted(solution - pinned(python))
         loose = [name for name in loose if not name.startswith(NOT_PINNED)]
+        if "Failed to fetch" in done.stderr:
+            print(f"Python {python}: not checked, as the package index can't be reached")
+            continue
         if done.returncode:
             print(f"Python {python}: constraints.txt has no solution\n{done.stderr}")
         elif loose:

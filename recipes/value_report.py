@@ -24,7 +24,6 @@ import logging
 import re
 from dataclasses import replace
 from functools import reduce
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -69,6 +68,7 @@ from rftf_torchrl.configs.artefacts import load_value_model, need, training_data
 from rftf_torchrl.configs.episodes import counted, episode_collector
 from rftf_torchrl.configs.record import refuse_other_split
 from rftf_torchrl.configs.run import stage
+from rftf_torchrl.evaluation.progress_table import progress_path
 from rftf_torchrl.evaluation.report import film_images, image
 from rftf_torchrl.evaluation.video import enlarge, pane_width
 
@@ -214,10 +214,7 @@ def report_value(config: RunConfig) -> dict[str, Any]:
     if "outcome" in report.overall:
         warn_if_blind(report.overall["outcome"]["final_auc"].value)
 
-    table = "progress.parquet" if find_spec("pyarrow") else "progress.csv"
-    if table.endswith(".csv"):
-        logger.warning("pyarrow is not installed, so the values go to %s instead of Parquet", table)
-    write_progress_table(value_model, demonstrations, folder / table)
+    write_progress_table(value_model, demonstrations, progress_path(folder))
     pictures = [
         plot_value_over_progress(report, folder / "value_over_progress.png", "value over progress"),
         plot_calibration(report, folder / "calibration.png", "calibration on demonstrations"),

@@ -358,6 +358,8 @@ from .values.critics import policy_critic as policy_critic
 from .values.critics import small_critic as small_critic
 from .values.kinds import ValueSpecProtocol as ValueSpecProtocol
 from .values.kinds import value_spec_class as value_spec_class
+from .values.lerobot_value import LeRobotValue as LeRobotValue
+from .values.lerobot_value import lerobot_value as lerobot_value
 from .values.pretrained.config import PretrainedEncoderConfig as PretrainedEncoderConfig
 from .values.pretrained.features import cache_image_features as cache_image_features
 from .values.pretrained.features import keep_image_features as keep_image_features
@@ -377,3 +379,12 @@ from .values.temporal_value import temporal_value_model as temporal_value_model
 from .weights_file import read_made_by as read_made_by
 
 __version__: str
+from .data.readers.stream import StreamError as StreamError
+from .data.readers.stream import stream_frames as stream_frames
+from .evaluation.annotation import AnnotateConfig as AnnotateConfig
+from .evaluation.annotation import EpisodeFlag as EpisodeFlag
+from .evaluation.annotation import flag_episode as flag_episode
+from .evaluation.value_plots import plot_episode_values as plot_episode_values
+from .evaluation.value_watch import ValueWatch as ValueWatch
+from .evaluation.value_watch import WatchConfig as WatchConfig
+from .evaluation.value_watch import WatchedFrame as WatchedFrame

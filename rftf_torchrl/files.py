@@ -92,14 +92,14 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
         >>> file.read_text(encoding="utf-8")
         '0,0.5\n1,0.25\n'
     """
-    with name_in_errors(f"Cannot write {path}"), open(path, "ab") as file:
-        before = file.tell()
+    with name_in_errors(f"Cannot write {path}"):
+        before = os.path.getsize(path) if os.path.exists(path) else 0
         try:
-            file.write(text.encode("utf-8"))
-            file.flush()
+            with open(path, "ab") as file:
+                file.write(text.encode("utf-8"))
         except OSError:
             with suppress(OSError):
-                file.truncate(before)
+                os.truncate(path, before)
             raise
 
 
@@ -206,6 +206,13 @@ class RowsFile:
         self.records.append(dict(record))
         self._ends.append((end, self._ends[-1][1] + len(line)))
 
+    def read(self, place: int) -> bytes:
+        """The content of a piece."""
+        begin, end = self._ends[place][0], self._ends[place + 1][0]
+        with self.file.open("rb") as file:
+            file.seek(begin)
+            return file.read(end - begin)
+
     def cut(self, count: int) -> None:
         """Keep the first ``count`` pieces."""
         del self.records[count:], self._ends[count + 1 :]
@@ -214,8 +221,8 @@ class RowsFile:
         os.truncate(self.file, end)
 
 
-class _NamedError(OSError):
-    """An error of the system whose message says what was being done."""
+class DiskError(OSError):
+    """An error of the system at a file, whose message says what was being done."""
 
 
 def to_disk(place: Path) -> None:
@@ -269,12 +276,12 @@ def name_in_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except _NamedError:
+    except DiskError:
         raise
     except OSError as error:
         full = error.errno in _FULL
         advice = "Make room on the disk" if full else "Choose a folder that you may write to"
-        named = _NamedError(f"{what}: {error.strerror or error}. {advice}.")
+        named = DiskError(f"{what}: {error.strerror or error}. {advice}.")
         named.errno = error.errno
         raise named from error
 

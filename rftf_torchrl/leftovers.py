@@ -121,9 +121,12 @@ def _clear(found: list[Path], where: str | Path) -> list[Path]:
 def _below(folder: Path) -> list[Path]:
     found = []
     for place, folders, files in os.walk(folder):
+        if DIGESTS_FILE in files:
+            folders.clear()
+            continue
         named = [name for name in (*folders, *files) if _LEFTOVER.fullmatch(name)]
         found += [Path(place, name) for name in sorted(named)]
-        folders[:] = [] if DIGESTS_FILE in files else sorted({*folders}.difference(named))
+        folders[:] = sorted({*folders}.difference(named))
     return found
 
 

@@ -41,3 +41,18 @@ def metaworld_module(name: str) -> ModuleType:
     """Import a module of Meta-World, or of what it needs."""
     optional_module("packaging", "metaworld", "Meta-World")
     return optional_module(name, "metaworld", "Meta-World")
+
+
+def lerobot_rewards_module(name: str) -> ModuleType:
+    """Import a module of LeRobot as of 0.6, which has reward models."""
+    package = optional_module("lerobot", "lerobot", "A reward model of LeRobot")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not name.startswith(str(error.name)):
+            raise
+        raise ModuleNotFoundError(
+            f"there is no {name}: LeRobot has reward models as of 0.6 (for Python 3.12), and "
+            f"{getattr(package, '__version__', 'an older one')} is installed. Install another: pip "
+            "install -U 'rftf-torchrl[lerobot]'"
+        ) from error

@@ -56,6 +56,7 @@ def write_safetensors(
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> from safetensors.torch import load_file
         >>> file = Path(tempfile.mkdtemp()) / "one.safetensors"
         >>> write_safetensors(file, {"weight": Tensor([1.0])}, {"format": "mine"})
@@ -135,6 +136,7 @@ def read_made_by(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> file = Path(tempfile.mkdtemp()) / "one.safetensors"
         >>> write_safetensors(file, {"weight": Tensor([1.0])}, made_by_entry({"seed": 3}))
         >>> read_made_by(file)

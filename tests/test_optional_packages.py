@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
@@ -32,7 +33,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # CALVIN's simulator is on GitHub only: CalvinNotInstalledError says how to get it.
 FROM_GITHUB = {"calvin_env", "pybullet"}
 # Packages that an optional package brings along.
-BROUGHT_ALONG = {"tokenizers": "transformers"}
+BROUGHT_ALONG = {"huggingface_hub": "lerobot", "tokenizers": "transformers"}
 
 
 def installed_with(*lines):
@@ -110,16 +111,20 @@ def asked_for():
 
 @pytest.mark.parametrize(("file", "package", "extra"), sorted(set(asked_for())))
 def test_the_extra_installs_the_package(file, package, extra):
-    assert canonicalize_name(BROUGHT_ALONG.get(package, package)) in EXTRAS[extra]
+    names = {package, BROUGHT_ALONG.get(package, package)}
+    assert EXTRAS[extra] & {canonicalize_name(name) for name in names}
 
 
+# LeRobot imports it, to have its type of reward model registered.
+LEROBOT_PLUGIN = "rftf_torchrl.values.lerobot_plugin.reward_model"
 WITHOUT = """
 import importlib, pkgutil, sys
 
 sys.modules.update(dict.fromkeys(sys.argv[1].split(",")))
 import rftf_torchrl
 for module in pkgutil.walk_packages(rftf_torchrl.__path__, "rftf_torchrl."):
-    importlib.import_module(module.name)
+    if module.name not in sys.argv[2:]:
+        importlib.import_module(module.name)
 for name in rftf_torchrl.__all__:
     getattr(rftf_torchrl, name)
 """
@@ -128,7 +133,7 @@ for name in rftf_torchrl.__all__:
 def test_everything_is_importable_without_an_extra():
     absent = sorted(top_level_packages()[1] | FROM_GITHUB)
     assert {"scipy", "transformers", "metaworld"} <= set(absent)
-    command = [sys.executable, "-c", WITHOUT, ",".join(absent)]
+    command = [sys.executable, "-c", WITHOUT, ",".join(absent), LEROBOT_PLUGIN]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, encoding="utf-8")
     assert done.returncode == 0, done.stderr
 
@@ -139,6 +144,7 @@ USES = {
         lambda: MetaWorldEnv("drawer-open", image_size=None), "Meta-World", "metaworld"
     ),
     "mujoco": (lambda: FastRenderer(None, 8, "corner2"), "Meta-World", "metaworld"),
+    "lerobot": (lambda: import_module(LEROBOT_PLUGIN), "A reward model of LeRobot", "lerobot"),
     "packaging": (lambda: ScriptedExpert(get_task("reach")), "Meta-World", "metaworld"),
 }  # fmt: skip
 

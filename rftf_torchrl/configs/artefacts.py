@@ -28,7 +28,7 @@ def whole_demos(config: RunConfig) -> Demonstrations:
     """
     need(config, demos=True)
     root = config.folder.demonstrations
-    found = load_demonstrations(root)
+    found = load_demonstrations(root, validate=config.demos.validate)
     if not found.complete:
         raise ValueError(
             f"{found.root} holds the {len(found.episodes)} episodes of a recording that stopped "
@@ -115,8 +115,31 @@ def needs_file(config: RunConfig) -> bool:
 
 
 def load_value_model(config: RunConfig, state_dim: int | None = None) -> TensorDictModuleBase:
-    """The value model that was trained, by its file's kind, or one that needs no training."""
+    """The value model that was trained, by its file's kind, or one that needs no training.
+
+    Raises:
+        FileNotFoundError: where there is none.
+    """
     if needs_file(config):
-        return TemporalValueModel.load(config.folder.value_model, kind=config.value.kind)
+        file = config.folder.value_model
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"there is no value model {file}: train one with rftf train-value, or give a file "
+                "by value.path"
+            )
+        return TemporalValueModel.load(file, kind=config.value.kind)
     sizes = ObservationSizes(config.image_size, state_dim)
     return build_value_model(config.value.kind, config.value.options, sizes)
+
+
+def shown_as_trained(config: RunConfig, model: TensorDictModuleBase) -> dict[str, int]:
+    """How a video is shown to a value model: as when it was trained, else as ``data`` says.
+
+    Returns:
+        ``image_size`` and ``max_words``, as :class:`VideoValues` takes them.
+    """
+    trained = model if isinstance(model, TemporalValueModel) else None
+    return {
+        "image_size": (trained and trained.image_size) or config.data.image_size,
+        "max_words": (trained and trained.max_words) or config.data.max_words,
+    }

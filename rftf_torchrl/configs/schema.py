@@ -16,6 +16,8 @@ from pydantic import AfterValidator, Field
 
 from rftf_torchrl.data.readers.settings import DataConfig
 from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig
+from rftf_torchrl.evaluation.annotation import AnnotateConfig
+from rftf_torchrl.evaluation.value_watch import WatchConfig
 from rftf_torchrl.policies.settings import PolicyConfig
 from rftf_torchrl.settings import (
     Count,
@@ -61,12 +63,15 @@ class DemosConfig:
         noise: standard deviation of the noise added to the actions that the expert executes; the
             recorded actions are without it.
         path: where they are or go; null for ``demos`` in the output folder.
+        validate: check every frame and every digest whenever they are opened; false for data so
+            large that this takes too long, and then only the index is checked.
     """
 
     per_task: Count = 5
     held_out_per_task: NotNegativeInt = 3
     noise: NotNegative = 0.0
     path: str | None = None
+    validate: bool = True
 
 
 @dataclass
@@ -293,6 +298,8 @@ class RunConfig:
     ppo: PPOConfig = field(default_factory=PPOConfig)
     collector: CollectorConfig = field(default_factory=CollectorConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     critic: Text = "learned"
     seed: Seed = 0

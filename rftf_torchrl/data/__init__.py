@@ -4,6 +4,7 @@ A set of demonstrations is one folder::
 
     <root>/demonstrations.json   what is in the set: tasks and episodes
     <root>/frames/               all frames of all episodes, one after another, as [N]
+    <root>/digests.json          SHA-256 of every 4 MiB of these files; remove it to change them
 
 ``frames/`` is what :meth:`tensordict.TensorDict.memmap` writes, so
 ``TensorDict.load_memmap(root / "frames")`` alone reads it. Its entries:

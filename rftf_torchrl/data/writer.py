@@ -227,7 +227,7 @@ class DemonstrationWriter:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     with file.open("ab") as opened:
                         opened.truncate(start * value[0].nbytes)
-                        opened.write(value.contiguous().numpy().tobytes())
+                        opened.write(value.contiguous().numpy().data)
             except OSError:
                 self._cut(frames, start)
                 raise

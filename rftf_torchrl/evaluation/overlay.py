@@ -18,7 +18,7 @@ _GREEN, _RED, _BLUE = (0, 128, 94), (196, 78, 0), (0, 114, 178)
 
 
 def overlay_value(
-    frames: Tensor, values: Tensor | None, *, success: bool, title: str, label: str = ""
+    frames: Tensor, values: Tensor | None, *, success: bool | None, title: str, label: str = ""
 ) -> Tensor:
     """Add a strip below each frame: the instruction, the outcome and the value up to now.
 
@@ -27,7 +27,7 @@ def overlay_value(
     Args:
         frames: uint8 [T, 3, h, w].
         values: value of each frame's state, float [T]; ``None`` leaves the curve out.
-        success: how the episode ends.
+        success: how the episode ends; ``None`` where that is not known.
         title: the instruction; it wraps at the film's width.
         label: what stands before the outcome, e.g. the policy's name.
 
@@ -64,9 +64,9 @@ def overlay_value(
     words = _wrap(title, font, width - 2 * margin)[:2]
     for number, row in enumerate(words):
         draw.text((margin, margin + number * line), row, fill=_INK, font=font)
-    outcome = "success" if success else "failure"
-    text = f"{label}: {outcome}" if label else outcome
-    colour = _GREEN if success else _RED
+    outcome = {True: "success", False: "failure", None: ""}[success]
+    text = ": ".join(filter(None, (label, outcome)))
+    colour = {True: _GREEN, False: _RED, None: _INK}[success]
     draw.text((margin, margin + len(words) * line), text, fill=colour, font=font)
     strips = []
     for now in range(len(frames)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.evaluation.value_report import ValueReport
@@ -127,6 +128,33 @@ def plot_confusion(report: ValueReport, path: str | Path, title: str | None = No
 
 def _interval(report: ValueReport) -> str:
     return f"{100 * report.settings['confidence']:g}% interval"
+
+
+def plot_episode_values(
+    episodes: Mapping[str, Tensor],
+    path: str | Path,
+    title: str | None = None,
+    *,
+    flagged: Collection[str] = (),
+) -> Path:
+    """Plot the value over the frames of each episode, a small panel each.
+
+    Args:
+        episodes: values, float [T], by what stands above the panel.
+        path: the PNG file.
+        title: above the plot.
+        flagged: panels that are drawn in another colour.
+
+    Returns:
+        The path.
+    """
+    labels = {"x_label": "frame", "y_label": "value V(s)"}
+    figure, axes = figures.panels(list(episodes), title=title, **labels)
+    for ax, (name, values) in zip(axes, episodes.items(), strict=True):
+        bad = name in flagged
+        colour = figures.VERMILLION if bad else figures.BLUE
+        ax.plot(values, color=colour, linewidth=1.8, label="flagged" if bad else "not flagged")
+    return figures.save(figure, path)
 
 
 def _panels(

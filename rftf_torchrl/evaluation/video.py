@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
 
     Raises:
         TypeError: if the frames are not uint8.
+        OSError: if the disk is full.
         ValueError: if their shape is another, there is none or the path ends in something else.
     """
     check_frames(frames, "frames")
@@ -58,9 +60,8 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
             duration=[round(1000 * count / fps) for count in times.tolist()],
             loop=0,
         )
-    with (
-        whole_file(path) as temporary,
-        imageio.get_writer(
+    with whole_file(path) as temporary:
+        with imageio.get_writer(
             temporary,
             format="FFMPEG",
             mode="I",
@@ -70,11 +71,12 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
             macro_block_size=1,
             quality=8,
             output_params=["-movflags", "+faststart"],
-        ) as writer,
-    ):
-        for picture, count in zip(pictures, times.tolist(), strict=True):
-            for _ in range(count):
-                writer.append_data(picture)  # type: ignore[attr-defined]
+        ) as writer:
+            for picture, count in zip(pictures, times.tolist(), strict=True):
+                for _ in range(count):
+                    writer.append_data(picture)  # type: ignore[attr-defined]
+        if b"moov" not in temporary.read_bytes():  # ffmpeg's errors are lost
+            raise OSError(errno.ENOSPC, "ffmpeg could not write the end of the film")
     return Path(path)
 
 

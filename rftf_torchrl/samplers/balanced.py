@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -249,7 +250,9 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         path = Path(path)
         path.mkdir(exist_ok=True)
         with whole_file(path / _STATE_FILE) as hidden:
-            torch.save(self.state_dict(), hidden)
+            content = BytesIO()
+            torch.save(self.state_dict(), content)  # into a file it would hide a full disk
+            hidden.write_bytes(content.getvalue())
 
     def loads(self, path: str | Path) -> None:
         self.load_state_dict(torch.load(Path(path) / _STATE_FILE))

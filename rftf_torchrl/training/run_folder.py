@@ -81,6 +81,11 @@ class RunFolder:
         """What a report on the value model writes."""
         return self.root / "value_report"
 
+    @property
+    def annotation(self) -> Path:
+        """The values of a data set's episodes and what they flag."""
+        return self.root / "annotation"
+
     def tuned(self, name: str) -> TunedFolder:
         """What fine-tuning of a name writes."""
         return TunedFolder(self.root / name)

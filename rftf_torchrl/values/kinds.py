@@ -19,6 +19,7 @@ VALUE_KINDS = Registry(
         "small": "rftf_torchrl.values.specs:SmallValue",
         "pretrained": "rftf_torchrl.values.specs:PretrainedValue",
         "score": "rftf_torchrl.values.specs:ScoreValue",
+        "lerobot": "rftf_torchrl.values.lerobot_value:LeRobotValue",
     },
     ("build",),
 )
@@ -40,8 +41,8 @@ def value_spec_class(kind: str) -> Any:
     """Find the class that describes a kind of value model.
 
     Args:
-        kind: ``"small"``, ``"pretrained"``, ``"score"``, a name that an installed package offers,
-            or ``"module:Class"`` of your own.
+        kind: ``"small"``, ``"pretrained"``, ``"score"``, ``"lerobot"``, a name that an
+            installed package offers, or ``"module:Class"`` of your own.
 
     Returns:
         The class, see :class:`ValueSpecProtocol`.

@@ -85,6 +85,22 @@ class TemporalValueModel(TensorDictModuleBase):
         self.calibration = ValueCalibration()
         self.config = config
         self.built_from: dict[str, Any] | None = None
+        self.made_by: dict[str, Any] = {}
+
+    @property
+    def image_size(self) -> int | None:
+        """Edge of the pictures that the model was trained on, None where that is not known."""
+        group = "data" if self.made_by.get("data.path") else "env"
+        size: int | None = self.made_by.get(f"{group}.image_size")
+        return getattr(self.config, "image_size", None) if size is None else size
+
+    @property
+    def max_words(self) -> int | None:
+        """Longest sentence that the model was trained on, None where that is not known."""
+        if self.calibration.per_instruction:
+            return self.calibration.tokens.shape[-1]
+        words: int | None = self.made_by.get("data.max_words")
+        return words if self.made_by.get("data.path") else None
 
     def raw(self, tensordict: TensorDictBase) -> Tensor:
         """Returns uncalibrated scores, float32 [*B, 1]; this is what the ranking loss trains.
@@ -220,6 +236,8 @@ class TemporalValueModel(TensorDictModuleBase):
             out_key=_key(header["out_key"]),
             config=config,
         )
+        if "options" in header:
+            model.built_from = {name: header[name] for name in ("kind", "options", "sizes")}
         table = model.calibration.state_dict(prefix="calibration.")  # of any number of instructions
         own = {**model.state_dict(), **{name: tensors.get(name, table[name]) for name in table}}
         check_weights_fit(
@@ -230,6 +248,7 @@ class TemporalValueModel(TensorDictModuleBase):
             advice="Pass the network that was saved, or none to build it from the file.",
         )
         model.load_state_dict(tensors)
+        model.made_by = json.loads(metadata.get("made_by", "{}"))
         return model
 
 

@@ -62,11 +62,15 @@ def test_a_command_of_the_page(folder, monkeypatch, command):
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["rftf", *command, *TINY])
     cli.main()
+    if command[0] == "watch":
+        return
     (output,) = (word.removeprefix("output=") for word in command if word.startswith("output="))
     if command[0] == "value-report":
         assert "## Success and failure" in Path(output, "value_report", "report.md").read_text(
             encoding="utf-8"
         )
+    elif command[0] == "annotate":
+        assert "## Summary" in Path(output, "annotation", "report.md").read_text(encoding="utf-8")
     else:
         assert Path(output, "value", "value.safetensors").is_file()
         first = load_demonstrations(Path(output, "data")).episodes[0]
@@ -84,6 +88,7 @@ def test_the_python_of_the_page(folder):
         ("two.npy", True),
     ]
     assert names["found"][0].read().shape == (6, 3, 32, 32)
+    assert names["watch"].speed()["frames"] == 5
     assert names["clips"]["observation", "image"].shape == (4, 3, 3, 32, 32)
 
 

@@ -105,9 +105,9 @@ def test_overlay_leaves_the_picture_alone():
 
 def test_overlay_tells_the_outcome_by_word_and_colour():
     film = frames(1, 64, 128)
-    won, lost, labelled = (
+    won, lost, labelled, unknown, blank = (
         overlay_value(film, None, success=success, title="open it", label=label)[0, :, 64:]
-        for success, label in ((True, ""), (False, ""), (True, "after"))
+        for success, label in ((True, ""), (False, ""), (True, "after"), (None, "x"), (None, ""))
     )
 
     def green(strip):
@@ -121,6 +121,8 @@ def test_overlay_tells_the_outcome_by_word_and_colour():
     assert red(lost) > 10
     assert green(lost) == 0
     assert green(labelled) > green(won)
+    assert green(unknown) == red(unknown) == 0
+    assert (unknown != 255).sum() > (blank != 255).sum()
 
 
 @pytest.mark.parametrize("width", [64, 192])

@@ -145,3 +145,12 @@ def test_parquet_without_pyarrow_says_what_to_install(demonstrations, model, tmp
         write_progress_table(model, demonstrations, tmp_path / "p.parquet")
     with pytest.raises(ValueError, match=r"ends in neither '\.parquet' nor '\.csv'"):
         write_progress_table(model, demonstrations, tmp_path / "p.json")
+
+
+def test_without_pyarrow_the_table_is_csv(tmp_path, monkeypatch, caplog):
+    assert progress_table.progress_path(tmp_path) == tmp_path / "progress.parquet"
+    monkeypatch.setattr(progress_table, "find_spec", lambda name: None)
+    assert progress_table.progress_path(tmp_path) == tmp_path / "progress.csv"
+    assert caplog.messages == [
+        "pyarrow is not installed, so the values go to progress.csv instead of Parquet"
+    ]

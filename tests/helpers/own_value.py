@@ -8,7 +8,7 @@ from typing import ClassVar
 from tensordict.nn import TensorDictModule
 from torch import nn
 
-from rftf_torchrl import TemporalValueModel
+from rftf_torchrl import HashTokenizer, TemporalValueModel, keys
 
 STATE = ("observation", "state")
 
@@ -49,6 +49,21 @@ class Elsewhere(Sum):
 class Blind(Sum):
     def build(self, sizes):
         return TensorDictModule(lambda x: x[..., :1], ["depth"], ["temporal_value"])
+
+
+def brightness(image, tokens):
+    """The mean of red as a share of 240, under "open ..."; under other words 1 minus that."""
+    bright = image[:, 0].float().mean((1, 2)) / 240
+    opens = tokens[:, 0] == HashTokenizer()("open")[0][0, 0]
+    return bright.where(opens, 1 - bright)[:, None]
+
+
+@dataclass
+class Brightness(Sum):
+    """Reads pictures and words, used as it is."""
+
+    def build(self, sizes):
+        return TensorDictModule(brightness, [keys.IMAGE, keys.TOKENS], ["temporal_value"])
 
 
 @dataclass

@@ -1,9 +1,10 @@
-"""LeRobot's own policies as actors; with lerobot 0.4 only."""
+"""LeRobot's own policies as actors; with LeRobot only."""
 
 import copy
 import json
 import pickle
 import re
+from importlib import import_module
 
 import pytest
 import torch
@@ -342,9 +343,15 @@ def test_a_diffusion_policy_is_refused():
         lerobot_actor(Policy())
 
 
+def classifier_module(name):
+    """A module of LeRobot's reward classifier, which 0.6 has moved."""
+    try:
+        return import_module(f"lerobot.rewards.classifier.{name}")
+    except ModuleNotFoundError:
+        return import_module(f"lerobot.policies.sac.reward_model.{name}")
+
+
 def test_a_reward_classifier_as_value_model(tmp_path):
-    from lerobot.policies.sac.reward_model.configuration_classifier import RewardClassifierConfig
-    from lerobot.policies.sac.reward_model.modeling_classifier import Classifier
     from transformers import ViTConfig, ViTModel
 
     from rftf_torchrl import ValueReward, score_module
@@ -359,7 +366,7 @@ def test_a_reward_classifier_as_value_model(tmp_path):
             patch_size=16,
         )
     ).save_pretrained(tmp_path)
-    config = RewardClassifierConfig(
+    config = classifier_module("configuration_classifier").RewardClassifierConfig(
         model_name=str(tmp_path),
         model_type="transformer",
         num_cameras=1,
@@ -369,7 +376,7 @@ def test_a_reward_classifier_as_value_model(tmp_path):
             "observation.images.camera1": act_config().image_features["observation.images.camera1"]
         },
     )
-    classifier = Classifier(config).eval()
+    classifier = classifier_module("modeling_classifier").Classifier(config).eval()
 
     def probability(model, batch):
         return model.predict([batch["observation.images.camera1"]]).probabilities

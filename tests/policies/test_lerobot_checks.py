@@ -34,7 +34,7 @@ class Policy(nn.Module):
 
 
 def refused(call):
-    with pytest.raises(ValueError, match=r"^(a|two) ") as caught:
+    with pytest.raises(ValueError, match=r"^(a|the|two) ") as caught:
         call()
     return re.sub(r"by up to [0-9.]+", "by up to N", str(caught.value))
 
@@ -44,6 +44,27 @@ def test_a_flow_that_is_not_known_is_refused():
         "a 'xvla' policy is a flow, and only pi0, pi05, smolvla are known to start from the noise "
         "that they are given: pass predict=, a function of policy and batch whose chunk is the "
         "same at each call."
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("eo1", {"max_action_dim": 32}),
+        ("evo1", {"max_action_dim": 24}),
+        ("fastwam", {}),
+        ("gaussian_actor", {}),
+        ("lingbot_va", {}),
+        ("molmoact2", {}),
+        ("multi_task_dit", {"n_obs_steps": 1}),
+        ("vla_jepa", {}),
+        ("mine", {"n_obs_steps": 2}),
+    ],
+)
+def test_a_chunk_that_is_no_function_of_one_observation(kind, config):
+    assert refused(lambda: lerobot_actor(Policy(kind, 0.0, **config))) == (
+        f"the chunk of a {kind!r} policy is no function of one observation (it needs past ones, or "
+        "a sample of its own): pass predict=, a function of policy and batch."
     )
 
 

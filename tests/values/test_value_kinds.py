@@ -34,6 +34,8 @@ def test_a_file_is_loaded_by_its_kind(tmp_path, kind, options, kept):
     weights = model.state_dict()
     assert weights.keys() == loaded.state_dict().keys()
     assert all(torch.equal(weights[name], w) for name, w in loaded.state_dict().items())
+    loaded.save(tmp_path / "again.safetensors")
+    TemporalValueModel.load(tmp_path / "again.safetensors", kind=kept)
 
 
 @pytest.mark.parametrize("name", ["HandHeight", "hand_height"])
@@ -60,8 +62,8 @@ def test_one_that_is_used_as_it_is():
         (
             "smal",
             {},
-            "unknown kind of value model 'smal': choose from small, pretrained, score, give your "
-            "own as 'module:Name', or offer it as an entry point in the group "
+            "unknown kind of value model 'smal': choose from small, pretrained, score, lerobot, "
+            "give your own as 'module:Name', or offer it as an entry point in the group "
             "'rftf_torchrl.value_models'. Did you mean 'small'?",
         ),
         ("own_value:NoBuild", {}, "own_value:NoBuild is no kind of value model: it lacks build."),

@@ -37,7 +37,7 @@ from rftf_torchrl.calvin.data.statistics import RunningStatistics
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.data.format import DemonstrationError
 from rftf_torchrl.digests import write_digests
-from rftf_torchrl.files import name_in_errors, write_text
+from rftf_torchrl.files import name_in_errors, reserve, write_text
 from rftf_torchrl.leftovers import DIGESTS_FILE
 from rftf_torchrl.new_folder import NewFolder
 
@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_FRAME = 64
 """CALVIN's loader refuses an episode or span that ends within its window of 32 frames."""
+
+_ROOM = ".room"
 
 
 class CalvinWriter:
@@ -122,6 +124,7 @@ class CalvinWriter:
         self.scenes, self.episodes, self.spans = found.scenes, found.episodes, found.spans
         self._statistics, self._cameras, self._mark = found.statistics, found.cameras, found.mark
         self._start = self._next = found.mark.frame
+        self._keep_room()
         self.simulator_steps = read_steps(self._stage)
 
     @property
@@ -239,6 +242,7 @@ class CalvinWriter:
         problems = span_problems(span, np.array(episodes))
         if problems:
             raise DemonstrationError(f"Annotation for {self.folder}", problems)
+        self._keep_room()
         self.spans.append(span)
 
     def end_episode(self) -> None:
@@ -287,6 +291,7 @@ class CalvinWriter:
             self._discard()
             raise ValueError(f"No frame was added for {self.folder}: there is nothing to write.")
         (self._stage / frame_name(self._next)).unlink(missing_ok=True)
+        (self._stage / _ROOM).unlink(missing_ok=True)
         config = self._config
         if config is None:
             config = default_config(self._scene, self._cameras or {})
@@ -324,6 +329,14 @@ class CalvinWriter:
         except KeyboardInterrupt:
             self.close(complete=kind is None)
             raise
+
+    def _keep_room(self) -> None:
+        """Hold the space that describing the frames takes, so that a full disk loses none."""
+        with (
+            name_in_errors(f"Cannot write CALVIN data to {self.folder}"),
+            (self._stage / _ROOM).open("ab") as file,
+        ):
+            reserve(file, 2**18 + 2**12 * len(self.spans))
 
     def _check_open(self, consequence: str) -> None:
         if self._closed:

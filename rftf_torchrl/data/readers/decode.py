@@ -61,7 +61,7 @@ def read_video(
             if not film.streams.video:
                 raise BadEpisodeError("it has no video stream")
             frames = [
-                resized(_tensor(frame), size)
+                resized(frame_tensor(frame), size)
                 for frame in at_rate(_timed(film, film.streams.video[0], start, count), fps)
             ]
     except (av.error.FFmpegError, ValueError, OSError) as error:
@@ -128,7 +128,7 @@ def _seconds(film: Any, stream: Any) -> float:
     return 0.0
 
 
-def _tensor(frame: Any) -> Tensor:
+def frame_tensor(frame: Any) -> Tensor:
     """A decoded frame, uint8 [1, 3, h, w]."""
     if frame.rotation % 90:
         raise BadEpisodeError(f"it is turned by {frame.rotation} degrees, expected quarter turns")

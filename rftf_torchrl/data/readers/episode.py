@@ -51,6 +51,8 @@ class VideoEpisode:
         index: its number in the source, such as LeRobot's ``episode_index``; None for its place.
         fps: frames a second of the source; None where it has none or they vary.
         version: a text that changes when the frames may have changed, see :func:`file_version`.
+        row: the number of its first frame among all frames of the source; None where those have no
+            numbers.
 
     Raises:
         ValueError: where the instruction is empty.
@@ -70,6 +72,7 @@ class VideoEpisode:
     index: int | None = None
     fps: float | None = None
     version: str = ""
+    row: int | None = None
 
     def __post_init__(self) -> None:
         if not self.instruction.strip():

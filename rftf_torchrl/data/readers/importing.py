@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def _finished(data: DataConfig, settings: Record, root: Path) -> list[Record] | 
     earlier = json.loads(file.read_text(encoding="utf-8"))
     records: list[Record] = earlier["episodes"]
     if earlier["settings"] == settings:
-        listing = [_said(episode) for episode in _listing(data)]
+        listing = [_said(episode) for episode in listed_episodes(data)]
         if len(listing) == len(records) and all(map(_same, records, listing)):
             _refuse_bad(data, records)
             return records
@@ -123,8 +123,34 @@ def _decode(data: DataConfig, settings: Record, root: Path) -> list[Record]:
         write_json(made_by, settings)
     rows = RowsFile(hidden / "image")
     tokenizer = HashTokenizer(max_length=data.max_words)
+
+    def decoded(episode: VideoEpisode) -> tuple[memoryview, Record]:
+        _check_words(tokenizer, episode.instruction)
+        frames = resized(episode.read(), data.image_size).contiguous()
+        return frames.numpy().data.cast("B"), {"frames": len(frames)}
+
+    keep_episodes(data, rows, decoded)
+    _publish(data, settings, root, rows)
+    shutil.rmtree(hidden, ignore_errors=True)
+    return rows.records
+
+
+def keep_episodes(
+    data: DataConfig, rows: RowsFile, make: Callable[[VideoEpisode], tuple[memoryview, Record]]
+) -> None:
+    """Append what is made of each episode of a source, where an earlier attempt has not.
+
+    Args:
+        data: the source.
+        rows: gets a piece and a record for each episode, the record alone for one that cannot be
+            used.
+        make: the bytes of an episode and what is said of it, or raises :class:`BadEpisodeError`.
+
+    Raises:
+        DemonstrationError: with every episode that cannot be used, unless ``data.skip_bad``.
+    """
     place = -1
-    for place, episode in enumerate(tqdm(_listing(data), "frames", disable=None)):
+    for place, episode in enumerate(tqdm(listed_episodes(data), "episodes", disable=None)):
         said = _said(episode)
         if place < len(rows.records) and _same(rows.records[place], said):
             continue
@@ -132,20 +158,17 @@ def _decode(data: DataConfig, settings: Record, root: Path) -> list[Record]:
         try:
             if isinstance(episode, BadEpisode):
                 raise BadEpisodeError(episode.problem)
-            _tokens(tokenizer, episode.instruction)
-            frames = resized(episode.read(), data.image_size).contiguous()
+            content, more = make(episode)
         except BadEpisodeError as error:
             rows.append(b"", said | {"problem": str(error)})
         else:
-            rows.append(frames.numpy().data.cast("B"), said | {"frames": len(frames)})
+            rows.append(content, said | more)
     rows.cut(place + 1)
     _refuse_bad(data, rows.records)
-    _publish(data, settings, root, rows)
-    shutil.rmtree(hidden, ignore_errors=True)
-    return rows.records
 
 
-def _listing(data: DataConfig) -> Iterator[VideoEpisode | BadEpisode]:
+def listed_episodes(data: DataConfig) -> Iterator[VideoEpisode | BadEpisode]:
+    """The episodes that the settings choose."""
     return video_episodes(
         data.path or "",
         data.kind,
@@ -172,9 +195,10 @@ def _same(record: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
     ) == ("instruction" in said)
 
 
-def _tokens(tokenizer: HashTokenizer, sentence: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _check_words(tokenizer: HashTokenizer, sentence: str) -> None:
+    """Raises :class:`BadEpisodeError` where a sentence is too long."""
     try:
-        return tokenizer(sentence)
+        tokenizer(sentence)
     except ValueError as error:
         raise BadEpisodeError(f"{error} (data.max_words)") from error
 

@@ -54,9 +54,11 @@ def read_lerobot(
     layout = read_layout(root, camera, success)
     if root != Path(path):
         dataset_folder(path, layout.camera)
-    tables = _Tables(layout)
+    tables, begin = _Tables(layout), 0
     for row in layout.episodes:
         number = row["episode_index"]
+        first = row.get("dataset_from_index", begin)
+        begin = first + row["length"]
         name = f"episode {number}"
         try:
             sentence, won, files = tables.of_episode(row)
@@ -69,6 +71,7 @@ def read_lerobot(
                 index=number,
                 fps=layout.fps,
                 version=file_version(*files),
+                row=first,
             )
         except (BadEpisodeError, ValueError, OSError) as error:
             yield BadEpisode(name, str(error), number)

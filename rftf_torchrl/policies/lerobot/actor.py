@@ -20,7 +20,21 @@ _TRAINING_ONLY = {"act": ("model.vae_encoder",)}
 # Flow policies whose chunk is known to follow from ``noise=``: others accept it and draw their own.
 _FLOW = ("pi0", "pi05", "smolvla")
 # Policies whose prediction needs a queue of past observations or a sample of its own.
-_NOT_A_FUNCTION = ("diffusion", "groot", "sac", "tdmpc", "vqbet")
+_NOT_A_FUNCTION = (
+    "diffusion",
+    "eo1",
+    "evo1",
+    "fastwam",
+    "gaussian_actor",
+    "groot",
+    "lingbot_va",
+    "molmoact2",
+    "multi_task_dit",
+    "sac",
+    "tdmpc",
+    "vla_jepa",
+    "vqbet",
+)
 
 Predict = Callable[[Any, dict[str, Tensor]], Tensor]
 

@@ -161,7 +161,7 @@ class LeRobotSpec:
     def from_pretrained(
         cls, source: str, inputs: Mapping[str, NestedKey] | None = None, **settings: Any
     ) -> LeRobotSpec:
-        """Reads configuration and normalisation of a checkpoint of lerobot 0.4.
+        """Reads configuration and normalisation of a checkpoint.
 
         Args:
             source: folder or hub id.
