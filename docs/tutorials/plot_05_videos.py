@@ -208,7 +208,8 @@ axes[0].legend()
 # An annotated video
 # ------------------
 # :func:`~rftf_torchrl.overlay_value` draws the value below each frame, up to the present one, and
-# :func:`~rftf_torchrl.write_video` writes an mp4, and the WebP that you see here.
+# :func:`~rftf_torchrl.write_video` writes an mp4, and the WebP that you see here. ``rftf annotate``
+# does so for all episodes of a source, and flags those that look wrong.
 
 from rftf_torchrl import overlay_value, write_video
 
