@@ -42,8 +42,9 @@ nitpicky = True
 NO_PAGE = "|".join(
     rf"{place}\."
     for place in (
-        *(r"paper_policies\.blocks", r"objectives\.cloning", r"nets\.observation_writer"),
-        *(r"envs\.decision", r"policies\.heads\.distributions", r"values\.pretrained\.towers"),
+        *(r"paper_policies\.blocks", r"objectives\.cloning", r"objectives\.loss_keys"),
+        *(r"nets\.observation_writer", r"envs\.decision", r"policies\.heads\.distributions"),
+        r"values\.pretrained\.towers",
     )
 )
 nitpick_ignore_regex = [(r"py:.*", rf"(?!rftf_torchrl\.(?!{NO_PAGE})).*")]

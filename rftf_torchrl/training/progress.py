@@ -58,7 +58,7 @@ def progress_bar(
 ) -> tqdm:
     """A progress bar with the time left; its end is logged as a sentence.
 
-    The recipes log how far an open bar is too, see :func:`rftf_torchrl.training.run_log.run_log`.
+    The recipes log how far an open bar is too, see ``rftf_torchrl.training.run_log``.
 
     Args:
         iterable_or_total: what to go through, or the number of steps that ``update()`` will count.
