@@ -77,12 +77,12 @@ def digest() -> str:
 def setup(app):
     def remember(app, error):
         if error is None and app.config.sphinx_gallery_conf["plot_gallery"]:
-            RAN_WITH.write_text(digest())
+            RAN_WITH.write_text(digest(), encoding="utf-8")
 
     app.connect("build-finished", remember)
 
 
-if not (RAN_WITH.is_file() and RAN_WITH.read_text() == digest()):
+if not (RAN_WITH.is_file() and RAN_WITH.read_text(encoding="utf-8") == digest()):
     for script_digest in RAN_WITH.parent.glob("*.md5"):
         script_digest.unlink()
 

@@ -106,7 +106,10 @@ def keep_values(config: RunConfig, data: DataConfig, values: VideoValues, folder
         "idle": [settings.idle_value, settings.idle_picture],
     }
     kept, made_by_file = folder / ".values", folder / ".values.json"
-    if not made_by_file.is_file() or json.loads(made_by_file.read_text("utf-8")) != made_by:
+    if (
+        not made_by_file.is_file()
+        or json.loads(made_by_file.read_text(encoding="utf-8")) != made_by
+    ):
         for old in folder.glob(".values*"):
             old.unlink()
         write_json_atomic(made_by_file, made_by)
@@ -238,7 +241,13 @@ def summary_tables(rows: RowsFile, episodes: list[Annotated]) -> dict[str, str]:
     }
 
 
-@stage("annotate", entitled=needs_data)
+@stage(
+    "annotate",
+    "annotation",
+    about=lambda config: f"{config.folder.value_model} on every frame of {config.data.path}",
+    writes=lambda config: config.folder.annotation / "report.md",
+    entitled=needs_data,
+)
 def annotate(config: RunConfig) -> dict[str, Any]:
     model = load_value_model(config).to(resolve_device(config.device))
     values = VideoValues(model, **shown_as_trained(config, model))

@@ -165,7 +165,7 @@ def seconds_until_none(mark: str) -> float:
 
 def start(command: list[str], mark: str, **pipes: object) -> subprocess.Popen[str]:
     environment = {**os.environ, MARK: mark, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, text=True, **pipes)  # type: ignore[call-overload]
+    return subprocess.Popen(command, env=environment, encoding="utf-8", **pipes)  # type: ignore[call-overload]
 
 
 def end_parent(kind: str, state: str, number: int, pause: float = 0.0) -> float:
@@ -195,7 +195,7 @@ def command_of(recipe: str, output: Path) -> list[str]:
 
 
 def run_recipe(command: list[str]) -> int:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         print(command, done.stderr[-1500:])
     return done.returncode

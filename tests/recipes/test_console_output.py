@@ -40,19 +40,19 @@ def run(folder):
     main = "from rftf_torchrl.cli import main; main()"
     command = [sys.executable, "-c", main, "quickstart", *TINY, "threads=1", "output=run"]
     done = subprocess.run(
-        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=folder, encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    log = (Path(folder) / "run" / "log.txt").read_text()
+    log = (Path(folder) / "run" / "log.txt").read_text(encoding="utf-8")
     return masked(done.stdout), masked(re.sub(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", "", log))
 
 
 def test_the_console_and_the_log_of_a_quick_start(tmp_path):
     console, log = run(tmp_path)
-    assert console == GOLDEN.read_text().splitlines()
+    assert console == GOLDEN.read_text(encoding="utf-8").splitlines()
     assert log == console[1:], "the log has all but the line before the imports"
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
-        GOLDEN.write_text("\n".join(run(place)[0]) + "\n")
+        GOLDEN.write_text("\n".join(run(place)[0]) + "\n", encoding="utf-8")

@@ -135,7 +135,7 @@ def made(configure, tmp_path_factory):
     model = build_value_model("small", {}, ObservationSizes(None, 39))
     value_settings = {k: v for k, v in settings.items() if k != "env.chunk_size"}
     model.save(folder / "value.safetensors", made_by=value_settings)
-    (folder / "note.txt").write_text("text")
+    (folder / "note.txt").write_text("text", encoding="utf-8")
     return folder
 
 

@@ -22,14 +22,14 @@ def folder(tmp_path_factory):
 
 
 def test_fine_tuning_gains_ten_points(folder):
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     gain = results["comparisons"]["RFTF - cloned"]["pooled"]
     assert gain["trials"] == 80
     assert gain["difference"] >= 0.1
 
 
 def test_it_ends_with_a_report_and_its_pictures(folder):
-    report = (folder / "report.md").read_text()
+    report = (folder / "report.md").read_text(encoding="utf-8")
     assert "## Success on held-out states" in report
     assert sorted(file.name for file in folder.glob("*.png")) == [
         "learning_curve.png",

@@ -97,7 +97,7 @@ def test_who_speaks_is_not_interrupted(heard, tmp_path):
 
 def texts(folder):
     """The lines of a log without their times."""
-    lines = (folder / "log.txt").read_text().splitlines()
+    lines = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
     return [line[21:] if line[:2] == "20" else line for line in lines]
 
 

@@ -86,7 +86,7 @@ def test_steps_that_are_no_number(tmp_path):
     with CalvinWriter(root) as writer:
         record(writer, 0)
     folder = root / "training"
-    (folder / "simulator_steps.txt").write_text("many\n")
+    (folder / "simulator_steps.txt").write_text("many\n", encoding="utf-8")
     message = (
         f"CALVIN data in {folder}: 1 problem found:\n  - simulator_steps.txt holds 'many', "
         "expected a number: remove it if none is known"

@@ -104,6 +104,8 @@ def test_files_of_small_models_still_load_without_a_kind(tmp_path):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     header = json.loads(metadata["model"])
     assert header.pop("kind") == "small"
+    for digest in ("header_sha256", "data_sha256"):  # such files had none
+        del metadata[digest]
     save_file(tensors, path, {**metadata, "model": json.dumps(header)})
     assert TemporalValueModel.load(path).config == small
 
