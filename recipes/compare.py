@@ -137,11 +137,7 @@ class CellPlayer:
         """Nothing is held from one step to the next."""
 
 
-STEPS: dict[Callable[[Job], object], str] = {
-    make_start: "what all methods share",
-    make_value: "the value model",
-    run_cell: "the cell",
-}
+STEPS = ("what all methods share", "the value model", "the cell")
 
 
 def next_step(job: Job) -> tuple[Callable[[Job], object], Path] | None:
@@ -181,7 +177,7 @@ def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
         preload="rftf_torchrl.recipes.study_cells",
     )
     with closing(pool), progress_bar(len(waiting), "study", unit="cells") as bar:
-        for step, words in STEPS.items():
+        for step, words in zip((make_start, make_value, run_cell), STEPS, strict=True):
             todos = [(job, next_step(job)) for job in waiting]
             ready = {todo[1]: job for job, todo in todos if todo and todo[0] is step}
             tasks = {file: (step, job) for file, job in ready.items()}

@@ -205,5 +205,5 @@ def test_shared_initial_states_are_refused(configure, tmp_path, monkeypatch):
     )
     trained = study_cells.training_episodes(config, 0)[0]
     monkeypatch.setattr(study_cells, "held_out_episodes", lambda *_: [trained])
-    with pytest.raises(RuntimeError, match="training and evaluation share initial states"):
+    with pytest.raises(RuntimeError, match="training and evaluation share 16 initial states"):
         study_cells.initial_states(config, 2, False)

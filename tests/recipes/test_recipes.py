@@ -187,7 +187,14 @@ def test_an_earlier_runs_checkpoints_are_not_mixed_with_a_new_runs(cloned, tmp_p
         "resume=true, or start afresh with another output=..."
     )
     with pytest.raises(FileExistsError, match=f"^{re.escape(expected)}$"):
-        finetune(replace(cloned, output=str(tmp_path)))
+        finetune(
+            replace(
+                cloned,
+                output=str(tmp_path),
+                policy=replace(cloned.policy, path=str(cloned.folder.policy)),
+                value=replace(cloned.value, path=str(cloned.folder.value_model)),
+            )
+        )
 
 
 def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
@@ -284,7 +291,11 @@ def test_successful_rollouts_are_ordered_only_where_they_are_asked_for(
         monkeypatch.setattr(recipe, "cloned_rollouts", lambda config: (rollouts, 17))
         output = tmp_path / f"{value}{sum(successes)}"
         config = configure(
-            *TINY, f"value={value}", f"output={output}", f"demos.path={cloned.output}/demos"
+            *TINY,
+            f"value={value}",
+            f"output={output}",
+            f"demos.path={cloned.output}/demos",
+            f"policy.path={cloned.folder.policy}",
         )
         file, steps = recipe.train_value(config)
         assert steps == 17

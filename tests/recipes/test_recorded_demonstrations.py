@@ -246,7 +246,8 @@ def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
     ("recipe", "function"),
     [("train_bc", "clone"), ("train_value", "train_value"), ("value_report", "report_value")],
 )
-def test_no_recipe_learns_from_half_a_recording(configure, tmp_path, recipe, function):
+def test_no_recipe_learns_from_half_a_recording(configure, tmp_path, monkeypatch, recipe, function):
+    monkeypatch.setattr(f"rftf_torchrl.recipes.{recipe}.need", lambda *_, **__: None)
     root = write_synthetic_demonstrations(tmp_path / "demos")
     index = root / "demonstrations.json"
     index.write_text(
