@@ -18,6 +18,8 @@ from rftf_torchrl.calvin.expert.view import rotation_class
 from rftf_torchrl.metaworld.rendering import FastRenderer
 from rftf_torchrl.metaworld.tasks import get_task
 
+pytestmark = pytest.mark.slow
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:

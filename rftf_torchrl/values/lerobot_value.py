@@ -14,6 +14,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
+from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.optional import lerobot_rewards_module
 from rftf_torchrl.settings import Text
@@ -24,6 +25,7 @@ _TASK = "task"
 _READS_WORDS = ("robometer", "sarm", "topreward")
 
 
+@nested_keys
 def lerobot_value(
     model: Any,
     inputs: Mapping[str, NestedKey],

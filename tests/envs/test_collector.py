@@ -23,6 +23,8 @@ from rftf_torchrl import Episode, EpisodeCollector, TooManyCrashesError, run_epi
 from rftf_torchrl.envs.collector import _pack, _unpack
 from rftf_torchrl.keys import CHUNK
 
+pytestmark = pytest.mark.slow
+
 SEEDS = [4, 7, 5, 9, 6]
 LENGTHS = [3, 3, 4, 2, 2]
 

@@ -297,6 +297,8 @@ def main() -> None:
     parser.add_argument("--parent", nargs=2, metavar=("KIND", "STATE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.parent:
+        # a shell that starts this in the background has Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         kind, state = given.parent
         PARENTS[kind](state)
         return

@@ -13,7 +13,7 @@ from rftf_torchrl.metaworld.rendering import decimated_meshes
 from rftf_torchrl.metaworld.simulator import CAMERA, MetaWorldSimulator
 from rftf_torchrl.metaworld.tasks import get_task
 
-pytestmark = pytest.mark.metaworld
+pytestmark = [pytest.mark.metaworld, pytest.mark.slow]
 
 ARRAYS = ("mesh_face", "mesh_facenormal", "mesh_facetexcoord", "mesh_facenum", "mesh_vert")
 

@@ -11,6 +11,8 @@ from rftf_torchrl import SAME_SCENE, HashTokenizer
 from rftf_torchrl.metaworld.simulator import MetaWorldSimulator
 from rftf_torchrl.metaworld.tasks import TASKS, get_task
 
+pytestmark = pytest.mark.slow
+
 
 def test_fifty_numbered_tasks():
     assert len(TASKS) == 50

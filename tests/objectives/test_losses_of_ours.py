@@ -22,6 +22,8 @@ from rftf_torchrl import (
     keys,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def seed():

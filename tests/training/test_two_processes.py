@@ -10,6 +10,8 @@ import pytest
 import torch
 from _two_steps import WAYS, two_steps
 
+pytestmark = pytest.mark.slow
+
 HELPERS = Path(__file__).parents[1] / "helpers"
 HAS_PEFT = importlib.util.find_spec("peft") is not None
 

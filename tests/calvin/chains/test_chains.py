@@ -20,6 +20,8 @@ from rftf_torchrl import (
 from rftf_torchrl.calvin.chains.stages import PolicyStage, play_chain
 from rftf_torchrl.calvin.tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 CHAINS = benchmark_sequences(12)
 SCENES = [initial_scene(chain.initial_state)[1] for chain in CHAINS]
 STEPS = 60

@@ -19,6 +19,8 @@ from rftf_torchrl import (
 from rftf_torchrl.data.readers import importing
 from rftf_torchrl.data.readers.episode import VideoEpisode
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def source(tmp_path):
