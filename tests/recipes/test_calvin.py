@@ -15,6 +15,7 @@ from rftf_torchrl import (
     StateBank,
     require_calvin_env,
 )
+from rftf_torchrl.digests import read_record
 
 pytestmark = [pytest.mark.recipe, pytest.mark.calvin]
 
@@ -47,9 +48,7 @@ def test_every_policy_plays_the_same_chains(run):
         report = ChainReport.load(Path(config.output, f"chains_{label}.json"))
         assert [result.index for result in report.results] == [0, 1]
         assert report.protocol.startswith("NOT the official protocol: 8 steps a subtask; 2 of the")
-    assert json.loads(
-        Path(config.output, "results.json").read_text(encoding="utf-8")
-    ) == json.loads(json.dumps(results))
+    assert read_record(Path(config.output, "results.json")) == json.loads(json.dumps(results))
     assert "## RFTF against sparse" in Path(config.output, "report.md").read_text(encoding="utf-8")
 
 
