@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from tensordict import MemoryMappedTensor, TensorDictBase
-from tensordict.utils import NestedKey, unravel_key
+from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
@@ -93,18 +93,14 @@ def cache_image_features(
         >>> cache_image_features(model, frames)["features", "image"].shape
         torch.Size([6, 5, 16])
     """
-    network = _frozen_network(model)
-    image_key = unravel_key(model.in_keys[0])
-    image = tensordict.get(image_key, None)
-    if image is None:
-        raise KeyError(f"there is no picture at {image_key!r} to take features of.")
+    network, image = _frozen_network(model), _images(model, tensordict)
     batch = tensordict.batch_size
     flat = image.reshape(-1, *image.shape[-3:])
     with eval_mode(network):
         features = _features(network, flat, minibatch, dtype)
         tensordict.set(features_key, features.reshape(*batch, *features.shape[1:]))
         following = tensordict.get("next", None)
-        later = None if following is None else following.get(image_key, None)
+        later = None if following is None else following.get(model.in_keys[0], None)
         if following is not None and later is not None:
             later = later.reshape(-1, *image.shape[-3:])
             repeated = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
@@ -160,14 +156,11 @@ def keep_image_features(
         >>> keep_image_features(model, frames, tempfile.mkdtemp())["features", "image"].shape
         torch.Size([6, 5, 16])
     """
-    network = _frozen_network(model)
-    image = frames.get(unravel_key(model.in_keys[0]), None)
-    if image is None:
-        raise KeyError(f"there is no picture at {model.in_keys[0]!r} to take features of.")
+    network, image = _frozen_network(model), _images(model, frames)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made_of = [network.config.to_dict(), str(dtype), minibatch, len(image)]
-    name = _fingerprint(json.dumps(made_of), network.image, image[:1], image[-1:])
+    name = _fingerprint(json.dumps(made_of), network.image, *image.split(minibatch))
     with eval_mode(network), FileLock(folder / f".{name}.lock"):
         first = _features(network, image[:1], minibatch, dtype)[0]
         rows = RowsFile(folder / name)
@@ -202,6 +195,13 @@ def _frozen_network(model: TemporalValueModel) -> PretrainedNetwork:
             f"{network.config.image_training!r}, expected 'frozen'."
         )
     return network
+
+
+def _images(model: TemporalValueModel, tensordict: TensorDictBase) -> Tensor:
+    image: Tensor | None = tensordict.get(model.in_keys[0], None)
+    if image is None:
+        raise KeyError(f"there is no picture at {model.in_keys[0]!r} to take features of.")
+    return image
 
 
 def _features(

@@ -159,3 +159,13 @@ def test_features_of_another_tower_are_others(config, tmp_path):
     assert not torch.equal(kept, expected)
     with pytest.raises(KeyError, match="there is no picture at"):
         keep_image_features(model, data.exclude(("observation", "image")), tmp_path)
+
+
+def test_features_of_other_frames_are_others(config, tmp_path):
+    """Also where only a frame in the middle differs."""
+    model, data = temporal_value_model(config("dinov2")), frames(5)
+    keep_image_features(model, data, tmp_path, minibatch=2)
+    data["observation", "image"][2] = 255 - data["observation", "image"][2]
+    kept = keep_image_features(model, data, tmp_path, minibatch=2)["features", "image"]
+    expected = cache_image_features(model, data.clone(), minibatch=2)["features", "image"]
+    assert torch.equal(kept, expected)
