@@ -9,6 +9,7 @@ import re
 import resource
 import signal
 import subprocess
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -197,18 +198,25 @@ def test_a_film(disk, monkeypatch):
     assert sorted(path.name for path in disk.iterdir()) == ["filled", "film.webp"]
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """A limit of the system for the size of a file, as a quota would be."""
+    """A limit of the system for the size of a file, as a quota would be.
+
+    Not a fixture: pytest writes the result of a test before fixtures end, and its own output may
+    be a file that is longer than the limit.
+    """
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_file_that_may_not_grow(tmp_path, small_files):
+@small_files()
+def test_a_file_that_may_not_grow(tmp_path):
     file = tmp_path / "notes.txt"
     message = f"Cannot write {file}: File too large. Make room on the disk."
     with pytest.raises(OSError, match=f"^{re.escape(message)}$"):
