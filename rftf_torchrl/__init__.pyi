@@ -194,10 +194,10 @@ from .metaworld.door import MetaWorldOptions as MetaWorldOptions
 from .metaworld.env import MetaWorldEnv as MetaWorldEnv
 from .metaworld.expert import ScriptedExpert as ScriptedExpert
 from .metaworld.factory import MetaWorldFactory as MetaWorldFactory
-from .metaworld.gl import NoOpenGLBackendError as NoOpenGLBackendError
-from .metaworld.gl import select_gl_backend as select_gl_backend
+from .envs.gl import NoOpenGLBackendError as NoOpenGLBackendError
+from .envs.gl import select_gl_backend as select_gl_backend
 from .metaworld.goals import GoalSampler as GoalSampler
-from .metaworld.rendering import FastRenderer as FastRenderer
+from .envs.renderer import FastRenderer as FastRenderer
 from .metaworld.tasks import SAME_SCENE as SAME_SCENE
 from .nets.encoders import ImageEncoder as ImageEncoder
 from .nets.encoders import TokenEncoder as TokenEncoder

@@ -16,6 +16,7 @@ from pathlib import Path
 AREAS = {
     "calvin": ["rftf_torchrl/calvin"],
     "metaworld": ["rftf_torchrl/metaworld"],
+    "libero": ["rftf_torchrl/libero"],
     "paper policies": ["rftf_torchrl/paper_policies"],
     "pretrained VLAs": [
         "rftf_torchrl/policies/transformers_vla",

@@ -49,7 +49,7 @@ def test_a_file_without_code_has_no_line():
     ("path", "area"),
     [
         ("rftf_torchrl/calvin/env.py", "calvin"),
-        ("rftf_torchrl/metaworld/gl.py", "metaworld"),
+        ("rftf_torchrl/metaworld/goals.py", "metaworld"),
         ("rftf_torchrl/paper_policies/seer/model.py", "paper policies"),
         ("rftf_torchrl/policies/lerobot/load.py", "pretrained VLAs"),
         ("rftf_torchrl/policies/lerobot.py", "pretrained VLAs"),

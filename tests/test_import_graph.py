@@ -20,12 +20,12 @@ LAYERS = (
     "training",
     "configs",
     "study",
-    "metaworld calvin paper_policies",
+    "metaworld calvin libero paper_policies",
     "recipes cli",
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts.split()}
 # Found by name through a registry; only recipes may import them.
-PLUGINS = {"metaworld", "calvin", "paper_policies"}
+PLUGINS = {"metaworld", "calvin", "libero", "paper_policies"}
 
 
 def python_files():

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NAMES = {"metaworld", "calvin", "gym"}
-OWN = {"rftf_torchrl/metaworld", "rftf_torchrl/calvin"}
+NAMES = {"metaworld", "calvin", "libero", "gym"}
+OWN = {"rftf_torchrl/metaworld", "rftf_torchrl/calvin", "rftf_torchrl/libero"}
 
 
 def files():
@@ -38,7 +38,7 @@ def test_no_import_of_a_simulators_package():
     for path, tree in files():
         for node in ast.walk(tree):
             module = node.module if isinstance(node, ast.ImportFrom) else ""
-            if module and module.startswith(("rftf_torchrl.metaworld", "rftf_torchrl.calvin")):
+            if module and module.startswith(tuple(own.replace("/", ".") for own in OWN)):
                 found.append(f"{path} imports {module}")
     assert found == []
 

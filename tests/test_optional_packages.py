@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 import rftf_torchrl
 from rftf_torchrl import MetaWorldEnv, ScriptedExpert
 from rftf_torchrl.calvin.expert.view import rotation_class
-from rftf_torchrl.metaworld.rendering import FastRenderer
+from rftf_torchrl.envs.renderer import FastRenderer
 from rftf_torchrl.metaworld.tasks import get_task
 
 pytestmark = pytest.mark.slow

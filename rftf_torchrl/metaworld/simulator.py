@@ -10,9 +10,9 @@ import numpy as np
 from rftf_torchrl.data.format import Task
 from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.errors import SimulatorCrashedError
-from rftf_torchrl.metaworld.gl import select_gl_backend
+from rftf_torchrl.envs.gl import select_gl_backend
 from rftf_torchrl.metaworld.goals import GoalSampler
-from rftf_torchrl.metaworld.rendering import FastRenderer
+from rftf_torchrl.envs.renderer import FastRenderer
 from rftf_torchrl.optional import metaworld_module
 
 CAMERA = "corner2"

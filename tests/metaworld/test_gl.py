@@ -9,13 +9,13 @@ import re
 import pytest
 
 from rftf_torchrl import NoOpenGLBackendError, select_gl_backend
-from rftf_torchrl.metaworld.gl import create_gl_context
+from rftf_torchrl.envs.gl import create_gl_context
 
 HELP = (
     "On Debian or Ubuntu: 'apt-get install libegl1 libgl1 libgl1-mesa-dri' (EGL) or 'apt-get "
     "install libosmesa6' (OSMesa, with MUJOCO_GL=osmesa); on a GPU server the driver's libEGL is "
     "enough. To work without pictures, from the state, use image_size=None, in the recipes "
-    "env=metaworld_state."
+    "env.image_size=null."
 )
 MISSING = f"no off-screen OpenGL backend: neither libEGL nor libOSMesa was found. {HELP}"
 

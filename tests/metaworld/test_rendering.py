@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rftf_torchrl import FastRenderer, ScriptedExpert
-from rftf_torchrl.metaworld.rendering import decimated_meshes
+from rftf_torchrl.envs.renderer import decimated_meshes
 from rftf_torchrl.metaworld.simulator import CAMERA, MetaWorldSimulator
 from rftf_torchrl.metaworld.tasks import get_task
 

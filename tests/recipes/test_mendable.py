@@ -215,7 +215,7 @@ def test_no_opengl(configure, monkeypatch, tmp_path):
         "Ubuntu: 'apt-get install libegl1 libgl1 libgl1-mesa-dri' (EGL) or 'apt-get install "
         "libosmesa6' (OSMesa, with MUJOCO_GL=osmesa); on a GPU server the driver's libEGL is "
         "enough. To work without pictures, from the state, use image_size=None, in the recipes "
-        "env=metaworld_state."
+        "env.image_size=null."
     )
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         collect_demos.collect(configure(*TINY, "env.image_size=64", f"output={tmp_path}"))

@@ -17,7 +17,7 @@ _HELP = (
     "On Debian or Ubuntu: 'apt-get install libegl1 libgl1 libgl1-mesa-dri' (EGL) or 'apt-get "
     "install libosmesa6' (OSMesa, with MUJOCO_GL=osmesa); on a GPU server the driver's libEGL is "
     "enough. To work without pictures, from the state, use image_size=None, in the recipes "
-    "env=metaworld_state."
+    "env.image_size=null."
 )
 
 

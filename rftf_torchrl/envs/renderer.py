@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rftf_torchrl.metaworld.gl import create_gl_context
+from rftf_torchrl.envs.gl import create_gl_context
 from rftf_torchrl.optional import metaworld_module
 
 _MAX_GEOMETRIES = 1000
@@ -90,11 +90,12 @@ class FastRenderer:
     Args:
         model: a ``mujoco.MjModel``.
         size: edge of the picture in pixels.
-        camera: the camera's name.
+        camera: name of the camera to draw by default.
         cell: edge in metres of the clusters into which display meshes' vertices are merged;
             0 keeps the meshes as they are.
         flip: turn the picture by 180 degrees, for cameras that are mounted upside down.
         hidden_sites: names of sites that must not be seen, such as a goal marker.
+        hidden_groups: groups of geometries that must not be seen, such as collision shapes.
         effects: keep shadows, reflections and sky, and multisampling (slow).
     """
 
@@ -107,6 +108,7 @@ class FastRenderer:
         cell: float = 0.01,
         flip: bool = False,
         hidden_sites: tuple[str, ...] = (),
+        hidden_groups: tuple[int, ...] = (),
         effects: bool = False,
     ) -> None:
         self._mujoco = mujoco = metaworld_module("mujoco")
@@ -116,10 +118,10 @@ class FastRenderer:
         self._hidden = [model.site(name).id for name in hidden_sites]
         self._view = mujoco.MjvCamera()
         self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._view.fixedcamid = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, camera)
-        if self._view.fixedcamid < 0:
-            raise ValueError(f"unknown camera {camera!r} in this MuJoCo model")
+        self._camera = camera
+        self._number_of(camera)
         self._options = mujoco.MjvOption()
+        self._options.geomgroup[list(hidden_groups)] = 0
         self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMETRIES)
         if not effects:
             for flag in ("SHADOW", "REFLECTION", "SKYBOX", "FOG", "HAZE"):
@@ -147,15 +149,24 @@ class FastRenderer:
         self._mujoco.mjr_setBuffer(self._mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
         return context
 
-    def render(self, data: Any) -> np.ndarray:
-        """The picture of ``data`` as uint8 [3, size, size].
+    def _number_of(self, camera: str) -> int:
+        kind = self._mujoco.mjtObj.mjOBJ_CAMERA
+        number: int = self._mujoco.mj_name2id(self._model, kind, camera)
+        if number < 0:
+            raise ValueError(f"unknown camera {camera!r} in this MuJoCo model")
+        return number
+
+    def render(self, data: Any, camera: str | None = None) -> np.ndarray:
+        """The picture of ``data`` as uint8 [3, size, size], by another camera than the default's.
 
         Raises:
             RuntimeError: after :meth:`close`.
+            ValueError: for an unknown camera.
         """
         if not self._free.alive:
             raise RuntimeError("this renderer is closed")
         mujoco, model = self._mujoco, self._model
+        self._view.fixedcamid = self._number_of(self._camera if camera is None else camera)
         self._gl.make_current()
         alpha = model.site_rgba[self._hidden, 3].copy()
         model.site_rgba[self._hidden, 3] = 0.0
