@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import ModuleType
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what simulators print and warn of as they are imported and made."""
+    with (
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def optional_module(name: str, extra: str, what: str | None = None) -> ModuleType:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
-import io
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
+
+from rftf_torchrl.optional import quiet
 
 _HELP = (
     "calvin_env is not on PyPI. Clone it and install the clone in place:\n"
@@ -22,18 +20,6 @@ _FOLDERS = ("conf/scene", "conf/robot", "conf/cameras", "data/calvin_table_D")
 
 class CalvinNotInstalledError(ImportError):
     """calvin_env or something that it needs is missing; the message says what to type."""
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back what calvin_env and old gym print and warn of."""
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def require_calvin_env() -> Path:

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from rftf_torchrl.calvin.install import quiet, require_calvin_env
+from rftf_torchrl.calvin.install import require_calvin_env
 from rftf_torchrl.calvin.settings import (
     Scene,
     camera_settings,
@@ -19,6 +19,7 @@ from rftf_torchrl.calvin.settings import (
     task_settings,
 )
 from rftf_torchrl.errors import SimulatorCrashedError
+from rftf_torchrl.optional import quiet
 
 ACTION_DIM = 7
 ROBOT_DIM = 15

@@ -39,7 +39,7 @@ class EnvConfig:
     """The simulator and the tasks.
 
     Attributes:
-        kind: ``"metaworld"``, ``"calvin"``, ``"gym"``, or a simulator of your own as
+        kind: ``"metaworld"``, ``"calvin"``, ``"libero"``, ``"gym"``, or a simulator of your own as
             ``"module:Class"``.
         tasks: names of the tasks.
         image_size: edge of the picture in pixels; null for state only.
@@ -162,6 +162,7 @@ SIMULATORS = Registry(
     {
         "metaworld": "rftf_torchrl.metaworld.door:MetaWorld",
         "calvin": "rftf_torchrl.calvin.door:Calvin",
+        "libero": "rftf_torchrl.libero.door:Libero",
         "gym": "rftf_torchrl.envs.gym_simulator:GymSimulator",
     },
     (

@@ -9,10 +9,10 @@ import numpy as np
 
 from rftf_torchrl.data.format import Task
 from rftf_torchrl.envs.episodes import Split
-from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.envs.gl import select_gl_backend
-from rftf_torchrl.metaworld.goals import GoalSampler
+from rftf_torchrl.envs.physics import check_physics
 from rftf_torchrl.envs.renderer import FastRenderer
+from rftf_torchrl.metaworld.goals import GoalSampler
 from rftf_torchrl.optional import metaworld_module
 
 CAMERA = "corner2"
@@ -26,12 +26,6 @@ def _task_class(name: str) -> Any:
         warnings.simplefilter("ignore")
         classes = metaworld_module("metaworld.env_dict").ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
     return classes[f"{name}-v3-goal-observable"]
-
-
-def _warnings_of_unstable_physics() -> tuple[int, ...]:
-    of = metaworld_module("mujoco").mjtWarning
-    kinds = (of.mjWARN_BADQPOS, of.mjWARN_BADQVEL, of.mjWARN_BADQACC)
-    return tuple(kind.value for kind in kinds)
 
 
 class MetaWorldSimulator:
@@ -54,7 +48,6 @@ class MetaWorldSimulator:
         if render:
             select_gl_backend()
         self._env = _task_class(task.name)(seed=0)
-        self._unstable = _warnings_of_unstable_physics()
         self._env.max_path_length = 2**31
         self._env.model.cam_pos[self._env.model.camera(CAMERA).id] = _CAMERA_POSITION
         space = self._env._random_reset_space
@@ -120,15 +113,11 @@ class MetaWorldSimulator:
     def step(self, action: np.ndarray) -> bool:
         """Apply one action [4] for one simulator step and tell whether the task is solved.
 
-        MuJoCo answers unstable physics with a warning and puts the scene back to its start, from
-        where the episode would go on unnoticed; the warning counters since the reset tell.
-
         Raises:
             SimulatorCrashedError: when the physics became unstable.
         """
         state, reward, _, _, info = self._env.step(np.clip(action, -1.0, 1.0))
-        if any(self.data.warning[kind].number for kind in self._unstable):
-            raise SimulatorCrashedError(f"Meta-World task {self.task.name!r}: unstable physics")
+        check_physics(self.data, f"Meta-World task {self.task.name!r}")
         self.state = state
         self._reward = float(reward)
         return bool(info["success"])

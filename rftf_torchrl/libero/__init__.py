@@ -1,0 +1,1 @@
+"""LIBERO: its suites of tasks, state or pictures at decisions, and the official evaluation."""
