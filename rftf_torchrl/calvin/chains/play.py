@@ -12,20 +12,21 @@ from typing import Any
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs.transforms import Transform
 
-from rftf_torchrl.calvin.chains.fingerprint import transform_label
 from rftf_torchrl.calvin.chains.protocol import (
     OFFICIAL_STEPS,
     chains_digest,
-    function_name,
-    policy_digest,
     protocol_label,
     sentences_label,
     versions,
 )
 from rftf_torchrl.calvin.chains.report import ChainReport
 from rftf_torchrl.calvin.chains.results import ChainFile, ChainResult
-from rftf_torchrl.calvin.chains.stages import ChainStage, ControllerStage, PolicyStage
-from rftf_torchrl.calvin.chains.workers import play_chains
+from rftf_torchrl.calvin.chains.stages import (
+    ChainStage,
+    ControllerStage,
+    PolicyStage,
+    play_chain,
+)
 from rftf_torchrl.calvin.env import CalvinEnv
 from rftf_torchrl.calvin.install import require_calvin_env
 from rftf_torchrl.calvin.sequences import Chain, benchmark_sequences
@@ -34,6 +35,8 @@ from rftf_torchrl.calvin.simulator import CalvinSimulator
 from rftf_torchrl.calvin.tasks import get_task
 from rftf_torchrl.envs.policy_inputs import PolicyInputEnv
 from rftf_torchrl.envs.shared_weights import share_weights
+from rftf_torchrl.evaluation.fingerprint import function_name, policy_digest, transform_label
+from rftf_torchrl.evaluation.parallel import play_parts
 
 
 def evaluate_chains(
@@ -181,11 +184,10 @@ def evaluate_chains(
     results = {} if file is None else dict(file.results)
     left = {index: chain for index, chain in enumerate(chosen) if index not in results}
     crashed = []
-    playing = play_chains(
+    playing = play_parts(
         make_stage,
+        partial(play_chain, scene=scene, seed=seed),
         left,
-        scene,
-        seed,
         workers=workers,
         timeout=timeout,
         max_restarts=max_restarts,

@@ -151,10 +151,10 @@ def play_chain(
     stage: ChainStage,
     index: int,
     chain: Chain,
+    alive: Callable[[], None] = lambda: None,
     *,
     scene: Scene = "D",
     seed: int = 0,
-    alive: Callable[[], None] = lambda: None,
 ) -> ChainResult:
     """Play a chain as the benchmark does: one reset, then tasks until the first that fails.
 
@@ -164,9 +164,9 @@ def play_chain(
         stage: where.
         index: the chain's place in the list.
         chain: the chain.
+        alive: called now and then.
         scene: the benchmark's initial scene in ``"D"``, a fresh one in the others.
         seed: of the policy's noise, together with the index.
-        alive: called now and then.
 
     Raises:
         SimulatorCrashedError: when the simulator died.

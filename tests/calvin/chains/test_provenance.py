@@ -13,9 +13,9 @@ import torch
 from torchrl.envs.transforms import Compose, StepCounter, Transform
 
 from rftf_torchrl import HashTokenizer, InstructionTokens, ObservationHistory
-from rftf_torchrl.calvin.chains.fingerprint import transform_label
 from rftf_torchrl.calvin.chains.protocol import versions
 from rftf_torchrl.evaluation.commits import file_commit, git_commit
+from rftf_torchrl.evaluation.fingerprint import transform_label
 
 
 def git(folder, *arguments):
@@ -63,10 +63,10 @@ def test_without_git_there_is_no_commit(clone, monkeypatch):
 
 
 def test_commits_are_among_the_versions(monkeypatch):
-    from rftf_torchrl.calvin.chains import protocol as chain_protocol
+    from rftf_torchrl.evaluation import fingerprint
 
     asked = {"rftf_torchrl": "a" * 40, "calvin_env": None}
-    monkeypatch.setattr(chain_protocol, "git_commit", asked.__getitem__)
+    monkeypatch.setattr(fingerprint, "git_commit", asked.__getitem__)
     found = versions()
     assert found["rftf-torchrl commit"] == "a" * 40
     assert found["calvin_env commit"] is None
@@ -160,7 +160,7 @@ def test_what_contains_itself_has_a_label():
 def test_the_label_is_the_same_in_another_process():
     code = (
         "from torchrl.envs.transforms import StepCounter\n"
-        "from rftf_torchrl.calvin.chains.fingerprint import transform_label\n"
+        "from rftf_torchrl.evaluation.fingerprint import transform_label\n"
         "transform = StepCounter(3)\n"
         "transform.names = {'one', 'two', 'three'}\n"
         "print(transform_label(transform))"

@@ -1,13 +1,15 @@
-"""A fingerprint of what stands before a policy: transforms, tokenizers, image processors."""
+"""Fingerprints of what decides an evaluation: policy, transforms, functions, packages."""
 
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import fields, is_dataclass
 from functools import partial
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 from torchrl.envs.transforms import Transform
 
+from rftf_torchrl.evaluation.commits import git_commit
 from rftf_torchrl.leftovers import temporary_folder
 
 _PLAIN = (type(None), bool, int, float, complex, str)
@@ -99,3 +102,42 @@ def _array(value: Any) -> tuple[str, tuple[int, ...], str]:
     array = torch.as_tensor(value).detach().cpu().contiguous()
     content = array.reshape(-1).view(torch.uint8).numpy().tobytes()
     return str(array.dtype), tuple(array.shape), sha256(content).hexdigest()
+
+
+def policy_digest(policy: torch.nn.Module) -> str:
+    """A fingerprint of a policy's class and weights."""
+    digest = sha256(type(policy).__qualname__.encode())
+    for name, value in policy.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """A function with its bound arguments, without addresses in memory."""
+    if isinstance(function, partial):
+        given = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())]
+        return f"{function_name(function.func)}({', '.join(given)})"
+    return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def package_versions(*packages: str, clones: tuple[str, ...] = ()) -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide the results, and commits of clones.
+
+    This library's version is the same between releases, and so may be that of others that run from
+    clones; their commits are ``None`` where they do not.
+
+    Args:
+        packages: further ones than this library, torch, torchrl and numpy.
+        clones: those of them that run from clones.
+    """
+    found: dict[str, str | None] = {"python": python_version()}
+    for name in ("rftf-torchrl", "torch", "torchrl", "numpy", *packages):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    commits = {name: git_commit(name.replace("-", "_")) for name in ("rftf-torchrl", *clones)}
+    return found | {f"{name} commit": commit for name, commit in commits.items()}

@@ -1,0 +1,264 @@
+"""A benchmark's episodes, one by one, in parallel, resumable, and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import closing
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict.nn import TensorDictModuleBase
+from torchrl.envs import EnvBase
+
+from rftf_torchrl import keys
+from rftf_torchrl.digests import read_record, write_record
+from rftf_torchrl.envs.episodes import Episode, environment_of, run_episodes
+from rftf_torchrl.envs.shared_weights import share_weights
+from rftf_torchrl.errors import SimulatorCrashedError
+from rftf_torchrl.evaluation.fingerprint import policy_digest
+from rftf_torchrl.evaluation.finished import FinishedFile
+from rftf_torchrl.evaluation.parallel import play_parts
+from rftf_torchrl.evaluation.success import EpisodeOutcome, SuccessReport
+from rftf_torchrl.evaluation.trajectories import succeeded
+
+
+@dataclass(frozen=True)
+class BenchmarkReport(SuccessReport):
+    """The outcomes of a benchmark's episodes, and how they were played.
+
+    Attributes:
+        protocol: whether the benchmark's protocol was kept to, and if not where it wasn't.
+        settings: all that decided the results.
+    """
+
+    protocol: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        """The protocol, the table of :class:`SuccessReport`, and the settings."""
+        details = [f"- {name}: {value}" for name, value in self.settings.items()]
+        return "\n\n".join([f"{self.protocol}.", super().markdown(), "\n".join(details)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers, strings and lists."""
+        return {"protocol": self.protocol, **super().to_dict(), "settings": dict(self.settings)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BenchmarkReport:
+        """Reads what :meth:`to_dict` wrote.
+
+        Raises:
+            KeyError: if an entry is missing.
+        """
+        outcomes = SuccessReport.from_dict(data)
+        return cls(
+            **{each.name: getattr(outcomes, each.name) for each in fields(outcomes)},
+            protocol=data["protocol"],
+            settings=data["settings"],
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the report as JSON, whole or not at all."""
+        write_record(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> BenchmarkReport:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no such report; the message names it.
+        """
+        try:
+            return cls.from_dict(read_record(path))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no report of a benchmark: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class FinishedEpisode:
+    """An episode's outcome with its place in the list that was asked for."""
+
+    index: int
+    task: str
+    seed: int
+    success: bool
+    decisions: int
+
+    @property
+    def outcome(self) -> EpisodeOutcome:
+        """The outcome alone."""
+        return EpisodeOutcome(self.task, self.seed, self.success, self.decisions)
+
+
+class EpisodeFile(FinishedFile[FinishedEpisode]):
+    """A file with one finished episode a line, to which an evaluation that was stopped returns.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "episodes.jsonl"
+        >>> EpisodeFile(path, {"seed": 0}).add(FinishedEpisode(7, "reach", 3, True, 12))
+        >>> EpisodeFile(path, {"seed": 0}).results[7].success
+        True
+    """
+
+    what = "episode"
+
+    @staticmethod
+    def read(data: Mapping[str, Any]) -> FinishedEpisode:
+        """The episode of a line."""
+        found = FinishedEpisode(**data)
+        kinds = {each.name: type(getattr(found, each.name)).__name__ for each in fields(found)}
+        if kinds != {each.name: each.type for each in fields(found)}:
+            raise ValueError(
+                f"an entry has another type than a finished episode's: {asdict(found)}"
+            )
+        return found
+
+
+class _Stage:
+    """Environments by name, as an evaluation's episodes need them, and a policy."""
+
+    def __init__(
+        self,
+        make_env: Callable[[Episode], EnvBase],
+        policy: TensorDictModuleBase,
+        deterministic: bool,
+    ) -> None:
+        self.make_env, self.policy, self.deterministic = make_env, policy, deterministic
+        self.envs: dict[Hashable, EnvBase] = {}
+
+    def play(
+        self, index: int, episode: Episode, alive: Callable[[], None], seed: int
+    ) -> FinishedEpisode:
+        """Plays an episode with noise of its own, by a policy that was reset."""
+        name = environment_of(self.make_env, episode)
+        if name not in self.envs:
+            self.envs[name] = self.make_env(episode)
+        watch = getattr(self.envs[name], "watch", None)
+        if watch is not None:
+            watch(alive)
+        forget = getattr(self.policy, "reset", None)
+        if forget is not None:
+            forget()
+        noise = np.random.SeedSequence([seed, index]).generate_state(1)[0]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(noise))
+            (result,) = run_episodes(
+                self.make_env,
+                self.policy,
+                [(index, episode)],
+                deterministic=self.deterministic,
+                envs=self.envs,
+            )
+        if result.trajectory["next", keys.CRASHED].any():
+            raise SimulatorCrashedError(f"episode {episode.seed} of task {episode.task!r} crashed")
+        decisions = len(result.trajectory)
+        success = succeeded(result.trajectory)
+        return FinishedEpisode(index, episode.task, episode.seed, success, decisions)
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for env in self.envs.values():
+            env.close()
+
+
+def _play(
+    stage: _Stage, index: int, episode: Episode, alive: Callable[[], None], *, seed: int
+) -> FinishedEpisode:
+    return stage.play(index, episode, alive, seed)
+
+
+def play_benchmark(
+    make_env: Callable[[Episode], EnvBase],
+    policy: TensorDictModuleBase,
+    episodes: Sequence[Episode],
+    *,
+    settings: Mapping[str, Any],
+    protocol: Callable[[int], str],
+    deterministic: bool = True,
+    seed: int = 0,
+    workers: int = 2,
+    timeout: float = 120.0,
+    max_restarts: int = 10,
+    resume_path: str | Path | None = None,
+    on_episode: Callable[[FinishedEpisode | None], None] | None = None,
+) -> BenchmarkReport:
+    """Play a benchmark's episodes one by one; the results do not depend on the number of workers.
+
+    Each episode has its own noise, and the policy acts on batches of one. If it has a method
+    ``reset()``, that is called at the start of each. An episode whose simulator dies is played once
+    more by a new worker; if that one dies too, it is reported as crashed and counts neither as done
+    nor as failed.
+
+    Args:
+        make_env: picklable; builds the environment of an episode.
+        policy: TensorDict policy on any device; workers hold a CPU copy, and without workers it
+            acts where it is.
+        episodes: what to play.
+        settings: what decides the results besides what is given here, as plain values.
+        protocol: what the report begins with, of the number of crashed episodes.
+        deterministic: mean actions instead of samples.
+        seed: of the policy's noise, 0 or more.
+        workers: number of processes; 0 plays in this one.
+        timeout: seconds without a sign of life after which a worker counts as hung.
+        max_restarts: how many dead or hung workers to replace before giving up.
+        resume_path: a file to which finished episodes are added. If it exists, the episodes in it
+            are not played again; it must be of the same evaluation.
+        on_episode: called with each as it comes, ``None`` for a crash; not with those of the file.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: if there is no episode, or for a file of another evaluation.
+        TooManyCrashesError: when workers keep dying.
+        RuntimeError: when a worker met a programming error.
+    """
+    if not episodes:
+        raise ValueError("there is no episode to evaluate; give at least one.")
+    copy = deepcopy(policy).eval().requires_grad_(False)
+    if workers:
+        copy = share_weights(copy.to("cpu"))
+    told = {
+        **settings,
+        "policy": policy_digest(copy),
+        "deterministic": deterministic,
+        "seed": seed,
+        "episodes": len(episodes),
+    }
+    file = None if resume_path is None else EpisodeFile(resume_path, told)
+    results = {} if file is None else dict(file.results)
+    left = {index: episode for index, episode in enumerate(episodes) if index not in results}
+    crashed = []
+    playing = play_parts(
+        partial(_Stage, make_env, copy, deterministic),
+        partial(_play, seed=seed),
+        left,
+        workers=workers,
+        timeout=timeout,
+        max_restarts=max_restarts,
+    )
+    with closing(playing):
+        for index, result in playing:
+            if result is None:
+                crashed.append(index)
+            else:
+                results[index] = result
+                if file is not None:
+                    file.add(result)
+            if on_episode is not None:
+                on_episode(result)
+    finished = [results[index] for index in sorted(results)]
+    return BenchmarkReport(
+        tuple(episode.outcome for episode in finished),
+        tuple((episodes[index].task, episodes[index].seed) for index in sorted(crashed)),
+        sum(episode.decisions for episode in finished),
+        protocol(len(crashed)),
+        told,
+    )

@@ -1,0 +1,116 @@
+"""Play the parts of an evaluation in processes that may crash or hang; lost ones are played again.
+
+The results do not depend on the number of processes where each part has its own random numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import torch
+
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
+from rftf_torchrl.errors import SimulatorCrashedError
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 2
+
+
+class Closed(Protocol):
+    """Where parts are played, one after another; its simulators are freed by ``close()``."""
+
+    def close(self) -> None:
+        """Frees the simulators."""
+        ...
+
+
+Stage = TypeVar("Stage", bound=Closed)
+Play: TypeAlias = "Callable[[Any, int, Any, Callable[[], None]], Any]"
+"""Plays one part: (stage, index, part, a function to call now and then) -> result."""
+
+
+def _play_here(
+    make_stage: Callable[[], Stage], play: Play, parts: Mapping[int, Any]
+) -> Generator[tuple[int, Any | None], None, None]:
+    stage: Stage | None = None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for index, part in parts.items():
+            result = None
+            for _ in range(_ATTEMPTS):
+                stage = make_stage() if stage is None else stage
+                try:
+                    result = play(stage, index, part, lambda: None)
+                    break
+                except SimulatorCrashedError as error:
+                    logger.warning("part %d: %s", index, error)
+                    stage.close()
+                    stage = None
+            yield index, result
+    finally:
+        torch.set_num_threads(threads)
+        if stage is not None:
+            stage.close()
+
+
+class _PartPlayer:
+    """Plays parts in a worker process, all on one stage."""
+
+    def __init__(self, make_stage: Callable[[], Any], play: Play) -> None:
+        self.stage, self.play_part = make_stage(), play
+
+    def play(self, job: tuple[int, Any], send: Callable[[Any], None]) -> None:
+        """Sends the result of a part, and signs of life before."""
+        send(self.play_part(self.stage, *job, SignsOfLife(send)))
+
+    def close(self) -> None:
+        """Frees the simulator."""
+        self.stage.close()
+
+
+def play_parts(
+    make_stage: Callable[[], Stage],
+    play: Play,
+    parts: Mapping[int, Any],
+    *,
+    workers: int,
+    timeout: float,
+    max_restarts: int,
+) -> Generator[tuple[int, Any | None], None, None]:
+    """Play the parts of an evaluation.
+
+    Args:
+        make_stage: picklable; builds where they are played.
+        play: picklable; plays one, see :data:`Play`.
+        parts: by index.
+        workers: number of processes, each with one stage; 0 plays in this one.
+        timeout: seconds without a sign of life after which a worker counts as hung.
+        max_restarts: how many dead or hung workers to replace before giving up.
+
+    Yields:
+        (index, result) as parts finish, with ``None`` where two simulators were lost with it.
+
+    Raises:
+        TooManyCrashesError: when workers keep dying.
+        RuntimeError: when a worker met a programming error.
+    """
+    if workers == 0:
+        yield from _play_here(make_stage, play, parts)
+        return
+    pool = GuardedPool(
+        partial(_PartPlayer, make_stage, play),
+        min(workers, len(parts)),
+        timeout=timeout,
+        max_restarts=max_restarts,
+        preload=__name__,
+    )
+    with closing(pool):
+        jobs = {index: (index, part) for index, part in parts.items()}
+        for index, found in pool.play(jobs, _ATTEMPTS):
+            yield index, None if isinstance(found, Lost) else found
