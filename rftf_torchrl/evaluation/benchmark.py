@@ -116,7 +116,7 @@ class EpisodeFile(FinishedFile[FinishedEpisode]):
         kinds = {each.name: type(getattr(found, each.name)).__name__ for each in fields(found)}
         if kinds != {each.name: each.type for each in fields(found)}:
             raise ValueError(
-                f"an entry has another type than a finished episode's: {asdict(found)}"
+                f"an entry of {asdict(found)} has another type"
             )
         return found
 
