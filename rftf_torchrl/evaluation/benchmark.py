@@ -115,9 +115,7 @@ class EpisodeFile(FinishedFile[FinishedEpisode]):
         found = FinishedEpisode(**data)
         kinds = {each.name: type(getattr(found, each.name)).__name__ for each in fields(found)}
         if kinds != {each.name: each.type for each in fields(found)}:
-            raise ValueError(
-                f"an entry of {asdict(found)} has another type"
-            )
+            raise ValueError(f"an entry of {asdict(found)} has another type")
         return found
 
 

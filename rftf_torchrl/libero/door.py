@@ -131,9 +131,9 @@ class Libero:
         Raises:
             UserError: for a perturbed suite, or a task that the expert does not do.
         """
+        self._refuse_held_out()
         from rftf_torchrl.libero.expert.expert import start_expert
 
-        self._refuse_held_out()
         env, options = self.env, self.options
         max_actions = env.horizon * env.chunk_size
 
