@@ -115,6 +115,8 @@ from .envs.simulator import simulator_problems as simulator_problems
 from .envs.simulator import task_names as task_names
 from .errors import SimulatorCrashedError as SimulatorCrashedError
 from .errors import TooManyCrashesError as TooManyCrashesError
+from .evaluation.benchmark import BenchmarkReport as BenchmarkReport
+from .evaluation.benchmark import play_benchmark as play_benchmark
 from .evaluation.comparison import compare_success as compare_success
 from .evaluation.comparison import comparison_table as comparison_table
 from .evaluation.episodes import held_out_episodes as held_out_episodes

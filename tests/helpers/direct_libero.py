@@ -34,7 +34,7 @@ def fulfil(raw):
 
 
 def direct_env(suite, task, size=None, **arguments):
-    """LIBERO's own environment as evaluation code makes it; without pictures where there is no size."""
+    """LIBERO's own environment as evaluation code makes it, without a size without pictures."""
     envs = libero_module("libero.envs.env_wrapper")
     file = str(task_file(suite, task))
     if size is None:
