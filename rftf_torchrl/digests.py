@@ -139,7 +139,7 @@ def read_record(path: str | Path, advice: str = "make it anew or copy it again")
 def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
     """Plain values with the digest of them all."""
     plain = to_plain(content)
-    return {**plain, OWN_DIGEST: {SHA256: _canonical(plain)}}
+    return {**plain, OWN_DIGEST: {SHA256: canonical_digest(plain)}}
 
 
 def checked(content: Any) -> dict[str, Any]:
@@ -154,13 +154,13 @@ def checked(content: Any) -> dict[str, Any]:
     if OWN_DIGEST not in content and not signed:
         return content
     stored = content.pop(OWN_DIGEST, None)
-    if stored != {SHA256: _canonical(content)}:
+    if stored != {SHA256: canonical_digest(content)}:
         raise ValueError("the entries differ from their digest")
     return content
 
 
-def _canonical(content: Mapping[str, Any]) -> str:
-    """The digest of entries, whatever their order and the space between them."""
+def canonical_digest(content: Any) -> str:
+    """The digest of plain values, whatever the order of entries and the space between them."""
     return _sha256(json.dumps(content, sort_keys=True).encode())
 
 
