@@ -130,6 +130,25 @@ def test_it_may_be_killed_before_the_last_step_of_going_on(tmp_path, whole):
     assert digest_problems(tmp_path / "data" / "training") == []
 
 
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+def test_it_may_be_killed_while_it_describes_the_frames(tmp_path, whole, monkeypatch, written):
+    interrupt(tmp_path / "data", 1)
+    save, saved = np.save, []
+
+    def killed(file, array):
+        if len(saved) == written:
+            raise SystemExit
+        saved.append(file)
+        save(file, array)
+
+    monkeypatch.setattr(np, "save", killed)
+    with pytest.raises(SystemExit):
+        go_on(tmp_path / "data")
+    monkeypatch.setattr(np, "save", save)
+    assert len(saved) == written
+    assert go_on(tmp_path / "data") == whole
+
+
 def test_no_recording_is_whole_without_its_digests(tmp_path, monkeypatch):
     interrupt(tmp_path / "data", 1)
 
