@@ -200,8 +200,10 @@ from .libero.env import LiberoEnv as LiberoEnv
 from .libero.factory import LiberoFactory as LiberoFactory
 from .libero.install import LiberoNotInstalledError as LiberoNotInstalledError
 from .libero.install import require_libero as require_libero
+from .libero.observation import libero_state_vector as libero_state_vector
 from .libero.simulator import LiberoSimulator as LiberoSimulator
 from .libero.starts import FreshStarts as FreshStarts
+from .libero.starts import LiberoStart as LiberoStart
 from .libero.starts import OfficialStarts as OfficialStarts
 from .libero.starts import refuse_official_state as refuse_official_state
 from .libero.suites import libero_states as libero_states

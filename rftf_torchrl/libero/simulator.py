@@ -78,7 +78,7 @@ class LiberoSimulator:
         self.suite, self.task = suite, get_task(suite, task)
         if render:
             select_gl_backend()
-        control = libero_module("libero.envs.env_wrapper").ControlEnv
+        control = libero_module("libero.libero.envs.env_wrapper").ControlEnv
         with numpy_seed(0), quiet(), self._as_compiled():
             self._control = control(
                 bddl_file_name=str(task_file(suite, task)),
@@ -127,34 +127,31 @@ class LiberoSimulator:
     @contextmanager
     def _as_compiled(self) -> Iterator[None]:
         """Keeps where fixtures stand in a model that is compiled inside the block."""
-        from robosuite.environments.base import MujocoEnv
-
-        compile_model = MujocoEnv._initialize_sim
+        base = libero_module("robosuite.environments.base").MujocoEnv
+        compile_model = base._initialize_sim
 
         def keep(raw: Any, *args: Any) -> None:
             compile_model(raw, *args)
             model = raw.sim.model._model
             self._compiled = model.body_pos.copy(), model.body_quat.copy()
 
-        with patch.object(MujocoEnv, "_initialize_sim", keep):
+        with patch.object(base, "_initialize_sim", keep):
             yield
 
     def _reset_data(self) -> None:
         """What robosuite's hard reset leaves before it places anything, without compiling."""
-        import mujoco
-
+        mujoco = libero_module("mujoco")
         self.model.body_pos[:], self.model.body_quat[:] = self._compiled
         mujoco.mj_resetData(self.model, self.data)
         mujoco.mj_forward(self.model, self.data)
 
     def _place(self) -> None:
-        from robosuite.utils.errors import RandomizationError
-
+        no_place = libero_module("robosuite.utils.errors").RandomizationError
         for _ in range(_ATTEMPTS):
             try:
                 self.raw.reset()
                 return
-            except RandomizationError:
+            except no_place:
                 continue
         raise SimulatorCrashedError(
             f"LIBERO task {self.task.name!r}: no place for all objects in {_ATTEMPTS} draws"

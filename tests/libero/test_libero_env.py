@@ -77,7 +77,7 @@ def test_an_episode_is_that_of_liberos_own_environment(make_env, suite):
 def test_official_states_are_the_packages_own(make_env):
     suite, task = "libero_spatial", TASKS["libero_spatial"]
     states = libero_states(suite, task)
-    benchmark = libero_module("libero.benchmark").get_benchmark_dict()[suite]()
+    benchmark = libero_module("libero.libero.benchmark").get_benchmark_dict()[suite]()
     assert np.array_equal(states, benchmark.get_task_init_states(8))
     assert benchmark.get_task(8).name == task
     assert states.shape[0] == 50
