@@ -53,9 +53,9 @@ class LiberoEnv(DecisionBase):
             seed. :meth:`set_task` changes it.
         suite: the suite, e.g. ``"libero_object"``.
         split: ``"train"`` refuses the official initial states, whatever ``starts`` says.
-        starts: where episodes start, a function from a task's name and an episode's seed to
-            a :class:`~rftf_torchrl.LiberoStart`; by default states drawn anew from the regions of the task's definition, of which the two splits
-            share none.
+        starts: where episodes start, a function from a task's name and an episode's seed to a
+            :class:`~rftf_torchrl.LiberoStart`; by default states drawn anew from the regions of the
+            task's definition, of which the two splits share none.
         image_size: edge of the pictures in pixels; ``None`` for none.
         wrist: whether to draw what the camera at the gripper sees, too.
         pictures: ``"exact"``, ``"plain"`` or ``"fast"``, see

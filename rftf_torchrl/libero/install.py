@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -70,5 +71,6 @@ def libero_module(name: str) -> Any:
         backend = select_gl_backend()
     except NoOpenGLBackendError:
         backend = "glx"
-    with patch.dict(os.environ, MUJOCO_GL=backend), quiet():
+    own_log = patch.object(logging.getLogger("robosuite_logs"), "propagate", False)
+    with patch.dict(os.environ, MUJOCO_GL=backend), own_log, quiet():
         return optional_module(name, "libero", "LIBERO")

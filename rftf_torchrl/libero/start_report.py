@@ -24,7 +24,7 @@ from rftf_torchrl.libero.simulator import ACTION_DIM, LiberoSimulator
 from rftf_torchrl.nets.evaluate_states import policy_device
 
 _GRIPPER_STEPS = 10
-_LARGEST = 64
+_LARGEST = 128
 
 
 def write_start_report(
