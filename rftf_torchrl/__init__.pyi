@@ -198,6 +198,7 @@ from .functional.surrogate import surrogate_gain as surrogate_gain
 from .libero.door import LiberoOptions as LiberoOptions
 from .libero.env import LiberoEnv as LiberoEnv
 from .libero.factory import LiberoFactory as LiberoFactory
+from .libero.hdf5 import libero_demonstrations as libero_demonstrations
 from .libero.install import LiberoNotInstalledError as LiberoNotInstalledError
 from .libero.install import require_libero as require_libero
 from .libero.observation import libero_state_vector as libero_state_vector

@@ -23,7 +23,7 @@ from rftf_torchrl.libero.starts import FreshStarts, Starts, refuse_official_stat
 from rftf_torchrl.libero.suites import get_task, libero_tasks
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
-_WORDS = 24  # the longest sentence has 19
+LIBERO_TOKENIZER = HashTokenizer(max_length=24)  # the longest sentence has 19 words
 
 
 class LiberoEnv(DecisionBase):
@@ -119,7 +119,7 @@ class LiberoEnv(DecisionBase):
         super().__init__(
             chunk_size=chunk_size,
             horizon=horizon,
-            tokenizer=tokenizer or HashTokenizer(max_length=_WORDS),
+            tokenizer=tokenizer or LIBERO_TOKENIZER,
             write_text=write_text,
             device=device,
             image_size=image_size,

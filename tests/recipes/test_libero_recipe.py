@@ -90,8 +90,9 @@ def test_every_stage_and_the_official_states(recorded):
     ]
     assert report.protocol == (
         "NOT the official protocol: 1 of the 10 tasks; 2 of the 50 initial states of each task; "
-        "the policy looks every 4 actions, not 8; the policy sees the simulator's state (libero_goal "
-        "as openvla-oft plays it, 1 tasks, 2 initial states each, 10 steps after 10 to settle)"
+        "the policy looks every 4 actions, not 8; the policy sees the simulator's state "
+        "(libero_goal as openvla-oft plays it, 1 tasks, 2 initial states each, 10 steps after 10 "
+        "to settle)"
     )
     text = (folder / "start_policy.md").read_text(encoding="utf-8")
     opens, closes = re.search(r"opens \(fingers (\S+) m .* closes \((\S+) m\)", text).groups()
