@@ -329,6 +329,7 @@ from .training.checkpoint import RunCheckpoints as RunCheckpoints
 from .training.compilation import compile_module as compile_module
 from .training.device import autocast as autocast
 from .training.device import resolve_device as resolve_device
+from .training.first_ratio import check_first_ratio as check_first_ratio
 from .training.footprint import Footprint as Footprint
 from .training.footprint import PartFootprint as PartFootprint
 from .training.footprint import footprint as footprint

@@ -29,6 +29,7 @@ MAY_CHANGE = (
     "ppo.checkpoint_every",
     "ppo.micro_batch",
     "ppo.cache_gib",
+    "ppo.ratio_bound",
 )
 """What a resumed run may be told anew: where it runs, how long, and what is looked at."""
 
