@@ -262,6 +262,10 @@ from .policies.lerobot.actor import lerobot_actor as lerobot_actor
 from .policies.lerobot.observation import LeRobotObservation as LeRobotObservation
 from .policies.lerobot.spec import LeRobotOptions as LeRobotOptions
 from .policies.lerobot.spec import LeRobotSpec as LeRobotSpec
+from .policies.native import CheckConfig as CheckConfig
+from .policies.native import NativeComparison as NativeComparison
+from .policies.native import compare_with_native as compare_with_native
+from .policies.native import export_policy as export_policy
 from .policies.settings import HeadOptions as HeadOptions
 from .policies.settings import PolicyConfig as PolicyConfig
 from .policies.settings import Sizes as Sizes

@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "demos.validate",
     "annotate",
     "watch",
+    "check",
     "ppo.iterations",
     "ppo.env_steps",
     "ppo.checkpoint_every",

@@ -18,6 +18,7 @@ from rftf_torchrl.data.readers.settings import DataConfig
 from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig
 from rftf_torchrl.evaluation.annotation import AnnotateConfig
 from rftf_torchrl.evaluation.value_watch import WatchConfig
+from rftf_torchrl.policies.native import CheckConfig
 from rftf_torchrl.policies.settings import PolicyConfig
 from rftf_torchrl.settings import (
     Count,
@@ -304,6 +305,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
+    check: CheckConfig = field(default_factory=CheckConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     critic: Text = "learned"
     seed: Seed = 0
