@@ -329,6 +329,9 @@ from .study.summary import overall_success as overall_success
 from .study.summary import summarise as summarise
 from .training.accumulation import accumulate_gradients as accumulate_gradients
 from .training.activations import checkpoint_activations as checkpoint_activations
+from .training.busy_time import BusyTime as BusyTime
+from .training.busy_time import TimedEnvironments as TimedEnvironments
+from .training.busy_time import TimedPolicy as TimedPolicy
 from .training.checkpoint import RunCheckpoints as RunCheckpoints
 from .training.compilation import compile_module as compile_module
 from .training.device import autocast as autocast
@@ -353,6 +356,9 @@ from .training.recording import record_episode as record_episode
 from .training.reference_hook import ReferenceHook as ReferenceHook
 from .training.seeding import derive_seed as derive_seed
 from .training.seeding import seed_everything as seed_everything
+from .training.throughput import BenchConfig as BenchConfig
+from .training.throughput import Throughput as Throughput
+from .training.throughput import next_setting as next_setting
 from .transforms.executed import mark_executed as mark_executed
 from .transforms.finite import FiniteCheck as FiniteCheck
 from .transforms.finite import check_finite as check_finite

@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "annotate",
     "watch",
     "check",
+    "bench",
     "ppo.iterations",
     "ppo.env_steps",
     "ppo.checkpoint_every",

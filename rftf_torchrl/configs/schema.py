@@ -35,6 +35,7 @@ from rftf_torchrl.settings import (
 from rftf_torchrl.training.device import resolve_device
 from rftf_torchrl.training.logger import logger_words
 from rftf_torchrl.training.run_folder import RunFolder, TunedFolder
+from rftf_torchrl.training.throughput import BenchConfig
 
 
 def _taken_by(function: Callable[[str], object]) -> AfterValidator:
@@ -306,6 +307,7 @@ class RunConfig:
     annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
+    bench: BenchConfig = field(default_factory=BenchConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     critic: Text = "learned"
     seed: Seed = 0
