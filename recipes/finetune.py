@@ -111,7 +111,8 @@ def first_ratio(
     """
     settings = config.ppo
     rows = torch.linspace(0, len(data) - 1, min(len(data), settings.minibatch)).long()
-    acted = data.exclude("next", keys.EXECUTED).set(keys.LOG_PROB, log_probs)[rows.to(data.device)]
+    rows = rows.to(data.device)
+    acted = data.exclude("next", keys.EXECUTED)[rows].set(keys.LOG_PROB, log_probs[rows])
     with autocast(data.device, config.precision):
         return check_first_ratio(
             learner.loss,
