@@ -53,7 +53,7 @@ def physics(simulator):
     return np.concatenate([state, *(place.ravel() for place in places)])
 
 
-QUICK = OmegaConf.load(CONF / "quickstart.yaml").env.tasks
+QUICK = OmegaConf.load(CONF / "env" / "metaworld_five.yaml").tasks
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in TASKS if name not in QUICK]
 
 
