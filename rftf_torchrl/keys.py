@@ -47,6 +47,7 @@ TRAJECTORY = ("collector", "traj_ids")
 TRAJECTORY_SUCCESS = "trajectory_success"
 
 TEMPORAL_VALUE = "temporal_value"
+BEST_VALUE = "best_value"
 ENV_POTENTIAL = "env_potential"
 STATE_VALUE = "state_value"
 OUTCOME_REWARD = "outcome_reward"
