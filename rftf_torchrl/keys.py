@@ -45,6 +45,7 @@ SUCCESS = "success"
 CRASHED = "crashed"
 TRAJECTORY = ("collector", "traj_ids")
 TRAJECTORY_SUCCESS = "trajectory_success"
+TIME_LEFT = "time_left"
 
 TEMPORAL_VALUE = "temporal_value"
 BEST_VALUE = "best_value"

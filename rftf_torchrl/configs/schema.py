@@ -150,6 +150,8 @@ class RewardConfig:
         options: of the form, besides ``gamma``, which is ``ppo.gamma``. ``"difference"`` has
             ``terminal``, the value at true terminations: ``"zero"`` or ``"keep"``.
         dense_weight: weight of the form; 0 is plain PPO on success.
+        place: ``"reward"``: the form's reward is added to success. ``"advantage"``: standardised,
+            it is added to the advantages after GAE, so that no critic learns to expect it.
         outcome_weight: weight of success.
         potential: ``"value"``: the value model. ``"environment"``: the dense reward of the
             simulator itself, as an upper reference.
@@ -160,6 +162,7 @@ class RewardConfig:
     form: Text = "difference"
     options: dict[str, Any] = field(default_factory=dict)
     dense_weight: NotNegative = 1.0
+    place: Annotated[str, one_of("reward", "advantage")] = "reward"
     outcome_weight: NotNegative = 1.0
     value_range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
     potential: Annotated[str, one_of("value", "environment")] = "value"
@@ -201,8 +204,7 @@ class PPOConfig:
         gamma: discount per decision.
         lmbda: GAE's lambda.
         bootstrap_timeouts: an episode that runs out of time goes on as the critic expects; false
-            ends it there: its last value is zero, or under ``reward=keep`` what it was
-            worth.
+            ends it there, and tells a learned critic the time that is left.
         clip_epsilon: PPO's clipping.
         entropy_coeff: weight of the entropy bonus.
         critic_coeff: weight of the critic's loss.

@@ -29,7 +29,12 @@ from rftf_torchrl.keys import (
 )
 from rftf_torchrl.nets.entries import NO_COMPACT_OBS, required
 from rftf_torchrl.rewards.forms import keeps_failures, reward_form
-from rftf_torchrl.rewards.places import environment_transforms, later_transforms, next_data
+from rftf_torchrl.rewards.places import (
+    environment_transforms,
+    later_transforms,
+    next_data,
+    trajectory_lengths,
+)
 from rftf_torchrl.settings import Finite, check_value
 
 
@@ -282,15 +287,9 @@ class DenseReward(Transform):
             ", and this form of the reward reads the largest value of a trajectory so far. "
             "Collectors write it (trajs_per_batch)."
         )
-        trajectory = required(root, self.trajectory_key, why).reshape(-1)
-        pieces, lengths = trajectory.unique_consecutive(return_counts=True)
-        if len(pieces) != len(pieces.unique()):
-            raise ValueError(
-                f"the steps of a trajectory are not one after another in {self.trajectory_key!r}, "
-                "and this form of the reward reads the largest value so far: apply it to a "
-                "collector's batch (traj_format='cat'), before the steps are shuffled."
-            )
-        return [int(length) for length in lengths]
+        trajectory = required(root, self.trajectory_key, why)
+        why = "this form of the reward reads the largest value so far"
+        return trajectory_lengths(trajectory, self.trajectory_key, why)
 
 
 def _flag(following: TensorDictBase, key: NestedKey, advice: str) -> Tensor:

@@ -317,10 +317,24 @@ def test_a_value_critic_needs_the_value_model(configure):
             "  - value.options.image_tower is not set",
         ),
         (
-            ["reward.form=peak"],
-            "reward.form=peak: unknown form of the reward 'peak': choose from difference, give "
-            "your own as 'module:Name', or offer it as an entry point in the group "
-            "'rftf_torchrl.reward_forms'.",
+            ["reward.form=half"],
+            "reward.form=half: unknown form of the reward 'half': choose from difference, "
+            "goal_zero, peak, milestones, graded, give your own as 'module:Name', or offer it as "
+            "an entry point in the group 'rftf_torchrl.reward_forms'.",
+        ),
+        (
+            ["reward=peak", "ppo.bootstrap_timeouts=true", "reward.dense_weight=1"],
+            "reward.form=peak lets a failure keep what it reached, and with "
+            "ppo.bootstrap_timeouts=true the critic would go on from there: set "
+            "ppo.bootstrap_timeouts=false\n"
+            "  - reward.dense_weight=1: a failure earns up to that under reward.form=peak, so it "
+            "must be below reward.outcome_weight=1",
+        ),
+        (
+            ["reward=milestones", "+reward.options.thresholds=[0.5,0.25]"],
+            "reward.form=milestones: the form 'milestones' fails on one step of zeros: thresholds "
+            "are [0.5, 0.25]; expected rising values above 0, the last of them 1 at most, as "
+            "[0.25, 0.5, 0.75].",
         ),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
         (["cloning.per_task=0"], "cloning.per_task=0: must be at least 1"),

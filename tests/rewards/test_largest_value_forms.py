@@ -175,7 +175,7 @@ def test_steps_without_their_trajectory_are_refused():
     data = trajectories(([0.1, 0.2, 0.3], False), ([0.1, 0.2, 0.3], False))
     message = (
         "the steps of a trajectory are not one after another in ('collector', 'traj_ids'), and "
-        "this form of the reward reads the largest value so far: apply it to a collector's batch "
+        "this form of the reward reads the largest value so far: do this to a collector's batch "
         "(traj_format='cat'), before the steps are shuffled."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
