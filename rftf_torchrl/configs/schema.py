@@ -83,6 +83,8 @@ class CloningConfig:
         batch_size: windows a step.
         learning_rate: of Adam, with a cosine decay to zero.
         random_shift: pixels by which pictures are shifted at random.
+        tasks: names of the tasks whose demonstrations are cloned; null for all of ``env.tasks``.
+            The others are known to the value model alone, from frames without actions.
         per_task: the first so many demonstrations of each task are cloned; null for all. The value
             model, which reads no actions, learns from all of them as from videos.
         gripper_threshold: of policies of an arm and a gripper, the least number that is an open
@@ -93,6 +95,7 @@ class CloningConfig:
     batch_size: Count = 128
     learning_rate: Positive = 1e-3
     random_shift: NotNegativeInt = 3
+    tasks: Names | None = None
     per_task: Count | None = None
     gripper_threshold: Fraction | None = None
 

@@ -53,6 +53,11 @@ def check_config(config: DictConfig) -> RunConfig:
     problems += _data_problems(run.data)
     of_simulator = simulator_problems(run.env)
     problems += of_simulator
+    if set(run.cloning.tasks or ()) - set(run.env.tasks):
+        problems.append(
+            f"cloning.tasks={run.cloning.tasks}: expected tasks of env.tasks; cloning.tasks=null "
+            "clones all"
+        )
     if set(run.tuned_tasks) - set(run.env.tasks):
         problems.append(
             f"ppo.tasks={run.tuned_tasks}: expected tasks of env.tasks; ppo.tasks=null tunes all"

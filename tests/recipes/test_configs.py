@@ -337,6 +337,10 @@ def test_a_value_critic_needs_the_value_model(configure):
             "[0.25, 0.5, 0.75].",
         ),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
+        (
+            ["cloning.tasks=[push]"],
+            "cloning.tasks=['push']: expected tasks of env.tasks; cloning.tasks=null clones all",
+        ),
         (["cloning.per_task=0"], "cloning.per_task=0: must be at least 1"),
         (
             ["env=calvin_state", "reward=environment"],

@@ -255,6 +255,16 @@ def test_what_is_not_cloned_is_left_to_the_value_model(cloned, configure, tmp_pa
         next(e for e in train.episodes if e.task_id == task.id) for task in train.tasks
     )
     assert cloned_demos(configure(*TINY, path)).episodes == train.episodes
+    one = configure(*TINY, path, "cloning.tasks=[window-close]")
+    (window_close,) = (task.id for task in train.tasks if task.name == "window-close")
+    found = cloned_demos(one).episodes
+    assert found == tuple(e for e in train.episodes if e.task_id == window_close) != ()
+    assert (
+        cloned_demos(
+            configure(*TINY, path, "cloning.tasks=[window-close]", "cloning.per_task=1")
+        ).episodes
+        == found[:1]
+    )
     with pytest.raises(ValueError, match=r"fewer than cloning\.per_task=3 .* of window-open, wind"):
         cloned_demos(configure(*TINY, path, "cloning.per_task=3"))
 
