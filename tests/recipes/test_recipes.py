@@ -145,7 +145,7 @@ def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
         goes_on = config.ppo.gamma * expected if go_on else 0
         torch.testing.assert_close(data["value_target"][last], reward + goes_on)
         assert expected.abs().min() > 0
-        assert ("time_left" in data.keys()) is not go_on
+        assert ("time_left" in data) is not go_on
     assert (data["next", "terminated"] == data["next", "done"]).all()
 
     arm = replace(arm, reward=replace(arm.reward, options={"terminal": "zero"}))
