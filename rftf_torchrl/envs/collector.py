@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
@@ -15,10 +16,16 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
-from rftf_torchrl.envs.episodes import Episode, EpisodeResult, environment_of, run_episodes
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
+from rftf_torchrl.envs.episodes import (
+    Episode,
+    EpisodePlayer,
+    EpisodeResult,
+    LocalActor,
+    environment_of,
+    run_episodes,
+)
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
 from rftf_torchrl.envs.shared_weights import share_weights
-from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
 
 logger = logging.getLogger(__name__)
 
@@ -34,32 +41,69 @@ def _unpack(arrays: dict[Any, np.ndarray]) -> TensorDictBase:
     return TensorDict(tensors, batch_size=[length])
 
 
-class _EpisodePlayer:
-    """Plays lists of episodes in a worker process."""
+class _Player:
+    """Plays single episodes in a worker process."""
 
     def __init__(self, make_env: Callable[[Episode], EnvBase], policy: torch.nn.Module) -> None:
-        self.make_env, self.policy = make_env, policy
-        self.envs: dict[Any, EnvBase] = {}
+        self._player = EpisodePlayer(make_env, LocalActor(policy))
 
     def play(self, job: Any, send: Callable[[Any], None]) -> None:
-        """Sends (index, None) as an episode starts and (index, trajectory) at its end."""
-        episodes, deterministic, seed = job
-        torch.manual_seed(seed)
-        results = run_episodes(
-            self.make_env,
-            self.policy,
-            episodes,
-            deterministic=deterministic,
-            envs=self.envs,
-            on_start=lambda index: send((index, None)),
+        """Sends None when an episode has begun, and its trajectory at the end."""
+        index, episode, deterministic, seed, dropped = job
+        send(None)
+        self._player.drop(dropped)
+        alive = SignsOfLife(send)
+        trajectory = self._player.play(
+            index, episode, deterministic=deterministic, seed=seed, alive=alive
         )
-        for result in results:
-            send((result.index, _pack(result.trajectory)))
+        send(_pack(trajectory))
 
     def close(self) -> None:
         """Closes the environments."""
-        for env in self.envs.values():
-            env.close()
+        self._player.close()
+
+
+class _Queue:
+    """Which episode a worker plays next: one in an environment that it has, where there is one.
+
+    A worker has at most one environment more than its share.
+
+    Args:
+        names: of the environment of each episode, by index.
+        held: by worker, the names of its environments, those used last at the end.
+    """
+
+    def __init__(self, names: Mapping[int, Hashable], held: list[list[Hashable]]) -> None:
+        self._waiting: dict[Hashable, deque[int]] = {}
+        for index, name in names.items():
+            self._waiting.setdefault(name, deque()).append(index)
+        self._names, self._held = names, held
+        self._room = -(-len(self._waiting) // len(held)) + 1
+
+    def __len__(self) -> int:
+        return sum(len(indices) for indices in self._waiting.values())
+
+    def take(self, place: int) -> tuple[int, Hashable | None] | None:
+        """The index of an episode and the environment to close for it, or nothing for now."""
+        held = self._held[place]
+        holders = Counter(name for names in self._held for name in names)
+        left = [name for name, indices in self._waiting.items() if indices]
+        name = next((name for name in left if name in held), None)
+        dropped = None
+        if name is None:
+            name = min(left, key=holders.__getitem__)
+            if len(held) >= self._room:
+                if holders[name]:
+                    return None
+                dropped = held.pop(0)
+        else:
+            held.remove(name)
+        held.append(name)
+        return self._waiting[name].popleft(), dropped
+
+    def put_back(self, index: int) -> None:
+        """An episode that did not begin is the next of its environment."""
+        self._waiting[self._names[index]].appendleft(index)
 
 
 class EpisodeCollector:
@@ -115,12 +159,13 @@ class EpisodeCollector:
         self._make_env = make_env
         self._envs: dict[Any, EnvBase] = {}
         self._pool = GuardedPool(
-            partial(_EpisodePlayer, make_env, self._copy),
+            partial(_Player, make_env, self._copy),
             workers,
             timeout=timeout,
             max_restarts=max_restarts,
             preload=__name__,
         )
+        self._held: list[list[Hashable]] = [[] for _ in range(workers)]
         self._closed = False
         self.crashed = 0
         self.env_steps = 0
@@ -144,8 +189,10 @@ class EpisodeCollector:
         Args:
             episodes: what to run.
             deterministic: mean actions instead of samples.
-            seed: seed of the policy's noise, 0 or more; the same list, weights, seed and number of
-                workers give the same batch, unless a worker died.
+            seed: seed of the policy's noise, 0 or more. The noise of a decision comes from the
+                seed, the episode's place in the list and the decision's number: the same list,
+                weights and seed give the same batch whatever the number of workers, and what is
+                left of it where a worker died.
             on_episode: called with each episode as it finishes, e.g. to advance a progress bar.
 
         Returns:
@@ -166,9 +213,8 @@ class EpisodeCollector:
             raise ValueError("the list of episodes is empty: there is nothing to collect")
         done: dict[int, TensorDictBase] = {}
         jobs = dict(enumerate(episodes))
-        source = self._in_workers if self._pool.workers else self._in_process
         try:
-            for result in source(jobs, deterministic, seed):
+            for result in self._results(jobs, deterministic, seed):
                 if result.trajectory["next", keys.CRASHED].any():
                     self.crashed += 1
                 else:
@@ -188,57 +234,49 @@ class EpisodeCollector:
             parts.append(part)
         return torch.cat(parts)
 
-    def _in_process(
+    def _results(
         self, jobs: Mapping[int, Episode], deterministic: bool, seed: int
     ) -> Iterator[EpisodeResult]:
-        where = policy_device(self._copy)
-        devices = [where] if where.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), eval_mode(self._copy):
-            torch.manual_seed(seed)
-            yield from run_episodes(
-                self._make_env,
-                self._copy,
-                list(jobs.items()),
-                deterministic=deterministic,
-                envs=self._envs,
-            )
+        if self._pool.workers:
+            return self._in_workers(jobs, deterministic, seed)
+        return run_episodes(
+            self._make_env,
+            self._copy,
+            jobs.items(),
+            deterministic=deterministic,
+            seed=seed,
+            envs=self._envs,
+        )
 
     def _in_workers(
         self, jobs: Mapping[int, Episode], deterministic: bool, seed: int
     ) -> Iterator[EpisodeResult]:
-        counts: dict[Hashable, int] = {}
-        shares: list[dict[int, Episode]] = [{} for _ in self._pool.workers]
-        for index, episode in jobs.items():
-            name = environment_of(self._make_env, episode)
-            turn = counts.get(name, len(counts))
-            counts[name] = turn + 1
-            shares[turn % len(shares)][index] = episode
-        running: list[set[int]] = [set() for _ in shares]
-        while any(shares) or self._pool.busy:
-            for place in self._pool.free():
-                if shares[place]:
-                    noise = np.random.SeedSequence([seed, place, len(shares[place])])
-                    episodes = list(shares[place].items())
-                    job = (episodes, deterministic, int(noise.generate_state(1)[0]))
-                    self._pool.submit(place, job)
+        names = {index: environment_of(self._make_env, jobs[index]) for index in jobs}
+        queue = _Queue(names, self._held)
+        playing: dict[int, int] = {}
+        begun: set[int] = set()
+        while len(queue) or playing or self._pool.busy:
+            for place in self._pool.ready():
+                if len(queue) and (taken := queue.take(place)) is not None:
+                    index, dropped = taken
+                    playing[place] = index
+                    self._pool.submit(place, (index, jobs[index], deterministic, seed, dropped))
             for place, message in self._pool.wait():
                 if isinstance(message, Lost):
-                    self._drop(message, shares[place], running[place])
-                    continue
-                index, arrays = message
-                if arrays is None:
-                    running[place].add(index)
-                    continue
-                running[place].discard(index)
-                del shares[place][index]
-                yield EpisodeResult(index, _unpack(arrays))
-
-    def _drop(self, lost: Lost, share: dict[int, Episode], running: set[int]) -> None:
-        self.crashed += len(running)
-        logger.warning("a simulator process %s; %d episodes are dropped", lost.why, len(running))
-        for index in running:
-            del share[index]
-        running.clear()
+                    self._held[place] = []
+                    left = "it was playing no episode"
+                    if place in playing:
+                        index = playing.pop(place)
+                        if index in begun:
+                            self.crashed += 1
+                            left = f"{jobs[index]}, {index} in the list, is dropped"
+                        else:
+                            queue.put_back(index)
+                    logger.warning("a simulator process %s; %s", message.why, left)
+                elif message is None:
+                    begun.add(playing[place])
+                else:
+                    yield EpisodeResult(playing.pop(place), _unpack(message))
 
     def close(self) -> None:
         """Stop the workers and close the environments."""

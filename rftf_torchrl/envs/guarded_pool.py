@@ -196,6 +196,10 @@ class GuardedPool:
         """The places of the workers without a job; one that is starting takes its first."""
         return [place for place, worker in enumerate(self.workers) if not worker.busy]
 
+    def ready(self) -> list[int]:
+        """The places of the workers that have started and have no job."""
+        return [place for place in self.free() if self.workers[place].ready]
+
     def submit(self, place: int, job: Any) -> None:
         """Give a job to a free worker."""
         self.workers[place].submit(job)
@@ -258,9 +262,8 @@ class GuardedPool:
         waiting = deque((key, 1) for key in jobs)
         playing: dict[int, tuple[Key, int]] = {}
         while waiting or playing or self.busy:
-            for place in self.free():
-                # a worker that dies while it starts has no job to lose
-                if waiting and self.workers[place].ready:
+            for place in self.ready():  # one that dies while it starts has no job to lose
+                if waiting:
                     playing[place] = waiting.popleft()
                     self.submit(place, jobs[playing[place][0]])
             for place, message in self.wait():
