@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from contextlib import closing
 from copy import deepcopy
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
 from rftf_torchrl.envs.episodes import (
+    Actor,
     Episode,
     EpisodePlayer,
     EpisodeResult,
@@ -24,31 +27,71 @@ from rftf_torchrl.envs.episodes import (
     environment_of,
     run_episodes,
 )
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
+from rftf_torchrl.envs.guarded_pool import (
+    START_UP_SECONDS,
+    GuardedPool,
+    Line,
+    Lost,
+    Question,
+    SignsOfLife,
+)
+from rftf_torchrl.envs.policy_server import PolicyServer
 from rftf_torchrl.envs.shared_weights import share_weights
 
 logger = logging.getLogger(__name__)
 
 
-def _pack(trajectory: TensorDictBase) -> dict[Any, np.ndarray]:
-    entries = trajectory.items(include_nested=True, leaves_only=True)
-    return {key: value.numpy() for key, value in entries if isinstance(value, torch.Tensor)}
+def _pack(data: TensorDictBase) -> dict[Any, Any]:
+    """As arrays, which are copied: a tensor in a message takes a file descriptor."""
+    packed: dict[Any, Any] = {}
+    for key, value in data.items(include_nested=True, leaves_only=True):
+        if not isinstance(value, torch.Tensor):
+            continue
+        if value.dtype == torch.bfloat16:
+            packed[key] = (value.view(torch.int16).numpy(),)
+        else:
+            packed[key] = value.numpy()
+    return packed
 
 
-def _unpack(arrays: dict[Any, np.ndarray]) -> TensorDictBase:
-    length = len(next(iter(arrays.values())))
-    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    return TensorDict(tensors, batch_size=[length])
+def _unpack(packed: Mapping[Any, Any]) -> TensorDictBase:
+    tensors = {
+        key: torch.from_numpy(value[0]).view(torch.bfloat16)
+        if isinstance(value, tuple)
+        else torch.from_numpy(value)
+        for key, value in packed.items()
+    }
+    return TensorDict(tensors)
+
+
+def _answer(question: Question, decision: TensorDictBase) -> None:
+    question.answer(_pack(decision))
+
+
+class _ServedActor:
+    """Has the policy's server decide."""
+
+    def __init__(self, in_keys: Sequence[NestedKey]) -> None:
+        self.in_keys = in_keys
+        self.line: Line | None = None
+
+    def __call__(self, observed: TensorDictBase, noise: int, deterministic: bool) -> TensorDictBase:
+        """The answer; whether it is deterministic, the server knows."""
+        assert self.line is not None, "the line of the job that is being done"
+        return _unpack(self.line.ask((_pack(observed), noise)))
 
 
 class _Player:
     """Plays single episodes in a worker process."""
 
-    def __init__(self, make_env: Callable[[Episode], EnvBase], policy: torch.nn.Module) -> None:
-        self._player = EpisodePlayer(make_env, LocalActor(policy))
+    def __init__(self, make_env: Callable[[Episode], EnvBase], actor: Actor) -> None:
+        self._actor = actor
+        self._player = EpisodePlayer(make_env, actor)
 
-    def play(self, job: Any, send: Callable[[Any], None]) -> None:
+    def play(self, job: Any, send: Line) -> None:
         """Sends None when an episode has begun, and its trajectory at the end."""
+        if isinstance(self._actor, _ServedActor):
+            self._actor.line = send
         index, episode, deterministic, seed, dropped = job
         send(None)
         self._player.drop(dropped)
@@ -119,11 +162,16 @@ class EpisodeCollector:
         make_env: picklable function from an :class:`Episode` to the environment of its task; with
             a method ``environment_of(episode)`` where one environment plays several tasks, see
             :func:`run_episodes`.
-        policy: TensorDict policy on any device. Workers hold a CPU copy in shared memory, which
+        policy: TensorDict policy on any device.
+        workers: number of processes, each of which plays one episode at a time; 0 runs in this
+            process, one episode after another (no protection against crashes).
+        serve: whether the policy itself decides, on its device, in batches for all workers, by
+            TorchRL's :class:`~torchrl.modules.inference_server.InferenceServer`. Otherwise each
+            worker decides with a CPU copy in shared memory, which
             :meth:`update_policy_weights_` refreshes.
-        workers: number of processes; 0 runs in this process (no protection against crashes).
-        copy_policy: whether to act with a CPU copy. False acts with the policy itself, on its
-            device: for a large policy on a GPU, with 0 workers.
+        batch: with ``serve``, most decisions at once; ``None`` for the number of workers.
+        wait: with ``serve``, seconds for which a batch waits for workers that have not asked yet;
+            ``None`` for half of what the policy took for its last batches.
         timeout: seconds without any sign of life from a worker before it counts as hung; a worker
             that is still starting has two minutes at least.
         max_restarts: how many dead or hung workers to replace before giving up.
@@ -136,10 +184,12 @@ class EpisodeCollector:
     def __init__(
         self,
         make_env: Callable[[Episode], EnvBase],
-        policy: torch.nn.Module,
+        policy: TensorDictModuleBase,
         *,
         workers: int = 2,
-        copy_policy: bool = True,
+        serve: bool = False,
+        batch: int | None = None,
+        wait: float | None = None,
         timeout: float = 120.0,
         max_restarts: int = 10,
     ) -> None:
@@ -148,18 +198,21 @@ class EpisodeCollector:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
         if not 0 < timeout < math.inf:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
-        if workers and not copy_policy:
-            raise ValueError(
-                f"copy_policy=False acts in this process, and there are {workers} workers: set "
-                "workers=0, or copy the policy"
-            )
-        self._policy = self._copy = policy
-        if copy_policy:
-            self._copy = share_weights(deepcopy(policy).to("cpu").eval().requires_grad_(False))
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch must be at least 1 decision, got {batch}")
+        if wait is not None and not 0 <= wait < math.inf:
+            raise ValueError(f"wait must be 0 or more seconds, got {wait}")
+        self._policy = policy
+        self._acting = policy
+        if not serve:
+            self._acting = share_weights(deepcopy(policy).to("cpu").eval().requires_grad_(False))
+        actor = _ServedActor(policy.in_keys) if serve else LocalActor(self._acting)
+        self._serve, self._wait, self._timeout = serve, wait, timeout
+        self._batch = max(workers, 1) if batch is None else batch
         self._make_env = make_env
         self._envs: dict[Any, EnvBase] = {}
         self._pool = GuardedPool(
-            partial(_Player, make_env, self._copy),
+            partial(_Player, make_env, actor),
             workers,
             timeout=timeout,
             max_restarts=max_restarts,
@@ -171,10 +224,9 @@ class EpisodeCollector:
         self.env_steps = 0
 
     def update_policy_weights_(self) -> None:
-        """Copy the policy's present weights to the workers."""
-        if self._copy is self._policy:
-            return
-        self._copy.load_state_dict(self._policy.state_dict())
+        """Copy the policy's present weights to the workers; a served policy needs no copy."""
+        if not self._serve:
+            self._acting.load_state_dict(self._policy.state_dict())
 
     def collect(
         self,
@@ -214,14 +266,15 @@ class EpisodeCollector:
         done: dict[int, TensorDictBase] = {}
         jobs = dict(enumerate(episodes))
         try:
-            for result in self._results(jobs, deterministic, seed):
-                if result.trajectory["next", keys.CRASHED].any():
-                    self.crashed += 1
-                else:
-                    done[result.index] = result.trajectory
-                    self.env_steps += len(result.trajectory)
-                if on_episode is not None:
-                    on_episode(result)
+            with closing(self._results(jobs, deterministic, seed)) as results:
+                for result in results:
+                    if result.trajectory["next", keys.CRASHED].any():
+                        self.crashed += 1
+                    else:
+                        done[result.index] = result.trajectory
+                        self.env_steps += len(result.trajectory)
+                    if on_episode is not None:
+                        on_episode(result)
         except BaseException:
             self.close()
             raise
@@ -236,20 +289,35 @@ class EpisodeCollector:
 
     def _results(
         self, jobs: Mapping[int, Episode], deterministic: bool, seed: int
-    ) -> Iterator[EpisodeResult]:
-        if self._pool.workers:
-            return self._in_workers(jobs, deterministic, seed)
-        return run_episodes(
-            self._make_env,
-            self._copy,
-            jobs.items(),
-            deterministic=deterministic,
-            seed=seed,
-            envs=self._envs,
-        )
+    ) -> Generator[EpisodeResult, None, None]:
+        if not self._pool.workers:
+            yield from run_episodes(
+                self._make_env,
+                self._acting,
+                jobs.items(),
+                deterministic=deterministic,
+                seed=seed,
+                envs=self._envs,
+            )
+        elif not self._serve:
+            yield from self._in_workers(jobs, deterministic, seed, None)
+        else:
+            server = PolicyServer(
+                self._acting,
+                batch=self._batch,
+                wait=self._wait,
+                deterministic=deterministic,
+                patience=max(self._timeout, START_UP_SECONDS),
+            )
+            with torch.random.fork_rng(devices=[]), server:
+                yield from self._in_workers(jobs, deterministic, seed, server)
 
     def _in_workers(
-        self, jobs: Mapping[int, Episode], deterministic: bool, seed: int
+        self,
+        jobs: Mapping[int, Episode],
+        deterministic: bool,
+        seed: int,
+        server: PolicyServer | None,
     ) -> Iterator[EpisodeResult]:
         names = {index: environment_of(self._make_env, jobs[index]) for index in jobs}
         queue = _Queue(names, self._held)
@@ -261,6 +329,9 @@ class EpisodeCollector:
                     index, dropped = taken
                     playing[place] = index
                     self._pool.submit(place, (index, jobs[index], deterministic, seed, dropped))
+            if server is not None:
+                server.check()
+                server.expect(len(begun.intersection(playing.values())))
             for place, message in self._pool.wait():
                 if isinstance(message, Lost):
                     self._held[place] = []
@@ -273,10 +344,15 @@ class EpisodeCollector:
                         else:
                             queue.put_back(index)
                     logger.warning("a simulator process %s; %s", message.why, left)
+                elif isinstance(message, Question) and server is not None:
+                    observed, noise = message.content
+                    server.ask(_unpack(observed), noise, partial(_answer, message))
                 elif message is None:
                     begun.add(playing[place])
                 else:
-                    yield EpisodeResult(playing.pop(place), _unpack(message))
+                    result = _unpack(message)
+                    result.auto_batch_size_(1)
+                    yield EpisodeResult(playing.pop(place), result)
 
     def close(self) -> None:
         """Stop the workers and close the environments."""

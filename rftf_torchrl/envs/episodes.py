@@ -13,10 +13,10 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey, unravel_key
 from torchrl.envs import EnvBase
-from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl.envs.action_sizes import check_action_sizes
-from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
+from rftf_torchrl.envs.row_noise import decide
+from rftf_torchrl.nets.evaluate_states import eval_mode
 
 Split = Literal["train", "test"]
 """Which initial states: those of training, or those that training never draws."""
@@ -77,15 +77,11 @@ class LocalActor:
     def __init__(self, policy: TensorDictModuleBase) -> None:
         self.in_keys = policy.in_keys
         self._policy = policy
-        self._device = policy_device(policy)
 
     def __call__(self, observed: TensorDictBase, noise: int, deterministic: bool) -> TensorDictBase:
-        """The policy's decision, whose noise comes from torch's generator, seeded anew."""
-        mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
-        torch.manual_seed(noise)
-        with torch.inference_mode(), set_exploration_type(mode):
-            decision = self._policy(observed.unsqueeze(0).to(self._device))
-            return decision.select(*self._policy.out_keys)[0].to("cpu")
+        """The policy's decision."""
+        batch = observed.unsqueeze(0)
+        return decide(self._policy, batch, [noise], deterministic=deterministic)[0]
 
 
 def noise_seed(seed: int, index: int, decision: int) -> int:
@@ -230,12 +226,12 @@ class EpisodePlayer:
 
 
 @contextmanager
-def _as_in_a_worker(device: torch.device) -> Iterator[None]:
-    """One thread, on which last bits depend, and random generators that are put back."""
+def _as_in_a_worker() -> Iterator[None]:
+    """One thread, on which last bits depend, and torch's generator as it was before."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.set_num_threads(threads)
@@ -283,6 +279,6 @@ def run_episodes(
     """
     player = EpisodePlayer(make_env, LocalActor(policy), envs)
     for index, episode in episodes:
-        with _as_in_a_worker(policy_device(policy)), eval_mode(policy):
+        with _as_in_a_worker(), eval_mode(policy):
             trajectory = player.play(index, episode, deterministic=deterministic, seed=seed)
         yield EpisodeResult(index, trajectory)

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
 
-_START_UP_SECONDS = 120.0
+START_UP_SECONDS = 120.0
 _POLL_SECONDS = 1.0
 _SIGN_OF_LIFE_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
@@ -33,10 +33,25 @@ _CLOSE_SECONDS = 5.0
 _Arrived: TypeAlias = "SimpleQueue[tuple[_Worker, str, Any]]"
 
 
+class Line:
+    """A worker's line to its pool: call it to send a message."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __call__(self, message: Any) -> None:
+        self._connection.send(("message", message))
+
+    def ask(self, question: Any) -> Any:
+        """The pool's answer, for which a worker may wait as long as it takes."""
+        self._connection.send(("question", question))
+        return self._connection.recv()
+
+
 class Player(Protocol):
     """What does the jobs of one worker process, in that process."""
 
-    def play(self, job: Any, send: Callable[[Any], None]) -> None:
+    def play(self, job: Any, send: Line) -> None:
         """Does a job, and sends what comes of it; each message is a sign of life.
 
         Raises:
@@ -66,6 +81,14 @@ class SignsOfLife:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A worker waits until ``answer`` is called, in any thread."""
+
+    content: Any
+    answer: Callable[[Any], None]
+
+
+@dataclass(frozen=True)
 class Lost:
     """A worker died or hung: what it was doing will not be finished."""
 
@@ -79,7 +102,7 @@ def _serve(connection: Connection, make_player: Callable[[], Player]) -> None:
         player = make_player()
         connection.send(("ready", None))
         while (job := connection.recv()) is not None:
-            player.play(job, lambda message: connection.send(("message", message)))
+            player.play(job, Line(connection))
             connection.send(("idle", None))
     except (KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         pass
@@ -109,7 +132,7 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs, make_player), daemon=True)
         self.process.start()
         theirs.close()
-        self.ready = self.busy = False
+        self.ready = self.busy = self._asking = False
         self.last_message = time.monotonic()
         Thread(target=self._read, args=(arrived,), daemon=True).start()
 
@@ -123,12 +146,17 @@ class _Worker:
             except Exception:
                 kind, payload = "error", f"unreadable message\n\n{traceback.format_exc()}"
             self.last_message = time.monotonic()
+            self._asking = kind == "question"
             arrived.put((self, kind, payload))
 
     def submit(self, job: Any) -> None:
         self.busy = True
+        self.send(job)
+
+    def send(self, content: Any) -> None:
+        self._asking = False
         self.last_message = time.monotonic()
-        message = ForkingPickler.dumps(job)
+        message = ForkingPickler.dumps(content)
         Thread(target=self._write, args=(message,), daemon=True).start()
 
     def _write(self, message: Any) -> None:
@@ -141,9 +169,9 @@ class _Worker:
 
     def hung(self, timeout: float) -> str | None:
         """How long it was silent, where that is too long; loading libraries may take longer."""
-        patience = timeout if self.ready else max(timeout, _START_UP_SECONDS)
+        patience = timeout if self.ready else max(timeout, START_UP_SECONDS)
         waiting = self.ready and not self.busy
-        if waiting or time.monotonic() - self.last_message <= patience:
+        if waiting or self._asking or time.monotonic() - self.last_message <= patience:
             return None
         return f"hung for {patience:g} s"
 
@@ -208,8 +236,8 @@ class GuardedPool:
         """Wait a second at most for messages.
 
         Yields:
-            The worker's place and its message, or :class:`Lost`, after which there is another
-            worker at this place.
+            The worker's place and its message, or :class:`Question`, or :class:`Lost`, after which
+            there is another worker at this place.
 
         Raises:
             ImportError, UserError: when a worker lacks something, as its own error said.
@@ -230,6 +258,8 @@ class GuardedPool:
                 self._replace(place, why)
             elif kind == "message":
                 yield place, payload
+            elif kind == "question":
+                yield place, Question(payload, worker.send)
             else:
                 worker.ready, worker.busy = True, worker.busy and kind != "idle"
         for place, worker in enumerate(self.workers):

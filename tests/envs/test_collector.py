@@ -43,12 +43,17 @@ def workers(request):
     return request.param
 
 
+@pytest.fixture(params=[False, True], ids=["copy", "server"])
+def serve(request):
+    return request.param
+
+
 @pytest.fixture
-def make_collector():
+def make_collector(serve):
     collectors = []
 
     def make(**arguments):
-        arguments.setdefault("timeout", 60.0)
+        arguments = {"timeout": 60.0, "serve": serve, **arguments}
         collectors.append(EpisodeCollector(make_walk, walk_policy(), **arguments))
         return collectors[-1]
 

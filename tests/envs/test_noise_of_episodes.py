@@ -19,8 +19,9 @@ def test_the_number_of_workers_changes_no_bit(kind, tmp_path):
     policy, recorded = make_policy(kind, tmp_path)
     make_env = PlaybackFactory(recorded, policy(recorded.clone())[CHUNK].shape[1:])
     batches = []
-    for workers in (0, 1, 2, 3) if kind in QUICK else (0, 2):
-        with EpisodeCollector(make_env, policy, workers=workers) as collector:
+    settings = [{"workers": workers} for workers in ((0, 1, 2, 3) if kind in QUICK else (0, 2))]
+    for setting in (*settings, {"workers": 2, "serve": True, "batch": 1}):
+        with EpisodeCollector(make_env, policy, **setting) as collector:
             batches.append(collector.collect(LIST, seed=3))
     for batch in batches[1:]:
         assert batch.batch_size == batches[0].batch_size

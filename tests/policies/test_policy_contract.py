@@ -7,6 +7,7 @@ from tensordict.utils import unravel_key
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl import RFTFPPOLoss, keys
+from rftf_torchrl.envs.row_noise import decide
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -59,6 +60,19 @@ def test_a_row_is_a_row_of_any_batch(made):
         for key in (keys.CHUNK, keys.LOG_PROB):
             torch.testing.assert_close(alone[key][0], together[key][row], atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(single[key], alone[key][0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_of_a_batch_has_noise_of_its_own(made):
+    policy, data = made
+    seeds = [7, 8, 9, 7]
+    data = torch.cat([data[:3], data[:1]])
+    together = decide(policy, data, seeds, deterministic=False)
+    for row in range(ROWS):
+        alone = decide(policy, data[row : row + 1], seeds[row : row + 1], deterministic=False)
+        for key in (keys.CHUNK, keys.LOG_PROB):
+            torch.testing.assert_close(alone[key][0], together[key][row], atol=1e-4, rtol=1e-4)
+    other = decide(policy, data, [1, 2, 3, 4], deterministic=False)
+    assert not any(map(torch.equal, together[keys.CHUNK], other[keys.CHUNK]))
 
 
 def test_the_keys_are_those_that_it_names(made):
