@@ -179,6 +179,8 @@ class EpisodeCollector:
     Attributes:
         crashed: episodes dropped so far.
         env_steps: simulator decisions so far.
+        server_stats: with ``serve``, what the server counted in the last collection: its requests
+            and batches, their mean size, and latencies in milliseconds.
     """
 
     def __init__(
@@ -222,6 +224,7 @@ class EpisodeCollector:
         self._closed = False
         self.crashed = 0
         self.env_steps = 0
+        self.server_stats: dict[str, float | int] = {}
 
     def update_policy_weights_(self) -> None:
         """Copy the policy's present weights to the workers; a served policy needs no copy."""
@@ -311,6 +314,7 @@ class EpisodeCollector:
             )
             with torch.random.fork_rng(devices=[]), server:
                 yield from self._in_workers(jobs, deterministic, seed, server)
+            self.server_stats = server.stats()
 
     def _in_workers(
         self,

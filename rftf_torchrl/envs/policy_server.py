@@ -110,6 +110,11 @@ class PolicyServer:
         self._unanswered[future] = time.monotonic()
         future.add_done_callback(finish)
 
+    def stats(self) -> dict[str, float | int]:
+        """What TorchRL's server counted, see its ``stats``."""
+        counted: dict[str, float | int] = self._engine.stats()
+        return counted
+
     def check(self) -> None:
         """Raise what went wrong in the policy's thread.
 
