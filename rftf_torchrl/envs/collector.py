@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase
@@ -35,37 +35,11 @@ from rftf_torchrl.envs.guarded_pool import (
     Question,
     SignsOfLife,
 )
-from rftf_torchrl.envs.policy_server import PolicyServer
+from rftf_torchrl.envs.packed import pack, unpack
+from rftf_torchrl.envs.policy_server import NOISE, PolicyServer
 from rftf_torchrl.envs.shared_weights import share_weights
 
 logger = logging.getLogger(__name__)
-
-
-def _pack(data: TensorDictBase) -> dict[Any, Any]:
-    """As arrays, which are copied: a tensor in a message takes a file descriptor."""
-    packed: dict[Any, Any] = {}
-    for key, value in data.items(include_nested=True, leaves_only=True):
-        if not isinstance(value, torch.Tensor):
-            continue
-        if value.dtype == torch.bfloat16:
-            packed[key] = (value.view(torch.int16).numpy(),)
-        else:
-            packed[key] = value.numpy()
-    return packed
-
-
-def _unpack(packed: Mapping[Any, Any]) -> TensorDictBase:
-    tensors = {
-        key: torch.from_numpy(value[0]).view(torch.bfloat16)
-        if isinstance(value, tuple)
-        else torch.from_numpy(value)
-        for key, value in packed.items()
-    }
-    return TensorDict(tensors)
-
-
-def _answer(question: Question, decision: TensorDictBase) -> None:
-    question.answer(_pack(decision))
 
 
 class _ServedActor:
@@ -78,7 +52,7 @@ class _ServedActor:
     def __call__(self, observed: TensorDictBase, noise: int, deterministic: bool) -> TensorDictBase:
         """The answer; whether it is deterministic, the server knows."""
         assert self.line is not None, "the line of the job that is being done"
-        return _unpack(self.line.ask((_pack(observed), noise)))
+        return unpack(self.line.ask(pack(observed.set(NOISE, torch.tensor(noise)))))
 
 
 class _Player:
@@ -99,7 +73,7 @@ class _Player:
         trajectory = self._player.play(
             index, episode, deterministic=deterministic, seed=seed, alive=alive
         )
-        send(_pack(trajectory))
+        send(pack(trajectory))
 
     def close(self) -> None:
         """Closes the environments."""
@@ -349,14 +323,11 @@ class EpisodeCollector:
                             queue.put_back(index)
                     logger.warning("a simulator process %s; %s", message.why, left)
                 elif isinstance(message, Question) and server is not None:
-                    observed, noise = message.content
-                    server.ask(_unpack(observed), noise, partial(_answer, message))
+                    server.ask(message.content, message.answer)
                 elif message is None:
                     begun.add(playing[place])
                 else:
-                    result = _unpack(message)
-                    result.auto_batch_size_(1)
-                    yield EpisodeResult(playing.pop(place), result)
+                    yield EpisodeResult(playing.pop(place), unpack(message, batch_dims=1))
 
     def close(self) -> None:
         """Stop the workers and close the environments."""

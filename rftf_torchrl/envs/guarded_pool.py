@@ -28,6 +28,7 @@ START_UP_SECONDS = 120.0
 _POLL_SECONDS = 1.0
 _SIGN_OF_LIFE_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
+_PIPE_BYTES = 32768
 
 
 _Arrived: TypeAlias = "SimpleQueue[tuple[_Worker, str, Any]]"
@@ -154,10 +155,13 @@ class _Worker:
         self.send(job)
 
     def send(self, content: Any) -> None:
-        self._asking = False
+        waits, self._asking = self._asking, False
         self.last_message = time.monotonic()
         message = ForkingPickler.dumps(content)
-        Thread(target=self._write, args=(message,), daemon=True).start()
+        if waits and len(message) < _PIPE_BYTES:
+            self._write(message)  # it has read all before, so that there is room
+        else:
+            Thread(target=self._write, args=(message,), daemon=True).start()
 
     def _write(self, message: Any) -> None:
         with suppress(OSError):  # a worker that died meanwhile is found when waiting for it

@@ -15,11 +15,22 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.modules.inference_server import InferenceServer, ThreadingTransport
 
+from rftf_torchrl.envs.packed import Packed, pack, rows, unpack_stacked
 from rftf_torchrl.envs.row_noise import decide
 from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
 
-_NOISE = "noise_seed"
+NOISE = "noise_seed"
 _FIRST_WAIT, _LEAST_WAIT, _LATENCIES = 0.01, 0.002, 9
+
+
+class _Decisions:
+    """What TorchRL's server takes for a batch of answers."""
+
+    def __init__(self, packed: Packed, count: int) -> None:
+        self._rows = rows(packed, count)
+
+    def unbind(self, dim: int) -> list[Packed]:
+        return self._rows
 
 
 class PolicyServer:
@@ -55,7 +66,7 @@ class PolicyServer:
         )
         self._eval = eval_mode(policy)
         self._latencies: list[float] = []
-        self._unanswered: dict[Future[TensorDictBase], float] = {}
+        self._unanswered: dict[Future[Packed], float] = {}
         self._last_answer = 0.0
         self._error: BaseException | None = None
         self._engine = InferenceServer(
@@ -63,7 +74,7 @@ class PolicyServer:
             ThreadingTransport(),
             max_batch_size=batch,
             timeout=_FIRST_WAIT if wait is None else max(wait, _LEAST_WAIT),
-            collate_fn=torch.stack,
+            collate_fn=unpack_stacked,
             policy_version_key=None,
         )
 
@@ -78,35 +89,37 @@ class PolicyServer:
         self._engine.shutdown()
         self._eval.__exit__(None, None, None)
 
-    def _decide(self, asked: TensorDictBase) -> TensorDictBase:
+    def _decide(self, asked: TensorDictBase) -> _Decisions:
         device, dtype, enabled = self._autocast
-        seeds = asked.pop(_NOISE).tolist()
+        seeds = asked.pop(NOISE).tolist()
         begin = time.monotonic()
         with torch.autocast(device, dtype=dtype, enabled=enabled):
             decisions = decide(self._policy, asked, seeds, deterministic=self._deterministic)
         if self._wait is None:
             self._latencies = [*self._latencies, time.monotonic() - begin][-_LATENCIES:]
             self._engine.timeout = max(median(self._latencies) / 2, _LEAST_WAIT)
-        return decisions
+        return _Decisions(pack(decisions), len(seeds))
 
     def expect(self, playing: int) -> None:
         """Say how many simulators play, for which a batch is worth waiting."""
         self._engine.min_batch_size = max(1, min(playing, self._batch))
 
-    def ask(
-        self, observed: TensorDictBase, noise: int, answer: Callable[[TensorDictBase], None]
-    ) -> None:
-        """Have the decision for an observation [] handed to ``answer``, in another thread."""
+    def ask(self, observed: Packed, answer: Callable[[Packed], None]) -> None:
+        """Have the decision for an observation handed to ``answer``, in another thread.
 
-        def finish(future: Future[TensorDictBase]) -> None:
+        Args:
+            observed: what the policy reads, with the seed of its noise.
+            answer: takes the decision.
+        """
+
+        def finish(future: Future[Packed]) -> None:
             self._last_answer = time.monotonic()
             self._unanswered.pop(future)
             self._error = future.exception() or self._error
             if future.exception() is None:
                 answer(future.result())
 
-        asked = observed.set(_NOISE, torch.tensor(noise))
-        future = self._engine.transport.submit(asked)
+        future = self._engine.transport.submit(observed)
         self._unanswered[future] = time.monotonic()
         future.add_done_callback(finish)
 

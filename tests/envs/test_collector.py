@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 
 import pytest
@@ -15,12 +14,11 @@ from fakes import (
     make_walk,
     walk_policy,
 )
-from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.envs import StepCounter, TransformedEnv
 
 from rftf_torchrl import Episode, EpisodeCollector, TooManyCrashesError, run_episodes
-from rftf_torchrl.envs.collector import _pack, _Queue, _unpack
+from rftf_torchrl.envs.collector import _Queue
 from rftf_torchrl.keys import CHUNK
 
 pytestmark = pytest.mark.slow
@@ -79,13 +77,6 @@ def test_returns_complete_trajectories_in_the_order_of_the_list(make_collector, 
     assert batch["loc"][:3].flatten().tolist() == [2, 3, 4.5]
     assert sorted(seen) == [0, 1, 2, 3, 4]
     assert (collector.crashed, collector.env_steps) == (0, 14)
-
-
-def test_workers_keep_keys_with_dots():
-    trajectory = TensorDict({"a.b": torch.ones(2), ("c", "d.e"): torch.zeros(2)}, [2])
-    again = _unpack(pickle.loads(pickle.dumps(_pack(trajectory))))
-    assert set(again.keys(True, True)) == {"a.b", ("c", "d.e")}
-    assert bool((again == trajectory).all())
 
 
 def test_the_number_of_workers_changes_nothing_in_deterministic_mode(make_collector, workers):
