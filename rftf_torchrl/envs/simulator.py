@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Annotated, Any, ClassVar, Protocol, cast
 
 import torch
 from omegaconf import MISSING
@@ -28,6 +28,7 @@ from rftf_torchrl.settings import (
     Positive,
     Text,
     make_settings,
+    one_of,
     setting_problems,
 )
 
@@ -72,7 +73,7 @@ class CollectorConfig:
         max_restarts: replacements before the run gives up.
     """
 
-    policy: Literal["copy", "server"] = "copy"
+    policy: Annotated[str, one_of("copy", "server")] = "copy"
     workers: NotNegativeInt = 2
     batch: Count | None = None
     wait: NotNegative | None = None

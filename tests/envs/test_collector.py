@@ -237,6 +237,8 @@ def test_closing_closes_the_environments_of_this_process():
         ({"workers": -1}, "workers must be 0 or more, got -1"),
         ({"max_restarts": -1}, "max_restarts must be 0 or more, got -1"),
         ({"timeout": 0.0}, "timeout must be a positive number of seconds, got 0.0"),
+        ({"batch": 0}, "batch must be at least 1 decision, got 0"),
+        ({"wait": -1.0}, "wait must be 0 or more seconds, got -1.0"),
     ],
 )
 def test_bad_arguments(arguments, message):
