@@ -83,11 +83,13 @@ def held(collector: EpisodeCollector) -> dict[str, float]:
     """What this process and the workers hold together."""
     processes = [os.getpid(), *(worker.process.pid for worker in collector._pool.workers)]
     folders = [Path(f"/proc/{process}") for process in processes]
-    pages = [int((folder / "statm").read_text().split()[1]) for folder in folders]
+    pages = [int((folder / "statm").read_text(encoding="ascii").split()[1]) for folder in folders]
     return {
         "file descriptors": sum(len(list((folder / "fd").iterdir())) for folder in folders),
         "threads": sum(len(list((folder / "task").iterdir())) for folder in folders),
-        "files in shared memory": len(list(Path("/dev/shm").iterdir())),
+        "mappings of shared memory": sum(
+            (folder / "maps").read_text(encoding="utf-8").count("/dev/shm/") for folder in folders
+        ),
         "resident memory, MiB": sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20,
     }
 
