@@ -65,10 +65,11 @@ class Sleep(nn.Module):
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.seconds = seconds
+        self.scale = nn.Parameter(torch.ones(1))
 
     def forward(self, state):
         time.sleep(self.seconds)
-        return torch.randn(len(state), 4)
+        return self.scale * torch.randn(len(state), 4)
 
 
 def sleeping_policy(seconds: float) -> TensorDictModule:

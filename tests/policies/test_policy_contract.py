@@ -6,7 +6,7 @@ from policy_kinds import KINDS, ROWS, first, make_policy
 from tensordict.utils import unravel_key
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rftf_torchrl import RFTFPPOLoss, keys
+from rftf_torchrl import RFTFPPOLoss, autocast, check_first_ratio, keys
 from rftf_torchrl.envs.row_noise import decide
 
 
@@ -49,6 +49,18 @@ def test_the_loss_finds_the_probability_of_what_was_done(made, mode):
     out = loss(loss.add_reference(data))
     torch.testing.assert_close(out["max_ratio"], torch.tensor(1.0), atol=1e-4, rtol=0)
     assert out["kl_reference"].item() < 1e-6
+
+
+@pytest.mark.parametrize("rollout", ["fp32", "bf16"])
+@pytest.mark.parametrize("update", ["fp32", "bf16"])
+def test_decisions_of_one_row_each_are_within_the_first_ratios_bound(made, rollout, update):
+    policy, data = made
+    with autocast("cpu", rollout):
+        rows = [acted(policy, row, ExplorationType.RANDOM, 0) for row in data.split(1)]
+    loss = RFTFPPOLoss(policy, kl_coeff=0)
+    bound = 1e-4 if rollout == update == "fp32" else 0.25
+    with autocast("cpu", update):
+        assert check_first_ratio(loss, torch.cat(rows), bound=bound) <= bound
 
 
 def test_a_row_is_a_row_of_any_batch(made):
