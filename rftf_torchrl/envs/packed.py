@@ -40,9 +40,12 @@ def unpack(packed: Mapping[Any, np.ndarray], batch_dims: int = 0) -> TensorDictB
 
 
 def unpack_stacked(items: Sequence[Packed]) -> TensorDictBase:
-    """One TensorDict of several, with a batch dimension."""
-    stacked = {key: np.stack([item[key] for item in items]) for key in items[0]}
-    return unpack(stacked, batch_dims=1)
+    """One TensorDict of several, with a batch dimension.
+
+    Torch allocates it: the last bits of a product depend on how its memory is aligned.
+    """
+    columns = {key: torch.stack([_tensor(item[key]) for item in items]) for key in items[0]}
+    return TensorDict(columns).auto_batch_size_(1)
 
 
 def rows(packed: Packed, count: int) -> list[Packed]:
