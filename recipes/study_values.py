@@ -23,6 +23,7 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
@@ -32,7 +33,6 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
-from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from rftf_torchrl import (
@@ -169,17 +169,18 @@ def with_rollouts(config: RunConfig, per_task: int) -> RunConfig:
     return replace(config, value=value)
 
 
-class Minimum(nn.Module):
-    """The smallest of several values."""
+def minimum(members: Sequence[TensorDictModuleBase]) -> TensorDictModuleBase:
+    """The smallest of the members' values."""
+    if len(members) == 1:
+        return members[0]
+    names = members[0].in_keys
 
-    def __init__(self, members: list[TensorDictModuleBase]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        names = cast(list[NestedKey], self.members[0].in_keys)
+    def smallest(*inputs: Tensor) -> Tensor:
         data = TensorDict(dict(zip(names, inputs, strict=True)), inputs[0].shape[:1])
-        return torch.stack([m(data.copy())[keys.TEMPORAL_VALUE] for m in self.members]).amin(0)
+        values = [member(data.copy())[keys.TEMPORAL_VALUE] for member in members]
+        return torch.stack(values).amin(0)
+
+    return TensorDictModule(smallest, names, [keys.TEMPORAL_VALUE])
 
 
 def value_model(
@@ -200,9 +201,7 @@ def value_model(
         model = cast(TemporalValueModel, untrained(own, train))
         fit(own, model, train, (), rollouts)
         models.append(model)
-    if len(models) == 1:
-        return models[0]
-    return TensorDictModule(Minimum(models), models[0].in_keys, [keys.TEMPORAL_VALUE])
+    return minimum(models)
 
 
 def measure(config: RunConfig, rollouts: list[TensorDictBase], steps: int) -> Found:
