@@ -12,6 +12,7 @@ from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.train_bc import clone
 
+pytestmark = pytest.mark.slow
 SPARSE = ["reward=sparse", "ppo.checkpoint_every=1", "logger=none"]
 
 
@@ -35,7 +36,6 @@ def files(config):
     }
 
 
-@pytest.mark.slow
 def test_a_resumed_run_keeps_its_settings(run):
     before = files(run)
     other = replace(run, resume=True, seed=5, ppo=replace(run.ppo, gamma=0.5, iterations=9))

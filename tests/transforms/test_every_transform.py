@@ -113,6 +113,7 @@ def all_of_them():
     return TransformedEnv(walk(), Compose(*(build() for build in TRANSFORMS.values())))
 
 
+@pytest.mark.slow
 def test_all_in_worker_processes():
     workers = ParallelEnv(2, all_of_them, mp_start_method="fork")
     assert_same(rollout(workers, 3), rollout(SerialEnv(2, all_of_them), 3))
