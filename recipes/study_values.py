@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from rftf_torchrl import (
     Demonstrations,
     Episode,
+    Interval,
     PolicySpecProtocol,
     RunConfig,
     StudyConfig,
@@ -268,13 +269,17 @@ def run_seed(study: StudyConfig, task_set: str, seed: int) -> dict[str, Found]:
     return found
 
 
-def student(scores: Tensor) -> str:
-    """Mean and Student's interval over seeds."""
+def student(scores: Tensor) -> Interval:
+    """Mean over the seeds that have an area, and Student's interval, cut to what an area can be."""
     seen = scores[~scores.isnan()]
     if not len(seen):
-        return number(math.nan)
+        return Interval(math.nan, math.nan, math.nan)
     found = paired_difference(seen, torch.zeros_like(seen))
-    return f"{found.estimate:.3f} ({interval(found.low, min(found.high, 1.0))})"
+    return Interval(found.estimate, max(found.low, 0.0), min(found.high, 1.0))
+
+
+def shown(found: Interval) -> str:
+    return f"{number(found.estimate)} ({interval(found.low, found.high)})"
 
 
 def result_table(study: StudyConfig, seeds: list[dict[str, Found]]) -> str:
@@ -292,7 +297,7 @@ def result_table(study: StudyConfig, seeds: list[dict[str, Found]]) -> str:
             [
                 study.catalogue[method].label,
                 f"{steps:,.0f}",
-                *map(student, own.T),
+                *(shown(student(column)) for column in own.T),
                 "" if method == study.baseline else f"{found.estimate:+.3f}",
                 "" if method == study.baseline else interval(found.low, found.high, "+.3f"),
                 "" if method == study.baseline else number(found.detectable),
@@ -328,12 +333,10 @@ def draw(study: StudyConfig, everything: dict[str, list[dict[str, Found]]], path
         ax.set_xlabel("ROC-AUC of last states", fontsize=11.5)
         for place, method in enumerate(study.methods):
             scores = torch.tensor([area(found[method][name]) for found in everything[task_set]])
-            scores = scores[~scores.isnan()]
             ax.plot(scores, [place] * len(scores), "o", color=figures.GREY, alpha=0.4, markersize=4)
-            if len(scores) > 1:
-                found = paired_difference(scores, torch.zeros_like(scores))
-                half = found.estimate - found.low
-                ax.errorbar(found.estimate, place, xerr=half, fmt="o", color=figures.BLUE)
+            found = student(scores)
+            ends = [[found.estimate - found.low], [found.high - found.estimate]]
+            ax.errorbar(found.estimate, place, xerr=ends, fmt="o", color=figures.BLUE)
         ax.axvline(0.5, color=figures.GREY, linewidth=1, linestyle=(0, (1, 3)))
         labels = [study.catalogue[method].label for method in study.methods]
         ax.set_yticks(range(len(labels)), labels)

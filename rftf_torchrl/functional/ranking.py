@@ -65,7 +65,7 @@ def temporal_ranking_loss(
         >>> round(temporal_ranking_loss(reversed_).item(), 4)
         2.7573
         >>> round(temporal_ranking_loss(ordered, places=ordered).item(), 4)
-        0.3309
+        0.2736
     """
     if places is not None:
         require_same_shape(values, "values", places, "places")

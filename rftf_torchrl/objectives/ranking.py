@@ -39,8 +39,9 @@ class TemporalRankingLoss(LossKeys, LossModule):
       of the same task.
 
     Rows whose ``"trajectory_success"`` is False never enter the ranking term: time order is no
-    progress there. There is no term for reversed clips. This value model scores single frames, so
-    demanding that a clip loses value when played backwards is the ranking term again.
+    progress there. There is no term for reversed clips, or for rewound ones, which turn round in
+    their middle. This value model scores single frames, so demanding that a clip loses value while
+    it is played backwards is the ranking term again.
 
     No action is read.
 
@@ -52,7 +53,7 @@ class TemporalRankingLoss(LossKeys, LossModule):
             ``ValueOperator``, float [*B, 1].
         wrong_instruction: weight of the wrong-instruction term; 0 leaves it out.
         failures: weight of the failure term; 0 leaves it out.
-        pair_distance: how much V should rise within an episode, about 10; 0 for order alone.
+        pair_distance: how much V should rise within an episode, e.g. 10; 0 for order alone.
 
     Raises:
         ValueError: if a weight or the distance is negative; on use, if the module writes no value.

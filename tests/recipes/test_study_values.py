@@ -102,6 +102,19 @@ def test_only_tasks_with_three_of_each_count():
     assert area({"c": row(0.0, 2, 28)}) != area({"c": row(0.0, 2, 28)}), "NaN"
 
 
+def test_the_interval_is_cut_to_what_an_area_can_be():
+    from rftf_torchrl.recipes.study_values import shown, student
+
+    # Student's quantile of two degrees of freedom is 4.303, the standard error 0.1.
+    scores = torch.tensor([0.5, float("nan"), 0.5 + 0.3**0.5 * 0.1, 0.5 - 0.3**0.5 * 0.1])
+    found = student(scores)
+    error = 0.1 * 0.3**0.5 / 3**0.5
+    assert found.estimate == pytest.approx(0.5)
+    assert found.high == pytest.approx(0.5 + 4.3027 * error, abs=1e-4)
+    assert (student(torch.tensor([0.1, 0.9])).low, student(torch.tensor([0.2, 0.9])).high) == (0, 1)
+    assert shown(student(torch.tensor([0.5, float("nan")]))) == "0.500 (–)"
+
+
 def test_an_episode_that_begins_where_a_trained_one_does_is_refused():
     from rftf_torchrl.recipes.study_values import refuse_shared_starts
 
