@@ -34,6 +34,7 @@ from rftf_torchrl import (
     accumulate_gradients,
     autocast,
     check_finite,
+    check_first_ratio,
     clip_and_check_gradients,
     derive_seed,
     exploitation_watch,
@@ -101,6 +102,26 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     return data
 
 
+def first_ratio(
+    config: RunConfig, learner: Learner, data: TensorDictBase, log_probs: torch.Tensor
+) -> float:
+    """Compare with the rollout's `log_probs`, on a minibatch's number of decisions of all episodes.
+
+    They are of whole chunks: the policy did not know yet what would be executed.
+    """
+    settings = config.ppo
+    rows = torch.linspace(0, len(data) - 1, min(len(data), settings.minibatch)).long()
+    rows = rows.to(data.device)
+    acted = data.exclude("next", keys.EXECUTED)[rows].set(keys.LOG_PROB, log_probs[rows])
+    with autocast(data.device, config.precision):
+        return check_first_ratio(
+            learner.loss,
+            acted,
+            bound=settings.ratio_bound,
+            minibatch=settings.micro_batch or settings.minibatch,
+        )
+
+
 @stage(
     "finetune",
     "fine-tuning",
@@ -155,6 +176,7 @@ def finetune(
         episode_collector(config, "train", policy, spec) as collector,
         make_logger(config.logger.kind, folder, {"seed": config.seed}) as log,
     ):
+        log.metrics.check_reaches(done - 1)
         for iteration in bar:
             if settings.env_steps and progress["env_steps"] >= settings.env_steps:
                 break
@@ -169,8 +191,10 @@ def finetune(
             progress["crashed"] += collector.crashed
             collector.crashed = 0
             with clock(f"{name}: rewards and values"):
+                log_probs = data[keys.LOG_PROB].to(device)
                 data = add_advantages(config, learner, data.to(device))
-            metrics = {**success_rates(data, names), **progress}
+                ratio_error = first_ratio(config, learner, data, log_probs)
+            metrics = {**success_rates(data, names), **progress, "ratio_error": ratio_error}
             if value_model is not None:
                 metrics |= exploitation_watch(data)
                 if iteration == 0:
@@ -204,7 +228,7 @@ def finetune(
     publish(config, policy, spec)
     logger.info("what fine-tuning held and took:\n%s", learner.footprint(clock.seconds, device))
     plot_learning_curve(
-        read_metrics(config.tuned.metrics),
+        read_metrics(config.tuned.metrics, ended=True),
         folder / "learning_curve.png",
         labels=("RFTF" if config.reward.dense_weight else "plain PPO", ""),
         title="success while training: fresh training states, sampled actions",

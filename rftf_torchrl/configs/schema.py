@@ -18,6 +18,7 @@ from rftf_torchrl.data.readers.settings import DataConfig
 from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig
 from rftf_torchrl.evaluation.annotation import AnnotateConfig
 from rftf_torchrl.evaluation.value_watch import WatchConfig
+from rftf_torchrl.policies.native import CheckConfig
 from rftf_torchrl.policies.settings import PolicyConfig
 from rftf_torchrl.settings import (
     Count,
@@ -34,6 +35,7 @@ from rftf_torchrl.settings import (
 from rftf_torchrl.training.device import resolve_device
 from rftf_torchrl.training.logger import logger_words
 from rftf_torchrl.training.run_folder import RunFolder, TunedFolder
+from rftf_torchrl.training.throughput import BenchConfig
 
 
 def _taken_by(function: Callable[[str], object]) -> AfterValidator:
@@ -212,6 +214,9 @@ class PPOConfig:
         kl_coeff: initial weight of the divergence from the starting policy; 0 for none.
         kl_target: divergence in nats per decision at which the weight is kept; null never adapts.
         max_grad_norm: largest norm of the gradient.
+        ratio_bound: how far the learner's log-probability of a decision may be from the rollout's
+            before an iteration's first step; beyond it the run stops. Null for 0.01 in float32 and
+            0.25 in bfloat16, see :func:`check_first_ratio`.
         checkpoint_every: iterations between checkpoints.
     """
 
@@ -237,6 +242,7 @@ class PPOConfig:
     kl_coeff: NotNegative = 0.01
     kl_target: Positive | None = 5.0
     max_grad_norm: Positive = 1.0
+    ratio_bound: Positive | None = None
     checkpoint_every: Count = 10
 
 
@@ -303,6 +309,8 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
+    check: CheckConfig = field(default_factory=CheckConfig)
+    bench: BenchConfig = field(default_factory=BenchConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     critic: Text = "learned"
     seed: Seed = 0

@@ -6,7 +6,16 @@ from tensordict import NonTensorStack, TensorDict
 from tensordict.utils import unravel_key
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rftf_torchrl import EncoderConfig, FlowNoise, RFTFPPOLoss, flow_actor, keys, small_vla
+from rftf_torchrl import (
+    EncoderConfig,
+    FlowNoise,
+    RFTFPPOLoss,
+    autocast,
+    check_first_ratio,
+    flow_actor,
+    keys,
+    small_vla,
+)
 
 ROWS = 4
 SMALL = ["gaussian", "arm_gripper", "tokens", "flow", "flow with learned noise"]
@@ -113,6 +122,18 @@ def test_the_loss_finds_the_probability_of_what_was_done(made, mode):
     out = loss(loss.add_reference(data))
     torch.testing.assert_close(out["max_ratio"], torch.tensor(1.0), atol=1e-4, rtol=0)
     assert out["kl_reference"].item() < 1e-6
+
+
+@pytest.mark.parametrize("rollout", ["fp32", "bf16"])
+@pytest.mark.parametrize("update", ["fp32", "bf16"])
+def test_decisions_of_one_row_each_are_within_the_first_ratios_bound(made, rollout, update):
+    policy, data = made
+    with autocast("cpu", rollout):
+        rows = [acted(policy, row, ExplorationType.RANDOM, 0) for row in data.split(1)]
+    loss = RFTFPPOLoss(policy, kl_coeff=0)
+    bound = 1e-4 if rollout == update == "fp32" else 0.25
+    with autocast("cpu", update):
+        assert check_first_ratio(loss, torch.cat(rows), bound=bound) <= bound
 
 
 def test_a_row_is_a_row_of_any_batch(made):

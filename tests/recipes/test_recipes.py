@@ -218,6 +218,35 @@ def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
     assert not (tmp_path / "rftf" / "policy.safetensors").exists()
 
 
+def test_workers_with_older_weights_stop_the_run_before_a_step(cloned, tmp_path, monkeypatch):
+    from rftf_torchrl import EpisodeCollector, read_metrics
+    from rftf_torchrl.errors import UserError
+    from rftf_torchrl.recipes.finetune import finetune
+
+    def config(name, **options):
+        return replace(
+            cloned,
+            output=str(tmp_path / name),
+            policy=replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
+            value=replace(cloned.value, path=f"{cloned.output}/value/value.safetensors"),
+            ppo=replace(cloned.ppo, critic_warmup=0, learning_rate=1e-2),
+            **options,
+        )
+
+    whole = weights(finetune(config("whole")))
+    errors = [row["ratio_error"] for row in read_metrics(config("whole").tuned.metrics)]
+    assert len(errors) == 2
+    assert max(map(float, errors)) < 1e-5
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EpisodeCollector, "update_policy_weights_", lambda self: None)
+        with pytest.raises(UserError, match="workers that still hold older ones"):
+            finetune(config("stale"))
+    assert len(read_metrics(config("stale").tuned.metrics)) == 1
+    gone_on = weights(finetune(config("stale", resume=True)))
+    assert all(torch.equal(whole[name], gone_on[name]) for name in whole)
+
+
 def test_what_is_not_cloned_is_left_to_the_value_model(cloned, configure, tmp_path):
     from rftf_torchrl.configs.artefacts import whole_demos
     from rftf_torchrl.recipes.train_bc import cloned_demos
