@@ -358,7 +358,7 @@ def study_values(study: StudyConfig) -> Path:
         sections[f"{task_set}: successes + failures by seed"] = episode_table(study, seeds)
     picture = draw(study, everything, folder / "value_models.png")
     sections["Dots: seeds. Bars: mean and 95% interval."] = image(picture.name)
-    write_json(folder / "results.json", {**asdict(study), "found": everything})
+    write_json(folder / "results.json", {"seeds": study.seeds, "found": everything})
     text = run_report(study.title, sections)
     write_text(folder / "report.md", text)
     logger.info("\n%s", text)
