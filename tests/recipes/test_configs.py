@@ -12,7 +12,7 @@ CONF = Path(__file__).parents[2] / "recipes" / "conf"
 GROUPS = sorted(
     p.relative_to(CONF).with_suffix("") for p in CONF.glob("*/*.yaml") if p.parent.name != "study"
 )
-PRIMARY = sorted({p.stem for p in CONF.glob("*.yaml")} - {"compare"})
+PRIMARY = sorted({p.stem for p in CONF.glob("*.yaml")} - {"compare", "study_values"})
 
 
 @pytest.mark.parametrize("choice", GROUPS, ids=str)
