@@ -118,6 +118,8 @@ class ValueConfig:
         learning_rate: of Adam, with a cosine decay to zero.
         random_shift: pixels by which pictures are shifted at random.
         wrong_instruction: weight of the wrong-instruction term.
+        pair_distance: how much the value should rise within an episode before calibration, evenly;
+            0 for as far as possible, as in the paper.
         failures: weight of the failure term; above 0 rolls out the cloned policy for negatives, or
             takes the failures that data from outside say.
         successes: order the frames of the rollouts that succeeded too, as of demonstrations.
@@ -137,6 +139,7 @@ class ValueConfig:
     learning_rate: Positive = 1e-3
     random_shift: NotNegativeInt = 3
     wrong_instruction: NotNegative = 0.0
+    pair_distance: NotNegative = 0.0
     failures: NotNegative = 0.0
     successes: bool = False
     rollout_episodes: Count = 10

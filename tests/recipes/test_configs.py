@@ -12,7 +12,7 @@ CONF = Path(__file__).parents[2] / "recipes" / "conf"
 GROUPS = sorted(
     p.relative_to(CONF).with_suffix("") for p in CONF.glob("*/*.yaml") if p.parent.name != "study"
 )
-PRIMARY = sorted({p.stem for p in CONF.glob("*.yaml")} - {"compare"})
+PRIMARY = sorted({p.stem for p in CONF.glob("*.yaml")} - {"compare", "study_values"})
 
 
 @pytest.mark.parametrize("choice", GROUPS, ids=str)
@@ -165,12 +165,12 @@ def test_all_bad_settings_are_listed_at_once(configure):
         )  # fmt: skip
 
 
-def test_large_policies_act_in_the_main_process_unless_told_otherwise(configure):
+def test_large_policies_are_served_unless_told_otherwise(configure):
     large = ("smolvlm", "paligemma", "qwen_vl", "lerobot", "gr_mg", "seer")
-    assert {configure(f"policy={word}").collector.workers for word in large} == {0}
-    assert configure("policy=smolvlm", "collector=workers").collector.workers == 2
+    assert {configure(f"policy={word}").collector.policy for word in large} == {"server"}
+    assert configure("policy=smolvlm", "collector=workers").collector.policy == "copy"
     assert configure("policy=smolvlm", "collector.workers=3").collector.workers == 3
-    assert configure("policy=tokens").collector.workers == 2
+    assert configure("policy=tokens").collector.policy == "copy"
 
 
 def test_adapters_let_weights_be_bfloat16(configure):
