@@ -41,6 +41,7 @@ from rftf_torchrl import (
     final_value_auc,
     keys,
     label_outcomes,
+    label_time_left,
     make_logger,
     make_simulator,
     mark_executed,
@@ -92,6 +93,7 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     data = label_outcomes(data)
     if not settings.bootstrap_timeouts:
         data["next", "terminated"] = data["next", "done"].clone()
+        data = label_time_left(data, config.env.horizon)
     data = learner.reward(data)
     data = learner.advantages(data)
     with autocast(data.device, config.precision):

@@ -315,6 +315,7 @@ from .rewards.forms import gamma_option as gamma_option
 from .rewards.forms import reward_form as reward_form
 from .rewards.outcome import label_outcomes as label_outcomes
 from .rewards.state_values import StateValues as StateValues
+from .rewards.time_left import label_time_left as label_time_left
 from .rewards.value_reward import ValueReward as ValueReward
 from .samplers.balanced import BalancedTrajectorySampler as BalancedTrajectorySampler
 from .study.cell import Cell as Cell

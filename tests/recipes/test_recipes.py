@@ -14,6 +14,9 @@ from safetensors.torch import load_file
 from tensordict import TensorDict
 from tiny import RECIPES, TINY
 
+from rftf_torchrl import ConfigError, TemporalValueModel
+from rftf_torchrl.values.calibration import ValueCalibration
+
 pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
 
 
@@ -53,6 +56,11 @@ def test_value_report_of_held_out_demonstrations(cloned):
         ["critic=temporal"],
         ["critic=own_critic:linear"],
         ["balance=none", "reward=keep", "ppo.kl_coeff=0"],
+        ["reward=goal_zero"],
+        ["reward=peak"],
+        ["reward=milestones"],
+        ["reward=graded"],
+        ["reward=beside"],
     ],
     ids=" ".join,
 )
@@ -118,8 +126,6 @@ def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
     from rftf_torchrl.configs.policies import acting_policy
     from rftf_torchrl.recipes.finetune import add_advantages, make_learner, training_episodes
 
-    pass
-
     parts = [f"policy.path={cloned.output}/bc/policy.safetensors"]
     parts += [f"value.path={cloned.output}/value/value.safetensors", f"output={tmp_path}"]
     config = configure(*TINY, *parts, "reward=keep")
@@ -129,22 +135,40 @@ def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
         played = collector.collect(training_episodes(config, 0), seed=0)
     assert not played["next", "terminated"].any(), "six decisions are too few to succeed"
 
-    cpu, targets = torch.device("cpu"), {}
+    cpu = torch.device("cpu")
     for go_on in (True, False):
         arm = replace(config, ppo=replace(config.ppo, bootstrap_timeouts=go_on))
         torch.manual_seed(0)
         data = add_advantages(arm, make_learner(arm, cpu), played.to(cpu))
         last = data["next", "done"]
         reward, expected = data["next", "reward"][last], data["next", "state_value"][last]
-        targets[go_on] = data["value_target"][last]
-    torch.testing.assert_close(targets[False], reward)
-    torch.testing.assert_close(targets[True], reward + config.ppo.gamma * expected)
-    assert expected.abs().min() > 0
+        goes_on = config.ppo.gamma * expected if go_on else 0
+        torch.testing.assert_close(data["value_target"][last], reward + goes_on)
+        assert expected.abs().min() > 0
+        assert ("time_left" in data) is not go_on
     assert (data["next", "terminated"] == data["next", "done"]).all()
 
     arm = replace(arm, reward=replace(arm.reward, options={"terminal": "zero"}))
     data = add_advantages(arm, make_learner(arm, cpu), played.to(cpu))
     torch.testing.assert_close(data["next", "reward"][last], -data["temporal_value"][last])
+
+
+def test_a_value_model_without_calibration_is_refused(cloned, configure, tmp_path):
+    from rftf_torchrl.configs.learner import make_learner
+
+    model = TemporalValueModel.load(f"{cloned.output}/value/value.safetensors")
+    model.calibration = ValueCalibration()
+    file = tmp_path / "raw.safetensors"
+    model.save(file)
+    parts = [f"policy.path={cloned.output}/bc/policy.safetensors", f"value.path={file}"]
+    message = (
+        f"{file} is not calibrated, and reward.form=peak reads 0 as the start and 1 as the goal: "
+        "call model.calibrate(...) before it is saved, as train-value does"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        make_learner(
+            configure(*TINY, *parts, "reward=peak", f"output={tmp_path}"), torch.device("cpu")
+        )
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
@@ -260,6 +284,16 @@ def test_what_is_not_cloned_is_left_to_the_value_model(cloned, configure, tmp_pa
         next(e for e in train.episodes if e.task_id == task.id) for task in train.tasks
     )
     assert cloned_demos(configure(*TINY, path)).episodes == train.episodes
+    one = configure(*TINY, path, "cloning.tasks=[window-close]")
+    (window_close,) = (task.id for task in train.tasks if task.name == "window-close")
+    found = cloned_demos(one).episodes
+    assert found == tuple(e for e in train.episodes if e.task_id == window_close) != ()
+    assert (
+        cloned_demos(
+            configure(*TINY, path, "cloning.tasks=[window-close]", "cloning.per_task=1")
+        ).episodes
+        == found[:1]
+    )
     with pytest.raises(ValueError, match=r"fewer than cloning\.per_task=3 .* of window-open, wind"):
         cloned_demos(configure(*TINY, path, "cloning.per_task=3"))
 
