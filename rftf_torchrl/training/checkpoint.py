@@ -24,7 +24,7 @@ from torchrl.checkpoint import (
 )
 from torchrl.checkpoint._checkpoint import _encode_state_dict_value
 
-from rftf_torchrl.files import check_space, name_in_errors, reserve
+from rftf_torchrl.files import check_space, name_in_errors, reserve, write_text
 from rftf_torchrl.leftovers import clear_leftovers, temporary_folder
 from rftf_torchrl.nets.finite_weights import check_finite_weights
 from rftf_torchrl.new_folder import NewFolder
@@ -229,7 +229,7 @@ def _pack(parts: Path, file: Path) -> None:
     manifest = Checkpoint.manifest(parts)
     del manifest["checkpoint_id"], manifest["created_at"]
     manifest["container"] = "archive"
-    (parts / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    write_text(parts / MANIFEST, json.dumps(manifest, indent=2))
     sources = sorted(source for source in parts.rglob("*") if source.is_file())
     check_space(parts, sum(source.stat().st_size for source in sources))
     with zipfile.ZipFile(file, "w") as archive:
