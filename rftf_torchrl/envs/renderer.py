@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,10 +79,25 @@ def decimated_meshes(model: Any, cell: float) -> Iterator[None]:
             getattr(model, name)[:] = value
 
 
-def _free(gl: Any, context: Any) -> None:
-    gl.make_current()
-    context.free()
-    gl.free()
+_dropped: list[tuple[Any, Any]] = []
+
+
+def _drop(gl: Any, context: Any) -> None:
+    """Leave it to be freed: Python may find it as garbage while another renderer draws."""
+    _dropped.append((gl, context))
+
+
+def _free_dropped() -> None:
+    while _dropped:
+        gl, context = _dropped.pop()
+        gl.make_current()
+        context.free()
+        gl.free()
+
+
+def _free_now(drop: Callable[[], object]) -> None:
+    drop()
+    _free_dropped()
 
 
 class FastRenderer:
@@ -126,11 +142,13 @@ class FastRenderer:
         if not effects:
             for flag in ("SHADOW", "REFLECTION", "SKYBOX", "FOG", "HAZE"):
                 self._scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = False
+        _free_dropped()
         self._gl = create_gl_context(size)
         self._context = self._upload(effects, cell)
         self._rectangle = mujoco.MjrRect(0, 0, size, size)
-        self._free = weakref.finalize(self, _free, self._gl, self._context)
-        self._free.atexit = False  # it would run after OpenGL has gone
+        self._drop = weakref.finalize(self, _drop, self._gl, self._context)
+        self._drop.atexit = False  # it would run after OpenGL has gone
+        self._free = partial(_free_now, self._drop)
         atexit.register(self._free)
 
     def _upload(self, effects: bool, cell: float) -> Any:
@@ -163,8 +181,9 @@ class FastRenderer:
             RuntimeError: after :meth:`close`.
             ValueError: for an unknown camera.
         """
-        if not self._free.alive:
+        if not self._drop.alive:
             raise RuntimeError("this renderer is closed")
+        _free_dropped()
         mujoco, model = self._mujoco, self._model
         self._view.fixedcamid = self._number_of(self._camera if camera is None else camera)
         self._gl.make_current()

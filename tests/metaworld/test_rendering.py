@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -114,6 +117,30 @@ def test_the_same_picture_at_any_size(make_env, pictures):
     pooled = torch.nn.functional.avg_pool2d(large.float(), 3)
     assert (pooled - small.float()).abs().mean() < 10.0
     assert large.shape == (3, 96, 96)
+
+
+def test_a_renderer_that_becomes_garbage_while_another_draws(make_simulator, draw, monkeypatch):
+    simulator = make_simulator()
+    expected = draw(simulator)
+    renderer = FastRenderer(simulator.model, 64, CAMERA, flip=True)
+    dropped = FastRenderer(simulator.model, 64, CAMERA)
+    dropped.itself = dropped
+    found = weakref.ref(dropped)
+    del dropped
+    update = mujoco.mjv_updateScene
+
+    def collect_garbage(*arguments):
+        gc.collect()
+        update(*arguments)
+
+    monkeypatch.setattr(mujoco, "mjv_updateScene", collect_garbage)
+    assert found() is not None
+    picture = renderer.render(simulator.data)
+    assert found() is None
+    assert np.array_equal(picture, expected)
+    monkeypatch.undo()
+    assert np.array_equal(renderer.render(simulator.data), expected), "and once it is freed"
+    renderer.close()
 
 
 def test_a_closed_renderer(make_simulator):
