@@ -1,0 +1,135 @@
+"""What the expert sees: the hand, and where the surfaces of all things are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+_SPACING = 0.015
+_MOST_PER_EDGE = 24
+
+
+class Scene:
+    """Read a task's simulator.
+
+    Args:
+        raw: LIBERO's environment, see :attr:`~rftf_torchrl.LiberoSimulator.raw`.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.goals: Sequence[Sequence[str]] = raw.parsed_problem["goal_state"]
+        self._model, self._data = raw.sim.model._model, raw.sim.data._data
+        self._site = raw.robots[0].eef_site_id
+        self._left, self._right = (
+            self._model.body(f"gripper0_{side}finger").id for side in ("left", "right")
+        )
+        self._surfaces: dict[int, np.ndarray] = {}
+        robot = {"robot0", "gripper0", "mount0"}
+        roots = {
+            body
+            for body in range(1, self._model.nbody)
+            if self._model.body(body).name.split("_")[0] not in robot
+        }
+        self._things = sorted(roots)
+
+    @property
+    def position(self) -> np.ndarray:
+        """The place between the fingertips [3]."""
+        place: np.ndarray = self._data.site_xpos[self._site].copy()
+        return place
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """The hand's rotation [3, 3], see :class:`Target`."""
+        from rftf_torchrl.libero.expert.servo import pointing
+
+        fingers = self._data.xpos[self._left] - self._data.xpos[self._right]
+        return pointing(self._data.site_xmat[self._site].reshape(3, 3)[:, 2], fingers)
+
+    @property
+    def opening(self) -> float:
+        """How far the fingers are apart."""
+        apart = self._data.xpos[self._left] - self._data.xpos[self._right]
+        return float(np.linalg.norm(apart))
+
+    def fulfilled(self, goal: Sequence[str]) -> bool:
+        """Whether a goal is."""
+        return bool(self.raw._eval_predicate(goal))
+
+    def is_site(self, name: str) -> bool:
+        """Whether a name is that of a region, not of a thing."""
+        return name in self.raw.object_sites_dict
+
+    def owner(self, site: str) -> str:
+        """The thing that a region belongs to; empty for one of the table."""
+        return self.raw.object_sites_dict[site].parent_name or ""
+
+    def place(self, name: str) -> np.ndarray:
+        """Where a thing's origin or a region's middle is [3]."""
+        where = self._data.site(name).xpos if self.is_site(name) else self._data.xpos[self._body(name)]
+        copy: np.ndarray = where.copy()
+        return copy
+
+    def half_size(self, site: str) -> np.ndarray:
+        """Half the edges of a region along the axes of the world [3]."""
+        axes = self._data.site(site).xmat.reshape(3, 3)
+        size: np.ndarray = np.abs(axes @ self.raw.object_sites_dict[site].size)
+        return size
+
+    def _body(self, name: str) -> int:
+        return int(self.raw.obj_body_id[name])
+
+    def _with_parts(self, root: int) -> set[int]:
+        bodies = {root}
+        for body in range(root + 1, self._model.nbody):
+            if self._model.body_parentid[body] in bodies:
+                bodies.add(body)
+        return bodies
+
+    def points(self, name: str) -> np.ndarray:
+        """Points [n, 3] on and in a thing."""
+        return self._points(sorted(self._with_parts(self._body(name))))
+
+    def others(self, names: Iterable[str]) -> np.ndarray:
+        """Points [n, 3] of everything but the robot and some things."""
+        left_out: set[int] = set()
+        for name in names:
+            left_out |= self._with_parts(self._body(name))
+        return self._points([body for body in self._things if body not in left_out])
+
+    def _points(self, bodies: Sequence[int]) -> np.ndarray:
+        model, data = self._model, self._data
+        found = [np.zeros((0, 3))]
+        for body in bodies:
+            first = model.body_geomadr[body]
+            for geom in range(first, first + model.body_geomnum[body]):
+                if model.geom_contype[geom] or model.geom_conaffinity[geom]:
+                    if geom not in self._surfaces:
+                        self._surfaces[geom] = self._sample(geom)
+                    turned = self._surfaces[geom] @ data.geom_xmat[geom].reshape(3, 3).T
+                    found.append(turned + data.geom_xpos[geom])
+        return np.concatenate(found)
+
+    def _sample(self, geom: int) -> np.ndarray:
+        """Points of a geom in its own frame: a mesh's vertices, else a grid in its box."""
+        from mujoco import mjtGeom
+
+        model = self._model
+        kind, size = model.geom_type[geom], model.geom_size[geom]
+        if kind == mjtGeom.mjGEOM_PLANE:
+            return np.zeros((0, 3))
+        if kind == mjtGeom.mjGEOM_MESH:
+            mesh = model.geom_dataid[geom]
+            first = model.mesh_vertadr[mesh]
+            vertices: np.ndarray = model.mesh_vert[first : first + model.mesh_vertnum[mesh]]
+            return vertices
+        if kind == mjtGeom.mjGEOM_SPHERE:
+            size = np.repeat(size[0], 3)
+        elif kind in (mjtGeom.mjGEOM_CYLINDER, mjtGeom.mjGEOM_CAPSULE):
+            size = size[[0, 0, 1]]
+        counts = np.clip(np.ceil(2 * size / _SPACING).astype(int) + 1, 2, _MOST_PER_EDGE)
+        edges = [np.linspace(-half, half, n) for half, n in zip(size, counts, strict=True)]
+        return np.stack(np.meshgrid(*edges, indexing="ij"), -1).reshape(-1, 3)
