@@ -111,8 +111,9 @@ class LiberoSimulator:
         Raises:
             SimulatorCrashedError: when the physics became unstable, or no place was found.
         """
-        with numpy_seed(seed):
-            self._place()
+        for _ in range(2):  # LIBERO puts things on fixtures where these were before the reset
+            with numpy_seed(seed):
+                self._place()
         for robot in self.raw.robots:  # it outlives robosuite's reset
             robot.gripper.current_action = np.zeros(robot.gripper.dof)
         if state is not None:
