@@ -111,9 +111,11 @@ class LiberoSimulator:
         Raises:
             SimulatorCrashedError: when the physics became unstable, or no place was found.
         """
-        for _ in range(2):  # LIBERO puts things on fixtures where these were before the reset
-            with numpy_seed(seed):
-                self._place()
+        for fixture in self.raw.fixtures_dict.values():  # LIBERO draws as if they still stood there
+            body = self.model.body(fixture.root_body)
+            body.pos, body.quat = (0, 0, 0), (1, 0, 0, 0)
+        with numpy_seed(seed):
+            self._place()
         for robot in self.raw.robots:  # it outlives robosuite's reset
             robot.gripper.current_action = np.zeros(robot.gripper.dof)
         if state is not None:

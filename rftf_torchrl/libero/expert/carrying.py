@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from rftf_torchrl.libero.expert.grasping import find_grasps
-from rftf_torchrl.libero.expert.motions import Skill, by, grip, move, travel
+from rftf_torchrl.libero.expert.motions import Skill, by, close, grip, move, travel
 from rftf_torchrl.libero.expert.scene import Scene
 from rftf_torchrl.libero.expert.servo import CLOSED, OPEN, downward
 
 _HOVER = 0.06
-_CLOSING, _OPENING = 8, 4
+_OPENING = 4
 _LIFT = 0.03
-_BESIDE = 0.04
 _DROP_IN, _DROP_ON = 0.05, 0.012
 
 
@@ -27,14 +26,8 @@ def pick(scene: Scene, name: str, attempt: int = 0) -> Skill:
     over[2] = max(over[2], scene.points(name)[:, 2].max() + 0.03)
     yield from travel(scene, over, rotation, OPEN, obstacles)
     yield from move(scene, grasp.position, rotation, OPEN, within=0.006)
-    yield from grip(scene, CLOSED, _CLOSING)
+    yield from close(scene)
     yield from move(scene, scene.position + by(0, 0, _LIFT), rotation, CLOSED, within=0.015)
-
-
-def holds(scene: Scene, name: str) -> bool:
-    """Whether a thing is between the fingers and not all the way closed."""
-    near = np.linalg.norm(scene.points(name) - scene.position, axis=1).min() < _BESIDE
-    return bool(near) and scene.opening > 0.002
 
 
 def put(scene: Scene, name: str, target: str, inside: bool) -> Skill:
@@ -65,8 +58,9 @@ def put(scene: Scene, name: str, target: str, inside: bool) -> Skill:
 
 def carry(scene: Scene, name: str, target: str, inside: bool, attempt: int = 0) -> Skill:
     """Pick a thing up and put it in or on a target."""
+    lay = scene.place(name)[2]
     yield from pick(scene, name, attempt)
-    if holds(scene, name):
+    if scene.place(name)[2] > lay + _LIFT / 3:
         yield from put(scene, name, target, inside)
     else:
         yield from grip(scene, OPEN, _OPENING)

@@ -8,11 +8,13 @@ from typing import TypeAlias
 import numpy as np
 
 from rftf_torchrl.libero.expert.scene import Scene
-from rftf_torchrl.libero.expert.servo import Target, turn
+from rftf_torchrl.libero.expert.servo import CLOSED, Target, turn
 
 Skill: TypeAlias = Iterator[Target]
 
 _STUCK_STEPS = 10
+_LONGEST_CLOSING, _STILL, _PRESSING = 16, 0.0007, 2
+_HIGHEST = 1.45
 
 
 def by(x: float, y: float, z: float) -> np.ndarray:
@@ -62,6 +64,18 @@ def grip(scene: Scene, gripper: float, steps: int) -> Skill:
     place, rotation = scene.position, scene.rotation
     for _ in range(steps):
         yield Target(place, rotation, gripper)
+
+
+def close(scene: Scene) -> Skill:
+    """Close the gripper until the fingers stand still, and press."""
+    place, rotation = scene.position, scene.rotation
+    before, still = np.inf, 0
+    for _ in range(_LONGEST_CLOSING):
+        yield Target(place, rotation, CLOSED)
+        still = still + 1 if abs(before - scene.opening) < _STILL else 0
+        before = scene.opening
+        if still > _PRESSING:
+            return
 
 
 def corridor_top(points: np.ndarray, start: np.ndarray, end: np.ndarray, width: float) -> float:
@@ -119,5 +133,3 @@ def travel(
     if lane > position[2] + 0.01:
         yield from move(scene, position, rotation, gripper, within=within)
 
-
-_HIGHEST = 1.45
