@@ -11,7 +11,7 @@ from rftf_torchrl.libero.expert.servo import CLOSED, OPEN, downward
 
 _HOVER = 0.06
 _OPENING = 4
-_LIFT = 0.03
+_LIFT, _LIFTED = 0.04, 0.004
 _DROP_IN, _DROP_ON = 0.05, 0.012
 
 
@@ -60,7 +60,7 @@ def carry(scene: Scene, name: str, target: str, inside: bool, attempt: int = 0) 
     """Pick a thing up and put it in or on a target."""
     lay = scene.place(name)[2]
     yield from pick(scene, name, attempt)
-    if scene.place(name)[2] > lay + _LIFT / 3:
+    if scene.place(name)[2] > lay + _LIFTED:
         yield from put(scene, name, target, inside)
     else:
         yield from grip(scene, OPEN, _OPENING)

@@ -12,6 +12,7 @@ _BELOW_PALM = 0.027
 _TIP = 0.009  # the fingers reach this far beyond the place between them
 _RIM_DEPTH = 0.02
 _WALL = 0.006  # from a rim's outside to where its wall is
+_FAR_INWARD = 0.022
 _YAWS = np.arange(-18, 19) * np.pi / 36
 
 
@@ -88,9 +89,10 @@ def _rims(points: np.ndarray, yaw: float) -> Iterator[Grasp]:
         along = np.array([np.cos(yaw + turned), np.sin(yaw + turned)])
         for side in (-1.0, 1.0):
             radius = ((rim[:, :2] - middle) @ along * side).max()
-            place = middle + side * along * (radius - _WALL)
-            cost = 0.08 + 0.02 * abs(turned) + 0.02 * float(np.linalg.norm(place))
-            yield Grasp(np.array([*place, top - _RIM_DEPTH]), yaw + turned, cost)
+            for inward in (_WALL, _FAR_INWARD):  # a closing finger draws the wall along
+                place = middle + side * along * (radius - inward)
+                cost = 0.08 + 0.02 * abs(turned) + 0.02 * float(np.linalg.norm(place)) + inward
+                yield Grasp(np.array([*place, top - _RIM_DEPTH]), yaw + turned, cost)
 
 
 def _hits(grasp: Grasp, obstacles: np.ndarray) -> int:
