@@ -9,7 +9,9 @@ import numpy as np
 
 _WIDEST = 0.07  # what fits between the open fingers
 _BELOW_PALM = 0.027
+_LOWEST = 0.008
 _TIP = 0.009  # the fingers reach this far beyond the place between them
+_TOUCHING = 0.005  # no hit: what a thing lies on
 _RIM_DEPTH = 0.02
 _WALL = 0.006  # from a rim's outside to where its wall is
 _FAR_INWARD = 0.022
@@ -52,10 +54,7 @@ def find_grasps(points: np.ndarray, obstacles: np.ndarray, yaw: float) -> list[G
     middle = (low + high)[:2] / 2
     near = np.abs(obstacles[:, :2] - middle).max(1) < 0.5 if len(obstacles) else np.zeros(0, bool)
     around = obstacles[near]
-    candidates = [
-        *_pinches(points, yaw),
-        *_rims(points, yaw),
-    ]
+    candidates = list(_pinches(points, yaw)) or list(_rims(points, yaw))
     graded = [
         Grasp(grasp.position, grasp.yaw, grasp.cost + 0.05 * min(_hits(grasp, around), 10))
         for grasp in candidates
@@ -65,7 +64,7 @@ def find_grasps(points: np.ndarray, obstacles: np.ndarray, yaw: float) -> list[G
 
 def _pinches(points: np.ndarray, yaw: float) -> Iterator[Grasp]:
     low, high = points[:, 2].min(), points[:, 2].max()
-    height = max(low + 0.008, min(high - _BELOW_PALM, (low + high) / 2 + 0.01))
+    height = max(low + _LOWEST, min(high - _BELOW_PALM, (low + high) / 2 + 0.01))
     above = points[points[:, 2] > height - _TIP - 0.005]
     for turned in _YAWS:
         along = np.array([np.cos(yaw + turned), np.sin(yaw + turned)])
@@ -83,6 +82,7 @@ def _pinches(points: np.ndarray, yaw: float) -> Iterator[Grasp]:
 
 def _rims(points: np.ndarray, yaw: float) -> Iterator[Grasp]:
     top = points[:, 2].max()
+    height = max(points[:, 2].min() + _LOWEST, top - _RIM_DEPTH)
     rim = points[points[:, 2] > top - 0.01]
     middle = (rim[:, :2].min(0) + rim[:, :2].max(0)) / 2
     for turned in _YAWS[::2]:
@@ -92,7 +92,7 @@ def _rims(points: np.ndarray, yaw: float) -> Iterator[Grasp]:
             for inward in (_WALL, _FAR_INWARD):  # a closing finger draws the wall along
                 place = middle + side * along * (radius - inward)
                 cost = 0.08 + 0.02 * abs(turned) + 0.02 * float(np.linalg.norm(place)) + inward
-                yield Grasp(np.array([*place, top - _RIM_DEPTH]), yaw + turned, cost)
+                yield Grasp(np.array([*place, height]), yaw + turned, cost)
 
 
 def _hits(grasp: Grasp, obstacles: np.ndarray) -> int:
@@ -101,6 +101,6 @@ def _hits(grasp: Grasp, obstacles: np.ndarray) -> int:
     apart = (obstacles[:, :2] - grasp.position[:2]) @ np.stack([along, [-along[1], along[0]]], 1)
     out, side = np.abs(apart).T
     above = obstacles[:, 2] - grasp.position[2]
-    fingers = (out > 0.03) & (out < 0.068) & (side < 0.015) & (above > -_TIP)
+    fingers = (out > 0.03) & (out < 0.068) & (side < 0.015) & (above > _TOUCHING - _TIP)
     palm = (out < 0.108) & (side < 0.036) & (above > _BELOW_PALM)
     return int((fingers | palm).sum())
