@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from rftf_torchrl.libero.expert.motions import Skill, by, grip, move
-from rftf_torchrl.libero.expert.plan import next_step
+from rftf_torchrl.libero.expert.carrying import carry
+from rftf_torchrl.libero.expert.furniture import pull_open, push_shut, turn_knob
+from rftf_torchrl.libero.expert.motions import Skill, grip
+from rftf_torchrl.libero.expert.plan import Goal, order
 from rftf_torchrl.libero.expert.scene import Scene
 from rftf_torchrl.libero.expert.servo import OPEN, servo
 
@@ -27,9 +29,7 @@ def start_expert(raw: Any) -> Callable[[], np.ndarray]:
         UserError: for a goal that it does not do.
     """
     scene = Scene(raw)
-    check = next_step(scene, 0)
-    del check
-    targets = _work(scene)
+    targets = _work(scene, order(scene.goals))
 
     def act() -> np.ndarray:
         return servo(scene.position, scene.rotation, next(targets))
@@ -37,12 +37,29 @@ def start_expert(raw: Any) -> Callable[[], np.ndarray]:
     return act
 
 
-def _work(scene: Scene) -> Skill:
-    attempt = 0
+def _work(scene: Scene, goals: list[Goal]) -> Skill:
+    """Do the first goal that is not fulfilled, again and again until all are."""
+    attempts = 0
     while True:
-        step = next_step(scene, attempt)
-        if step is None:
+        left = [goal for goal in goals if not scene.fulfilled(goal)]
+        if left:
+            yield from _skill(scene, left[0], attempts)
+            attempts += 1
+        else:
             yield from grip(scene, OPEN, 1)
-            continue
-        yield from step
-        attempt += 1
+
+
+def _skill(scene: Scene, goal: Goal, attempts: int) -> Skill:
+    match goal[0]:
+        case "open":
+            yield from pull_open(scene, goal, -1.0)
+        case "close":
+            yield from push_shut(scene, goal, 1.0)
+        case "turnon" | "turnoff":
+            yield from turn_knob(scene, goal, 1.0 if goal[0] == "turnon" else -1.0)
+        case _:
+            inside = goal[0] == "in"
+            opened = ["open", goal[2]]
+            if inside and scene.moves(goal[2]) and not scene.fulfilled(opened):
+                yield from pull_open(scene, opened, -1.0)
+            yield from carry(scene, goal[1], goal[2], inside, attempts)

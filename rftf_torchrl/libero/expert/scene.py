@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from rftf_torchrl.libero.expert.servo import pointing
+
 _SPACING = 0.015
 _MOST_PER_EDGE = 24
+_SLIDE = 2  # mujoco.mjtJoint.mjJNT_SLIDE
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A part of a fixture that moves.
+
+    Attributes:
+        points: on the part [n, 3].
+        axis: along which it slides or about which it turns [3].
+        anchor: a point of that axis [3].
+        slides: whether it slides.
+        value: how far it is, metres or radians.
+    """
+
+    points: np.ndarray
+    axis: np.ndarray
+    anchor: np.ndarray
+    slides: bool
+    value: float
+
+    def direction(self, place: np.ndarray) -> np.ndarray:
+        """Where a place on the part goes as the value grows [3], of length 1."""
+        if self.slides:
+            return self.axis
+        way = np.cross(self.axis, place - self.anchor)
+        along: np.ndarray = way / np.linalg.norm(way)
+        return along
 
 
 class Scene:
@@ -44,8 +75,6 @@ class Scene:
     @property
     def rotation(self) -> np.ndarray:
         """The hand's rotation [3, 3], see :class:`Target`."""
-        from rftf_torchrl.libero.expert.servo import pointing
-
         fingers = self._data.xpos[self._left] - self._data.xpos[self._right]
         return pointing(self._data.site_xmat[self._site].reshape(3, 3)[:, 2], fingers)
 
@@ -78,6 +107,24 @@ class Scene:
         axes = self._data.site(site).xmat.reshape(3, 3)
         size: np.ndarray = np.abs(axes @ self.raw.object_sites_dict[site].size)
         return size
+
+    def joint(self, name: str) -> Joint:
+        """What moves when a drawer, a door or a knob does, by the name that goals call it."""
+        owner = self.raw.object_sites_dict[name] if self.is_site(name) else self.raw.get_object(name)
+        number = self._model.joint(owner.joints[0]).id
+        body = int(self._model.jnt_bodyid[number])
+        return Joint(
+            points=self._points(sorted(self._with_parts(body))),
+            axis=self._data.xaxis[number].copy(),
+            anchor=self._data.xanchor[number].copy(),
+            slides=self._model.jnt_type[number] == _SLIDE,
+            value=float(self._data.qpos[self._model.jnt_qposadr[number]]),
+        )
+
+    def moves(self, name: str) -> bool:
+        """Whether a region or a thing belongs to something that opens and closes."""
+        known = self.raw.object_sites_dict if self.is_site(name) else self.raw.fixtures_dict
+        return name in known and bool(known[name].joints)
 
     def _body(self, name: str) -> int:
         return int(self.raw.obj_body_id[name])
