@@ -117,7 +117,7 @@ def curves(folders: Sequence[Path], path: Path, window: int = 5) -> None:
     colours = {"sparse": ("sparse PPO", figures.ORANGE), "rftf": ("RFTF", figures.BLUE)}
     for name, (label, colour) in colours.items():
         for folder in folders:
-            rows = read_metrics(folder / name / "metrics.csv")
+            rows = read_metrics(folder / name / "metrics.csv", ended=True)
             steps = [row["env_steps"] for row in rows]
             success = [row["success"] for row in rows]
             figures.smoothed_curve(ax, steps, success, window=window, colour=colour, label=label)

@@ -12,10 +12,10 @@ the report is written from them alone. Methods and studies: ``conf/compare.yaml`
 from __future__ import annotations
 
 import logging
-import math
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -57,6 +57,7 @@ from rftf_torchrl.recipes.study_cells import (
     run_cell,
     versions,
 )
+from rftf_torchrl.study.config import SIGN_OF_LIFE
 from rftf_torchrl.training.run_log import run_log
 
 logger = logging.getLogger("compare")
@@ -123,15 +124,26 @@ class CellPlayer:
         logging.getLogger("torchrl").setLevel(logging.WARNING)
         logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
 
-    def play(self, job: tuple[Callable[[Job], object], Job], send: Callable[[str], None]) -> None:
-        """Sends what went wrong, or an empty string."""
+    def play(
+        self, job: tuple[Callable[[Job], object], Job], send: Callable[[str | None], None]
+    ) -> None:
+        """Sends signs of life, then what went wrong, or an empty string."""
         step, cell = job
+        ended, problem = threading.Event(), ""
+        signs = threading.Thread(target=self._live, args=(ended, send), daemon=True)
+        signs.start()
         try:
             step(cell)
         except Exception as error:
-            send(str(error) or type(error).__name__)
-        else:
-            send("")
+            problem = str(error) or type(error).__name__
+        ended.set()
+        signs.join()
+        send(problem)
+
+    @staticmethod
+    def _live(ended: threading.Event, send: Callable[[str | None], None]) -> None:
+        while not ended.wait(SIGN_OF_LIFE):
+            send(None)
 
     def close(self) -> None:
         """Nothing is held from one step to the next."""
@@ -152,7 +164,7 @@ def next_step(job: Job) -> tuple[Callable[[Job], object], Path] | None:
     return next((step, file) for step, file in steps.items() if not file.is_file())
 
 
-def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
+def run_cells(jobs: list[Job], workers: int, log: Path, timeout: float) -> None:
     """Run what is not there yet: starts, then value models, then the cells that read them.
 
     Each kind side by side; without workers, one cell after another in this process.
@@ -172,7 +184,7 @@ def run_cells(jobs: list[Job], workers: int, log: Path) -> None:
     pool = GuardedPool(
         partial(CellPlayer, log),
         min(workers, len(waiting)),
-        timeout=math.inf,
+        timeout=timeout,
         max_restarts=len(waiting),
         preload="rftf_torchrl.recipes.study_cells",
     )
@@ -211,7 +223,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
     )
     report = Path(study.report or folder / "report")
     with run_log(folder), announced("study", about, report):
-        run_cells(jobs, workers, folder / "workers.log")
+        run_cells(jobs, workers, folder / "workers.log", study.timeout)
         return write_study_report(
             load_cells(folder, digests),
             report,

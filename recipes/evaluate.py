@@ -107,7 +107,7 @@ def check_language(
 
 
 def add_values(trajectories: TensorDictBase, value_model: TensorDictModuleBase) -> TensorDictBase:
-    value, following = values_of_states(value_model, trajectories)
+    value, following = values_of_states(value_model, trajectories, out_key=value_model.out_keys[0])
     trajectories[keys.TEMPORAL_VALUE] = value
     trajectories["next", keys.TEMPORAL_VALUE] = following
     return trajectories

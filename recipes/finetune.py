@@ -155,6 +155,7 @@ def finetune(
         episode_collector(config, "train", policy, spec) as collector,
         make_logger(config.logger.kind, folder, {"seed": config.seed}) as log,
     ):
+        log.metrics.check_reaches(done - 1)
         for iteration in bar:
             if settings.env_steps and progress["env_steps"] >= settings.env_steps:
                 break
@@ -204,7 +205,7 @@ def finetune(
     publish(config, policy, spec)
     logger.info("what fine-tuning held and took:\n%s", learner.footprint(clock.seconds, device))
     plot_learning_curve(
-        read_metrics(config.tuned.metrics),
+        read_metrics(config.tuned.metrics, ended=True),
         folder / "learning_curve.png",
         labels=("RFTF" if config.reward.dense_weight else "plain PPO", ""),
         title="success while training: fresh training states, sampled actions",

@@ -92,7 +92,10 @@ def value_picture(label: str) -> str:
 def draw_curves(runs: Mapping[str, RunConfig], before: SuccessReport | None) -> str:
     """The learning curves, with the cloned policy's success where it is known."""
     folder = Path(runs["RFTF"].output)
-    curves = {label: read_metrics(folder / run.name / "metrics.csv") for label, run in runs.items()}
+    curves = {
+        label: read_metrics(folder / run.name / "metrics.csv", ended=True)
+        for label, run in runs.items()
+    }
     baseline = None
     if before is not None:
         tasks = {f"success/{task}": rate.rate for task, rate in before.tasks.items()}

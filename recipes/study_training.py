@@ -54,7 +54,7 @@ def read_runs(folder: Path, metric: str, methods: Sequence[str] | None = None) -
             )
         runs[method] = {}
         for path in files:
-            rows = read_metrics(path)
+            rows = read_metrics(path, ended=True)
             columns = list(dict.fromkeys(name for row in rows for name in row))
             if metric not in columns:
                 raise KeyError(f"{path} has no {metric!r}, but {', '.join(columns)}")

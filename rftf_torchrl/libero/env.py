@@ -15,7 +15,7 @@ from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.libero.observation import (
     PRIVILEGED_DIM,
     PROPRIOCEPTION_DIM,
-    privileged,
+    libero_state_vector,
     proprioception,
 )
 from rftf_torchrl.libero.simulator import ACTION_DIM, WRIST_CAMERA, LiberoSimulator, Pictures
@@ -23,7 +23,7 @@ from rftf_torchrl.libero.starts import FreshStarts, Starts, refuse_official_stat
 from rftf_torchrl.libero.suites import get_task, libero_tasks
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
-_WORDS = 24  # the longest sentence has 19
+LIBERO_TOKENIZER = HashTokenizer(max_length=24)  # the longest sentence has 19 words
 
 
 class LiberoEnv(DecisionBase):
@@ -41,7 +41,7 @@ class LiberoEnv(DecisionBase):
     - ``("observation", "image")``, ``("observation", "wrist_image")``: uint8 [3, image_size,
       image_size], rotated by 180 degrees as all VLA code has them;
     - ``("observation", "state")``: float32 [8], hand position, its axis-angle and two finger
-      positions; without pictures [80], see :func:`~rftf_torchrl.libero.observation.privileged`;
+      positions; without pictures [80], see :func:`~rftf_torchrl.libero_state_vector`;
     - ``("instruction", "tokens")``, ``("instruction", "mask")``: int64 and bool [L];
     - ``"task_id"``, ``"episode_seed"``: int64 [1];
     - ``"success"``, ``"crashed"``: bool [1]; ``"executed"``: bool [chunk_size or 1];
@@ -53,9 +53,9 @@ class LiberoEnv(DecisionBase):
             seed. :meth:`set_task` changes it.
         suite: the suite, e.g. ``"libero_object"``.
         split: ``"train"`` refuses the official initial states, whatever ``starts`` says.
-        starts: where episodes start, see :data:`~rftf_torchrl.libero.starts.Starts`; by default
-            states drawn anew from the regions of the task's definition, of which the two splits
-            share none.
+        starts: where episodes start, a function from a task's name and an episode's seed to a
+            :class:`~rftf_torchrl.LiberoStart`; by default states drawn anew from the regions of the
+            task's definition, of which the two splits share none.
         image_size: edge of the pictures in pixels; ``None`` for none.
         wrist: whether to draw what the camera at the gripper sees, too.
         pictures: ``"exact"``, ``"plain"`` or ``"fast"``, see
@@ -119,7 +119,7 @@ class LiberoEnv(DecisionBase):
         super().__init__(
             chunk_size=chunk_size,
             horizon=horizon,
-            tokenizer=tokenizer or HashTokenizer(max_length=_WORDS),
+            tokenizer=tokenizer or LIBERO_TOKENIZER,
             write_text=write_text,
             device=device,
             image_size=image_size,
@@ -199,7 +199,7 @@ class LiberoEnv(DecisionBase):
     def _see(self) -> dict[str, Any]:
         simulator, size = self._simulator, self.image_size
         if size is None:
-            return {"observation": {"state": torch.from_numpy(privileged(simulator))}}
+            return {"observation": {"state": torch.from_numpy(libero_state_vector(simulator))}}
         seen = {
             "state": torch.from_numpy(proprioception(simulator.observed)),
             "image": torch.from_numpy(simulator.picture(size)),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
-from importlib import import_module
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from rftf_torchrl.envs.gl import NoOpenGLBackendError, select_gl_backend
-from rftf_torchrl.optional import quiet
+from rftf_torchrl.optional import optional_module, quiet
 
 _INSTALL = "pip install 'rftf-torchrl[libero]'"
 
@@ -50,7 +50,7 @@ def require_libero() -> Path:
             "have replaced the other's: make a new environment with only one of them, "
             f"{_INSTALL}"
         )
-    assets = Path(libero_module("libero").get_libero_path("assets"))
+    assets = Path(libero_module("libero.libero").get_libero_path("assets"))
     if not (assets / "scenes").is_dir():
         raise LiberoNotInstalledError(
             f"LIBERO's assets are not in {assets}: correct or remove the config.yaml that says so, "
@@ -60,8 +60,9 @@ def require_libero() -> Path:
     return assets
 
 
+@cache
 def libero_module(name: str) -> Any:
-    """Import ``libero.<name>``, silently.
+    """Import a module of LIBERO, or of what it needs, silently.
 
     robosuite loads an OpenGL library as it is imported, also where nothing will be drawn; without
     one it is told to take another, which is never used.
@@ -70,5 +71,6 @@ def libero_module(name: str) -> Any:
         backend = select_gl_backend()
     except NoOpenGLBackendError:
         backend = "glx"
-    with patch.dict(os.environ, MUJOCO_GL=backend), quiet():
-        return import_module(f"libero.{name}")
+    own_log = patch.object(logging.getLogger("robosuite_logs"), "propagate", False)
+    with patch.dict(os.environ, MUJOCO_GL=backend), own_log, quiet():
+        return optional_module(name, "libero", "LIBERO")

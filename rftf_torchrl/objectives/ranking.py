@@ -38,7 +38,8 @@ class TemporalRankingLoss(LossKeys, LossModule):
     progress there. There is no term for reversed clips. This value model scores single frames, so
     demanding that a clip loses value when played backwards is the ranking term again.
 
-    No action is read.
+    No action is read. There is no ``reduction``: each term is a mean over pairs, and how many there
+    are depends on the data.
 
     Source: Shu, Lin, Wang 2025, "RFTF", arXiv 2505.19767 (the first term).
 

@@ -20,6 +20,9 @@ from rftf_torchrl.settings import (
     setting_problems,
 )
 
+SIGN_OF_LIFE = 1.0
+"""Seconds from one sign of life of a cell's process to the next."""
+
 
 @dataclass
 class MethodConfig:
@@ -55,6 +58,8 @@ class StudyConfig:
         resamples: resamples of the bootstrap.
         workers: cells side by side, one thread each; null for as many as there are cores, 0 to run
             them in the main process.
+        timeout: seconds without a sign of life after which a cell's process counts as hung. A cell
+            gives one every second, however long it takes.
         output: folder of the cells and of all they need.
         report: folder of the report; null for ``report`` in the output folder.
         title: the report's title.
@@ -72,6 +77,7 @@ class StudyConfig:
     levels: list[Fraction] = field(default_factory=list)
     resamples: Annotated[int, Field(ge=100, strict=True)] = 2000
     workers: NotNegativeInt | None = None
+    timeout: Annotated[float, Field(gt=SIGN_OF_LIFE, allow_inf_nan=False, strict=True)] = 300.0
     output: str = MISSING
     report: str | None = None
     title: str = "Study"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
 import struct
 import zipfile
 import zlib
@@ -32,6 +34,7 @@ RNG = "rng"
 PREFIX = "checkpoint"
 SUFFIX = ".torchrl"
 SHAPES = "shapes"
+MANIFEST = "manifest.json"
 MAX_LISTED = 8
 _UNREADABLE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
@@ -49,7 +52,8 @@ class RunCheckpoints:
 
     Each checkpoint is one archive file of :class:`torchrl.checkpoint.Checkpoint`, hidden until it
     is whole, so that a kill or a full disk leaves the previous ones. Writing one needs the space of
-    two. The states of Python's, NumPy's and Torch's generators go with it.
+    two. The states of Python's, NumPy's and Torch's generators go with it. The same states give the
+    same bytes: TorchRL's random ``checkpoint_id`` and its ``created_at`` are left out.
 
     Args:
         folder: where the files lie; made at the first :meth:`save`.
@@ -80,7 +84,7 @@ class RunCheckpoints:
             raise ValueError(f"The component name {RNG!r} is taken by the random generators.")
         self.folder = Path(folder)
         self._rotation = CheckpointRotation(self.folder, keep_last=keep, prefix=PREFIX)
-        self._checkpoint = Checkpoint(format="archive")
+        self._checkpoint = Checkpoint(format="directory")
         self._known_whole: set[Path] = set()
         for name, component in {**components, RNG: _RNGState()}.items():
             self._checkpoint.register(name, component, adapter=_adapter(component))
@@ -120,7 +124,8 @@ class RunCheckpoints:
         folder = NewFolder(file, "checkpoints")
         try:
             with name_in_errors(f"Cannot write {file}"):
-                self._checkpoint.save(folder.hidden / file.name, metadata={SHAPES: shapes})
+                self._checkpoint.save(folder.hidden / "parts", metadata={SHAPES: shapes})
+                _pack(folder.hidden / "parts", folder.hidden / file.name)
             folder.publish(file.name)
         finally:
             folder.discard()
@@ -217,6 +222,22 @@ class _Reserving(StateDictCheckpointAdapter):
                 with (folder / f"{name}.memmap").open("wb") as file:
                     reserve(file, value.nbytes)
         return super().save(_Given(state), path, args=(), kwargs={})
+
+
+def _pack(parts: Path, file: Path) -> None:
+    """Make an archive of a checkpoint's folder, without what differs from time to time."""
+    manifest = Checkpoint.manifest(parts)
+    del manifest["checkpoint_id"], manifest["created_at"]
+    manifest["container"] = "archive"
+    (parts / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    sources = sorted(source for source in parts.rglob("*") if source.is_file())
+    check_space(parts, sum(source.stat().st_size for source in sources))
+    with zipfile.ZipFile(file, "w") as archive:
+        for source in sources:
+            member = zipfile.ZipInfo(source.relative_to(parts).as_posix())  # dated 1980
+            member.file_size = source.stat().st_size
+            with source.open("rb") as content, archive.open(member, "w") as packed:
+                shutil.copyfileobj(content, packed)
 
 
 class _Given:

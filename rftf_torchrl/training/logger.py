@@ -23,6 +23,8 @@ PROJECT = "rftf-torchrl"
 class RunLogger:
     """Send every row of metrics to TorchRL loggers and to ``metrics.csv``.
 
+    As a context manager, it marks the table as ended where its block ends without an error.
+
     Args:
         metrics: the table that each row is written to.
         make_loggers: make TorchRL loggers, at the first row. Where the table has rows before it, of
@@ -73,8 +75,10 @@ class RunLogger:
     def __enter__(self) -> RunLogger:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *details: object) -> None:
         self.close()
+        if error is None:
+            self.metrics.end()
 
 
 def make_logger(kind: str, folder: str | Path, config: Mapping[str, Any]) -> RunLogger:

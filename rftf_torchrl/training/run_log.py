@@ -53,6 +53,7 @@ class RunLog(logging.FileHandler):
                 self._say_how_far()
 
     def _say_how_far(self) -> None:
+        self._spoken = self._clock()  # also where the level of the loggers keeps the line back
         bars = [bar for bar in list(ProgressBar._instances) if hasattr(bar, "start_t")]
         for bar in bars:
             progress.logger.info("%s", bar.sentence())

@@ -140,7 +140,8 @@ def check_value_model(kind: str, model: TensorDictModuleBase, frames: TensorDict
 
     Args:
         kind: for the error.
-        model: the model.
+        model: the model, which writes ``"temporal_value"`` or, as TorchRL's ``ValueOperator``,
+            ``"state_value"``.
         frames: some frames [N], on the model's device.
 
     Raises:
@@ -159,11 +160,12 @@ def check_value_model(kind: str, model: TensorDictModuleBase, frames: TensorDict
             f"not hold; they hold {', '.join(map(repr, sorted(frames.keys(True, True), key=str)))}."
         )
     with torch.no_grad(), eval_mode(model):
-        value = model(frames.select(*model.in_keys)).get(keys.TEMPORAL_VALUE, None)
+        found = model(frames.select(*model.in_keys))
+    value = found.get(keys.TEMPORAL_VALUE, found.get(keys.STATE_VALUE, None))
     expected = (*frames.batch_size, 1)
     if value is None or value.shape != expected:
         got = "nothing" if value is None else f"shape {tuple(value.shape)}"
         raise ValueError(
-            f"value.kind={kind} must write {keys.TEMPORAL_VALUE!r} of shape {expected}, one value "
-            f"a frame, but wrote {got}."
+            f"value.kind={kind} must write {keys.TEMPORAL_VALUE!r} or {keys.STATE_VALUE!r} of "
+            f"shape {expected}, one value a frame, but wrote {got}."
         )

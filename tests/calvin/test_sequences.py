@@ -40,7 +40,9 @@ def test_a_thousand_valid_chains_five_or_six_for_each_initial_state():
     assert [counts[state] for state in initial_states()] == [6] * 40 + [5] * 152
 
 
-@pytest.mark.parametrize("number", range(0, 192, 16))
+@pytest.mark.parametrize(
+    "number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(16, 192, 16))]
+)
 def test_the_table_holds_what_is_generated(number):
     state = initial_states()[number]
     table = {chain.tasks for chain in benchmark_sequences() if chain.initial_state == state}

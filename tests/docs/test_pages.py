@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from rftf_torchrl import LiberoNotInstalledError, LiberoOptions, require_libero
 from rftf_torchrl.configs import schema
 from rftf_torchrl.configs.typos import setting_names
 from rftf_torchrl.data.readers.door import READERS
@@ -48,6 +49,30 @@ def test_one_piece():
     balance = [int(b["trajectory_success"].sum()) for b in names["buffer"]]
     assert balance == [2, 2]
     assert float(names["losses"]["mean_ratio"]) == 1.0
+
+
+@pytest.mark.libero
+@pytest.mark.slow
+def test_libero(capsys):
+    try:
+        require_libero()
+    except LiberoNotInstalledError as error:
+        pytest.skip(str(error))
+    names = run_snippets("how-to/libero.md")
+    assert names["data"]["observation", "state"].shape == (2, 80)
+    printed = capsys.readouterr().out
+    assert "7 turn_on_the_stove | turn on the stove" in printed
+    assert "the assets are in" in printed
+
+
+def test_liberos_settings_and_words():
+    text = (DOCS / "how-to" / "libero.md").read_text(encoding="utf-8")
+    options = {each.name for each in fields(LiberoOptions)}
+    assert set(re.findall(r"env\.options\.(\w+)", text)) == options
+    words = set(re.findall(r"env=(\w+)", text))
+    assert len(words) > 2
+    folder = ROOT / "recipes" / "conf" / "env"
+    assert {word for word in words if not (folder / f"{word}.yaml").is_file()} == set()
 
 
 def test_own_value_model(tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ from rftf_torchrl import (
     CalvinWriter,
     ChainResult,
     EncoderConfig,
+    MetricsFile,
     PolicySpec,
     RunCheckpoints,
     StateBank,
@@ -38,6 +39,7 @@ from rftf_torchrl import (
     load_demonstrations,
     load_policy,
     read_made_by,
+    read_metrics,
     save_policy,
     temporal_value_model,
     training_scene,
@@ -162,6 +164,17 @@ def load_some_chains(path: Path) -> Any:
     return {**CHAINS, **found}  # a line that was cut off is run again
 
 
+def save_some_metrics(path: Path) -> None:
+    metrics = MetricsFile(path)
+    for step in range(12):
+        metrics.write(step, {"loss": 1 / (step + 1), **({"success": 0.5} if step % 3 else {})})
+    metrics.end()
+
+
+def load_some_metrics(path: Path) -> Any:
+    return read_metrics(path, ended=True)
+
+
 KINDS: dict[str, tuple[str, Callable[[Path], Any], Callable[[Path], Any]]] = {
     "policy": ("policy.safetensors", save_a_policy, load_a_policy),
     "value model": ("value.safetensors", save_a_value_model, load_a_value_model),
@@ -170,6 +183,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], Any], Callable[[Path], Any]]] = {
     "CALVIN recording": ("calvin", save_a_recording, load_a_recording),
     "start states": ("states.npz", save_a_bank, load_a_bank),
     "chains": ("chains.jsonl", save_some_chains, load_some_chains),
+    "metrics": ("metrics.csv", save_some_metrics, load_some_metrics),
     "result": ("ended.json", save_a_result, load_a_result),
 }
 

@@ -212,3 +212,25 @@ def test_out_keys_follow_the_weights_of_the_terms():
     assert loss.out_keys == ["loss_ranking", "pairwise_accuracy", "loss_wrong_instruction"]
     loss.wrong_instruction = 0.0
     assert loss.out_keys == ["loss_ranking", "pairwise_accuracy"]
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "policy"), [(ArmGripperCloningLoss, "arm_gripper"), (FlowMatchingLoss, "flow")]
+)
+def test_reductions_of_cloning(kind, policy, padded):
+    data, actor = demonstrations(), every_policy(policy)
+    real = torch.ones(len(data), H, dtype=torch.bool)
+    if padded:
+        real[1, 1:] = False
+        data[keys.CHUNK_IS_PAD] = ~real
+    mean, each, whole = (
+        seeded(kind(actor, reduction=reduction), data)["loss_bc"]
+        for reduction in ("mean", "none", "sum")
+    )
+    assert each.shape == data[keys.CHUNK].shape[:-1]
+    assert bool((each != 0).eq(real).all())
+    torch.testing.assert_close(whole, each.sum())
+    torch.testing.assert_close(mean, each[real].mean())
+    with pytest.raises(ValueError, match=r"^reduction='median': must be 'mean', 'sum' or 'none'$"):
+        kind(actor, reduction="median")

@@ -53,7 +53,7 @@ def terms_and_gradients(loss, data):
 
 
 @pytest.mark.parametrize("functional", [True, False])
-@pytest.mark.parametrize("wrist", [True, False])
+@pytest.mark.parametrize("wrist", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_loss_and_gradients_are_those_without_a_cache(spec, functional, wrist):
     spec = replace(spec, wrist=wrist)
     policy, data = make(spec)

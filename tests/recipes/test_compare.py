@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +52,7 @@ def test_a_later_setting_wins():
             [
                 "methods=[sparse,rtff]",
                 "workers=-1",
+                "timeout=1.0",
                 "levels=[2.0]",
                 "seeds=[0,0]",
                 "only_task_sets=[hard]",
@@ -59,6 +62,7 @@ def test_a_later_setting_wins():
                 "only_task_sets: unknown task set 'hard', choose from state_quick",
                 "seeds=[0, 0]: each name once",
                 "workers=-1: must be at least 0",
+                "timeout=1.0: must be above 1",
                 "levels.0=2.0: must be at most 1",
             ],
         ),
@@ -177,7 +181,49 @@ def test_a_cell_that_fails_and_one_that_is_lost_do_not_stop_the_others(tmp_path,
         "\n  - fail_or_die of sparse, tiny, seed 1: its process died with exit code 3"
     )
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
-        recipe.run_cells(jobs, 1, tmp_path / "workers.log")
+        recipe.run_cells(jobs, 1, tmp_path / "workers.log", 300.0)
+
+
+def test_a_cell_that_stops_is_noticed_and_does_not_stop_the_others(tmp_path, monkeypatch):
+    from rftf_torchrl.recipes import compare as recipe
+
+    jobs = recipe.list_jobs(configured(*tiny_study(tmp_path, "methods=[sparse]")), "")
+    for job in jobs:
+        start = Path(job.shared.output, "start.json")
+        start.parent.mkdir(parents=True)
+        start.touch()
+    monkeypatch.setattr(recipe, "run_cell", stop)
+    message = (
+        "the study is not complete; run it again after a look at:"
+        "\n  - stop of sparse, tiny, seed 0: its process hung for 5 s"
+        "\n  - stop of sparse, tiny, seed 1: no disk"
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        recipe.run_cells(jobs, 1, tmp_path / "workers.log", 5.0)
+
+
+def stop(job):
+    if job.config.seed == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    raise OSError("no disk")
+
+
+def test_a_cell_gives_signs_of_life_as_long_as_it_takes(tmp_path, monkeypatch):
+    from rftf_torchrl.recipes import compare as recipe
+
+    monkeypatch.setattr(recipe, "SIGN_OF_LIFE", 0.001)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    sent, three = [], threading.Event()
+
+    def send(message):
+        sent.append(message)
+        if len(sent) == 3:
+            three.set()
+
+    player = recipe.CellPlayer(tmp_path / "workers.log")
+    player.play((lambda cell: three.wait(), None), send)
+    assert sent[:3] == [None] * 3
+    assert sent[-1] == ""
 
 
 def fail_or_die(job):

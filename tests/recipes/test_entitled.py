@@ -12,6 +12,7 @@ from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.train_bc import clone
 
+pytestmark = pytest.mark.slow
 SPARSE = ["reward=sparse", "ppo.checkpoint_every=1", "logger=none"]
 
 
@@ -35,7 +36,6 @@ def files(config):
     }
 
 
-@pytest.mark.slow
 def test_a_resumed_run_keeps_its_settings(run):
     before = files(run)
     other = replace(run, resume=True, seed=5, ppo=replace(run.ppo, gamma=0.5, iterations=9))
@@ -56,6 +56,15 @@ def test_a_folder_that_is_being_written_is_left_alone(run):
         lock = (run.folder.root / ".sparse.json").read_text(encoding="utf-8")
         assert json.loads(lock)["process"]
     assert files(run) == before
+
+
+def test_a_run_does_not_go_on_where_rows_of_its_metrics_are_missing(run):
+    whole = run.tuned.metrics.read_bytes()
+    run.tuned.metrics.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    message = f"{run.tuned.metrics} breaks off at step 0, expected rows up to step "
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        finetune(replace(run, resume=True))
+    run.tuned.metrics.write_bytes(whole)
 
 
 def test_another_process_is_refused_before_it_writes(run, monkeypatch):

@@ -105,6 +105,7 @@ def quantities(folder: Path) -> Quantities:
     found: Quantities = {}
     for file in sorted(folder.rglob("metrics.csv")):
         for number, row in enumerate(csv.DictReader(file.read_text(encoding="utf-8").splitlines())):
+            row.pop("digest", None)
             found[f"{file.relative_to(folder)}, row {number}"] = {k: v for k, v in row.items() if v}
     for file in sorted(path for pattern in RESULTS for path in folder.glob(pattern)):
         for key, value in flat(json.loads(file.read_text(encoding="utf-8"))):

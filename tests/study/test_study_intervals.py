@@ -31,7 +31,13 @@ def test_for_a_mean_of_one_group_it_is_students_interval():
 
 
 @pytest.mark.parametrize(
-    ("runs", "statistic"), [(3, mean_of_all), (5, mean_of_all), (5, iqm_of_all), (8, iqm_of_all)]
+    ("runs", "statistic"),
+    [
+        (3, mean_of_all),
+        (5, iqm_of_all),
+        pytest.param(5, mean_of_all, marks=pytest.mark.slow),
+        pytest.param(8, iqm_of_all, marks=pytest.mark.slow),
+    ],
 )
 def test_coverage(runs, statistic):
     """Tasks of 0.3, 0.5 and 0.7, a run's luck in common and noise of each task."""

@@ -15,7 +15,7 @@ def fresh_compiler():
 
 
 @pytest.mark.parametrize("functional", [True, False])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 def test_a_compiled_network_learns_the_same(functional, backend):
     torch.manual_seed(0)
     actor, value = policy(), critic()

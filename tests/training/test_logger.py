@@ -5,7 +5,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rftf_torchrl import make_logger
+from rftf_torchrl import MetricsFile, make_logger
 
 CONFIG = {"seed": 3, "model": {"width": 8}}
 
@@ -17,12 +17,13 @@ def log_two_rows(folder, kind):
 
 
 def metrics(folder):
-    return (folder / "metrics.csv").read_text(encoding="utf-8")
+    lines = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    return [line.rpartition(",")[0] for line in lines]
 
 
 def test_csv_and_tensorboard_together(tmp_path):
     log_two_rows(tmp_path, "csv+tensorboard")
-    assert metrics(tmp_path) == "step,train/loss,success\n0,0.5,\n1,0.25,1.0\n"
+    assert metrics(tmp_path) == ["step,train/loss,success", "0,0.5,", "1,0.25,1.0"]
     assert (tmp_path / "csv/scalars/train/loss.csv").read_text(
         encoding="utf-8"
     ) == "0,0.5\n1,0.25\n"
@@ -44,13 +45,13 @@ def test_csv_and_tensorboard_together(tmp_path):
 def test_each_word_writes_its_own_folder(tmp_path, kind, names):
     log_two_rows(tmp_path, kind)
     assert {path.name for path in tmp_path.iterdir()} == names
-    assert metrics(tmp_path) == "step,train/loss,success\n0,0.5,\n1,0.25,1.0\n"
+    assert metrics(tmp_path) == ["step,train/loss,success", "0,0.5,", "1,0.25,1.0"]
 
 
 def test_rows_are_on_disk_before_close(tmp_path):
     logger = make_logger("csv+tensorboard", tmp_path, CONFIG)
     logger.log({"loss": 0.5}, step=0)
-    assert metrics(tmp_path) == "step,loss\n0,0.5\n"
+    assert metrics(tmp_path) == ["step,loss", "0,0.5"]
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [e.value for e in events.Scalars("loss")] == [0.5]
     logger.close()
@@ -99,3 +100,17 @@ def test_a_resumed_run_has_no_step_twice(tmp_path):
     assert [(e.step, e.value) for e in accumulator.Scalars("loss")] == [
         (0, 0.0), (1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0), (5, 50.0)
     ]  # fmt: skip
+
+
+def test_the_table_says_whether_the_run_ended(tmp_path):
+    def stopped():
+        with make_logger("none", tmp_path, {}) as logger:
+            logger.log({"loss": 0.5}, 0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not MetricsFile(tmp_path / "metrics.csv").ended
+    with make_logger("none", tmp_path, {}) as logger:
+        logger.log({"loss": 0.25}, 1)
+    assert MetricsFile(tmp_path / "metrics.csv").ended

@@ -9,7 +9,14 @@ from rftf_torchrl import MetricsFile, read_metrics
 
 def table(path):
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
+        return [line[:-1] for line in csv.reader(file)]
+
+
+def of_three_rows(path):
+    metrics = MetricsFile(path)
+    for step in range(3):
+        metrics.write(step, {"loss": float(step)})
+    return metrics
 
 
 @pytest.fixture
@@ -58,9 +65,7 @@ def test_rows_are_on_disk_at_once_and_only_appended(path):
 
 
 def test_a_line_cut_by_a_kill_is_dropped(path):
-    metrics = MetricsFile(path)
-    for step in range(3):
-        metrics.write(step, {"loss": float(step)})
+    of_three_rows(path)
     path.write_text(path.read_text(encoding="utf-8") + "3,0.", encoding="utf-8")
     resumed = MetricsFile(path)
     resumed.write(3, {"loss": 3.0})
@@ -88,7 +93,9 @@ def test_steps_must_not_decrease(path):
     assert table(path) == [["step", "loss"], ["4", "0.5"]]
 
 
-@pytest.mark.parametrize("content", ["", "time,loss\n0,1\n", "step,loss\n0,1,2\n"])
+@pytest.mark.parametrize(
+    "content", ["", "time,loss\n0,1\n", 2**18 * "s" + "\n", 'step,"loss\n0,1\n']
+)
 def test_another_file_is_not_touched(path, content):
     path.write_text(content, encoding="utf-8")
     message = (
@@ -98,6 +105,117 @@ def test_another_file_is_not_touched(path, content):
     with pytest.raises(ValueError, match=re.escape(message)):
         MetricsFile(path)
     assert path.read_text(encoding="utf-8") == content
+
+
+AGAIN = "Copy the file again from where it is whole; where you changed it yourself, "
+DIFFERS = "the line, one before it, or a name in line 1 differs from the digest. "
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("1,1.0", "1,1.5", f"line 3: {DIFFERS}"),
+        ("\n1,", "\n3,", f"line 3: {DIFFERS}"),
+        ("1.0,row", "1.0,end", f"line 3: {DIFFERS}"),
+        ("step,loss", "step,kl", f"line 2: {DIFFERS}"),
+        ("step,loss", "step,loss,kl", "line 2: it has 3 cells, expected 4. "),
+        ("\n1,1.0,", "\n\n1,1.0,", "line 3: it has 0 cells, expected 3. "),
+        ("1,1.0", '1,"1.0', "line 4: unexpected end of data. "),
+        ("2,2.0", "2," + 2**18 * "2", "line 4: field larger than field limit (131072). "),
+    ],
+)
+def test_a_changed_line_is_refused(path, old, new, problem):
+    of_three_rows(path)
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    message = f"{path}, {problem}{AGAIN}remove the column 'digest'."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        MetricsFile(path)
+
+
+def test_a_line_that_was_taken_out_is_refused(path):
+    of_three_rows(path)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:2] + lines[3:]), encoding="utf-8")
+    message = f"{path}, line 3: {DIFFERS}{AGAIN}remove the column 'digest'."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read_metrics(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("0,1,2", "it has 3 cells, expected 2"),
+        ("0,much", "could not convert string to float: 'much'"),
+        ("x,1", "invalid literal for int() with base 10: 'x'"),
+    ],
+)
+def test_a_line_without_a_digest_has_to_be_numbers(path, line, problem):
+    path.write_text(f"step,loss\n{line}\n", encoding="utf-8")
+    message = f"{path}, line 2: {problem}. {AGAIN}mend the line."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        MetricsFile(path)
+
+
+def test_a_file_without_digests_is_taken_and_gets_them(path):
+    path.write_text("step,loss\n0,0.5\n", encoding="utf-8")
+    assert read_metrics(path, ended=True) == [{"step": 0.0, "loss": 0.5}]
+    MetricsFile(path).write(1, {"loss": 0.25})
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "step,loss,digest"
+    assert all(re.fullmatch(r"\d,[\d.]+,row:[0-9a-f]{16}", line) for line in lines[1:])
+
+
+def test_a_run_that_ended_says_so_until_it_goes_on(path):
+    metrics = of_three_rows(path)
+    before = path.read_text(encoding="utf-8")
+    metrics.end()
+    assert read_metrics(path, ended=True)[-1] == {"step": 2.0, "loss": 2.0}
+    assert table(path)[-1] == ["2", "2.0"]
+    assert ",end:" in path.read_text(encoding="utf-8")
+    resumed = MetricsFile(path)
+    assert resumed.ended
+    resumed.end()
+    resumed.write(2, {"loss": 2.0})
+    assert path.read_text(encoding="utf-8") == before
+    resumed.end()
+    resumed.write(3, {"loss": 3.0})
+    assert path.read_text(encoding="utf-8").count("end:") == 0
+    assert MetricsFile(path).rows == resumed.rows
+
+
+@pytest.mark.parametrize(("lines", "last"), [(3, "1"), (1, "none")])
+def test_a_file_that_was_cut_between_lines(path, lines, last):
+    of_three_rows(path).end()
+    kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+    path.write_text("".join(kept), encoding="utf-8")
+    assert len(read_metrics(path)) == lines - 1
+    message = (
+        f"{path} breaks off, its last step is {last}: the run was stopped and can be resumed, or "
+        "the file was cut and has to be copied again from where it is whole."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read_metrics(path, ended=True)
+
+
+def test_a_run_does_not_go_on_behind_a_gap(path):
+    metrics = of_three_rows(path)
+    metrics.check_reaches(2)
+    message = (
+        f"{path} breaks off at step 2, expected rows up to step 3: copy it again from where it is "
+        "whole, or remove it to go on without it."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        metrics.check_reaches(3)
+    MetricsFile(path.with_name("none.csv")).check_reaches(3)
+
+
+@pytest.mark.parametrize("name", ["step", "digest"])
+def test_a_metric_is_not_called_as_a_column_of_the_table(path, name):
+    message = f"Metric '{name}' has the name of a column that every table has."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        MetricsFile(path).write(0, {name: 1.0})
 
 
 def test_the_reader_gives_numbers_and_leaves_out_what_was_not_logged(path):

@@ -18,11 +18,14 @@ class Clock:
 
     def __init__(self, end, happens=None):
         self.now, self.end, self.happens = 0.0, end, happens or {}
+        self.waits = 0
 
     def __call__(self):
         return self.now
 
     def wait(self, seconds):
+        self.waits += 1
+        assert self.waits < 1000
         target = self.now + seconds
         for when in sorted(self.happens):
             if self.now < when <= target:
@@ -33,7 +36,7 @@ class Clock:
 
 
 @pytest.fixture
-def heard(monkeypatch):
+def heard(monkeypatch, caplog):
     """When a line was logged and what it said; every logger is heard."""
 
     def listen(log, clock):
@@ -47,7 +50,7 @@ def heard(monkeypatch):
         monkeypatch.setattr(log, "emit", emitted)
         root = logging.getLogger()
         monkeypatch.setattr(root, "handlers", [*root.handlers, log])
-        monkeypatch.setattr(root, "level", logging.INFO)
+        caplog.set_level(logging.INFO)
         return lines
 
     return listen
@@ -84,6 +87,13 @@ def test_a_stage_without_a_bar_names_the_last_line(heard, tmp_path):
         (60.0, "at work for 50.0 s since: draws curves"),
         (85.0, "at work for 1 min 15 s since: draws curves"),
     ]
+
+
+def test_where_lines_are_not_wanted_the_watch_waits_between_them(caplog, tmp_path):
+    caplog.set_level(logging.ERROR)
+    clock = Clock(end=100.0)
+    RunLog(tmp_path / "log.txt", clock).watch(clock.wait)
+    assert clock.waits == 4
 
 
 def test_who_speaks_is_not_interrupted(heard, tmp_path):

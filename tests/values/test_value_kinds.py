@@ -6,12 +6,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from tensordict import TensorDict
+from torchrl.modules import ValueOperator
 
 from rftf_torchrl import (
     ObservationSizes,
     TemporalValueModel,
     build_value_model,
     check_value_model,
+    keys,
 )
 
 SIZES = ObservationSizes(image_size=None, state_dim=5)
@@ -104,14 +106,14 @@ def test_broken_kinds(kind, options, message):
         (
             "Wide",
             ValueError,
-            "value.kind=own_value:Wide must write 'temporal_value' of shape (2, 1), one value a "
-            "frame, but wrote shape (2, 2).",
+            "value.kind=own_value:Wide must write 'temporal_value' or 'state_value' of shape "
+            "(2, 1), one value a frame, but wrote shape (2, 2).",
         ),
         (
             "Elsewhere",
             ValueError,
-            "value.kind=own_value:Elsewhere must write 'temporal_value' of shape (2, 1), one value "
-            "a frame, but wrote nothing.",
+            "value.kind=own_value:Elsewhere must write 'temporal_value' or 'state_value' of shape "
+            "(2, 1), one value a frame, but wrote nothing.",
         ),
         (
             "Blind",
@@ -127,3 +129,7 @@ def test_models_of_another_shape(name, error, message):
     with pytest.raises(error) as caught:
         check_value_model(kind, model, FRAMES)
     assert caught.value.args[0] == message
+
+
+def test_a_value_operator_is_a_value_model():
+    check_value_model("mine", ValueOperator(torch.nn.Linear(5, 1), [keys.STATE]), FRAMES)

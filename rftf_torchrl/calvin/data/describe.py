@@ -76,10 +76,10 @@ def describe_split(
         },
         "info": {"episodes": [], "indx": [(span.start, span.stop) for span in spans]},
     }
-    arrays = {
+    arrays = {  # in this order: a killed recording goes on from an old part and a new part too
+        SCENES_FILE: _object({name: list(frames) for name, frames in scenes.items()}),
         EPISODES_FILE: bounds,
         LENGTHS_FILE: bounds[:, 1] - bounds[:, 0] + 1,
-        SCENES_FILE: _object({name: list(frames) for name, frames in scenes.items()}),
         ANNOTATIONS_FILE: _object(annotations),
     }
     for name, array in arrays.items():

@@ -96,7 +96,7 @@ def read_mark(folder: Path) -> Mark:
             f"{file} is missing: the split is whole, and there is nothing to go on with. Choose "
             "another folder, or move or remove this one to record anew."
         )
-    if damaged := digest_problems(folder, [INTERRUPTED_FILE]):
+    if damaged := digest_problems(folder, [INTERRUPTED_FILE], all_named=False):
         raise DemonstrationError(f"CALVIN data in {folder}", damaged)
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

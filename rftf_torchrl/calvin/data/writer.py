@@ -305,14 +305,14 @@ class CalvinWriter:
         )
         if self.simulator_steps:
             write_text(self._stage / STEPS_FILE, f"{self.simulator_steps}\n")
-        if complete:
-            (self._stage / INTERRUPTED_FILE).unlink(missing_ok=True)
-        else:
+        if not complete:
             self._mark.write(self._stage)
         if self._new is not None:
             self._new.publish()
         else:
-            write_digests(self.folder)
+            write_digests(self.folder, leave_out=[INTERRUPTED_FILE] if complete else [])
+        if complete:  # a kill before leaves the mark, from which the split can go on
+            (self.folder / INTERRUPTED_FILE).unlink(missing_ok=True)
         self._closed = True
 
     def __enter__(self) -> CalvinWriter:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rftf_torchrl import CalvinDataset, CalvinWriter, DemonstrationError
+from rftf_torchrl.digests import digest_problems
 
 UNITS = [("D", "open_drawer"), ("D", "turn_on_led"), ("A", "open_drawer")]
 
@@ -112,6 +113,52 @@ def test_it_may_be_killed_while_it_goes_on(tmp_path, whole):
     del writer
     assert not CalvinDataset(tmp_path / "data").complete
     assert go_on(tmp_path / "data") == whole
+
+
+def test_it_may_be_killed_before_the_last_step_of_going_on(tmp_path, whole):
+    """Its digests are there, the old mark still holds, and all steps that it used are counted."""
+    interrupt(tmp_path / "data", 1)
+    mark = tmp_path / "data" / "training" / "interrupted.txt"
+    text = mark.read_text(encoding="utf-8")
+    go_on(tmp_path / "data")
+    mark.write_text(text, encoding="utf-8")
+    assert not CalvinDataset(tmp_path / "data").complete
+    found = go_on(tmp_path / "data")
+    assert found.pop("simulator_steps.txt") == b"20\n"
+    assert found.items() - {("digests.json", found["digests.json"])} <= whole.items()
+    assert found.keys() == whole.keys() - {"simulator_steps.txt"}
+    assert digest_problems(tmp_path / "data" / "training") == []
+
+
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+def test_it_may_be_killed_while_it_describes_the_frames(tmp_path, whole, monkeypatch, written):
+    interrupt(tmp_path / "data", 1)
+    save, saved = np.save, []
+
+    def killed(file, array):
+        if len(saved) == written:
+            raise SystemExit
+        saved.append(file)
+        save(file, array)
+
+    monkeypatch.setattr(np, "save", killed)
+    with pytest.raises(SystemExit):
+        go_on(tmp_path / "data")
+    monkeypatch.setattr(np, "save", save)
+    assert len(saved) == written
+    assert go_on(tmp_path / "data") == whole
+
+
+def test_no_recording_is_whole_without_its_digests(tmp_path, monkeypatch):
+    interrupt(tmp_path / "data", 1)
+
+    def killed(*_, **__):
+        raise SystemExit
+
+    monkeypatch.setattr("rftf_torchrl.calvin.data.writer.write_digests", killed)
+    with pytest.raises(SystemExit):
+        go_on(tmp_path / "data")
+    assert not CalvinDataset(tmp_path / "data").complete
 
 
 def test_progress_is_what_the_last_mark_was_told(tmp_path):

@@ -1,0 +1,109 @@
+"""LIBERO's own demonstrations, HDF5 files, turned into this library's."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from rftf_torchrl import keys
+from rftf_torchrl.data.format import ACTION, DemonstrationError
+from rftf_torchrl.data.readers.pictures import resized
+from rftf_torchrl.data.writer import DemonstrationWriter
+from rftf_torchrl.libero.env import LIBERO_TOKENIZER
+from rftf_torchrl.libero.suites import get_task
+from rftf_torchrl.optional import optional_module
+from rftf_torchrl.training.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+
+_SUFFIX = "_demo.hdf5"
+_CAMERAS = {keys.IMAGE: "agentview_rgb", keys.WRIST_IMAGE: "eye_in_hand_rgb"}
+_STATES = ("ee_states", "gripper_states")
+
+
+def libero_demonstrations(
+    source: str | Path,
+    folder: str | Path,
+    *,
+    suite: str,
+    image_size: int,
+    wrist: bool = True,
+    held_out: int = 5,
+    limit: int | None = None,
+) -> int:
+    """Turn LIBERO's demonstrations of a suite into a folder that the recipes read.
+
+    In these files an observation stands beside the action that led to it; here it is put beside the
+    action that follows. Pictures are rotated by 180 degrees and resized. The state has eight
+    numbers. The official initial states are not in the files: they begin five steps after a start.
+
+    Source: LIBERO's ``scripts/create_dataset.py``.
+
+    Args:
+        source: a folder of files ``<task>_demo.hdf5``.
+        folder: where the demonstrations go; give it to the recipes as ``demos.path``.
+        suite: the suite.
+        image_size: edge of the pictures in pixels.
+        wrist: whether to keep the pictures of the camera at the gripper.
+        held_out: last demonstrations of each task that are marked ``"test"``.
+        limit: at most this many demonstrations of each task, the first ones.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        DemonstrationError: where there is no file, or for one that cannot be used.
+        FileExistsError: where ``folder`` exists.
+        ValueError: for an unknown suite, or a file of a task that the suite has not.
+    """
+    files = sorted(Path(source).glob(f"*{_SUFFIX}"))
+    if not files:
+        raise DemonstrationError(f"LIBERO's data in {source}", [f"there is no *{_SUFFIX}"])
+    tasks = {file: get_task(suite, file.name.removesuffix(_SUFFIX)) for file in files}
+    h5py = optional_module("h5py", "video", "reading HDF5 files")
+    cameras = {key: name for key, name in _CAMERAS.items() if wrist or key == keys.IMAGE}
+    written = 0
+    with (
+        DemonstrationWriter(folder, tasks=list(tasks.values()), simulator="libero") as writer,
+        progress_bar(len(files), "LIBERO's demonstrations", unit="files") as bar,
+    ):
+        for file, task in tasks.items():
+            tokens, mask = LIBERO_TOKENIZER(task.instruction)
+            try:
+                opened = h5py.File(file, "r")
+            except OSError as error:
+                raise DemonstrationError(str(file), [f"it cannot be read ({error})"]) from error
+            with opened:
+                data = opened["data"]
+                names = sorted(data, key=lambda name: int(name.rpartition("_")[2]))[:limit]
+                for number, name in enumerate(names):
+                    frames = _frames(data[name], f"{file}: {name}", cameras, image_size)
+                    length = [len(frames), -1]
+                    frames[keys.TOKENS] = tokens.expand(length)
+                    frames[keys.TOKEN_MASK] = mask.expand(length)
+                    split = "test" if number >= len(names) - held_out else "train"
+                    writer.add_episode(frames, task_id=task.id, success=True, split=split)
+                    written += 1
+            bar.update()
+    return written
+
+
+def _frames(demo: Any, place: str, cameras: dict[Any, str], size: int) -> TensorDict:
+    missing = [name for name in (*_STATES, *cameras.values()) if name not in demo["obs"]]
+    if missing:
+        raise DemonstrationError(place, [f"obs/{name} is missing" for name in missing])
+    actions = np.asarray(demo["actions"], dtype=np.float32)
+    following = np.concatenate([actions[1:], np.zeros_like(actions[:1])])
+    state = np.concatenate([demo["obs"][name] for name in _STATES], -1).astype(np.float32)
+    frames = TensorDict(
+        {keys.STATE: torch.from_numpy(state), ACTION: torch.from_numpy(following)}, [len(state)]
+    )
+    for key, name in cameras.items():
+        turned = np.asarray(demo["obs"][name])[:, ::-1, ::-1].transpose(0, 3, 1, 2)
+        frames[key] = resized(torch.from_numpy(np.ascontiguousarray(turned)), size)
+    return frames

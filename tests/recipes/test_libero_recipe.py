@@ -1,0 +1,134 @@
+"""LIBERO in the recipes: an expert that cheats, a few steps of everything, the official states."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from direct_libero import REST, fulfil
+from tiny import TINY
+
+from rftf_torchrl import (
+    BenchmarkReport,
+    Episode,
+    LiberoNotInstalledError,
+    load_demonstrations,
+    make_simulator,
+    require_libero,
+)
+from rftf_torchrl.libero.protocol import PROTOCOLS, Protocol
+
+pytestmark = [pytest.mark.libero, pytest.mark.recipe]
+
+WORDS = [
+    "env=libero_object_state",
+    *(setting for setting in TINY if not setting.startswith("env.")),
+    "env.options.suite=libero_goal",
+    "env.tasks=[turn_on_the_stove]",
+    "env.horizon=3",
+    "env.chunk_size=4",
+    "env.options.states_per_task=2",
+    "ppo.iterations=1",
+    "demos.noise=0.1",
+]
+
+
+@pytest.fixture(autouse=True)
+def _needs_libero():
+    try:
+        require_libero()
+    except LiberoNotInstalledError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def recorded(configure, tmp_path, monkeypatch):
+    """Settings, and demonstrations of an expert that turns the stove on by magic."""
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    def start_expert(raw):
+        steps = []
+
+        def act():
+            steps.append(REST.astype(float))
+            if len(steps) == 6:
+                fulfil(raw)
+            return steps[-1]
+
+        return act
+
+    expert = SimpleNamespace(start_expert=start_expert)
+    monkeypatch.setitem(sys.modules, "rftf_torchrl.libero.expert.expert", expert)
+    monkeypatch.setattr(Protocol, "limit", lambda self, suite: 10)
+    config = configure(*WORDS, f"output={tmp_path}")
+    assert collect(config) == 3 * 6
+    return config
+
+
+def test_every_stage_and_the_official_states(recorded):
+    from rftf_torchrl.recipes import evaluate, finetune, train_bc, train_value
+
+    demonstrations = load_demonstrations(recorded.folder.demonstrations)
+    actions = demonstrations.frames["action"]
+    assert actions.shape[1] == 7
+    assert set(actions[:, -1].unique().tolist()) == {-1.0, 0.0}
+    assert demonstrations.tasks[0].instruction == "turn on the stove"
+    train_bc.clone(recorded)
+    train_value.train_value(recorded)
+    ended = finetune.finetune(recorded)
+    assert ended["env_steps"] > 0
+    before = evaluate.evaluate(recorded)
+    folder = Path(recorded.output, "evaluation")
+    report = BenchmarkReport.load(folder / "episodes_policy.json")
+    assert [(o.task, o.seed, o.decisions) for o in report.outcomes] == [
+        ("turn_on_the_stove", 0, 3),
+        ("turn_on_the_stove", 1, 3),
+    ]
+    assert report.protocol == (
+        "NOT the official protocol: 1 of the 10 tasks; 2 of the 50 initial states of each task; "
+        "the policy looks every 4 actions, not 8; the policy sees the simulator's state "
+        "(libero_goal as openvla-oft plays it, 1 tasks, 2 initial states each, 10 steps after 10 "
+        "to settle)"
+    )
+    text = (folder / "start_policy.md").read_text(encoding="utf-8")
+    opens, closes = re.search(r"opens \(fingers (\S+) m .* closes \((\S+) m\)", text).groups()
+    assert float(opens) > 0.07 > 0.02 > float(closes)
+    assert "state_mean: " in text
+    assert evaluate.evaluate(recorded) == before
+    simulator = make_simulator(recorded.env)
+    comparison, table = simulator.compare(report, report, ("before", "after"))
+    assert comparison["pooled"]["difference"] == 0
+    assert "| before | after |" in table
+    other = BenchmarkReport(report.outcomes, settings={**report.settings, "steps": 9})
+    message = "steps is 10 before and 9 after; expected the same protocol"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        simulator.compare(report, other, ("before", "after"))
+
+
+def test_tasks_share_environments(configure, tmp_path):
+    tasks = ["turn_on_the_stove", "put_the_bowl_on_the_plate", "put_the_bowl_on_the_stove"]
+    config = configure(
+        *WORDS, f"env.tasks=[{','.join(tasks)}]", "env.options.environments=2", f"output={tmp_path}"
+    )
+    factory = make_simulator(config.env).factory("train", tmp_path)
+    assert [factory.environment_of(Episode(task, 0)) for task in tasks] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("word", ["spatial", "object", "goal", "10", "90"])
+def test_every_suite_has_a_word(configure, tmp_path, word):
+    config = configure(f"env=libero_{word}", f"output={tmp_path}")
+    simulator = make_simulator(config.env)
+    assert list(simulator.tasks) == list(config.env.tasks)
+    steps = config.env.horizon * config.env.chunk_size
+    limit = {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}[word]
+    assert limit <= steps < limit + config.env.chunk_size
+
+
+def test_every_named_protocol(configure):
+    steps = {name: protocol.steps["libero_spatial"] for name, protocol in PROTOCOLS.items()}
+    assert steps == {"openvla-oft": 220, "openpi": 220, "lerobot": 280}
+    assert np.unique([len(protocol.steps) for protocol in PROTOCOLS.values()]).tolist() == [5]
