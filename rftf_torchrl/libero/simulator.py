@@ -114,9 +114,6 @@ class LiberoSimulator:
         Raises:
             SimulatorCrashedError: when the physics became unstable, or no place was found.
         """
-        for fixture in self.raw.fixtures_dict.values():  # LIBERO draws as if they still stood there
-            body = self.model.body(fixture.root_body)
-            body.pos, body.quat = (0, 0, 0), (1, 0, 0, 0)
         with numpy_seed(seed):
             self._place()
         for robot in self.raw.robots:  # it outlives robosuite's reset
