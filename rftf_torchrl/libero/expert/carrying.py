@@ -49,7 +49,13 @@ def put(scene: Scene, name: str, target: str, inside: bool) -> Skill:
     rotation = scene.rotation
     rotation = downward(float(np.arctan2(rotation[1, 0], rotation[0, 0])))
     yield from travel(
-        scene, end + by(0, 0, 0.05), rotation, CLOSED, obstacles, below=-float(offset[2]), width=0.12
+        scene,
+        end + by(0, 0, 0.05),
+        rotation,
+        CLOSED,
+        obstacles,
+        below=-float(offset[2]),
+        width=0.12,
     )
     yield from move(scene, end, rotation, CLOSED, within=0.008, speed=0.6)
     yield from grip(scene, OPEN, _OPENING)

@@ -132,4 +132,3 @@ def travel(
     yield from move(scene, over, rotation, gripper, within=max(within, 0.02), turned=0.3)
     if lane > position[2] + 0.01:
         yield from move(scene, position, rotation, gripper, within=within)
-

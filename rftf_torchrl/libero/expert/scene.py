@@ -98,7 +98,9 @@ class Scene:
 
     def place(self, name: str) -> np.ndarray:
         """Where a thing's origin or a region's middle is [3]."""
-        where = self._data.site(name).xpos if self.is_site(name) else self._data.xpos[self._body(name)]
+        where = (
+            self._data.site(name).xpos if self.is_site(name) else self._data.xpos[self._body(name)]
+        )
         copy: np.ndarray = where.copy()
         return copy
 
@@ -110,7 +112,9 @@ class Scene:
 
     def joint(self, name: str) -> Joint:
         """What moves when a drawer, a door or a knob does, by the name that goals call it."""
-        owner = self.raw.object_sites_dict[name] if self.is_site(name) else self.raw.get_object(name)
+        owner = (
+            self.raw.object_sites_dict[name] if self.is_site(name) else self.raw.get_object(name)
+        )
         number = self._model.joint(owner.joints[0]).id
         body = int(self._model.jnt_bodyid[number])
         return Joint(
