@@ -92,10 +92,6 @@ class Scene:
         """Whether a name is that of a region, not of a thing."""
         return name in self.raw.object_sites_dict
 
-    def owner(self, site: str) -> str:
-        """The thing that a region belongs to; empty for one of the table."""
-        return self.raw.object_sites_dict[site].parent_name or ""
-
     def place(self, name: str) -> np.ndarray:
         """Where a thing's origin or a region's middle is [3]."""
         where = (
@@ -103,12 +99,6 @@ class Scene:
         )
         copy: np.ndarray = where.copy()
         return copy
-
-    def half_size(self, site: str) -> np.ndarray:
-        """Half the edges of a region along the axes of the world [3]."""
-        axes = self._data.site(site).xmat.reshape(3, 3)
-        size: np.ndarray = np.abs(axes @ self.raw.object_sites_dict[site].size)
-        return size
 
     def joint(self, name: str) -> Joint:
         """What moves when a drawer, a door or a knob does, by the name that goals call it."""
@@ -125,10 +115,9 @@ class Scene:
             value=float(self._data.qpos[self._model.jnt_qposadr[number]]),
         )
 
-    def moves(self, name: str) -> bool:
-        """Whether a region or a thing belongs to something that opens and closes."""
-        known = self.raw.object_sites_dict if self.is_site(name) else self.raw.fixtures_dict
-        return name in known and bool(known[name].joints)
+    def moves(self, region: str) -> bool:
+        """Whether a region is of something that opens and closes."""
+        return bool(self.raw.object_sites_dict[region].joints)
 
     def _body(self, name: str) -> int:
         return int(self.raw.obj_body_id[name])
