@@ -12,14 +12,13 @@ from rftf_torchrl.libero.expert.servo import CLOSED, OPEN, downward
 _HOVER = 0.06
 _OPENING = 4
 _LIFT, _LIFTED = 0.04, 0.004
-_DROP_IN, _DROP_ON = 0.05, 0.012
+_DROP_IN, _DROP_ON = 0.05, -0.005  # on: until it touches
 
 
 def pick(scene: Scene, name: str, attempt: int = 0) -> Skill:
     """Take hold of a thing from above and raise it a little."""
-    fingers = scene.rotation[:, 0]
     obstacles = scene.others([name])
-    grasps = find_grasps(scene.points(name), obstacles, np.arctan2(fingers[1], fingers[0]))
+    grasps = find_grasps(scene.points(name), obstacles, scene.home_yaw)
     grasp = grasps[min(attempt, len(grasps) - 1)]
     rotation = downward(grasp.yaw)
     over = grasp.position + by(0, 0, _HOVER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ def start_expert(raw: Any) -> Callable[[], np.ndarray]:
     targets = _work(scene, order(scene.goals))
 
     def act() -> np.ndarray:
-        return servo(scene.position, scene.rotation, next(targets))
+        target = next(targets)
+        target = replace(target, rotation=scene.reachable(target.rotation))
+        return servo(scene.position, scene.rotation, target)
 
     return act
 

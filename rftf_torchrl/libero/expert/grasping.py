@@ -42,7 +42,7 @@ def find_grasps(points: np.ndarray, obstacles: np.ndarray, yaw: float) -> list[G
     Args:
         points: on the thing [n, 3].
         obstacles: on others [m, 3].
-        yaw: of the hand now; a small turn is better than a large one.
+        yaw: of the hand at rest; a small turn is better than a large one.
 
     Example:
         >>> box = np.array([[x, y, z] for x in (0, 0.1) for y in (0, 0.03) for z in (0, 0.04)])

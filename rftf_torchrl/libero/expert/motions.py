@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from rftf_torchrl.libero.expert.scene import Scene
-from rftf_torchrl.libero.expert.servo import CLOSED, Target, turn
+from rftf_torchrl.libero.expert.servo import CLOSED, Target
 
 Skill: TypeAlias = Iterator[Target]
 
@@ -49,7 +49,7 @@ def move(
     for _ in range(limit):
         place = position() if callable(position) else position
         distance = float(np.linalg.norm(scene.position - place))
-        angle = float(np.linalg.norm(turn(scene.rotation, rotation)))
+        angle = scene.angle_to(rotation)
         if distance < within and angle < turned:
             return
         left = distance + 0.1 * angle

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from rftf_torchrl.libero.expert.servo import pointing
+from rftf_torchrl.libero.expert.servo import nearest, pointing, rotation_vector
 
 _SPACING = 0.015
 _MOST_PER_EDGE = 24
+_ROBOT = ("robot0", "gripper0", "mount0")
 _SLIDE = 2  # mujoco.mjtJoint.mjJNT_SLIDE
 
 
@@ -58,13 +59,13 @@ class Scene:
             self._model.body(f"gripper0_{side}finger").id for side in ("left", "right")
         )
         self._surfaces: dict[int, np.ndarray] = {}
-        robot = {"robot0", "gripper0", "mount0"}
-        roots = {
+        self._things = [
             body
             for body in range(1, self._model.nbody)
-            if self._model.body(body).name.split("_")[0] not in robot
-        }
-        self._things = sorted(roots)
+            if self._model.body(body).name.split("_")[0] not in _ROBOT
+        ]
+        self._home = self.rotation
+        self.home_yaw = float(np.arctan2(self._home[1, 0], self._home[0, 0]))
 
     @property
     def position(self) -> np.ndarray:
@@ -83,6 +84,15 @@ class Scene:
         """How far the fingers are apart."""
         apart = self._data.xpos[self._left] - self._data.xpos[self._right]
         return float(np.linalg.norm(apart))
+
+    def reachable(self, rotation: np.ndarray) -> np.ndarray:
+        """The same rotation of the hand [3, 3], the way round that its joints allow."""
+        return nearest(self._home, rotation)
+
+    def angle_to(self, rotation: np.ndarray) -> float:
+        """How far the hand has to turn, radians."""
+        way = rotation_vector(self.reachable(rotation) @ self.rotation.T)
+        return float(np.linalg.norm(way))
 
     def fulfilled(self, goal: Sequence[str]) -> bool:
         """Whether a goal is."""

@@ -71,14 +71,14 @@ def rotation_vector(rotation: np.ndarray) -> np.ndarray:
     return vector
 
 
-def turn(present: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The rotation vector [3] from one rotation of the hand to another.
+def nearest(home: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """A rotation of the hand, or the same with the fingers exchanged: that nearer to ``home``.
 
-    A hand turned by half a turn about where it points is the same hand: the nearer one is meant.
+    A hand turned by half a turn about where it points holds the same way, but a hand that always
+    went the shorter way round would wind up its last joint.
     """
     flipped = wanted * np.array([-1.0, -1.0, 1.0])
-    ways = [rotation_vector(goal @ present.T) for goal in (wanted, flipped)]
-    return min(ways, key=lambda way: float(np.linalg.norm(way)))
+    return max(wanted, flipped, key=lambda rotation: float((rotation * home).sum()))
 
 
 def servo(position: np.ndarray, rotation: np.ndarray, target: Target) -> np.ndarray:
@@ -91,6 +91,6 @@ def servo(position: np.ndarray, rotation: np.ndarray, target: Target) -> np.ndar
     """
     move = _GAIN * (target.position - position) / _REACH
     move *= min(1.0, target.speed / max(np.abs(move).max(), 1e-9))
-    swing = _GAIN * turn(rotation, target.rotation) / _TURN
+    swing = _GAIN * rotation_vector(target.rotation @ rotation.T) / _TURN
     swing /= max(1.0, np.abs(swing).max())
     return np.concatenate([move, swing, [target.gripper]])

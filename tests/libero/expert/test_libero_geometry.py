@@ -12,10 +12,10 @@ from rftf_torchrl.libero.expert.servo import (
     CLOSED,
     Target,
     downward,
+    nearest,
     pointing,
     rotation_vector,
     servo,
-    turn,
 )
 
 NOTHING = np.zeros((0, 3))
@@ -74,11 +74,11 @@ def test_what_a_thing_lies_on_is_no_obstacle():
     assert above.position == pytest.approx(free.position)
 
 
-def test_a_hand_turns_the_short_way():
-    yaw = 0.4
-    assert turn(downward(0.0), downward(yaw)) == pytest.approx([0, 0, yaw])
-    assert turn(downward(0.0), downward(yaw + np.pi)) == pytest.approx([0, 0, yaw])
-    assert turn(downward(0.0), downward(0.0)) == pytest.approx([0, 0, 0])
+def test_a_hand_does_not_wind_up():
+    home = downward(0.3)
+    for yaw in (0.3, 1.7, -1.2):
+        assert nearest(home, downward(yaw)) == pytest.approx(downward(yaw))
+        assert nearest(home, downward(yaw + np.pi)) == pytest.approx(downward(yaw))
 
 
 def test_a_hand_that_points_is_a_rotation():
