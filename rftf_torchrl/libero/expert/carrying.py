@@ -11,52 +11,83 @@ from rftf_torchrl.libero.expert.servo import CLOSED, OPEN, downward
 
 _HOVER = 0.06
 _OPENING = 4
+_MARGIN = 0.02
 _LIFT, _LIFTED = 0.04, 0.004
 _DROP_IN, _DROP_ON = 0.05, -0.005  # on: until it touches
 
 
-def pick(scene: Scene, name: str, attempt: int = 0) -> Skill:
-    """Take hold of a thing from above and raise it a little."""
-    obstacles = scene.others([name])
-    grasps = find_grasps(scene.points(name), obstacles, scene.home_yaw)
+def pick(scene: Scene, name: str, target: str, attempt: int = 0) -> Skill:
+    """Take hold of a thing from above, raise it a little, and from under what hangs over it."""
+    obstacles, points = scene.others([name]), scene.points(name)
+    way = _landing(scene, name, target) - _foot(scene, name)
+    grasps = find_grasps(points, scene.others([name, target]), scene.home_yaw, way)
     grasp = grasps[min(attempt, len(grasps) - 1)]
     rotation = downward(grasp.yaw)
     over = grasp.position + by(0, 0, _HOVER)
-    over[2] = max(over[2], scene.points(name)[:, 2].max() + 0.03)
+    over[2] = max(over[2], points[:, 2].max() + 0.03)
     yield from travel(scene, over, rotation, OPEN, obstacles)
     yield from move(scene, grasp.position, rotation, OPEN, within=0.006)
     yield from close(scene)
-    yield from move(scene, scene.position + by(0, 0, _LIFT), rotation, CLOSED, within=0.015)
+    up = scene.position + by(0, 0, _LIFT)
+    yield from move(scene, up, rotation, CLOSED, within=0.015)
+    out = escape(scene.points(name), obstacles)
+    if out.any():
+        yield from move(scene, scene.position + out, rotation, CLOSED, within=0.015)
+
+
+def escape(held: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
+    """The shortest way [3] along x or y after which nothing is above a thing, zero if none helps.
+
+    Args:
+        held: points on the thing [n, 3].
+        obstacles: points on others [m, 3].
+
+    Example:
+        >>> held = np.array([[0.0, 0.0, 0.0], [0.1, 0.1, 0.1]])
+        >>> escape(held, np.array([[0.09, 0.05, 0.3]])).round(3).tolist()
+        [-0.03, 0.0, 0.0]
+    """
+    low, high = held.min(0)[:2] - _MARGIN, held.max(0)[:2] + _MARGIN
+    above = obstacles[obstacles[:, 2] > held[:, 2].max(), :2]
+
+    def under(out: np.ndarray) -> np.ndarray:
+        return above[((above > low + out) & (above < high + out)).all(1)]
+
+    over = under(np.zeros(2))
+    if not len(over):
+        return np.zeros(3)
+    ways = np.concatenate([np.diag(over.max(0) - low), np.diag(over.min(0) - high)])
+    free = [way for way in ways if not len(under(way))]
+    shortest = min(free, key=lambda way: float(np.abs(way).sum()), default=np.zeros(2))
+    return np.array([*shortest, 0.0])
+
+
+def _foot(scene: Scene, name: str) -> np.ndarray:
+    """A thing's origin [3], of which LIBERO's predicates speak, at the height of its lowest point."""
+    return np.array([*scene.place(name)[:2], scene.points(name)[:, 2].min()])
+
+
+def _landing(scene: Scene, name: str, target: str) -> np.ndarray:
+    """Where a thing's foot has to be on a target [3]."""
+    points, obstacles, goal = scene.points(name), scene.others([name]), scene.place(target)
+    half = (points[:, :2].max(0) - points[:, :2].min(0)) / 2
+    away = np.abs(obstacles[:, :2] - goal[:2])
+    under = obstacles[(away < 0.7 * half).all(1), 2]
+    return np.array([goal[0], goal[1], under.max() if len(under) else goal[2]])
 
 
 def put(scene: Scene, name: str, target: str, inside: bool) -> Skill:
-    """Carry what is held over a target, lower it and let it go.
-
-    The thing's own origin comes over the target's: of them LIBERO's predicates speak.
-    """
-    held = scene.points(name)
-    offset = scene.place(name) - scene.position
-    offset[2] = held[:, 2].min() - scene.position[2]
-    obstacles = scene.others([name])
-    goal = scene.place(target)
-    half = (held[:, :2].max(0) - held[:, :2].min(0)) / 2
-    away = np.abs(obstacles[:, :2] - goal[:2])
-    under = obstacles[(away < 0.7 * half).all(1), 2]
-    goal[2] = under.max() if len(under) else goal[2]
+    """Carry what is held over a target, lower it and let it go."""
+    offset = _foot(scene, name) - scene.position
     above = _DROP_IN if inside else _DROP_ON
-    end = goal - offset + by(0, 0, above)
-    rotation = scene.rotation
-    rotation = downward(float(np.arctan2(rotation[1, 0], rotation[0, 0])))
-    yield from travel(
-        scene,
-        end + by(0, 0, 0.05),
-        rotation,
-        CLOSED,
-        obstacles,
-        below=-float(offset[2]),
-        width=0.12,
-    )
-    yield from move(scene, end, rotation, CLOSED, within=0.008, speed=0.6)
+    end = _landing(scene, name, target) - offset + by(0, 0, above)
+    obstacles = scene.others([name])
+    fingers = scene.rotation[:, 0]
+    rotation = downward(float(np.arctan2(fingers[1], fingers[0])))
+    below = -float(offset[2])
+    over = end + by(0, 0, 0.05)
+    yield from travel(scene, over, rotation, CLOSED, obstacles, below=below, width=0.12)
+    yield from move(scene, end, rotation, CLOSED, speed=0.6)
     yield from grip(scene, OPEN, _OPENING)
     yield from move(scene, scene.position + by(0, 0, 0.1), rotation, OPEN, within=0.03)
 
@@ -64,7 +95,7 @@ def put(scene: Scene, name: str, target: str, inside: bool) -> Skill:
 def carry(scene: Scene, name: str, target: str, inside: bool, attempt: int = 0) -> Skill:
     """Pick a thing up and put it in or on a target."""
     lay = scene.place(name)[2]
-    yield from pick(scene, name, attempt)
+    yield from pick(scene, name, target, attempt)
     if scene.place(name)[2] > lay + _LIFTED:
         yield from put(scene, name, target, inside)
     else:

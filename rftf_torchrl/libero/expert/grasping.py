@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ _TOUCHING = 0.005  # no hit: what a thing lies on
 _RIM_DEPTH = 0.02
 _WALL = 0.006  # from a rim's outside to where its wall is
 _FAR_INWARD = 0.022
+_PER_HIT = 0.05
 _YAWS = np.arange(-18, 19) * np.pi / 36
 
 
@@ -33,16 +34,20 @@ class Grasp:
     cost: float
 
 
-def find_grasps(points: np.ndarray, obstacles: np.ndarray, yaw: float) -> list[Grasp]:
+def find_grasps(
+    points: np.ndarray, obstacles: np.ndarray, yaw: float, way: np.ndarray | None = None
+) -> list[Grasp]:
     """Ways to hold a thing from above, the best one first.
 
     A thing that fits between the fingers is held across where it is narrow; of a wider one, its
-    rim. Those at which points of other things would touch the open hand on its way down come last.
+    rim. Those at which points of other things would touch the open hand on its way down come last,
+    where the thing is or where it goes.
 
     Args:
         points: on the thing [n, 3].
         obstacles: on others [m, 3].
         yaw: of the hand at rest; a small turn is better than a large one.
+        way: from where the thing is to where it goes [3]; ``None`` if it stays.
 
     Example:
         >>> box = np.array([[x, y, z] for x in (0, 0.1) for y in (0, 0.03) for z in (0, 0.04)])
@@ -50,15 +55,14 @@ def find_grasps(points: np.ndarray, obstacles: np.ndarray, yaw: float) -> list[G
         >>> best.position.round(3).tolist(), round(abs(np.sin(best.yaw)), 2)
         ([0.05, 0.015, 0.015], 1.0)
     """
-    low, high = points.min(0), points.max(0)
-    middle = (low + high)[:2] / 2
-    near = np.abs(obstacles[:, :2] - middle).max(1) < 0.5 if len(obstacles) else np.zeros(0, bool)
-    around = obstacles[near]
     candidates = list(_pinches(points, yaw)) or list(_rims(points, yaw))
-    graded = [
-        Grasp(grasp.position, grasp.yaw, grasp.cost + 0.05 * min(_hits(grasp, around), 10))
-        for grasp in candidates
-    ]
+    graded = []
+    for grasp in candidates:
+        hits = min(_hits(grasp, obstacles), 10)
+        if way is not None:
+            there = replace(grasp, position=grasp.position + way)
+            hits += min(_hits(there, obstacles), 10)
+        graded.append(replace(grasp, cost=grasp.cost + _PER_HIT * hits))
     return sorted(graded, key=lambda grasp: grasp.cost)
 
 

@@ -144,10 +144,11 @@ class Scene:
         return self._points(sorted(self._with_parts(self._body(name))))
 
     def others(self, names: Iterable[str]) -> np.ndarray:
-        """Points [n, 3] of everything but the robot and some things."""
+        """Points [n, 3] of everything but the robot and some things; names of regions count not."""
         left_out: set[int] = set()
         for name in names:
-            left_out |= self._with_parts(self._body(name))
+            if not self.is_site(name):
+                left_out |= self._with_parts(self._body(name))
         return self._points([body for body in self._things if body not in left_out])
 
     def _points(self, bodies: Sequence[int]) -> np.ndarray:
