@@ -16,10 +16,10 @@ _LIFT, _LIFTED = 0.04, 0.004
 _DROP_IN, _DROP_ON = 0.05, -0.005  # on: until it touches
 
 
-def pick(scene: Scene, name: str, target: str, attempt: int = 0) -> Skill:
+def pick(scene: Scene, name: str, target: str, inside: bool, attempt: int = 0) -> Skill:
     """Take hold of a thing from above, raise it a little, and from under what hangs over it."""
     obstacles, points = scene.others([name]), scene.points(name)
-    way = _landing(scene, name, target) - _foot(scene, name)
+    way = _landing(scene, name, target, inside) - _foot(scene, name)
     grasps = find_grasps(points, scene.others([name, target]), scene.home_yaw, way)
     grasp = grasps[min(attempt, len(grasps) - 1)]
     rotation = downward(grasp.yaw)
@@ -51,7 +51,8 @@ def escape(held: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
     above = obstacles[obstacles[:, 2] > held[:, 2].max(), :2]
 
     def under(out: np.ndarray) -> np.ndarray:
-        return above[((above > low + out) & (above < high + out)).all(1)]
+        found: np.ndarray = above[((above > low + out) & (above < high + out)).all(1)]
+        return found
 
     over = under(np.zeros(2))
     if not len(over):
@@ -63,24 +64,24 @@ def escape(held: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
 
 
 def _foot(scene: Scene, name: str) -> np.ndarray:
-    """A thing's origin [3], of which LIBERO's predicates speak, at the height of its lowest point."""
+    """A thing's origin [3], of which predicates speak, at the height of its lowest point."""
     return np.array([*scene.place(name)[:2], scene.points(name)[:, 2].min()])
 
 
-def _landing(scene: Scene, name: str, target: str) -> np.ndarray:
-    """Where a thing's foot has to be on a target [3]."""
+def _landing(scene: Scene, name: str, target: str, inside: bool) -> np.ndarray:
+    """Where a thing's foot is let go over a target [3]."""
     points, obstacles, goal = scene.points(name), scene.others([name]), scene.place(target)
     half = (points[:, :2].max(0) - points[:, :2].min(0)) / 2
     away = np.abs(obstacles[:, :2] - goal[:2])
     under = obstacles[(away < 0.7 * half).all(1), 2]
-    return np.array([goal[0], goal[1], under.max() if len(under) else goal[2]])
+    surface = under.max() if len(under) else goal[2]
+    return np.array([goal[0], goal[1], surface + (_DROP_IN if inside else _DROP_ON)])
 
 
 def put(scene: Scene, name: str, target: str, inside: bool) -> Skill:
     """Carry what is held over a target, lower it and let it go."""
     offset = _foot(scene, name) - scene.position
-    above = _DROP_IN if inside else _DROP_ON
-    end = _landing(scene, name, target) - offset + by(0, 0, above)
+    end = _landing(scene, name, target, inside) - offset
     obstacles = scene.others([name])
     fingers = scene.rotation[:, 0]
     rotation = downward(float(np.arctan2(fingers[1], fingers[0])))
@@ -95,7 +96,7 @@ def put(scene: Scene, name: str, target: str, inside: bool) -> Skill:
 def carry(scene: Scene, name: str, target: str, inside: bool, attempt: int = 0) -> Skill:
     """Pick a thing up and put it in or on a target."""
     lay = scene.place(name)[2]
-    yield from pick(scene, name, target, attempt)
+    yield from pick(scene, name, target, inside, attempt)
     if scene.place(name)[2] > lay + _LIFTED:
         yield from put(scene, name, target, inside)
     else:

@@ -15,7 +15,7 @@ _TOUCHING = 0.005  # no hit: what a thing lies on
 _RIM_DEPTH = 0.02
 _WALL = 0.006  # from a rim's outside to where its wall is
 _FAR_INWARD = 0.022
-_PER_HIT = 0.05
+_PER_HIT, _MOST_THERE = 0.05, 10
 _YAWS = np.arange(-18, 19) * np.pi / 36
 
 
@@ -58,10 +58,10 @@ def find_grasps(
     candidates = list(_pinches(points, yaw)) or list(_rims(points, yaw))
     graded = []
     for grasp in candidates:
-        hits = min(_hits(grasp, obstacles), 10)
+        hits = float(_hits(grasp, obstacles))
         if way is not None:
             there = replace(grasp, position=grasp.position + way)
-            hits += min(_hits(there, obstacles), 10)
+            hits += min(_hits(there, obstacles), _MOST_THERE) / 2
         graded.append(replace(grasp, cost=grasp.cost + _PER_HIT * hits))
     return sorted(graded, key=lambda grasp: grasp.cost)
 
