@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rftf_torchrl.libero.expert.carrying import escape
 from rftf_torchrl.libero.expert.furniture import outermost
 from rftf_torchrl.libero.expert.grasping import find_grasps
 from rftf_torchrl.libero.expert.motions import corridor_top
@@ -108,3 +109,25 @@ def test_a_handle_stands_out():
     bar = box((-0.04, 0.03, 0.03), (0.04, 0.04, 0.04))
     found = outermost(np.concatenate([front, bar]), np.array([0.0, 1.0, 0.0]))
     assert np.array_equal(found, bar)
+
+
+def test_a_thing_comes_out_from_under_a_drawer_the_short_way():
+    held = box((0.0, 0.0, 0.9), (0.1, 0.1, 0.95))
+    drawer = box((0.06, -0.5, 1.05), (0.4, 0.5, 1.1), 0.02)
+    assert escape(held, drawer) == pytest.approx([-0.06, 0.0, 0.0])
+    assert not escape(held, drawer + np.array([0.1, 0.0, 0.0])).any()
+    assert not escape(held, drawer - np.array([0.0, 0.0, 0.5])).any()
+
+
+def test_a_thing_that_nothing_frees_stays():
+    held = box((0.0, 0.0, 0.9), (0.1, 0.1, 0.95))
+    roof = box((-1.0, -1.0, 1.2), (1.0, 1.0, 1.2), 0.02)
+    assert not escape(held, roof).any()
+
+
+def test_the_place_to_go_to_counts_too():
+    lying = box((-0.05, -0.02, 0), (0.05, 0.02, 0.04))
+    way = np.array([0.5, 0.0, 0.1])
+    beside = box((-0.005, 0.045, 0), (0.005, 0.055, 0.02)) + way
+    stays, goes = (find_grasps(lying, beside, np.pi / 2, w)[0] for w in (None, way))
+    assert abs(goes.position[0] - stays.position[0]) > 0.02 or goes.yaw != stays.yaw
