@@ -42,12 +42,12 @@ def start_expert(raw: Any) -> Callable[[], np.ndarray]:
 
 def _work(scene: Scene, goals: list[Goal]) -> Skill:
     """Do the first goal that is not fulfilled, again and again until all are."""
-    attempts = 0
+    attempts = [0] * len(goals)
     while True:
-        left = [goal for goal in goals if not scene.fulfilled(goal)]
+        left = [k for k, goal in enumerate(goals) if not scene.fulfilled(goal)]
         if left:
-            yield from _skill(scene, left[0], attempts)
-            attempts += 1
+            yield from _skill(scene, goals[left[0]], attempts[left[0]])
+            attempts[left[0]] += 1
         else:
             yield from grip(scene, OPEN, 1)
 

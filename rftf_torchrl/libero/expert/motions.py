@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -24,7 +24,7 @@ def by(x: float, y: float, z: float) -> np.ndarray:
 
 def move(
     scene: Scene,
-    position: np.ndarray | Callable[[], np.ndarray],
+    position: np.ndarray,
     rotation: np.ndarray,
     gripper: float,
     *,
@@ -33,11 +33,11 @@ def move(
     speed: float = 1.0,
     limit: int = 60,
 ) -> Skill:
-    """Go straight to a place, which may move, until there, or stuck, or out of steps.
+    """Go straight to a place until there, or stuck, or out of steps.
 
     Args:
         scene: what is seen.
-        position: metres [3], or a function of nothing that gives it at each step.
+        position: metres [3].
         rotation: of the hand [3, 3].
         gripper: command during the movement.
         within: how close counts as there, metres.
@@ -47,8 +47,7 @@ def move(
     """
     best, since = np.inf, 0
     for _ in range(limit):
-        place = position() if callable(position) else position
-        distance = float(np.linalg.norm(scene.position - place))
+        distance = float(np.linalg.norm(scene.position - position))
         angle = scene.angle_to(rotation)
         if distance < within and angle < turned:
             return
@@ -56,7 +55,7 @@ def move(
         best, since = (left, 0) if left < best - 0.001 else (best, since + 1)
         if since > _STUCK_STEPS:
             return
-        yield Target(place, rotation, gripper, speed)
+        yield Target(position, rotation, gripper, speed)
 
 
 def grip(scene: Scene, gripper: float, steps: int) -> Skill:
@@ -108,7 +107,6 @@ def travel(
     *,
     below: float = 0.02,
     width: float = 0.1,
-    within: float = 0.02,
 ) -> Skill:
     """Go to a place above whatever lies on the way.
 
@@ -120,7 +118,6 @@ def travel(
         obstacles: points on what is in the way [n, 3].
         below: how far the hand and what it holds reach below ``position``.
         width: how near to the way a thing is in it.
-        within: how close counts as there.
     """
     here = scene.position
     height = corridor_top(obstacles, here, position, width) + below + 0.02
@@ -129,6 +126,6 @@ def travel(
         up = np.array([here[0], here[1], lane])
         yield from move(scene, up, scene.rotation, gripper, within=0.03, turned=4.0)
     over = np.array([position[0], position[1], lane])
-    yield from move(scene, over, rotation, gripper, within=max(within, 0.02), turned=0.3)
+    yield from move(scene, over, rotation, gripper, within=0.02, turned=0.3)
     if lane > position[2] + 0.01:
-        yield from move(scene, position, rotation, gripper, within=within)
+        yield from move(scene, position, rotation, gripper, within=0.02)

@@ -33,12 +33,12 @@ def order(goals: Sequence[Goal]) -> list[Goal]:
                 f"LIBERO's scripted expert has no skill for the predicate {goal[0]!r} of the goal "
                 f"({' '.join(goal)}); it knows {', '.join(_SKILLS)}"
             )
-    filled = {goal[2].removesuffix("_heating_region") for goal in goals if goal[0] == "in"}
+    filled = [goal[2] for goal in goals if goal[0] == "in"]
     moved = {goal[1] for goal in goals if goal[0] in ("on", "in")}
 
     def rank(goal: Goal) -> int:
         if goal[0] == "close":
-            return 4 if goal[1] in filled else 0
+            return 4 if any(region.startswith(goal[1]) for region in filled) else 0
         if goal[0] in ("open", "turnon", "turnoff"):
             return 1
         return 3 if goal[2] in moved else 2
