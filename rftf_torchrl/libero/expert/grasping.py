@@ -52,8 +52,8 @@ def find_grasps(
     Example:
         >>> box = np.array([[x, y, z] for x in (0, 0.1) for y in (0, 0.03) for z in (0, 0.04)])
         >>> best = find_grasps(box, np.zeros((0, 3)), yaw=1.5)[0]
-        >>> best.position.round(3).tolist(), round(abs(np.sin(best.yaw)), 2)
-        ([0.05, 0.015, 0.015], 1.0)
+        >>> best.position.round(3).tolist(), round(abs(float(np.sin(best.yaw))), 2)
+        ([0.05, 0.015, 0.013], 1.0)
     """
     candidates = list(_pinches(points, yaw)) or list(_rims(points, yaw))
     graded = []
