@@ -11,7 +11,7 @@ from rftf_torchrl.libero.expert.servo import CLOSED, OPEN, downward
 
 _HOVER = 0.06
 _OPENING = 4
-_MARGIN = 0.02
+_MARGIN, _CLEAR = 0.02, 0.005
 _LIFT, _LIFTED = 0.04, 0.004
 _DROP_IN, _DROP_ON = 0.05, -0.005  # on: until it touches
 
@@ -45,7 +45,7 @@ def escape(held: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
     Example:
         >>> held = np.array([[0.0, 0.0, 0.0], [0.1, 0.1, 0.1]])
         >>> escape(held, np.array([[0.09, 0.05, 0.3]])).round(3).tolist()
-        [-0.03, 0.0, 0.0]
+        [-0.035, 0.0, 0.0]
     """
     low, high = held.min(0)[:2] - _MARGIN, held.max(0)[:2] + _MARGIN
     above = obstacles[obstacles[:, 2] > held[:, 2].max(), :2]
@@ -57,7 +57,8 @@ def escape(held: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
     over = under(np.zeros(2))
     if not len(over):
         return np.zeros(3)
-    ways = np.concatenate([np.diag(over.max(0) - low), np.diag(over.min(0) - high)])
+    beyond = over.max(0) - low + _CLEAR, over.min(0) - high - _CLEAR
+    ways = np.concatenate([np.diag(way) for way in beyond])
     free = [way for way in ways if not len(under(way))]
     shortest = min(free, key=lambda way: float(np.abs(way).sum()), default=np.zeros(2))
     return np.array([*shortest, 0.0])
