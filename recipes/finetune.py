@@ -34,12 +34,14 @@ from rftf_torchrl import (
     accumulate_gradients,
     autocast,
     check_finite,
+    check_first_ratio,
     clip_and_check_gradients,
     derive_seed,
     exploitation_watch,
     final_value_auc,
     keys,
     label_outcomes,
+    label_time_left,
     make_logger,
     make_simulator,
     mark_executed,
@@ -91,6 +93,7 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     data = label_outcomes(data)
     if not settings.bootstrap_timeouts:
         data["next", "terminated"] = data["next", "done"].clone()
+        data = label_time_left(data, config.env.horizon)
     data = learner.reward(data)
     data = learner.advantages(data)
     with autocast(data.device, config.precision):
@@ -99,6 +102,26 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
         data = learner.loss.add_reference(data, minibatch=settings.minibatch)
     check_finite(data, [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE])
     return data
+
+
+def first_ratio(
+    config: RunConfig, learner: Learner, data: TensorDictBase, log_probs: torch.Tensor
+) -> float:
+    """Compare with the rollout's `log_probs`, on a minibatch's number of decisions of all episodes.
+
+    They are of whole chunks: the policy did not know yet what would be executed.
+    """
+    settings = config.ppo
+    rows = torch.linspace(0, len(data) - 1, min(len(data), settings.minibatch)).long()
+    rows = rows.to(data.device)
+    acted = data.exclude("next", keys.EXECUTED)[rows].set(keys.LOG_PROB, log_probs[rows])
+    with autocast(data.device, config.precision):
+        return check_first_ratio(
+            learner.loss,
+            acted,
+            bound=settings.ratio_bound,
+            minibatch=settings.micro_batch or settings.minibatch,
+        )
 
 
 @stage(
@@ -170,8 +193,10 @@ def finetune(
             progress["crashed"] += collector.crashed
             collector.crashed = 0
             with clock(f"{name}: rewards and values"):
+                log_probs = data[keys.LOG_PROB].to(device)
                 data = add_advantages(config, learner, data.to(device))
-            metrics = {**success_rates(data, names), **progress}
+                ratio_error = first_ratio(config, learner, data, log_probs)
+            metrics = {**success_rates(data, names), **progress, "ratio_error": ratio_error}
             if value_model is not None:
                 metrics |= exploitation_watch(data)
                 if iteration == 0:

@@ -82,13 +82,16 @@ def cloned_demos(config: RunConfig) -> Demonstrations:
         ValueError: if a task has fewer than ``cloning.per_task``.
     """
     train = whole_demos(config).select(split="train")
-    count = config.cloning.per_task
-    if count is None:
+    count, wanted = config.cloning.per_task, config.cloning.tasks
+    if count is None and wanted is None:
         return train
-    by_task: dict[int, list[int]] = {task.id: [] for task in train.tasks}
+    by_task: dict[int, list[int]] = {
+        task.id: [] for task in train.tasks if wanted is None or task.name in wanted
+    }
     for episode in train.episodes:
-        by_task[episode.task_id].append(episode.index)
-    few = [t.name for t in train.tasks if 0 < len(by_task[t.id]) < count]
+        if episode.task_id in by_task:
+            by_task[episode.task_id].append(episode.index)
+    few = [t.name for t in train.tasks if 0 < len(by_task.get(t.id, ())) < (count or 0)]
     if few:
         raise ValueError(
             f"{train.root} holds fewer than cloning.per_task={count} demonstrations of "

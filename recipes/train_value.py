@@ -107,9 +107,11 @@ def rollout_clips(
         states = rollouts[row]["next"]
         when = torch.randperm(len(states), generator=generator)[:frames].sort().values
         mask = torch.arange(frames) < len(when)
-        clip = states[nn.functional.pad(when, (0, frames - len(when)), value=len(states) - 1)]
+        when = nn.functional.pad(when, (0, frames - len(when)), value=len(states) - 1)
+        clip = states[when]
         clip = clip.select("observation", "instruction", "features", keys.TASK_ID, strict=False)
         clip["frame_mask"] = mask
+        clip["frame_progress"] = ((when + 1) / len(states))[:, None]
         clip[keys.TRAJECTORY_SUCCESS] = rollouts[row][keys.TRAJECTORY_SUCCESS][:1].expand(frames, 1)
         clips.append(clip)
     return clips
@@ -208,23 +210,53 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     One that is used as it is gets no file, only its report on held-out demonstrations.
     """
     seed_everything(derive_seed(config.seed, "value"))
-    generator = torch.Generator().manual_seed(derive_seed(config.seed, "value", "batches"))
-    device = resolve_device(config.device)
-    settings = config.value
     demonstrations = training_data(config)
     train, failed = by_outcome(config, demonstrations.select(split="train"))
+    model = untrained(config, train)
+    if not isinstance(model, TemporalValueModel):
+        write_value_report(config, model, demonstrations, 0)
+        return config.folder.value_model, 0
+    rollouts, extra_steps = cloned_rollouts(config)
+    fit(config, model, train, failed, rollouts)
+    file = prepare_output(config.folder.value) / "value.safetensors"
+    write_value_report(config, model, demonstrations, extra_steps)
+    model.save(file, made_by=value_made_by(config))
+    return file, extra_steps
+
+
+def untrained(config: RunConfig, train: Demonstrations) -> TensorDictModuleBase:
+    """A model of the configured kind, tried on two frames, that knows the states' statistics."""
+    device, settings = resolve_device(config.device), config.value
     state = train.frames.get(keys.STATE, None)
     sizes = ObservationSizes(config.image_size, None if state is None else state.shape[-1])
     model = build_value_model(settings.kind, settings.options, sizes).to(device)
     check_value_model(settings.kind, model, train.frames[:2].to(device))
-    if not isinstance(model, TemporalValueModel):
-        write_value_report(config, model, demonstrations, 0)
-        return config.folder.value_model, 0
-    if config.image_size is None:
+    if config.image_size is None and isinstance(model, TemporalValueModel):
         for module in model.modules():
             if hasattr(module, "set_state_statistics"):
                 module.set_state_statistics(state.mean(0), state.std(0))
-    rollouts, extra_steps = cloned_rollouts(config)
+    return model
+
+
+def fit(
+    config: RunConfig,
+    model: TemporalValueModel,
+    train: Demonstrations,
+    failed: tuple[DemonstrationEpisode, ...],
+    rollouts: list[TensorDictBase],
+) -> None:
+    """Train and calibrate the model, and log into the output folder.
+
+    Args:
+        config: of the run.
+        model: an untrained one.
+        train: what is ordered in time.
+        failed: episodes of its frames that failed, of data from outside.
+        rollouts: of the cloned policy, as :func:`cloned_rollouts` gives them.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, "value", "batches"))
+    device = resolve_device(config.device)
+    settings = config.value
     ranked, clip_keys = model, None
     tower = model.config if isinstance(model.config, PretrainedEncoderConfig) else None
     if tower is not None and tower.image_training == "frozen":
@@ -242,7 +274,10 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     }
 
     loss_module = TemporalRankingLoss(
-        ranked, wrong_instruction=settings.wrong_instruction, failures=settings.failures
+        ranked,
+        wrong_instruction=settings.wrong_instruction,
+        failures=settings.failures,
+        pair_distance=settings.pair_distance,
     )
     trained = [p for p in loss_module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=settings.learning_rate)
@@ -278,9 +313,8 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
                 shown[keys.TRAJECTORY_SUCCESS] = torch.zeros(*shown.batch_size, 1, dtype=torch.bool)
                 parts.append(shown)
             if len(parts) > 1:
-                shared = [
-                    *ranked.in_keys, keys.TASK_ID, keys.TRAJECTORY_SUCCESS, "frame_mask"
-                ]  # fmt: skip
+                loss_keys = (keys.TASK_ID, keys.TRAJECTORY_SUCCESS, "frame_mask", "frame_progress")
+                shared = [*ranked.in_keys, *loss_keys]
                 clips = torch.cat([part.select(*shared) for part in parts])
             if keys.IMAGE in ranked.in_keys and settings.random_shift:
                 image = random_shift(clips[keys.IMAGE], settings.random_shift, generator)
@@ -304,10 +338,6 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     if config.data.path is not None:
         calibrated, ends = ranked, train.frames.select(*ranked.in_keys, model.tokens_key)
     calibrated.calibrate(ends[first], ends[last], mode=cast(CalibrationMode, calibration))
-    file = folder / "value.safetensors"
-    write_value_report(config, model, demonstrations, extra_steps)
-    model.save(file, made_by=value_made_by(config))
-    return file, extra_steps
 
 
 @recipe()

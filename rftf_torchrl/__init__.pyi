@@ -278,6 +278,10 @@ from .policies.lerobot.actor import lerobot_actor as lerobot_actor
 from .policies.lerobot.observation import LeRobotObservation as LeRobotObservation
 from .policies.lerobot.spec import LeRobotOptions as LeRobotOptions
 from .policies.lerobot.spec import LeRobotSpec as LeRobotSpec
+from .policies.native import CheckConfig as CheckConfig
+from .policies.native import NativeComparison as NativeComparison
+from .policies.native import compare_with_native as compare_with_native
+from .policies.native import export_policy as export_policy
 from .policies.settings import HeadOptions as HeadOptions
 from .policies.settings import PolicyConfig as PolicyConfig
 from .policies.settings import Sizes as Sizes
@@ -311,6 +315,7 @@ from .rewards.forms import gamma_option as gamma_option
 from .rewards.forms import reward_form as reward_form
 from .rewards.outcome import label_outcomes as label_outcomes
 from .rewards.state_values import StateValues as StateValues
+from .rewards.time_left import label_time_left as label_time_left
 from .rewards.value_reward import ValueReward as ValueReward
 from .samplers.balanced import BalancedTrajectorySampler as BalancedTrajectorySampler
 from .study.cell import Cell as Cell
@@ -341,10 +346,14 @@ from .study.summary import overall_success as overall_success
 from .study.summary import summarise as summarise
 from .training.accumulation import accumulate_gradients as accumulate_gradients
 from .training.activations import checkpoint_activations as checkpoint_activations
+from .training.busy_time import BusyTime as BusyTime
+from .training.busy_time import TimedEnvironments as TimedEnvironments
+from .training.busy_time import TimedPolicy as TimedPolicy
 from .training.checkpoint import RunCheckpoints as RunCheckpoints
 from .training.compilation import compile_module as compile_module
 from .training.device import autocast as autocast
 from .training.device import resolve_device as resolve_device
+from .training.first_ratio import check_first_ratio as check_first_ratio
 from .training.footprint import Footprint as Footprint
 from .training.footprint import PartFootprint as PartFootprint
 from .training.footprint import footprint as footprint
@@ -364,6 +373,9 @@ from .training.recording import record_episode as record_episode
 from .training.reference_hook import ReferenceHook as ReferenceHook
 from .training.seeding import derive_seed as derive_seed
 from .training.seeding import seed_everything as seed_everything
+from .training.throughput import BenchConfig as BenchConfig
+from .training.throughput import Throughput as Throughput
+from .training.throughput import next_setting as next_setting
 from .transforms.executed import mark_executed as mark_executed
 from .transforms.finite import FiniteCheck as FiniteCheck
 from .transforms.finite import check_finite as check_finite

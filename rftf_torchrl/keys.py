@@ -45,8 +45,10 @@ SUCCESS = "success"
 CRASHED = "crashed"
 TRAJECTORY = ("collector", "traj_ids")
 TRAJECTORY_SUCCESS = "trajectory_success"
+TIME_LEFT = "time_left"
 
 TEMPORAL_VALUE = "temporal_value"
+BEST_VALUE = "best_value"
 ENV_POTENTIAL = "env_potential"
 STATE_VALUE = "state_value"
 OUTCOME_REWARD = "outcome_reward"

@@ -117,7 +117,7 @@ class Calvin:
                 sentences=self._sentences("validation"),
                 deterministic=deterministic,
                 seed=seed,
-                workers=collector.workers,
+                workers=0 if collector.policy == "server" else collector.workers,
                 timeout=collector.timeout,
                 max_restarts=collector.max_restarts,
                 resume_path=folder / f"chains_{label}.jsonl",

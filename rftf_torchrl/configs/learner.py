@@ -24,6 +24,7 @@ from rftf_torchrl.configs.record import (
     refuse_other_environment,
 )
 from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.digests import read_record
 from rftf_torchrl.nets.feature_cache import cache_bytes, cache_features
 from rftf_torchrl.nets.sizes import ObservationSizes
@@ -31,9 +32,10 @@ from rftf_torchrl.objectives.advantages import Advantages, make_critic
 from rftf_torchrl.objectives.ppo import RFTFPPOLoss
 from rftf_torchrl.policies.file import load_policy
 from rftf_torchrl.policies.spec import PolicySpecProtocol
-from rftf_torchrl.rewards.forms import gamma_option
+from rftf_torchrl.rewards.forms import gamma_option, keeps_failures, reward_form
 from rftf_torchrl.rewards.value_reward import ValueReward
 from rftf_torchrl.training.footprint import Footprint, footprint
+from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 logger = logging.getLogger("finetune")
 
@@ -88,7 +90,25 @@ def potential(
         return None
     if config.reward.potential == "environment":
         return TensorDictModule(nn.Identity(), [keys.ENV_POTENTIAL], [keys.TEMPORAL_VALUE])
-    return load_value_model(config, sizes.state_dim).to(device)
+    model = load_value_model(config, sizes.state_dim)
+    columns = reward_form(config.reward.form, config.reward.options)[1]
+    if keeps_failures(columns) and isinstance(model, TemporalValueModel):
+        refuse_uncalibrated(model, config)
+    return model.to(device)
+
+
+def refuse_uncalibrated(model: TemporalValueModel, config: RunConfig) -> None:
+    """Values must say where start and goal are, for a form that pays what a failure reached.
+
+    Raises:
+        ConfigError: when the model was never calibrated.
+    """
+    if not model.calibration.fitted:
+        raise ConfigError(
+            f"{config.folder.value_model} is not calibrated, and reward.form={config.reward.form} "
+            "reads 0 as the start and 1 as the goal: call model.calibrate(...) before it is saved, "
+            "as train-value does"
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +139,8 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     settings = config.ppo
     policy, spec = load_policy(config.folder.policy, kind=config.policy.kind)
     sizes = observation_sizes(config, spec)
-    critic = make_critic(config.critic, policy, spec, sizes)
+    time_key = None if settings.bootstrap_timeouts else keys.TIME_LEFT
+    critic = make_critic(config.critic, policy, spec, sizes, time_key=time_key)
     add_adapters(config, policy)
     policy.to(device)
     reference = "adapters_off" if config.policy.lora_rank is not None else deepcopy(policy)
@@ -129,10 +150,11 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     value_model = potential(config, sizes, device)
 
     bounds = config.reward.value_range
+    beside = config.reward.place == "advantage"
     reward = ValueReward(
         value_model,
         form=config.reward.form,
-        dense_weight=config.reward.dense_weight,
+        dense_weight=0.0 if beside else config.reward.dense_weight,
         outcome_weight=config.reward.outcome_weight,
         value_range=None if bounds is None else (bounds[0], bounds[1]),
         **gamma_option(config.reward.form, settings.gamma),
@@ -144,6 +166,7 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
         gamma=settings.gamma,
         lmbda=settings.lmbda,
         group_size=settings.group_size,
+        dense_weight=config.reward.dense_weight if beside else 0.0,
     )
     loss_module = RFTFPPOLoss(
         policy,

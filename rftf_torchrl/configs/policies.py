@@ -70,9 +70,9 @@ def new_policy(
 
 
 def acting_policy(config: RunConfig, file: str | Path) -> tuple[nn.Module, PolicySpecProtocol]:
-    """A saved policy where it acts: with workers on the CPU, without them on the run's device."""
+    """A saved policy where it acts: a served one on the run's device, copies on the CPU."""
     policy, spec = load_policy(file, kind=config.policy.kind)
-    if config.collector.workers == 0:
+    if config.collector.policy == "server":
         policy.to(resolve_device(config.device))
     return policy, spec
 

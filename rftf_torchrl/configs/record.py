@@ -24,11 +24,14 @@ MAY_CHANGE = (
     "demos.validate",
     "annotate",
     "watch",
+    "check",
+    "bench",
     "ppo.iterations",
     "ppo.env_steps",
     "ppo.checkpoint_every",
     "ppo.micro_batch",
     "ppo.cache_gib",
+    "ppo.ratio_bound",
 )
 """What a resumed run may be told anew: where it runs, how long, and what is looked at."""
 

@@ -18,6 +18,7 @@ from rftf_torchrl.data.readers.settings import DataConfig
 from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig
 from rftf_torchrl.evaluation.annotation import AnnotateConfig
 from rftf_torchrl.evaluation.value_watch import WatchConfig
+from rftf_torchrl.policies.native import CheckConfig
 from rftf_torchrl.policies.settings import PolicyConfig
 from rftf_torchrl.settings import (
     Count,
@@ -34,6 +35,7 @@ from rftf_torchrl.settings import (
 from rftf_torchrl.training.device import resolve_device
 from rftf_torchrl.training.logger import logger_words
 from rftf_torchrl.training.run_folder import RunFolder, TunedFolder
+from rftf_torchrl.training.throughput import BenchConfig
 
 
 def _taken_by(function: Callable[[str], object]) -> AfterValidator:
@@ -83,6 +85,8 @@ class CloningConfig:
         batch_size: windows a step.
         learning_rate: of Adam, with a cosine decay to zero.
         random_shift: pixels by which pictures are shifted at random.
+        tasks: names of the tasks whose demonstrations are cloned; null for all of ``env.tasks``.
+            The others are known to the value model alone, from frames without actions.
         per_task: the first so many demonstrations of each task are cloned; null for all. The value
             model, which reads no actions, learns from all of them as from videos.
         gripper_threshold: of policies of an arm and a gripper, the least number that is an open
@@ -93,6 +97,7 @@ class CloningConfig:
     batch_size: Count = 128
     learning_rate: Positive = 1e-3
     random_shift: NotNegativeInt = 3
+    tasks: Names | None = None
     per_task: Count | None = None
     gripper_threshold: Fraction | None = None
 
@@ -113,6 +118,8 @@ class ValueConfig:
         learning_rate: of Adam, with a cosine decay to zero.
         random_shift: pixels by which pictures are shifted at random.
         wrong_instruction: weight of the wrong-instruction term.
+        pair_distance: how much the value should rise within an episode before calibration, evenly;
+            0 for as far as possible, as in the paper.
         failures: weight of the failure term; above 0 rolls out the cloned policy for negatives, or
             takes the failures that data from outside say.
         successes: order the frames of the rollouts that succeeded too, as of demonstrations.
@@ -132,6 +139,7 @@ class ValueConfig:
     learning_rate: Positive = 1e-3
     random_shift: NotNegativeInt = 3
     wrong_instruction: NotNegative = 0.0
+    pair_distance: NotNegative = 0.0
     failures: NotNegative = 0.0
     successes: bool = False
     rollout_episodes: Count = 10
@@ -150,6 +158,8 @@ class RewardConfig:
         options: of the form, besides ``gamma``, which is ``ppo.gamma``. ``"difference"`` has
             ``terminal``, the value at true terminations: ``"zero"`` or ``"keep"``.
         dense_weight: weight of the form; 0 is plain PPO on success.
+        place: ``"reward"``: the form's reward is added to success. ``"advantage"``: standardised,
+            it is added to the advantages after GAE, so that no critic learns to expect it.
         outcome_weight: weight of success.
         potential: ``"value"``: the value model. ``"environment"``: the dense reward of the
             simulator itself, as an upper reference.
@@ -160,6 +170,7 @@ class RewardConfig:
     form: Text = "difference"
     options: dict[str, Any] = field(default_factory=dict)
     dense_weight: NotNegative = 1.0
+    place: Annotated[str, one_of("reward", "advantage")] = "reward"
     outcome_weight: NotNegative = 1.0
     value_range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
     potential: Annotated[str, one_of("value", "environment")] = "value"
@@ -201,14 +212,16 @@ class PPOConfig:
         gamma: discount per decision.
         lmbda: GAE's lambda.
         bootstrap_timeouts: an episode that runs out of time goes on as the critic expects; false
-            ends it there: its last value is zero, or under ``reward=keep`` what it was
-            worth.
+            ends it there, and tells a learned critic the time that is left.
         clip_epsilon: PPO's clipping.
         entropy_coeff: weight of the entropy bonus.
         critic_coeff: weight of the critic's loss.
         kl_coeff: initial weight of the divergence from the starting policy; 0 for none.
         kl_target: divergence in nats per decision at which the weight is kept; null never adapts.
         max_grad_norm: largest norm of the gradient.
+        ratio_bound: how far the learner's log-probability of a decision may be from the rollout's
+            before an iteration's first step; beyond it the run stops. Null for 0.01 in float32 and
+            0.25 in bfloat16, see :func:`check_first_ratio`.
         checkpoint_every: iterations between checkpoints.
     """
 
@@ -234,6 +247,7 @@ class PPOConfig:
     kl_coeff: NotNegative = 0.01
     kl_target: Positive | None = 5.0
     max_grad_norm: Positive = 1.0
+    ratio_bound: Positive | None = None
     checkpoint_every: Count = 10
 
 
@@ -300,6 +314,8 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
+    check: CheckConfig = field(default_factory=CheckConfig)
+    bench: BenchConfig = field(default_factory=BenchConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     critic: Text = "learned"
     seed: Seed = 0

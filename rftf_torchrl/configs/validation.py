@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +14,7 @@ from rftf_torchrl.data.readers.settings import DataConfig
 from rftf_torchrl.envs.simulator import EnvConfig, simulator_class, simulator_problems
 from rftf_torchrl.objectives.advantages import CRITICS
 from rftf_torchrl.policies.spec import policy_problems
-from rftf_torchrl.rewards.forms import gamma_option, reward_form
+from rftf_torchrl.rewards.forms import gamma_option, keeps_failures, reward_form
 from rftf_torchrl.settings import setting_problems
 from rftf_torchrl.values.kinds import value_problems
 
@@ -52,6 +53,11 @@ def check_config(config: DictConfig) -> RunConfig:
     problems += _data_problems(run.data)
     of_simulator = simulator_problems(run.env)
     problems += of_simulator
+    if set(run.cloning.tasks or ()) - set(run.env.tasks):
+        problems.append(
+            f"cloning.tasks={run.cloning.tasks}: expected tasks of env.tasks; cloning.tasks=null "
+            "clones all"
+        )
     if set(run.tuned_tasks) - set(run.env.tasks):
         problems.append(
             f"ppo.tasks={run.tuned_tasks}: expected tasks of env.tasks; ppo.tasks=null tunes all"
@@ -62,7 +68,7 @@ def check_config(config: DictConfig) -> RunConfig:
     if not of_simulator:
         problems += policy_problems(run.policy, run_sizes(run))
     problems += _advantage_problems(run.critic, run.ppo, run.reward)
-    problems += _reward_problems(run.reward, run.env)
+    problems += _reward_problems(run.reward, run.ppo, run.env)
     if problems:
         raise _error(problems)
     return run
@@ -106,14 +112,15 @@ def _advantage_problems(critic: str, ppo: PPOConfig, reward: RewardConfig) -> li
     return problems
 
 
-def _reward_problems(reward: RewardConfig, env: EnvConfig) -> list[str]:
+def _reward_problems(reward: RewardConfig, ppo: PPOConfig, env: EnvConfig) -> list[str]:
     """Settings of the reward that do not go together, and what its form refuses."""
     problems = []
     if "gamma" in reward.options:
         problems.append("reward.options.gamma: the reward's discount is ppo.gamma")
     try:
         options = {**gamma_option(reward.form, 0.5), **reward.options}
-        reward_form(reward.form, options, "reward.options.")
+        _, columns = reward_form(reward.form, options, "reward.options.")
+        problems += _failure_problems(reward, ppo, columns)
     except ValueError as error:
         problems.append(f"reward.form={reward.form}: {error}")
     bounds = reward.value_range
@@ -121,6 +128,26 @@ def _reward_problems(reward: RewardConfig, env: EnvConfig) -> list[str]:
         problems.append(f"reward.value_range={bounds}: must be [low, high] with low < high")
     if reward.potential == "environment" and not _has_potential(env.kind):
         problems.append(f"reward.potential=environment: {env.kind} has no dense reward of its own")
+    return problems
+
+
+def _failure_problems(reward: RewardConfig, ppo: PPOConfig, columns: Sequence[str]) -> list[str]:
+    """Settings under which a failure that keeps what it reached would be paid wrongly."""
+    if not (keeps_failures(columns) and reward.dense_weight and reward.place == "reward"):
+        return []
+    problems = []
+    if ppo.bootstrap_timeouts:
+        problems.append(
+            f"reward.form={reward.form} lets a failure keep what it reached, and with "
+            "ppo.bootstrap_timeouts=true the critic would go on from there: set "
+            "ppo.bootstrap_timeouts=false"
+        )
+    if reward.dense_weight >= reward.outcome_weight:
+        problems.append(
+            f"reward.dense_weight={reward.dense_weight:g}: a failure earns up to that under "
+            f"reward.form={reward.form}, so it must be below "
+            f"reward.outcome_weight={reward.outcome_weight:g}"
+        )
     return problems
 
 

@@ -16,6 +16,7 @@ from rftf_torchrl.keys import nested_keys
 CLIP_KEYS: tuple[NestedKey, ...] = (k.IMAGE, k.STATE, k.TOKENS, k.TOKEN_MASK, k.TASK_ID, EPISODE)
 FRAME_MASK = "frame_mask"
 FRAME_INDEX = "frame_index"
+FRAME_PROGRESS = "frame_progress"
 
 
 @nested_keys
@@ -48,8 +49,10 @@ def sample_clips(
             has nothing to learn: the negative control of an experiment.
 
     Returns:
-        TensorDict [B, n] with ``keys``, ``"frame_mask"`` bool [B, n] (True = a real frame) and
-        ``"frame_index"`` int64 [B, n, 1], the frame's time in its episode, from 0.
+        TensorDict [B, n] with ``keys``, ``"frame_mask"`` bool [B, n] (True = a real frame),
+        ``"frame_index"`` int64 [B, n, 1], the frame's time in its episode, from 0, and
+        ``"frame_progress"`` float32 [B, n, 1], the share of the episode before the frame, from 0
+        to 1. With ``shuffle_time`` the latter stays in order, as if the frames were.
 
     Raises:
         ValueError: at ``batch_size`` below 1, ``frames`` below 2, or a key that holds actions.
@@ -84,12 +87,14 @@ def sample_clips(
     spans = demonstrations.spans
     start, stop = spans[torch.randint(len(spans), (batch_size,), generator=generator)].unbind(-1)
     time, mask = _draw_times(stop - start, frames, generator)
+    progress = time / (stop - start - 1).clamp_min(1)[:, None]
     if shuffle_time:
         order = torch.rand(time.shape, generator=generator).masked_fill(~mask, 2.0).argsort(1)
         time = time.gather(1, order)
     clips = demonstrations.frames.select(*keys)[start[:, None] + time]
     clips[FRAME_MASK] = mask
     clips[FRAME_INDEX] = time.unsqueeze(-1)
+    clips[FRAME_PROGRESS] = progress.unsqueeze(-1)
     return clips
 
 

@@ -4,62 +4,123 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from contextlib import closing
 from copy import deepcopy
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
-from rftf_torchrl.envs.episodes import Episode, EpisodeResult, environment_of, run_episodes
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
+from rftf_torchrl.envs.episodes import (
+    Actor,
+    Episode,
+    EpisodePlayer,
+    EpisodeResult,
+    LocalActor,
+    environment_of,
+    run_episodes,
+)
+from rftf_torchrl.envs.guarded_pool import (
+    START_UP_SECONDS,
+    GuardedPool,
+    Line,
+    Lost,
+    Question,
+    SignsOfLife,
+)
+from rftf_torchrl.envs.packed import pack, unpack
+from rftf_torchrl.envs.policy_server import NOISE, PolicyServer
 from rftf_torchrl.envs.shared_weights import share_weights
-from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
 
 logger = logging.getLogger(__name__)
 
 
-def _pack(trajectory: TensorDictBase) -> dict[Any, np.ndarray]:
-    entries = trajectory.items(include_nested=True, leaves_only=True)
-    return {key: value.numpy() for key, value in entries if isinstance(value, torch.Tensor)}
+class _ServedActor:
+    """Has the policy's server decide."""
+
+    def __init__(self, in_keys: Sequence[NestedKey]) -> None:
+        self.in_keys = in_keys
+        self.line: Line | None = None
+
+    def __call__(self, observed: TensorDictBase, noise: int, deterministic: bool) -> TensorDictBase:
+        """The answer; whether it is deterministic, the server knows."""
+        assert self.line is not None, "the line of the job that is being done"
+        return unpack(self.line.ask(pack(observed.set(NOISE, torch.tensor(noise)))))
 
 
-def _unpack(arrays: dict[Any, np.ndarray]) -> TensorDictBase:
-    length = len(next(iter(arrays.values())))
-    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    return TensorDict(tensors, batch_size=[length])
+class _Player:
+    """Plays single episodes in a worker process."""
 
+    def __init__(self, make_env: Callable[[Episode], EnvBase], actor: Actor) -> None:
+        self._actor = actor
+        self._player = EpisodePlayer(make_env, actor)
 
-class _EpisodePlayer:
-    """Plays lists of episodes in a worker process."""
-
-    def __init__(self, make_env: Callable[[Episode], EnvBase], policy: torch.nn.Module) -> None:
-        self.make_env, self.policy = make_env, policy
-        self.envs: dict[Any, EnvBase] = {}
-
-    def play(self, job: Any, send: Callable[[Any], None]) -> None:
-        """Sends (index, None) as an episode starts and (index, trajectory) at its end."""
-        episodes, deterministic, seed = job
-        torch.manual_seed(seed)
-        results = run_episodes(
-            self.make_env,
-            self.policy,
-            episodes,
-            deterministic=deterministic,
-            envs=self.envs,
-            on_start=lambda index: send((index, None)),
+    def play(self, job: Any, send: Line) -> None:
+        """Sends None when an episode has begun, and its trajectory at the end."""
+        if isinstance(self._actor, _ServedActor):
+            self._actor.line = send
+        index, episode, deterministic, seed, dropped = job
+        send(None)
+        self._player.drop(dropped)
+        alive = SignsOfLife(send)
+        trajectory = self._player.play(
+            index, episode, deterministic=deterministic, seed=seed, alive=alive
         )
-        for result in results:
-            send((result.index, _pack(result.trajectory)))
+        send(pack(trajectory))
 
     def close(self) -> None:
         """Closes the environments."""
-        for env in self.envs.values():
-            env.close()
+        self._player.close()
+
+
+class _Queue:
+    """Which episode a worker plays next: one in an environment that it has, where there is one.
+
+    A worker has at most one environment more than its share.
+
+    Args:
+        names: of the environment of each episode, by index.
+        held: by worker, the names of its environments, those used last at the end.
+    """
+
+    def __init__(self, names: Mapping[int, Hashable], held: list[list[Hashable]]) -> None:
+        self._waiting: dict[Hashable, deque[int]] = {}
+        for index, name in names.items():
+            self._waiting.setdefault(name, deque()).append(index)
+        self._names, self._held = names, held
+        self._room = -(-len(self._waiting) // len(held)) + 1
+
+    def __len__(self) -> int:
+        return sum(len(indices) for indices in self._waiting.values())
+
+    def take(self, place: int) -> tuple[int, Hashable | None] | None:
+        """The index of an episode and the environment to close for it, or nothing for now."""
+        held = self._held[place]
+        holders = Counter(name for names in self._held for name in names)
+        left = [name for name, indices in self._waiting.items() if indices]
+        name = next((name for name in left if name in held), None)
+        dropped = None
+        if name is None:
+            name = min(left, key=holders.__getitem__)
+            if len(held) >= self._room:
+                if holders[name]:
+                    return None
+                dropped = held.pop(0)
+        else:
+            held.remove(name)
+        held.append(name)
+        return self._waiting[name].popleft(), dropped
+
+    def put_back(self, index: int) -> None:
+        """An episode that did not begin is the next of its environment."""
+        self._waiting[self._names[index]].appendleft(index)
 
 
 class EpisodeCollector:
@@ -75,11 +136,16 @@ class EpisodeCollector:
         make_env: picklable function from an :class:`Episode` to the environment of its task; with
             a method ``environment_of(episode)`` where one environment plays several tasks, see
             :func:`run_episodes`.
-        policy: TensorDict policy on any device. Workers hold a CPU copy in shared memory, which
+        policy: TensorDict policy on any device.
+        workers: number of processes, each of which plays one episode at a time; 0 runs in this
+            process, one episode after another (no protection against crashes).
+        serve: whether the policy itself decides, on its device, in batches for all workers, by
+            TorchRL's :class:`~torchrl.modules.inference_server.InferenceServer`. Otherwise each
+            worker decides with a CPU copy in shared memory, which
             :meth:`update_policy_weights_` refreshes.
-        workers: number of processes; 0 runs in this process (no protection against crashes).
-        copy_policy: whether to act with a CPU copy. False acts with the policy itself, on its
-            device: for a large policy on a GPU, with 0 workers.
+        batch: with ``serve``, most decisions at once; ``None`` for the number of workers.
+        wait: with ``serve``, seconds for which a batch waits for workers that have not asked yet;
+            ``None`` for half of what the policy took for its last batches.
         timeout: seconds without any sign of life from a worker before it counts as hung; a worker
             that is still starting has two minutes at least.
         max_restarts: how many dead or hung workers to replace before giving up.
@@ -87,15 +153,19 @@ class EpisodeCollector:
     Attributes:
         crashed: episodes dropped so far.
         env_steps: simulator decisions so far.
+        server_stats: with ``serve``, what the server counted in the last collection: its requests
+            and batches, their mean size, and latencies in milliseconds.
     """
 
     def __init__(
         self,
         make_env: Callable[[Episode], EnvBase],
-        policy: torch.nn.Module,
+        policy: TensorDictModuleBase,
         *,
         workers: int = 2,
-        copy_policy: bool = True,
+        serve: bool = False,
+        batch: int | None = None,
+        wait: float | None = None,
         timeout: float = 120.0,
         max_restarts: int = 10,
     ) -> None:
@@ -104,32 +174,36 @@ class EpisodeCollector:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
         if not 0 < timeout < math.inf:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
-        if workers and not copy_policy:
-            raise ValueError(
-                f"copy_policy=False acts in this process, and there are {workers} workers: set "
-                "workers=0, or copy the policy"
-            )
-        self._policy = self._copy = policy
-        if copy_policy:
-            self._copy = share_weights(deepcopy(policy).to("cpu").eval().requires_grad_(False))
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch must be at least 1 decision, got {batch}")
+        if wait is not None and not 0 <= wait < math.inf:
+            raise ValueError(f"wait must be 0 or more seconds, got {wait}")
+        self._policy = policy
+        self._acting = policy
+        if not serve:
+            self._acting = share_weights(deepcopy(policy).to("cpu").eval().requires_grad_(False))
+        actor = _ServedActor(policy.in_keys) if serve else LocalActor(self._acting)
+        self._serve, self._wait, self._timeout = serve, wait, timeout
+        self._batch = max(workers, 1) if batch is None else batch
         self._make_env = make_env
         self._envs: dict[Any, EnvBase] = {}
         self._pool = GuardedPool(
-            partial(_EpisodePlayer, make_env, self._copy),
+            partial(_Player, make_env, actor),
             workers,
             timeout=timeout,
             max_restarts=max_restarts,
             preload=__name__,
         )
+        self._held: list[list[Hashable]] = [[] for _ in range(workers)]
         self._closed = False
         self.crashed = 0
         self.env_steps = 0
+        self.server_stats: dict[str, float | int] = {}
 
     def update_policy_weights_(self) -> None:
-        """Copy the policy's present weights to the workers."""
-        if self._copy is self._policy:
-            return
-        self._copy.load_state_dict(self._policy.state_dict())
+        """Copy the policy's present weights to the workers; a served policy needs no copy."""
+        if not self._serve:
+            self._acting.load_state_dict(self._policy.state_dict())
 
     def collect(
         self,
@@ -144,8 +218,10 @@ class EpisodeCollector:
         Args:
             episodes: what to run.
             deterministic: mean actions instead of samples.
-            seed: seed of the policy's noise, 0 or more; the same list, weights, seed and number of
-                workers give the same batch, unless a worker died.
+            seed: seed of the policy's noise, 0 or more. The noise of a decision comes from the
+                seed, the episode's place in the list and the decision's number: the same list,
+                weights and seed give the same batch whatever the number of workers, and what is
+                left of it where a worker died.
             on_episode: called with each episode as it finishes, e.g. to advance a progress bar.
 
         Returns:
@@ -166,16 +242,16 @@ class EpisodeCollector:
             raise ValueError("the list of episodes is empty: there is nothing to collect")
         done: dict[int, TensorDictBase] = {}
         jobs = dict(enumerate(episodes))
-        source = self._in_workers if self._pool.workers else self._in_process
         try:
-            for result in source(jobs, deterministic, seed):
-                if result.trajectory["next", keys.CRASHED].any():
-                    self.crashed += 1
-                else:
-                    done[result.index] = result.trajectory
-                    self.env_steps += len(result.trajectory)
-                if on_episode is not None:
-                    on_episode(result)
+            with closing(self._results(jobs, deterministic, seed)) as results:
+                for result in results:
+                    if result.trajectory["next", keys.CRASHED].any():
+                        self.crashed += 1
+                    else:
+                        done[result.index] = result.trajectory
+                        self.env_steps += len(result.trajectory)
+                    if on_episode is not None:
+                        on_episode(result)
         except BaseException:
             self.close()
             raise
@@ -188,57 +264,70 @@ class EpisodeCollector:
             parts.append(part)
         return torch.cat(parts)
 
-    def _in_process(
+    def _results(
         self, jobs: Mapping[int, Episode], deterministic: bool, seed: int
-    ) -> Iterator[EpisodeResult]:
-        where = policy_device(self._copy)
-        devices = [where] if where.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), eval_mode(self._copy):
-            torch.manual_seed(seed)
+    ) -> Generator[EpisodeResult, None, None]:
+        if not self._pool.workers:
             yield from run_episodes(
                 self._make_env,
-                self._copy,
-                list(jobs.items()),
+                self._acting,
+                jobs.items(),
                 deterministic=deterministic,
+                seed=seed,
                 envs=self._envs,
             )
+        elif not self._serve:
+            yield from self._in_workers(jobs, deterministic, seed, None)
+        else:
+            server = PolicyServer(
+                self._acting,
+                batch=self._batch,
+                wait=self._wait,
+                deterministic=deterministic,
+                patience=max(self._timeout, START_UP_SECONDS),
+            )
+            with torch.random.fork_rng(devices=[]), server:
+                yield from self._in_workers(jobs, deterministic, seed, server)
+            self.server_stats = server.stats()
 
     def _in_workers(
-        self, jobs: Mapping[int, Episode], deterministic: bool, seed: int
+        self,
+        jobs: Mapping[int, Episode],
+        deterministic: bool,
+        seed: int,
+        server: PolicyServer | None,
     ) -> Iterator[EpisodeResult]:
-        counts: dict[Hashable, int] = {}
-        shares: list[dict[int, Episode]] = [{} for _ in self._pool.workers]
-        for index, episode in jobs.items():
-            name = environment_of(self._make_env, episode)
-            turn = counts.get(name, len(counts))
-            counts[name] = turn + 1
-            shares[turn % len(shares)][index] = episode
-        running: list[set[int]] = [set() for _ in shares]
-        while any(shares) or self._pool.busy:
-            for place in self._pool.free():
-                if shares[place]:
-                    noise = np.random.SeedSequence([seed, place, len(shares[place])])
-                    episodes = list(shares[place].items())
-                    job = (episodes, deterministic, int(noise.generate_state(1)[0]))
-                    self._pool.submit(place, job)
+        names = {index: environment_of(self._make_env, jobs[index]) for index in jobs}
+        queue = _Queue(names, self._held)
+        playing: dict[int, int] = {}
+        begun: set[int] = set()
+        while len(queue) or playing or self._pool.busy:
+            for place in self._pool.ready():
+                if len(queue) and (taken := queue.take(place)) is not None:
+                    index, dropped = taken
+                    playing[place] = index
+                    self._pool.submit(place, (index, jobs[index], deterministic, seed, dropped))
+            if server is not None:
+                server.check()
+                server.expect(len(begun.intersection(playing.values())))
             for place, message in self._pool.wait():
                 if isinstance(message, Lost):
-                    self._drop(message, shares[place], running[place])
-                    continue
-                index, arrays = message
-                if arrays is None:
-                    running[place].add(index)
-                    continue
-                running[place].discard(index)
-                del shares[place][index]
-                yield EpisodeResult(index, _unpack(arrays))
-
-    def _drop(self, lost: Lost, share: dict[int, Episode], running: set[int]) -> None:
-        self.crashed += len(running)
-        logger.warning("a simulator process %s; %d episodes are dropped", lost.why, len(running))
-        for index in running:
-            del share[index]
-        running.clear()
+                    self._held[place] = []
+                    left = "it was playing no episode"
+                    if place in playing:
+                        index = playing.pop(place)
+                        if index in begun:
+                            self.crashed += 1
+                            left = f"{jobs[index]}, {index} in the list, is dropped"
+                        else:
+                            queue.put_back(index)
+                    logger.warning("a simulator process %s; %s", message.why, left)
+                elif isinstance(message, Question) and server is not None:
+                    server.ask(message.content, message.answer)
+                elif message is None:
+                    begun.add(playing[place])
+                else:
+                    yield EpisodeResult(playing.pop(place), unpack(message, batch_dims=1))
 
     def close(self) -> None:
         """Stop the workers and close the environments."""

@@ -107,6 +107,8 @@ class DecisionBase(EnvBase):
         else:
             chunk = Bounded(-1.0, 1.0, shape=[self.chunk_size, action_dim])
             self.action_spec = Composite(vla_action=Composite(chunk=chunk))
+        self._action_key = self.action_key
+        self._action_shape = tuple(self.full_action_spec[self._action_key].shape)
         self.set_seed(seed)
 
     @abstractmethod
@@ -183,7 +185,7 @@ class DecisionBase(EnvBase):
         found = {
             **end,
             **self._seen,
-            "instruction": {"tokens": self._tokens.clone(), "mask": self._mask.clone()},
+            "instruction": {"tokens": self._tokens, "mask": self._mask},
             keys.TASK_ID: torch.tensor([self.task.id]),
             "episode_seed": torch.tensor([self._episode_seed]),
             keys.SUCCESS: torch.tensor([success]),
@@ -199,18 +201,20 @@ class DecisionBase(EnvBase):
 
         Another shape than the spec's is refused: reshaped, they would be other actions.
         """
-        moment = (
-            f"task {self.task.name!r}, episode seed {self._episode_seed}, decision "
-            f"{self._decisions}"
-        )
-        given: np.ndarray = tensordict.get(self.action_key).detach().cpu().numpy()
-        expected = tuple(self.full_action_spec[self.action_key].shape)
+        key, expected = self._action_key, self._action_shape
+        given: np.ndarray = tensordict.get(key).detach().cpu().numpy()
         if given.shape != expected:
             raise ValueError(
-                f"{self.action_key}: the action for {moment} has the shape {given.shape}, and the "
+                f"{key}: the action for {self._moment()} has the shape {given.shape}, and the "
                 f"environment's action spec has {expected}: give each decision as many actions, of "
                 "as many numbers, as the spec has"
             )
         if not np.isfinite(given).all():
-            raise ValueError(f"{self.action_key}: the action for {moment} is not finite")
+            raise ValueError(f"{key}: the action for {self._moment()} is not finite")
         return given.reshape(-1, expected[-1])
+
+    def _moment(self) -> str:
+        return (
+            f"task {self.task.name!r}, episode seed {self._episode_seed}, decision "
+            f"{self._decisions}"
+        )

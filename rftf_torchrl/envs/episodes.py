@@ -1,21 +1,22 @@
-"""Episodes as plain descriptions, and a loop that runs a list of them with one policy."""
+"""Episodes as plain descriptions, and the loop that plays one after another with a policy."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey, unravel_key
 from torchrl.envs import EnvBase
-from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl.envs.action_sizes import check_action_sizes
-from rftf_torchrl.nets.evaluate_states import policy_device
+from rftf_torchrl.envs.row_noise import decide
+from rftf_torchrl.nets.evaluate_states import eval_mode
 
 Split = Literal["train", "test"]
 """Which initial states: those of training, or those that training never draws."""
@@ -56,35 +57,71 @@ def environment_of(make_env: Callable[[Episode], EnvBase], episode: Episode) -> 
     return episode.task if name is None else name(episode)
 
 
-class _Slot:
-    def __init__(self, env: EnvBase, queue: deque[tuple[int, Episode]]) -> None:
+class Actor(Protocol):
+    """A policy as an episode sees it: here, or in another process."""
+
+    in_keys: Sequence[NestedKey]
+
+    def __call__(self, observed: TensorDictBase, noise: int, deterministic: bool) -> TensorDictBase:
+        """The decision for one observation, both of batch size []; ``noise`` seeds its noise."""
+        ...
+
+
+class LocalActor:
+    """Acts with a policy of this process, on batches of one.
+
+    Args:
+        policy: TensorDict policy on any device.
+    """
+
+    def __init__(self, policy: TensorDictModuleBase) -> None:
+        self.in_keys = policy.in_keys
+        self._policy = policy
+
+    def __call__(self, observed: TensorDictBase, noise: int, deterministic: bool) -> TensorDictBase:
+        """The policy's decision."""
+        batch = observed.unsqueeze(0)
+        return decide(self._policy, batch, [noise], deterministic=deterministic)[0]
+
+
+def noise_seed(seed: int, index: int, decision: int) -> int:
+    """The seed of the noise of one decision of one episode.
+
+    Args:
+        seed: that of the collection.
+        index: the episode's place in its list.
+        decision: the number of the decision in its episode.
+
+    Example:
+        >>> noise_seed(0, 3, 0) == noise_seed(0, 0, 3)
+        False
+    """
+    return int(np.random.SeedSequence([seed, index, decision]).generate_state(1)[0])
+
+
+class _Stage:
+    """An environment, and what the first episode in it says."""
+
+    def __init__(self, env: EnvBase, task: str) -> None:
         self.env = env
-        self.queue = queue
-        self.task = queue[0][1].task
+        self.task = task
         self.observed = [*env.observation_spec.keys(True, True), *env.done_keys]
         self.repeated = [unravel_key(("next", key)) for key in getattr(env, "input_keys", ())]
         self.fits = False
-        self.index = -1
-        self.steps: list[TensorDictBase] = []
-        self.current = TensorDict()
 
-    def start_next(self) -> bool:
-        if not self.queue:
-            return False
-        self.index, episode = self.queue.popleft()
-        self.steps = []
+    def start(self, episode: Episode) -> TensorDictBase:
         self._give_task(episode)
         self._give_instruction(episode)
         seed = TensorDict({"episode_seed": torch.tensor([episode.seed])})
-        self.current = self.env.reset(seed).select(*self.observed)
-        started = self.current.get("episode_seed", seed["episode_seed"])
+        current = self.env.reset(seed).select(*self.observed)
+        started = current.get("episode_seed", seed["episode_seed"])
         if started.item() != episode.seed:
             raise RuntimeError(
                 f"the environment of task {episode.task!r} started episode {started.item()} "
                 f"instead of {episode.seed}: its reset ignored 'episode_seed'. Inside a "
                 "TransformedEnv, an entry reaches the reset only if it is in the state_spec."
             )
-        return True
+        return current
 
     def _give_task(self, episode: Episode) -> None:
         give = getattr(self.env, "set_task", None)
@@ -106,37 +143,113 @@ class _Slot:
                 f"can't be given the sentence {episode.instruction!r}"
             )
 
-    def step(self, decision: TensorDictBase) -> bool:
+    def check(self, decision: TensorDictBase) -> None:
         if not self.fits:
             check_action_sizes(decision, self.env, self.task)
             self.fits = True
-        step = self.env.step(self.current.update(decision))
-        self.steps.append(step.exclude(*self.repeated))
-        self.current = step["next"].select(*self.observed)
-        return bool(step["next", "done"])
 
 
-def _policy_input(slots: list[_Slot], in_keys: Sequence[NestedKey]) -> TensorDictBase:
-    """What the policy reads of it: stacking the rest would cost more than the policy."""
-    observed = slots[0].observed
-    columns = {
-        key: torch.stack([slot.current.get(key) for slot in slots])
-        for key in in_keys
-        if key in observed
-    }
-    return TensorDict(columns, batch_size=[len(slots)])
+class EpisodePlayer:
+    """Plays episodes one after another, each in the environment that is its own by name.
+
+    Args:
+        make_env: see :func:`run_episodes`.
+        actor: decides.
+        envs: environments to reuse, by name; new ones are added to it.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[Episode], EnvBase],
+        actor: Actor,
+        envs: dict[Hashable, EnvBase] | None = None,
+    ) -> None:
+        self._make_env, self._actor = make_env, actor
+        self._envs = {} if envs is None else envs
+        self._stages: dict[Hashable, _Stage] = {}
+
+    def play(
+        self,
+        index: int,
+        episode: Episode,
+        *,
+        deterministic: bool,
+        seed: int,
+        alive: Callable[[], None] = lambda: None,
+    ) -> TensorDictBase:
+        """Play an episode to its end.
+
+        Args:
+            index: its place in its list, from which comes its noise.
+            episode: which.
+            deterministic: the policy's mean action instead of a sample.
+            seed: of the policy's noise.
+            alive: called before each decision.
+
+        Returns:
+            The trajectory, TensorDict [T].
+        """
+        stage = self._stage(episode)
+        read = [key for key in self._actor.in_keys if key in stage.observed]
+        current = stage.start(episode)
+        steps: list[TensorDictBase] = []
+        done = False
+        while not done:
+            alive()
+            noise = noise_seed(seed, index, len(steps))
+            decision = self._actor(current.select(*read), noise, deterministic)
+            stage.check(decision)
+            step = stage.env.step(current.update(decision))
+            steps.append(step.exclude(*stage.repeated))
+            current = step["next"].select(*stage.observed)
+            done = bool(step["next", "done"])
+        return torch.stack(steps)
+
+    def _stage(self, episode: Episode) -> _Stage:
+        name = environment_of(self._make_env, episode)
+        if name not in self._envs:
+            self._envs[name] = self._make_env(episode)
+        if name not in self._stages:
+            self._stages[name] = _Stage(self._envs[name], episode.task)
+        return self._stages[name]
+
+    def drop(self, name: Hashable) -> None:
+        """Close the environment of this name, if there is one."""
+        self._stages.pop(name, None)
+        if name in self._envs:
+            self._envs.pop(name).close()
+
+    def close(self) -> None:
+        """Close all environments."""
+        for name in list(self._envs):
+            self.drop(name)
+
+
+@contextmanager
+def _as_in_a_worker() -> Iterator[None]:
+    """One thread, on which last bits depend, and torch's generator as it was before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def run_episodes(
     make_env: Callable[[Episode], EnvBase],
     policy: TensorDictModuleBase,
-    episodes: Sequence[tuple[int, Episode]],
+    episodes: Iterable[tuple[int, Episode]],
     *,
     deterministic: bool,
+    seed: int = 0,
     envs: dict[Hashable, EnvBase] | None = None,
-    on_start: Callable[[int], None] | None = None,
 ) -> Iterator[EpisodeResult]:
-    """Run the episodes in as few environments as they need, with one policy call for all of them.
+    """Run the episodes one after another in this process, in as few environments as they need.
+
+    The policy is called on batches of one, with noise of its own for each decision, from the seed
+    and the episode's index: an episode is the same alone or among others.
 
     Where an environment has ``input_keys``, entries that nothing but the policy reads, these are
     kept of the states in which the policy decided, and not under ``"next"``.
@@ -148,13 +261,12 @@ def run_episodes(
     Args:
         make_env: builds the environment of an episode's task; its reset must take
             ``"episode_seed"``, also inside a ``TransformedEnv`` (declare it in the state_spec).
-        policy: TensorDict policy on any device; called on [K] observations, K being the
-            environments still running. Its ``in_keys`` are what it is given and its ``out_keys``
-            what is kept.
+        policy: TensorDict policy on any device. Its ``in_keys`` are what it is given and its
+            ``out_keys`` what is kept.
         episodes: (index, episode) pairs.
         deterministic: the policy's mean action instead of a sample.
+        seed: of the policy's noise, 0 or more.
         envs: environments to reuse, by task or ``environment_of``; new ones are added to it.
-        on_start: called with the index of an episode before it starts.
 
     Yields:
         Each episode as it finishes.
@@ -165,31 +277,8 @@ def run_episodes(
             episodes need.
         ValueError: when the policy's action is missing or has other sizes than the environment's.
     """
-    envs = {} if envs is None else envs
-    queues: dict[Hashable, deque[tuple[int, Episode]]] = {}
+    player = EpisodePlayer(make_env, LocalActor(policy), envs)
     for index, episode in episodes:
-        name = environment_of(make_env, episode)
-        queues.setdefault(name, deque()).append((index, episode))
-    slots = []
-    for name, queue in queues.items():
-        if name not in envs:
-            envs[name] = make_env(queue[0][1])
-        slots.append(_Slot(envs[name], queue))
-
-    def start(slot: _Slot) -> bool:
-        if on_start is not None and slot.queue:
-            on_start(slot.queue[0][0])
-        return slot.start_next()
-
-    device = policy_device(policy)
-    active = [slot for slot in slots if start(slot)]
-    mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
-    while active:
-        with torch.inference_mode(), set_exploration_type(mode):
-            observed = _policy_input(active, policy.in_keys).to(device)
-            decided = policy(observed).select(*policy.out_keys).to("cpu")
-        for slot, decision in zip(list(active), decided.unbind(0), strict=True):
-            if slot.step(decision):
-                yield EpisodeResult(slot.index, torch.stack(slot.steps))
-                if not start(slot):
-                    active.remove(slot)
+        with _as_in_a_worker(), eval_mode(policy):
+            trajectory = player.play(index, episode, deterministic=deterministic, seed=seed)
+        yield EpisodeResult(index, trajectory)

@@ -24,19 +24,35 @@ logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
 
-_START_UP_SECONDS = 120.0
+START_UP_SECONDS = 120.0
 _POLL_SECONDS = 1.0
 _SIGN_OF_LIFE_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
+_PIPE_BYTES = 32768
 
 
 _Arrived: TypeAlias = "SimpleQueue[tuple[_Worker, str, Any]]"
 
 
+class Line:
+    """A worker's line to its pool: call it to send a message."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __call__(self, message: Any) -> None:
+        self._connection.send(("message", message))
+
+    def ask(self, question: Any) -> Any:
+        """The pool's answer, for which a worker may wait as long as it takes."""
+        self._connection.send(("question", question))
+        return self._connection.recv()
+
+
 class Player(Protocol):
     """What does the jobs of one worker process, in that process."""
 
-    def play(self, job: Any, send: Callable[[Any], None]) -> None:
+    def play(self, job: Any, send: Line) -> None:
         """Does a job, and sends what comes of it; each message is a sign of life.
 
         Raises:
@@ -66,6 +82,14 @@ class SignsOfLife:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A worker waits until ``answer`` is called, in any thread."""
+
+    content: Any
+    answer: Callable[[Any], None]
+
+
+@dataclass(frozen=True)
 class Lost:
     """A worker died or hung: what it was doing will not be finished."""
 
@@ -79,7 +103,7 @@ def _serve(connection: Connection, make_player: Callable[[], Player]) -> None:
         player = make_player()
         connection.send(("ready", None))
         while (job := connection.recv()) is not None:
-            player.play(job, lambda message: connection.send(("message", message)))
+            player.play(job, Line(connection))
             connection.send(("idle", None))
     except (KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         pass
@@ -109,7 +133,7 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs, make_player), daemon=True)
         self.process.start()
         theirs.close()
-        self.ready = self.busy = False
+        self.ready = self.busy = self._asking = False
         self.last_message = time.monotonic()
         Thread(target=self._read, args=(arrived,), daemon=True).start()
 
@@ -123,13 +147,21 @@ class _Worker:
             except Exception:
                 kind, payload = "error", f"unreadable message\n\n{traceback.format_exc()}"
             self.last_message = time.monotonic()
+            self._asking = kind == "question"
             arrived.put((self, kind, payload))
 
     def submit(self, job: Any) -> None:
         self.busy = True
+        self.send(job)
+
+    def send(self, content: Any) -> None:
+        waits, self._asking = self._asking, False
         self.last_message = time.monotonic()
-        message = ForkingPickler.dumps(job)
-        Thread(target=self._write, args=(message,), daemon=True).start()
+        message = ForkingPickler.dumps(content)
+        if waits and len(message) < _PIPE_BYTES:
+            self._write(message)  # it has read all before, so that there is room
+        else:
+            Thread(target=self._write, args=(message,), daemon=True).start()
 
     def _write(self, message: Any) -> None:
         with suppress(OSError):  # a worker that died meanwhile is found when waiting for it
@@ -141,9 +173,9 @@ class _Worker:
 
     def hung(self, timeout: float) -> str | None:
         """How long it was silent, where that is too long; loading libraries may take longer."""
-        patience = timeout if self.ready else max(timeout, _START_UP_SECONDS)
+        patience = timeout if self.ready else max(timeout, START_UP_SECONDS)
         waiting = self.ready and not self.busy
-        if waiting or time.monotonic() - self.last_message <= patience:
+        if waiting or self._asking or time.monotonic() - self.last_message <= patience:
             return None
         return f"hung for {patience:g} s"
 
@@ -196,6 +228,10 @@ class GuardedPool:
         """The places of the workers without a job; one that is starting takes its first."""
         return [place for place, worker in enumerate(self.workers) if not worker.busy]
 
+    def ready(self) -> list[int]:
+        """The places of the workers that have started and have no job."""
+        return [place for place in self.free() if self.workers[place].ready]
+
     def submit(self, place: int, job: Any) -> None:
         """Give a job to a free worker."""
         self.workers[place].submit(job)
@@ -204,8 +240,8 @@ class GuardedPool:
         """Wait a second at most for messages.
 
         Yields:
-            The worker's place and its message, or :class:`Lost`, after which there is another
-            worker at this place.
+            The worker's place and its message, or :class:`Question`, or :class:`Lost`, after which
+            there is another worker at this place.
 
         Raises:
             ImportError, UserError: when a worker lacks something, as its own error said.
@@ -226,6 +262,8 @@ class GuardedPool:
                 self._replace(place, why)
             elif kind == "message":
                 yield place, payload
+            elif kind == "question":
+                yield place, Question(payload, worker.send)
             else:
                 worker.ready, worker.busy = True, worker.busy and kind != "idle"
         for place, worker in enumerate(self.workers):
@@ -258,9 +296,8 @@ class GuardedPool:
         waiting = deque((key, 1) for key in jobs)
         playing: dict[int, tuple[Key, int]] = {}
         while waiting or playing or self.busy:
-            for place in self.free():
-                # a worker that dies while it starts has no job to lose
-                if waiting and self.workers[place].ready:
+            for place in self.ready():  # one that dies while it starts has no job to lose
+                if waiting:
                     playing[place] = waiting.popleft()
                     self.submit(place, jobs[playing[place][0]])
             for place, message in self.wait():

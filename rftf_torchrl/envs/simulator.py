@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Annotated, Any, ClassVar, Protocol, cast
 
 import torch
 from omegaconf import MISSING
@@ -19,15 +19,16 @@ from rftf_torchrl.data.format import Task
 from rftf_torchrl.envs.collector import EpisodeCollector
 from rftf_torchrl.envs.episodes import Episode, Split
 from rftf_torchrl.envs.policy_inputs import PolicyInputFactory
-from rftf_torchrl.nets.evaluate_states import policy_device
 from rftf_torchrl.registry import Registry
 from rftf_torchrl.settings import (
     Count,
     Names,
+    NotNegative,
     NotNegativeInt,
     Positive,
     Text,
     make_settings,
+    one_of,
     setting_problems,
 )
 
@@ -61,12 +62,21 @@ class CollectorConfig:
     """The simulator processes.
 
     Attributes:
-        workers: processes; 0 simulates in the main process.
+        policy: who decides: ``"copy"``, a copy of the policy on the CPU in each process, or
+            ``"server"``, the policy itself on its device, in batches for all processes.
+        workers: processes, each of which plays one episode at a time; 0 simulates in the main
+            process.
+        batch: of a server, most decisions at once; null for as many as there are workers.
+        wait: of a server, seconds for which a batch waits for workers that have not asked yet;
+            null for half of what the policy took for its last batches.
         timeout: seconds without a sign of life after which a worker is replaced.
         max_restarts: replacements before the run gives up.
     """
 
+    policy: Annotated[str, one_of("copy", "server")] = "copy"
     workers: NotNegativeInt = 2
+    batch: Count | None = None
+    wait: NotNegative | None = None
     timeout: Positive = 120.0
     max_restarts: NotNegativeInt = 10
 
@@ -272,23 +282,21 @@ def make_collector(
 ) -> EpisodeCollector:
     """Make what runs episodes with a policy, as a run's settings say.
 
-    It collects with copies of the policy on the CPU; without workers, with the policy itself where
-    that is on a GPU.
-
     Args:
         make_env: of :func:`environment_factory`.
         policy: the policy.
-        collector: how many processes, and their patience.
+        collector: how many processes, who decides, and their patience.
 
     Returns:
         The collector; close it, or use it as a context manager.
     """
-    on_gpu = policy_device(policy).type == "cuda" and collector.workers == 0
     return EpisodeCollector(
         make_env,
         policy,
         workers=collector.workers,
-        copy_policy=not on_gpu,
+        serve=collector.policy == "server",
+        batch=collector.batch,
+        wait=collector.wait,
         timeout=collector.timeout,
         max_restarts=collector.max_restarts,
     )

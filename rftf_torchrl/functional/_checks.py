@@ -54,13 +54,14 @@ def require_confidence(confidence: float) -> None:
 
 
 def check_frames(
-    values: torch.Tensor, mask: torch.Tensor | None
+    values: torch.Tensor, mask: torch.Tensor | None, name: str = "values"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Checks values of ordered frames and keeps the rows that hold at least one pair.
 
     Args:
         values: floating, [..., n].
         mask: bool, [..., n], ``True`` at real frames, or ``None`` if all are.
+        name: what errors call the values.
 
     Returns:
         The values [rows, n] in float32 or float64, zero at padding, and the mask [rows, n]. Under
@@ -73,16 +74,16 @@ def check_frames(
     """
     if mask is None:
         mask = torch.ones_like(values, dtype=torch.bool)
-    require_same_shape(values, "values", mask, "mask")
+    require_same_shape(values, name, mask, "mask")
     require_bool(mask, "mask")
-    values = as_compute_dtype(values, "values")
+    values = as_compute_dtype(values, name)
     if values.ndim == 0:
-        raise ValueError("values has shape []; expected [..., n] with the frames in time order.")
+        raise ValueError(f"{name} has shape []; expected [..., n] with the frames in time order.")
     if torch.compiler.is_compiling():
         frames = values.shape[-1]
         values = torch.where(mask, values, torch.zeros_like(values))
         return values.reshape(-1, frames), mask.reshape(-1, frames)
-    require_finite(values, "values", mask)
+    require_finite(values, name, mask)
     shape = list(values.shape)
     frames = values.shape[-1]
     values = torch.where(mask, values, torch.zeros_like(values))
@@ -92,7 +93,7 @@ def check_frames(
         values, mask = values[rows], mask[rows]
     if values.numel() == 0:
         raise ValueError(
-            f"values has shape {shape} and no row with two real frames; an order needs at least "
+            f"{name} has shape {shape} and no row with two real frames; an order needs at least "
             "one pair. Check the mask (True = real frame) or pass longer trajectories."
         )
     return values, mask

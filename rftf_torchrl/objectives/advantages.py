@@ -126,8 +126,14 @@ CRITICS = Registry(
 )
 
 
+@nested_keys
 def make_critic(
-    critic: str, policy: nn.Module, spec: Any, sizes: ObservationSizes
+    critic: str,
+    policy: nn.Module,
+    spec: Any,
+    sizes: ObservationSizes,
+    *,
+    time_key: NestedKey | None = None,
 ) -> TensorDictModuleBase | None:
     """Build the network that is learned under a critic.
 
@@ -138,6 +144,7 @@ def make_critic(
         policy: the policy before it is fine-tuned.
         spec: what describes the policy, see :class:`PolicySpecProtocol`.
         sizes: of the observations.
+        time_key: of the time that is left, for a ``"learned"`` critic; None does not tell it.
 
     Returns:
         The network; None where none is learned.
@@ -149,7 +156,8 @@ def make_critic(
         >>> make_critic("learned", nn.Linear(1, 1), None, ObservationSizes(state_dim=7)).out_keys
         ['state_value']
     """
-    network: TensorDictModuleBase | None = CRITICS.find(critic)(policy, spec, sizes)
+    told = {"time_key": time_key} if critic == "learned" else {}
+    network: TensorDictModuleBase | None = CRITICS.find(critic)(policy, spec, sizes, **told)
     written = getattr(network, "out_keys", None)
     if critic not in CRITICS.names and keys.STATE_VALUE not in (written or ()):
         raise ValueError(
@@ -167,6 +175,7 @@ class Advantages:
         critic: see :func:`make_critic`.
         network: what it returned.
         gae: with the reward that the critic judges.
+        dense_weight: of the dense reward, standardised, in the advantages of GAE.
         group_size: episodes from one state, for ``"group"``.
 
     Example:
@@ -183,6 +192,7 @@ class Advantages:
     network: TensorDictModuleBase | None
     gae: GAE
     group_size: int = 1
+    dense_weight: float = 0.0
 
     @classmethod
     def make(
@@ -194,6 +204,7 @@ class Advantages:
         lmbda: float,
         group_size: int = 1,
         average: bool = True,
+        dense_weight: float = 0.0,
     ) -> Advantages:
         """Build the estimate for a critic.
 
@@ -204,13 +215,15 @@ class Advantages:
             lmbda: trace decay of GAE.
             group_size: episodes from one state, for ``"group"``.
             average: standardise GAE's advantages.
+            dense_weight: adds so much of the dense reward, standardised, to the advantages: credit
+                that no critic learns to expect. Not with ``"group"``.
 
         Returns:
             The estimate.
         """
         reward = keys.OUTCOME_REWARD if critic in ("temporal", "group") else keys.REWARD
         gae = make_gae(gamma=gamma, lmbda=lmbda, average_gae=average, reward_key=reward)
-        return cls(critic, network, gae, group_size)
+        return cls(critic, network, gae, group_size, dense_weight)
 
     def __call__(self, data: TensorDictBase) -> TensorDictBase:
         """Write the value function, at the root and under ``"next"``, and the advantages.
@@ -236,4 +249,8 @@ class Advantages:
         if self.critic == "group":
             return group_advantage(data, self.group_size)
         estimated: TensorDictBase = self.gae(data)
+        if self.dense_weight:
+            dense = estimated["next", keys.DENSE_REWARD]
+            credit = (dense - dense.mean()) / dense.std(correction=0).clamp(min=1e-6)
+            estimated[ADVANTAGE] = estimated[ADVANTAGE] + self.dense_weight * credit
         return estimated

@@ -27,7 +27,11 @@ class TemporalRankingLoss(LossKeys, LossModule):
     .. math::
         L = -\frac{1}{\binom{n}{2}} \sum_{i<j} \log \sigma\big( V(s_j, l) - V(s_i, l) \big)
 
-    n forward passes give all pairs. Two further terms, ours, use negatives:
+    n forward passes give all pairs. With ``pair_distance`` k, the target of a pair is
+    :math:`\sigma(k\,(u_j - u_i))` instead of 1, where u is the share of the episode before a frame:
+    V should rise by k from the first frame to the last, evenly, instead of as far as possible.
+
+    Two further terms, ours, use negatives:
 
     * ``wrong_instruction``: the last frame of a success scores higher under its own instruction
       than under another instruction of the batch;
@@ -35,8 +39,9 @@ class TemporalRankingLoss(LossKeys, LossModule):
       of the same task.
 
     Rows whose ``"trajectory_success"`` is False never enter the ranking term: time order is no
-    progress there. There is no term for reversed clips. This value model scores single frames, so
-    demanding that a clip loses value when played backwards is the ranking term again.
+    progress there. There is no term for reversed clips, or for rewound ones, which turn round in
+    their middle. This value model scores single frames, so demanding that a clip loses value while
+    it is played backwards is the ranking term again.
 
     No action is read. There is no ``reduction``: each term is a mean over pairs, and how many there
     are depends on the data.
@@ -49,9 +54,10 @@ class TemporalRankingLoss(LossKeys, LossModule):
             ``ValueOperator``, float [*B, 1].
         wrong_instruction: weight of the wrong-instruction term; 0 leaves it out.
         failures: weight of the failure term; 0 leaves it out.
+        pair_distance: how much V should rise within an episode, e.g. 10; 0 for order alone.
 
     Raises:
-        ValueError: if a weight is negative; on use, if the module writes no value.
+        ValueError: if a weight or the distance is negative; on use, if the module writes no value.
 
     Examples:
         >>> from torch import nn
@@ -72,6 +78,8 @@ class TemporalRankingLoss(LossKeys, LossModule):
             token_mask: mask of the tokens, bool [B, n, L].
             frame_mask: which frames of the row exist, bool [B, n]; absent = all.
             trajectory_success: whether the row is a success, bool [B, n, 1]; absent = all.
+            progress: share of the episode before the frame, float [B, n, 1]; read with a pair
+                distance only.
             task_id: task of the row, int64 [B, n, 1]; absent = rows with equal tokens share one.
         """
 
@@ -80,6 +88,7 @@ class TemporalRankingLoss(LossKeys, LossModule):
         token_mask: NestedKey = keys.TOKEN_MASK
         frame_mask: NestedKey = "frame_mask"
         trajectory_success: NestedKey = keys.TRAJECTORY_SUCCESS
+        progress: NestedKey = "frame_progress"
         task_id: NestedKey = keys.TASK_ID
 
     tensor_keys: _AcceptedKeys
@@ -91,14 +100,18 @@ class TemporalRankingLoss(LossKeys, LossModule):
         *,
         wrong_instruction: float = 0.0,
         failures: float = 0.0,
+        pair_distance: float = 0.0,
     ) -> None:
         super().__init__()
         for name, weight in (("wrong_instruction", wrong_instruction), ("failures", failures)):
             if not 0 <= weight < math.inf:
                 raise ValueError(f"{name} is a weight and must not be negative, got {weight}.")
+        if not 0 <= pair_distance < math.inf:
+            raise ValueError(f"pair_distance must not be negative, got {pair_distance}.")
         self.value_model = value_model
         self.wrong_instruction = float(wrong_instruction)
         self.failures = float(failures)
+        self.pair_distance = float(pair_distance)
 
     @property
     def functional(self) -> bool:
@@ -108,8 +121,9 @@ class TemporalRankingLoss(LossKeys, LossModule):
     @property
     def in_keys(self) -> list[NestedKey]:
         """What has to be there."""
-        tokens = [self.tensor_keys.tokens] if self.wrong_instruction else []
-        return list(dict.fromkeys([*self.value_model.in_keys, *tokens]))
+        needed = [self.tensor_keys.tokens] if self.wrong_instruction else []
+        needed += [self.tensor_keys.progress] if self.pair_distance else []
+        return list(dict.fromkeys([*self.value_model.in_keys, *needed]))
 
     @property
     def _dispatched_keys(self) -> list[NestedKey]:
@@ -139,7 +153,7 @@ class TemporalRankingLoss(LossKeys, LossModule):
 
         Raises:
             ValueError: if the batch is not [B, n].
-            KeyError: if the tokens for an enabled term are missing.
+            KeyError: if the tokens or the progress for an enabled term are missing.
         """
         if tensordict.batch_dims != 2:
             raise ValueError(
@@ -156,7 +170,7 @@ class TemporalRankingLoss(LossKeys, LossModule):
         success = mask.any(-1) if success is None else success[:, 0, 0] & mask.any(-1)
         last = _last_true(mask)
         ranked = mask & success.unsqueeze(-1)
-        loss, accuracy = _ranking(values, ranked)
+        loss, accuracy = _ranking(values, ranked, self._places(tensordict))
         out = TensorDict({"loss_ranking": loss, "pairwise_accuracy": accuracy})
         rows = torch.arange(values.shape[0], device=values.device)
         ends = values[rows, last]
@@ -179,6 +193,18 @@ class TemporalRankingLoss(LossKeys, LossModule):
             term = _mean(-logsigmoid(gap[chosen]), counted) if len(chosen) else 0 * values.sum()
             out["loss_failures"] = self.failures * term
         return out
+
+    def _places(self, tensordict: TensorDictBase) -> Tensor | None:
+        if not self.pair_distance:
+            return None
+        progress: Tensor | None = tensordict.get(self.tensor_keys.progress, None)
+        if progress is None:
+            raise KeyError(
+                "pair_distance needs the share of the episode before each frame at "
+                f"{self.tensor_keys.progress!r}: add it, as sample_clips does, or set "
+                "pair_distance=0."
+            )
+        return self.pair_distance * progress.squeeze(-1)
 
     def _padded_by_numbers(self, tensordict: TensorDictBase, mask: Tensor) -> TensorDictBase:
         """Frames that do not exist without NaN: 0 * NaN is NaN, in gradients too."""
@@ -229,13 +255,13 @@ class TemporalRankingLoss(LossKeys, LossModule):
         return (task.unsqueeze(1) == task.unsqueeze(0)).all(-1)
 
 
-def _ranking(values: Tensor, ranked: Tensor) -> tuple[Tensor, Tensor]:
+def _ranking(values: Tensor, ranked: Tensor, places: Tensor | None) -> tuple[Tensor, Tensor]:
     """Loss and accuracy; where no row has a pair, 0 and NaN."""
     some = (ranked.sum(-1) > 1).any()
     if not torch.compiler.is_compiling() and not some:
         return 0 * values.sum(), values.new_tensor(math.nan)
     accuracy = pairwise_accuracy(values.detach(), ranked)
-    return temporal_ranking_loss(values, ranked), accuracy.where(some, math.nan)
+    return temporal_ranking_loss(values, ranked, places=places), accuracy.where(some, math.nan)
 
 
 def _chosen(mask: Tensor) -> tuple[Tensor, Tensor]:

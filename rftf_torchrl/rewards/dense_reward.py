@@ -10,9 +10,15 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Bounded, Composite, Unbounded
-from torchrl.envs.transforms import MultiAction, TerminateTransform, Transform
+from torchrl.envs.transforms import (
+    FrameSkipTransform,
+    MultiAction,
+    TerminateTransform,
+    Transform,
+)
 
 from rftf_torchrl.keys import (
+    BEST_VALUE,
     DENSE_REWARD,
     OUTCOME_REWARD,
     REWARD,
@@ -22,8 +28,13 @@ from rftf_torchrl.keys import (
     nested_keys,
 )
 from rftf_torchrl.nets.entries import NO_COMPACT_OBS, required
-from rftf_torchrl.rewards.forms import reward_form
-from rftf_torchrl.rewards.places import environment_transforms, later_transforms, next_data
+from rftf_torchrl.rewards.forms import keeps_failures, reward_form
+from rftf_torchrl.rewards.places import (
+    environment_transforms,
+    later_transforms,
+    next_data,
+    trajectory_lengths,
+)
 from rftf_torchrl.settings import Finite, check_value
 
 
@@ -33,10 +44,11 @@ class DenseReward(Transform):
     .. math::
         r_t = w_{outcome} \, success_t + w_{dense} \, form(V(s_t), V(s_{t+1}), \ldots)_t
 
-    It serves an environment, a collector's ``postproc`` and a replay buffer. A form that reads
-    whole trajectories (it names ``trajectory``) needs them complete and one after another, as a
-    collector with ``trajs_per_batch`` and ``traj_format="cat"`` gives them: an environment, which
-    has one step at a time, refuses it.
+    It serves an environment, a collector's ``postproc`` and a replay buffer, with equal rewards.
+    For a form that reads the largest value so far (``best``, ``next_best``), an environment carries
+    it in the tensordict. In a batch it is computed where it is missing, and trajectories have to be
+    complete and one after another for it, as a collector with ``trajs_per_batch`` and
+    ``traj_format="cat"`` gives them; from then on the steps may be shuffled.
 
     The reward that the environment wrote is replaced. The two parts of the reward are observations
     to the environment, as the sums of TorchRL's ``RewardSum`` are, zero after a reset: it has one
@@ -51,19 +63,22 @@ class DenseReward(Transform):
         success_key: bool [*B, 1], read under ``"next"``.
         terminated_key: bool [*B, 1], read under ``"next"``.
         truncated_key: bool [*B, 1], read under ``"next"`` by forms that name it.
-        trajectory_key: int64 [*B], read by forms that name it.
+        trajectory_key: int64 [*B], read for forms of the largest value so far.
         reward_key: float32 [*B, 1], written under ``"next"``: the weighted sum.
         outcome_key: float32 [*B, 1], written under ``"next"``: success as 0 or 1.
         dense_key: float32 [*B, 1], written under ``"next"``: the form's reward, unweighted.
         value_key: float32 [*B, 1], read at the root and under ``"next"``.
+        best_key: float32 [*B, 1], the largest value so far, at the root and under ``"next"``; for
+            forms that name it.
         options: of the form.
 
     Raises:
-        ValueError: there is no such form, it does not have an option or refuses it; on use, an
-            entry has the wrong shape, trajectories are not one after another, or another transform
-            of the environment would make the reward wrong: TorchRL's ``MultiAction`` (it skips the
-            other transforms when an episode ends inside a chunk, which is where the success reward
-            is due), and a later one that changes ``terminated``.
+        ValueError: there is no such form, it does not have an option or refuses it, or a failure
+            could be worth as much as a success; on use, an entry has the wrong shape, trajectories
+            are not one after another, or another transform of the environment would make the reward
+            wrong: TorchRL's ``MultiAction`` (it skips the other transforms when an episode ends
+            inside a chunk, which is where the success reward is due), a later one that changes
+            ``terminated``, and a later ``FrameSkipTransform`` with a form of the largest value.
         KeyError: on use, an entry is missing.
 
     Example:
@@ -92,6 +107,7 @@ class DenseReward(Transform):
         outcome_key: NestedKey = OUTCOME_REWARD,
         dense_key: NestedKey = DENSE_REWARD,
         value_key: NestedKey = TEMPORAL_VALUE,
+        best_key: NestedKey = BEST_VALUE,
         **options: Any,
     ) -> None:
         super().__init__(in_keys=[success_key], out_keys=[reward_key, outcome_key, dense_key])
@@ -103,6 +119,13 @@ class DenseReward(Transform):
             self.form, self.columns = reward_form(form, options)
         check_value("dense_weight", dense_weight, Finite)
         check_value("outcome_weight", outcome_weight, Finite)
+        self._keeps_failures = keeps_failures(self.columns)
+        if self._keeps_failures and not dense_weight < outcome_weight:
+            raise ValueError(
+                f"with this form a failure earns up to dense_weight={dense_weight:g} and a success "
+                f"at least outcome_weight={outcome_weight:g}: make dense_weight smaller, 0.5 for "
+                "example."
+            )
         self.dense_weight = float(dense_weight)
         self.outcome_weight = float(outcome_weight)
         self.success_key = success_key
@@ -113,6 +136,7 @@ class DenseReward(Transform):
         self.outcome_key = outcome_key
         self.dense_key = dense_key
         self.value_key = value_key
+        self.best_key = best_key
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write rewards to transitions of shape [*B] that hold values."""
@@ -126,10 +150,19 @@ class DenseReward(Transform):
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
+        if self._keeps_failures:
+            best = self._values(tensordict_reset, self.value_key)
+            reset, earlier = tensordict.get("_reset", None), tensordict.get(self.best_key, None)
+            if reset is not None and earlier is not None:
+                rows = reset.reshape(*best.shape[:-1], -1).any(-1, keepdim=True)
+                best = torch.where(rows, best, earlier)
+            tensordict_reset.set(self.best_key, best)
         zero = torch.zeros(*tensordict_reset.batch_size, 1, device=tensordict_reset.device)
         return tensordict_reset.set(self.outcome_key, zero).set(self.dense_key, zero.clone())
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        if self._keeps_failures and self.best_key not in tensordict.keys(True):
+            tensordict.set(self.best_key, self._values(tensordict, self.value_key))
         self._write(tensordict, next_tensordict)
         return next_tensordict
 
@@ -150,12 +183,12 @@ class DenseReward(Transform):
                     "state that goes on. Put it before the reward: "
                     f"Compose({type(later).__name__}(...), ValueReward(...))."
                 )
-        if self.container is not None and "trajectory" in self.columns:
-            raise ValueError(
-                "this form of the reward reads whole trajectories, and an environment has one step "
-                "at a time: let the collector apply it, Collector(..., postproc=ValueReward(...), "
-                "trajs_per_batch=..., traj_format='cat')."
-            )
+            if self._keeps_failures and isinstance(later, FrameSkipTransform):
+                raise ValueError(
+                    "FrameSkipTransform after this form of the reward would pay the largest value "
+                    "of an episode again in each skipped step. Put it before the reward: "
+                    "Compose(FrameSkipTransform(...), ValueReward(...))."
+                )
         return super().transform_output_spec(output_spec)
 
     def transform_reward_spec(self, reward_spec: Composite) -> Composite:
@@ -169,7 +202,16 @@ class DenseReward(Transform):
         shape, device = (*observation_spec.shape, 1), observation_spec.device
         observation_spec[self.outcome_key] = Bounded(0.0, 1.0, shape=shape, device=device)
         observation_spec[self.dense_key] = Unbounded(shape=shape, device=device)
-        return observation_spec
+        return self._with_best(observation_spec)
+
+    def transform_state_spec(self, state_spec: Composite) -> Composite:
+        """Add the largest value, so that batched environments hand it back to their workers."""
+        return self._with_best(state_spec)
+
+    def _with_best(self, spec: Composite) -> Composite:
+        if self._keeps_failures:
+            spec[self.best_key] = Unbounded(shape=(*spec.shape, 1), device=spec.device)
+        return spec
 
     def _write(self, root: TensorDictBase, following: TensorDictBase) -> None:
         """Write outcome, dense and total reward to ``following``, the data at t + 1."""
@@ -206,39 +248,48 @@ class DenseReward(Transform):
         following: TensorDictBase,
         data: dict[str, Tensor],
     ) -> Tensor:
-        advice = "Write it first: Compose(StateValues(model), DenseReward(...)), or ValueReward."
-        for column, side in (("values", root), ("next_values", following)):
-            if column in self.columns:
-                value = side.get(self.value_key, None)
-                if value is None:
-                    name = self.value_key if side is root else ("next", self.value_key)
-                    raise KeyError(f"{name!r} is missing. {advice}")
-                data[column] = value
+        if "values" in self.columns:
+            data["values"] = self._values(root, self.value_key)
+        if "next_values" in self.columns:
+            data["next_values"] = self._values(following, ("next", self.value_key))
         if "truncated" in self.columns:
             advice = "The form reads it. Write it, or name another entry with truncated_key=."
             data["truncated"] = _flag(following, self.truncated_key, advice).bool()
-        if "trajectory" not in self.columns:
-            return form(**{column: data[column] for column in self.columns})
-        data = {column: entry.reshape(-1, 1) for column, entry in data.items()}
-        data["trajectory"] = self._trajectories(root)
-        dense = form(**{column: data[column] for column in self.columns})
-        return dense.reshape(*following.batch_size, 1)
+        if self._keeps_failures:
+            data["best"], data["next_best"] = self._largest(root, following)
+        return form(**{column: data[column] for column in self.columns})
 
-    def _trajectories(self, root: TensorDictBase) -> Tensor:
-        """Whose step each is, [N]; each trajectory in one piece."""
-        why = (
-            ", and this form of the reward reads whole trajectories. Collectors write it "
-            "(trajs_per_batch)."
-        )
-        trajectory: Tensor = required(root, self.trajectory_key, why).reshape(-1)
-        pieces = trajectory.unique_consecutive()
-        if len(pieces) != len(pieces.unique()):
-            raise ValueError(
-                f"the steps of a trajectory are not one after another in {self.trajectory_key!r}, "
-                "and this form of the reward reads whole trajectories: apply it to a collector's "
-                "batch (traj_format='cat'), before the steps are shuffled."
+    def _values(self, data: TensorDictBase, name: NestedKey) -> Tensor:
+        value: Tensor | None = data.get(self.value_key, None)
+        if value is None:
+            raise KeyError(
+                f"{name!r} is missing. Write it first: Compose(StateValues(model), "
+                "DenseReward(...)), or ValueReward."
             )
-        return trajectory
+        return value
+
+    def _largest(self, root: TensorDictBase, following: TensorDictBase) -> tuple[Tensor, Tensor]:
+        """The largest value up to s_t and up to s_{t+1}, written where it is missing."""
+        next_values = self._values(following, ("next", self.value_key))
+        best: Tensor | None = root.get(self.best_key, None)
+        if best is None:
+            values = self._values(root, self.value_key)
+            pieces = values.reshape(-1).split(self._lengths(root))
+            best = torch.cat([piece.cummax(0).values for piece in pieces]).reshape(values.shape)
+            root.set(self.best_key, best)
+        next_best = torch.maximum(best, next_values)
+        following.set(self.best_key, next_best)
+        return best, next_best
+
+    def _lengths(self, root: TensorDictBase) -> list[int]:
+        """Steps of each trajectory; each trajectory is in one piece."""
+        why = (
+            ", and this form of the reward reads the largest value of a trajectory so far. "
+            "Collectors write it (trajs_per_batch)."
+        )
+        trajectory = required(root, self.trajectory_key, why)
+        why = "this form of the reward reads the largest value so far"
+        return trajectory_lengths(trajectory, self.trajectory_key, why)
 
 
 def _flag(following: TensorDictBase, key: NestedKey, advice: str) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
 from torchrl.envs.transforms import Compose, Transform
 
 
@@ -33,6 +35,21 @@ def next_data(transform: Transform, tensordict: TensorDictBase) -> TensorDictBas
             "terminated and the next state under 'next'."
         )
     return following
+
+
+def trajectory_lengths(trajectory: Tensor, key: NestedKey, why: str) -> list[int]:
+    """Steps of each trajectory, int64 [N] in, each trajectory in one piece.
+
+    Raises:
+        ValueError: if steps of a trajectory are apart.
+    """
+    pieces, lengths = trajectory.reshape(-1).unique_consecutive(return_counts=True)
+    if len(pieces) != len(pieces.unique()):
+        raise ValueError(
+            f"the steps of a trajectory are not one after another in {key!r}, and {why}: do this "
+            "to a collector's batch (traj_format='cat'), before the steps are shuffled."
+        )
+    return [int(length) for length in lengths]
 
 
 def _leaves(transform: Transform) -> Iterator[Transform]:

@@ -83,7 +83,7 @@ def accumulate_gradients(
         inner.normalize_advantage = False
     try:
         pieces = batch.split(micro_batch)
-        counted = count or partial(_rows, mask_keys=_mask_keys(inner))
+        counted = count or partial(_rows, mask_keys=mask_keys(inner))
         counts = torch.stack([torch.as_tensor(counted(piece)).float() for piece in pieces])
         shares = (counts / counts.sum().clamp_min(1)).tolist()
         results = []
@@ -108,7 +108,7 @@ def _without_exchange(loss_module: nn.Module) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def _mask_keys(loss: Any) -> Sequence[NestedKey]:
+def mask_keys(loss: Any) -> Sequence[NestedKey]:
     """The masks that a TorchRL loss honours in its mean."""
     return loss._loss_mask_keys() if isinstance(loss, LossModule) else ()
 

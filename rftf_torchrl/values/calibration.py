@@ -48,6 +48,11 @@ class ValueCalibration(nn.Module):
         """Whether there is a table of instructions."""
         return self.tokens.shape[0] > 0
 
+    @property
+    def fitted(self) -> bool:
+        """Whether there is any map; without one raw scores come back as they are."""
+        return self.per_instruction or bool(self.offset != 0) or bool(self.scale != 1)
+
     def forward(self, raw: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Calibrates raw scores.
 

@@ -64,6 +64,14 @@ def test_shuffled_time_has_the_same_frames_in_another_order(demonstrations):
     assert torch.equal(brightness, (255 * shuffled["frame_index"][..., 0] / last).round().long())
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_progress_is_the_share_of_the_episode_in_the_order_that_is_claimed(demonstrations, shuffle):
+    sample = clips(demonstrations, frames=7, shuffle_time=shuffle)
+    last = demonstrations.spans.diff(dim=1)[sample["episode"][..., 0]] - 1
+    expected = sample["frame_index"].sort(1).values / last
+    torch.testing.assert_close(sample["frame_progress"], expected)
+
+
 def test_the_seed_decides(demonstrations):
     first, again, other = (clips(demonstrations, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(first["frame_index"], again["frame_index"])
@@ -80,6 +88,7 @@ def test_no_action_by_default(demonstrations):
         "episode",
         "frame_mask",
         "frame_index",
+        "frame_progress",
     }
 
 

@@ -43,7 +43,7 @@ def test_the_commands_compose(my_vla, monkeypatch):
 
     register()
     found = re.findall(r"^rftf ([\w-]+)\s+(.*)", PAGE.replace("\\\n", ""), re.MULTILINE)
-    assert len(found) == 8
+    assert len(found) == 10
     assert {command for command, _ in found} <= set(cli.commands())
     kinds = set()
     for _, settings in found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 
 import pytest
@@ -15,12 +14,11 @@ from fakes import (
     make_walk,
     walk_policy,
 )
-from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.envs import StepCounter, TransformedEnv
 
 from rftf_torchrl import Episode, EpisodeCollector, TooManyCrashesError, run_episodes
-from rftf_torchrl.envs.collector import _pack, _unpack
+from rftf_torchrl.envs.collector import _Queue
 from rftf_torchrl.keys import CHUNK
 
 pytestmark = pytest.mark.slow
@@ -43,12 +41,17 @@ def workers(request):
     return request.param
 
 
+@pytest.fixture(params=[False, True], ids=["copy", "server"])
+def serve(request):
+    return request.param
+
+
 @pytest.fixture
-def make_collector():
+def make_collector(serve):
     collectors = []
 
     def make(**arguments):
-        arguments.setdefault("timeout", 60.0)
+        arguments = {"timeout": 60.0, "serve": serve, **arguments}
         collectors.append(EpisodeCollector(make_walk, walk_policy(), **arguments))
         return collectors[-1]
 
@@ -74,13 +77,6 @@ def test_returns_complete_trajectories_in_the_order_of_the_list(make_collector, 
     assert batch["loc"][:3].flatten().tolist() == [2, 3, 4.5]
     assert sorted(seen) == [0, 1, 2, 3, 4]
     assert (collector.crashed, collector.env_steps) == (0, 14)
-
-
-def test_workers_keep_keys_with_dots():
-    trajectory = TensorDict({"a.b": torch.ones(2), ("c", "d.e"): torch.zeros(2)}, [2])
-    again = _unpack(pickle.loads(pickle.dumps(_pack(trajectory))))
-    assert set(again.keys(True, True)) == {"a.b", ("c", "d.e")}
-    assert bool((again == trajectory).all())
 
 
 def test_the_number_of_workers_changes_nothing_in_deterministic_mode(make_collector, workers):
@@ -113,11 +109,11 @@ def test_noise_belongs_to_the_seed(make_collector, workers):
     assert 0.3 < noise.std() < 2.0
 
 
-def test_no_two_workers_or_iterations_share_their_noise(make_collector):
+def test_no_two_decisions_share_their_noise(make_collector):
     collector = make_collector(workers=2)
     noise = []
     for seed in (0, 1, 2):
-        batch = collector.collect(episodes([3, 6, 9, 12]), seed=seed)
+        batch = collector.collect(episodes([3, 3, 6, 9]), seed=seed)
         noise.append((batch["action"] - batch["loc"]) / batch["scale"])
     rounded = torch.cat(noise).flatten().mul(1000).round()
     assert len(rounded.unique()) > 0.8 * len(rounded)
@@ -155,21 +151,22 @@ def test_a_crashed_episode_is_dropped_and_counted(make_collector, trouble, caplo
     assert (collector.crashed, collector.env_steps) == (1, len(batch))
     reasons = {"exit": ["died with exit code 3"], "sleep": ["hung for 3 s"], "crash": []}[trouble]
     assert [record.getMessage() for record in caplog.records] == [
-        f"a simulator process {reason}; 1 episodes are dropped" for reason in reasons
+        f"a simulator process {reason}; Episode(task='{trouble}', seed=13, instruction=None), 1 in "
+        "the list, is dropped"
+        for reason in reasons
     ]
     assert len(collector.collect(episodes([4]))) == 3
 
 
-def test_a_crash_drops_the_episodes_that_ran_beside_it(make_collector):
-    collector = make_collector(workers=1)
-    batch = collector.collect(
-        [Episode("exit", BAD_SEED), Episode("walk", 5), Episode("walk", 4)], deterministic=True
-    )
-    assert batch["collector", "traj_ids"].unique().tolist() == [2]
-    assert collector.crashed == 2
+def test_a_crash_changes_no_other_episode(make_collector):
+    seeds = [4, BAD_SEED, 7, 5, 9, 6]
+    batch = make_collector(workers=2).collect(episodes(seeds, "exit"), seed=3)
+    undisturbed = make_collector(workers=0).collect(episodes(seeds, "none"), seed=3)
+    left = undisturbed[undisturbed["collector", "traj_ids"] != 1]
+    assert same(batch, left)
 
 
-def test_a_worker_that_died_between_two_collections_is_replaced(make_collector):
+def test_a_worker_that_died_between_two_collections_is_replaced(make_collector, caplog):
     collector = make_collector(workers=2)
     collector.collect(episodes(SEEDS))
     process = collector._pool.workers[1].process
@@ -177,6 +174,9 @@ def test_a_worker_that_died_between_two_collections_is_replaced(make_collector):
     process.join()
     assert len(collector.collect(episodes(SEEDS))) == sum(LENGTHS)
     assert collector.crashed == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "a simulator process died with exit code -9; it was playing no episode"
+    ]
 
 
 def test_too_many_crashes(make_collector):
@@ -237,6 +237,8 @@ def test_closing_closes_the_environments_of_this_process():
         ({"workers": -1}, "workers must be 0 or more, got -1"),
         ({"max_restarts": -1}, "max_restarts must be 0 or more, got -1"),
         ({"timeout": 0.0}, "timeout must be a positive number of seconds, got 0.0"),
+        ({"batch": 0}, "batch must be at least 1 decision, got 0"),
+        ({"wait": -1.0}, "wait must be 0 or more seconds, got -1.0"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -345,13 +347,30 @@ def test_an_environment_that_can_not_change_its_task():
         list(run_episodes(Factory(), walk_policy(), episodes, deterministic=True))
 
 
-def test_episodes_that_share_an_environment_go_to_all_workers():
-    with EpisodeCollector(ManyTasksFactory(), walk_policy(), workers=2) as collector:
-        shares = []
-        submit = collector._pool.submit
-        collector._pool.submit = lambda place, job: (
-            shares.append([index for index, _ in job[0]]),
-            submit(place, job),
-        )
-        collector.collect([Episode("1", seed) for seed in range(5)])
-    assert shares == [[0, 2, 4], [1, 3]]
+def places(names, workers, pattern):
+    """Who plays what, (worker, index) pairs, when workers ask in this order."""
+    held = [[] for _ in range(workers)]
+    queue = _Queue(dict(enumerate(names)), held)
+    return [queue.take(place) for place in pattern], held
+
+
+def test_a_worker_goes_on_in_its_environment():
+    taken, held = places("aabbcc", 2, [0, 1, 0, 1, 0, 0])
+    assert taken == [(0, None), (2, None), (1, None), (3, None), (4, None), (5, None)]
+    assert held == [["a", "c"], ["b"]]
+
+
+def test_a_free_worker_helps_with_the_environments_of_others():
+    taken, held = places("aaaa", 3, [0, 1, 2, 0])
+    assert taken == [(0, None), (1, None), (2, None), (3, None)]
+    assert held == [["a"]] * 3
+
+
+def test_a_worker_has_at_most_one_environment_more_than_its_share():
+    """Two workers and two tasks: one each, and one more."""
+    held = [["x", "y"], ["b"]]
+    queue = _Queue(dict(enumerate("abb")), held)
+    assert queue.take(1) == (1, None)
+    assert queue.take(0) == (0, "x")
+    assert queue.take(0) is None
+    assert (held, len(queue)) == ([["y", "a"], ["b"]], 1)

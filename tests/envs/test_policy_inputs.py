@@ -112,7 +112,9 @@ def test_a_parallel_environment_gives_tensors_alone():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"workers": 0}, {"workers": 1}, {"workers": 0, "copy_policy": False}], ids=str
+    "arguments",
+    [{"workers": 0}, {"workers": 1}, {"workers": 0, "serve": True}, {"workers": 1, "serve": True}],
+    ids=str,
 )
 def test_episodes_keep_the_inputs_of_the_deciding_state_once(arguments):
     factory = PolicyInputFactory(make_episode_env, VLAInputs(processor))
@@ -131,23 +133,15 @@ def test_episodes_keep_the_inputs_of_the_deciding_state_once(arguments):
     assert policy.module.dropout.training, "the flag came back"
 
 
-def test_without_a_copy_new_weights_count_at_once():
+@pytest.mark.parametrize("workers", [0, 1])
+def test_of_a_served_policy_new_weights_count_at_once(workers):
     factory = PolicyInputFactory(make_episode_env, VLAInputs(processor))
-    for copy_policy, expected in ((True, [4, 52]), (False, [4, 100])):
+    for serve, expected in ((False, [4, 52]), (True, [4, 100])):
         policy = make_policy()
-        collector = EpisodeCollector(factory, policy, workers=0, copy_policy=copy_policy)
+        collector = EpisodeCollector(factory, policy, workers=workers, serve=serve)
         with torch.no_grad():
             policy.module.weight.fill_(2)
         assert collector.collect([Episode("a", 1)])["action"].squeeze(-1).tolist() == expected
         collector.update_policy_weights_()
         assert collector.collect([Episode("a", 1)])["action"].squeeze(-1).tolist() == [4, 100]
         collector.close()
-
-
-def test_workers_need_a_copy():
-    expected = (
-        "copy_policy=False acts in this process, and there are 2 workers: set workers=0, or copy "
-        "the policy"
-    )
-    with pytest.raises(ValueError, match=f"^{expected}$"):
-        EpisodeCollector(make_episode_env, make_policy(), workers=2, copy_policy=False)

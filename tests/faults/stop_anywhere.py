@@ -71,12 +71,12 @@ def stop_worker(state: str, number: int, pause: float = 0.0) -> tuple[float, flo
     Returns:
         Seconds until the pool noticed, and those of closing it.
     """
-    patience = guarded_pool._START_UP_SECONDS
+    patience = guarded_pool.START_UP_SECONDS
     pool = make_pool()
     worker = pool.workers[0].process.pid
     try:
         if state == "starting":
-            guarded_pool._START_UP_SECONDS = TIMEOUT
+            guarded_pool.START_UP_SECONDS = TIMEOUT
         else:
             until_ready(pool)
         if state in JOBS:
@@ -89,7 +89,7 @@ def stop_worker(state: str, number: int, pause: float = 0.0) -> tuple[float, flo
             pool.submit(0, "a") if state != "closing" else None
         noticed = 0.0 if state == "closing" else lost(pool)
     finally:
-        guarded_pool._START_UP_SECONDS = patience
+        guarded_pool.START_UP_SECONDS = patience
         begun = time.monotonic()
         pool.close()
     return noticed, time.monotonic() - begun
@@ -132,9 +132,22 @@ def parent_of_collector(state: str) -> None:
         collector.collect(episodes, on_episode=lambda _: print("there", flush=True))
 
 
+def parent_of_server(state: str) -> None:
+    """The policy's thread and its simulators, in the middle of their episodes."""
+    from sleeping import SleepingFactory, sleeping_policy
+
+    from rftf_torchrl import Episode, EpisodeCollector
+
+    episodes = [Episode("sleep", seed) for seed in range(10_000)]
+    make_env, policy = SleepingFactory(0.01, 5), sleeping_policy(0.05)
+    with EpisodeCollector(make_env, policy, workers=2, serve=True) as collector:
+        collector.collect(episodes, on_episode=lambda _: print("there", flush=True))
+
+
 PARENTS: dict[str, Callable[[str], None]] = {
     "toy": parent_of_toy,
     "collector": parent_of_collector,
+    "server": parent_of_server,
 }
 
 
@@ -251,7 +264,7 @@ def try_workers(table: Table, repeat: int, draw: random.Random) -> None:
 
 
 def try_parents(table: Table, repeat: int, draw: random.Random) -> None:
-    states = {"toy": PARENT_STATES, "collector": ["starting", "playing"]}
+    states = {"toy": PARENT_STATES, "collector": ["starting", "playing"], "server": ["playing"]}
     for kind in PARENTS:
         for state in states[kind]:
             for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):

@@ -31,3 +31,9 @@ def test_no_process_is_left_by_a_killed_parent(state):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_no_process_is_left_by_an_ended_collector(number):
     assert faults.end_parent("collector", "playing", number) < torch.inf
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_is_left_by_an_ended_server(number):
+    assert faults.end_parent("server", "playing", number) < torch.inf

@@ -143,3 +143,74 @@ BROKEN = [
 def test_broken_inputs(error, values, mask, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         temporal_ranking_loss(values, mask)
+
+
+def places_of(values):
+    return torch.arange(values.shape[-1], dtype=torch.float64).expand_as(values)
+
+
+def test_places_by_hand():
+    values, places = torch.tensor([1.0, 3.0]).double(), torch.tensor([0.0, 0.5]).double()
+    target = 1 / (1 + math.exp(-0.5))
+    expected = target * math.log1p(math.exp(-2)) + (1 - target) * math.log1p(math.exp(2))
+    assert temporal_ranking_loss(values, places=places).item() == pytest.approx(expected)
+
+
+def test_far_places_ask_for_order_alone():
+    values = torch.randn(5, 6, dtype=torch.float64)
+    order = temporal_ranking_loss(values)
+    losses = [temporal_ranking_loss(values, places=k * places_of(values)) for k in (1, 10, 1000)]
+    assert (losses[0] - order).abs() > (losses[1] - order).abs()
+    assert losses[2].item() == order.item()
+
+
+def test_one_place_for_all_asks_for_one_value():
+    values = torch.randn(3, 5, dtype=torch.float64)
+    places = torch.zeros_like(values)
+    forth, back = (temporal_ranking_loss(v, places=places) for v in (values, values.flip(-1)))
+    torch.testing.assert_close(forth, back)
+    assert forth > math.log(2)
+    assert temporal_ranking_loss(places, places=places).item() == pytest.approx(math.log(2))
+
+
+def test_the_loss_is_least_where_values_are_places():
+    places = torch.randn(4, 6, dtype=torch.float64)
+    values = (places + 3.0).requires_grad_()
+    least = temporal_ranking_loss(values, places=places)
+    (gradient,) = torch.autograd.grad(least, values)
+    assert gradient.abs().max() < 1e-12
+    assert temporal_ranking_loss(1.1 * places, places=places) > least
+
+
+def test_places_of_padding_have_no_influence():
+    values, places = torch.randn(2, 4), torch.rand(2, 4)
+    mask = torch.tensor([[True] * 3 + [False], [False, True, True, True]])
+    expected = temporal_ranking_loss(values, mask, places=places)
+    broken = torch.where(mask, places, math.nan)
+    assert torch.equal(temporal_ranking_loss(values, mask, places=broken), expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "places", "message"),
+    [
+        (
+            ValueError,
+            torch.zeros(2, 4),
+            "places has shape [2, 4] and values has shape [2, 3]; expected the same shape.",
+        ),
+        (
+            ValueError,
+            torch.tensor([[0.0, 1.0, 2.0], [0.0, math.nan, 1.0]]),
+            "places[1, 1] is nan; expected finite numbers (1 of 6 entries are not).",
+        ),
+        (
+            TypeError,
+            torch.zeros(2, 3, dtype=torch.int64),
+            "places has dtype torch.int64; expected a floating dtype. Convert it with "
+            "places.float().",
+        ),
+    ],
+)
+def test_broken_places(error, places, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        temporal_ranking_loss(torch.zeros(2, 3), places=places)

@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributions import Normal
 from torchrl.data import Binary, Composite, Unbounded
 from torchrl.envs import EnvBase
+from torchrl.envs.utils import make_composite_from_td
 
 from rftf_torchrl import Episode
 
@@ -140,6 +141,57 @@ class ManyTasksFactory:
 
     def environment_of(self, episode: Episode) -> int:
         return int(episode.task) % 10
+
+
+class Playback(EnvBase):
+    """Shows recorded observations in turn, moved by what was done before; 2 + seed % 3 decisions.
+
+    Args:
+        recorded: observations [N] of any policy.
+        chunk: shape of its chunk of actions.
+    """
+
+    def __init__(self, recorded: TensorDict, chunk: tuple[int, ...]) -> None:
+        super().__init__(batch_size=[])
+        self.recorded = recorded
+        flag = Binary(shape=[1], dtype=torch.bool)
+        self.observation_spec = make_composite_from_td(recorded[0]).update(
+            Composite(episode_seed=Unbounded([1], dtype=torch.int64), crashed=flag)
+        )
+        self.action_spec = Composite(vla_action=Composite(chunk=Unbounded(chunk)))
+        self.reward_spec = Unbounded([1])
+        self.done_spec = Composite(done=flag.clone(), terminated=flag.clone())
+
+    def _set_seed(self, seed):
+        pass
+
+    def _observe(self):
+        seen = self.recorded[(self.seed + self.time) % len(self.recorded)]
+        seen = seen.apply(lambda entry: entry + self.moved if entry.is_floating_point() else entry)
+        rest = {"episode_seed": torch.tensor([self.seed]), "crashed": torch.tensor([False])}
+        return seen.update(rest)
+
+    def _reset(self, tensordict=None, **kwargs):
+        self.seed = 0 if tensordict is None else int(tensordict.get("episode_seed", 0))
+        self.time, self.moved = 0, 0.0
+        return self._observe()
+
+    def _step(self, tensordict):
+        self.time += 1
+        self.moved += tensordict["vla_action", "chunk"].mean().item()
+        done = torch.tensor([self.time == 2 + self.seed % 3])
+        return self._observe().update(
+            {"reward": torch.zeros(1), "done": done, "terminated": torch.zeros_like(done)}
+        )
+
+
+@dataclass(frozen=True)
+class PlaybackFactory:
+    recorded: TensorDict
+    chunk: tuple[int, ...]
+
+    def __call__(self, episode: Episode) -> Playback:
+        return Playback(self.recorded, self.chunk)
 
 
 class Drift(nn.Module):

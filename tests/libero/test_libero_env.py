@@ -181,17 +181,18 @@ def test_one_environment_plays_several_tasks_with_a_bounded_number_of_simulators
     assert len(names) == 1
 
 
-def test_a_crash_is_neither_failure_nor_termination(make_env, monkeypatch):
+def test_a_crash_is_neither_failure_nor_termination(make_env, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log of unstable physics
     env = make_env()
     before = start(env, 4)
 
     def crash(action):
         raise SimulatorCrashedError
 
-    monkeypatch.setattr(env.simulator, "step", crash)
-    step = env.step(TensorDict({"action": torch.zeros(7)}))["next"]
+    with monkeypatch.context() as patch:
+        patch.setattr(env.simulator, "step", crash)
+        step = env.step(TensorDict({"action": torch.zeros(7)}))["next"]
     assert flags(step) == {"done", "truncated", "crashed"}
-    monkeypatch.undo()
     env.simulator.data.qvel[:] = 1e12
     step = env.step(TensorDict({"action": torch.zeros(7)}))["next"]
     assert flags(step) == {"done", "truncated", "crashed"}

@@ -92,6 +92,26 @@ def test_without_any_success_the_loss_is_zero_and_can_be_differentiated():
     assert out["pairwise_accuracy"].isnan()
 
 
+def test_pair_distance_by_hand():
+    """The second of three frames stands at a quarter of the episode, the third at its end."""
+    progress = torch.tensor([[0.0, 0.25, 1.0]]).unsqueeze(-1)
+    data = clips([[0.0, 1.0, 3.0]], frame_progress=progress)
+    loss = TemporalRankingLoss(model(), pair_distance=8.0)
+    assert "frame_progress" in loss.in_keys
+    expected = 0.0
+    for gap, distance in ((1, 2), (3, 8), (2, 6)):
+        target = 1 / (1 + math.exp(-distance))
+        expected += (target * nls(gap) + (1 - target) * nls(-gap)) / 3
+    torch.testing.assert_close(loss(data)["loss_ranking"].detach(), torch.tensor(expected))
+
+
+def test_a_large_pair_distance_is_order_alone():
+    progress = torch.tensor([[0.0, 0.25, 1.0]]).unsqueeze(-1)
+    data = clips([[0.0, 1.0, 3.0]], frame_progress=progress)
+    far = TemporalRankingLoss(model(), pair_distance=1e6)(data)["loss_ranking"]
+    assert torch.equal(far, TemporalRankingLoss(model())(data)["loss_ranking"])
+
+
 def test_wrong_instruction_by_hand():
     """Row 0 meets row 1's token and row 1 row 2's; row 2 meets row 0's, the next that differs."""
     data = clips([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]], tokens=[0, 1, 1])
@@ -246,6 +266,10 @@ def test_it_learns_time_from_video_and_nothing_from_shuffled_video(shuffled):
             "failures is a weight and must not be negative, got -1.0.",
         ),
         (
+            lambda: TemporalRankingLoss(model(), pair_distance=-1.0),
+            "pair_distance must not be negative, got -1.0.",
+        ),
+        (
             lambda: TemporalRankingLoss(model())(clips([[0.0, 1.0]])[0]),
             "tensordict must have batch size [clips, frames], got (2,).",
         ),
@@ -264,4 +288,13 @@ def test_missing_tokens_are_named():
     assert caught.value.args == (
         "this loss term needs the instruction tokens at ('instruction', 'tokens'): add them, or "
         "set its weight to 0.",
+    )
+
+
+def test_missing_progress_is_named():
+    with pytest.raises(KeyError) as caught:
+        TemporalRankingLoss(model(), pair_distance=10.0)(clips([[0.0, 1.0]]))
+    assert caught.value.args == (
+        "pair_distance needs the share of the episode before each frame at 'frame_progress': add "
+        "it, as sample_clips does, or set pair_distance=0.",
     )

@@ -2,81 +2,17 @@
 
 import pytest
 import torch
-from tensordict import NonTensorStack, TensorDict
+from policy_kinds import KINDS, ROWS, first, make_policy
 from tensordict.utils import unravel_key
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rftf_torchrl import EncoderConfig, FlowNoise, RFTFPPOLoss, flow_actor, keys, small_vla
-
-ROWS = 4
-SMALL = ["gaussian", "arm_gripper", "tokens", "flow", "flow with learned noise"]
-VLM = ["gaussian", "tokens", "tokens, autoregressive", "flow"]
-KINDS = [*SMALL, *(f"vision-language model, {head}" for head in VLM), "gr_mg", "seer"]
-# What a policy reads where the data have it; absent when it acts.
-OPTIONAL = {"vla_action", keys.CACHE}
-
-
-def small(head):
-    config = EncoderConfig(image_size=None, state_dim=5, features=8, vocab_size=8)
-    actor = small_vla(config, chunk_size=3, action_dim=4, head=head.split()[0])
-    if head.endswith("noise"):
-        learned = FlowNoise(8, (3, 4), 4)
-        network, velocity = actor.module[0], actor.head.velocity
-        actor = flow_actor(network, velocity, chunk_size=3, action_dim=4, noise=learned)
-    data = TensorDict({keys.STATE: torch.randn(ROWS, 5)}, [ROWS])
-    data[keys.TOKENS] = torch.randint(1, 8, (ROWS, 2))
-    data[keys.TOKEN_MASK] = torch.ones(ROWS, 2, dtype=torch.bool)
-    return actor, data
-
-
-def on_a_vision_language_model(head, folder):
-    from rftf_torchrl import TransformersPolicySpec, save_tiny_vlm
-
-    decoding = {"decoding": "autoregressive"} if head.endswith("autoregressive") else {}
-    source = save_tiny_vlm(folder, "smolvlm")
-    spec = TransformersPolicySpec.from_pretrained(
-        source,
-        chunk_size=2,
-        action_dim=3,
-        bins=16,
-        prompt_tokens=32,
-        state_dim=4,
-        head=head.split(",")[0],
-        **decoding,
-    )
-    image = torch.randint(0, 256, (ROWS, 3, 40, 40)).byte()
-    data = TensorDict({keys.IMAGE: image, keys.STATE: torch.randn(ROWS, 4)}, [ROWS])
-    data[keys.INSTRUCTION_TEXT] = NonTensorStack(*["open the drawer", "push"] * (ROWS // 2))
-    return spec.load(source), spec.observation_transform()(data)
-
-
-def of_a_paper(kind):
-    from _paper_policies import SPECS, build, rollout
-
-    policy = build(SPECS[kind])
-    return policy, rollout(SPECS[kind], policy, ROWS).exclude("next")
+from rftf_torchrl import RFTFPPOLoss, autocast, check_first_ratio, keys
+from rftf_torchrl.envs.row_noise import decide
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def made(request, tmp_path_factory):
-    """A policy and observations [ROWS] with nothing else than it reads."""
-    torch.manual_seed(0)
-    kind = request.param
-    if kind in SMALL:
-        policy, data = small(kind)
-    else:
-        pytest.importorskip("transformers")
-        if kind in ("gr_mg", "seer"):
-            policy, data = of_a_paper(kind)
-        else:
-            folder = tmp_path_factory.mktemp("vlm")
-            policy, data = on_a_vision_language_model(kind.partition(", ")[2], folder)
-    inputs = [key for key in map(unravel_key, policy.in_keys) if first(key) not in OPTIONAL]
-    return policy.eval(), data.select(*inputs)
-
-
-def first(key):
-    return key if isinstance(key, str) else key[0]
+    return make_policy(request.param, tmp_path_factory.mktemp("policy"))
 
 
 def acted(policy, data, mode, seed):
@@ -115,6 +51,18 @@ def test_the_loss_finds_the_probability_of_what_was_done(made, mode):
     assert out["kl_reference"].item() < 1e-6
 
 
+@pytest.mark.parametrize("rollout", ["fp32", "bf16"])
+@pytest.mark.parametrize("update", ["fp32", "bf16"])
+def test_decisions_of_one_row_each_are_within_the_first_ratios_bound(made, rollout, update):
+    policy, data = made
+    with autocast("cpu", rollout):
+        rows = [acted(policy, row, ExplorationType.RANDOM, 0) for row in data.split(1)]
+    loss = RFTFPPOLoss(policy, kl_coeff=0)
+    bound = 1e-4 if rollout == update == "fp32" else 0.25
+    with autocast("cpu", update):
+        assert check_first_ratio(loss, torch.cat(rows), bound=bound) <= bound
+
+
 def test_a_row_is_a_row_of_any_batch(made):
     policy, data = made
     together = acted(policy, data, ExplorationType.DETERMINISTIC, 0)
@@ -124,6 +72,19 @@ def test_a_row_is_a_row_of_any_batch(made):
         for key in (keys.CHUNK, keys.LOG_PROB):
             torch.testing.assert_close(alone[key][0], together[key][row], atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(single[key], alone[key][0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_of_a_batch_has_noise_of_its_own(made):
+    policy, data = made
+    seeds = [7, 8, 9, 7]
+    data = torch.cat([data[:3], data[:1]])
+    together = decide(policy, data, seeds, deterministic=False)
+    for row in range(ROWS):
+        alone = decide(policy, data[row : row + 1], seeds[row : row + 1], deterministic=False)
+        for key in (keys.CHUNK, keys.LOG_PROB):
+            torch.testing.assert_close(alone[key][0], together[key][row], atol=1e-4, rtol=1e-4)
+    other = decide(policy, data, [1, 2, 3, 4], deterministic=False)
+    assert not any(map(torch.equal, together[keys.CHUNK], other[keys.CHUNK]))
 
 
 def test_the_keys_are_those_that_it_names(made):

@@ -12,7 +12,7 @@ CONF = Path(__file__).parents[2] / "recipes" / "conf"
 GROUPS = sorted(
     p.relative_to(CONF).with_suffix("") for p in CONF.glob("*/*.yaml") if p.parent.name != "study"
 )
-PRIMARY = sorted({p.stem for p in CONF.glob("*.yaml")} - {"compare"})
+PRIMARY = sorted({p.stem for p in CONF.glob("*.yaml")} - {"compare", "study_values"})
 
 
 @pytest.mark.parametrize("choice", GROUPS, ids=str)
@@ -165,12 +165,12 @@ def test_all_bad_settings_are_listed_at_once(configure):
         )  # fmt: skip
 
 
-def test_large_policies_act_in_the_main_process_unless_told_otherwise(configure):
+def test_large_policies_are_served_unless_told_otherwise(configure):
     large = ("smolvlm", "paligemma", "qwen_vl", "lerobot", "gr_mg", "seer")
-    assert {configure(f"policy={word}").collector.workers for word in large} == {0}
-    assert configure("policy=smolvlm", "collector=workers").collector.workers == 2
+    assert {configure(f"policy={word}").collector.policy for word in large} == {"server"}
+    assert configure("policy=smolvlm", "collector=workers").collector.policy == "copy"
     assert configure("policy=smolvlm", "collector.workers=3").collector.workers == 3
-    assert configure("policy=tokens").collector.workers == 2
+    assert configure("policy=tokens").collector.policy == "copy"
 
 
 def test_adapters_let_weights_be_bfloat16(configure):
@@ -317,12 +317,30 @@ def test_a_value_critic_needs_the_value_model(configure):
             "  - value.options.image_tower is not set",
         ),
         (
-            ["reward.form=peak"],
-            "reward.form=peak: unknown form of the reward 'peak': choose from difference, give "
-            "your own as 'module:Name', or offer it as an entry point in the group "
-            "'rftf_torchrl.reward_forms'.",
+            ["reward.form=half"],
+            "reward.form=half: unknown form of the reward 'half': choose from difference, "
+            "goal_zero, peak, milestones, graded, give your own as 'module:Name', or offer it as "
+            "an entry point in the group 'rftf_torchrl.reward_forms'.",
+        ),
+        (
+            ["reward=peak", "ppo.bootstrap_timeouts=true", "reward.dense_weight=1"],
+            "reward.form=peak lets a failure keep what it reached, and with "
+            "ppo.bootstrap_timeouts=true the critic would go on from there: set "
+            "ppo.bootstrap_timeouts=false\n"
+            "  - reward.dense_weight=1: a failure earns up to that under reward.form=peak, so it "
+            "must be below reward.outcome_weight=1",
+        ),
+        (
+            ["reward=milestones", "+reward.options.thresholds=[0.5,0.25]"],
+            "reward.form=milestones: the form 'milestones' fails on one step of zeros: thresholds "
+            "are [0.5, 0.25]; expected rising values above 0, the last of them 1 at most, as "
+            "[0.25, 0.5, 0.75].",
         ),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
+        (
+            ["cloning.tasks=[push]"],
+            "cloning.tasks=['push']: expected tasks of env.tasks; cloning.tasks=null clones all",
+        ),
         (["cloning.per_task=0"], "cloning.per_task=0: must be at least 1"),
         (
             ["env=calvin_state", "reward=environment"],

@@ -14,6 +14,9 @@ from safetensors.torch import load_file
 from tensordict import TensorDict
 from tiny import RECIPES, TINY
 
+from rftf_torchrl import ConfigError, TemporalValueModel
+from rftf_torchrl.values.calibration import ValueCalibration
+
 pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
 
 
@@ -53,6 +56,11 @@ def test_value_report_of_held_out_demonstrations(cloned):
         ["critic=temporal"],
         ["critic=own_critic:linear"],
         ["balance=none", "reward=keep", "ppo.kl_coeff=0"],
+        ["reward=goal_zero"],
+        ["reward=peak"],
+        ["reward=milestones"],
+        ["reward=graded"],
+        ["reward=beside"],
     ],
     ids=" ".join,
 )
@@ -118,8 +126,6 @@ def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
     from rftf_torchrl.configs.policies import acting_policy
     from rftf_torchrl.recipes.finetune import add_advantages, make_learner, training_episodes
 
-    pass
-
     parts = [f"policy.path={cloned.output}/bc/policy.safetensors"]
     parts += [f"value.path={cloned.output}/value/value.safetensors", f"output={tmp_path}"]
     config = configure(*TINY, *parts, "reward=keep")
@@ -129,22 +135,40 @@ def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
         played = collector.collect(training_episodes(config, 0), seed=0)
     assert not played["next", "terminated"].any(), "six decisions are too few to succeed"
 
-    cpu, targets = torch.device("cpu"), {}
+    cpu = torch.device("cpu")
     for go_on in (True, False):
         arm = replace(config, ppo=replace(config.ppo, bootstrap_timeouts=go_on))
         torch.manual_seed(0)
         data = add_advantages(arm, make_learner(arm, cpu), played.to(cpu))
         last = data["next", "done"]
         reward, expected = data["next", "reward"][last], data["next", "state_value"][last]
-        targets[go_on] = data["value_target"][last]
-    torch.testing.assert_close(targets[False], reward)
-    torch.testing.assert_close(targets[True], reward + config.ppo.gamma * expected)
-    assert expected.abs().min() > 0
+        goes_on = config.ppo.gamma * expected if go_on else 0
+        torch.testing.assert_close(data["value_target"][last], reward + goes_on)
+        assert expected.abs().min() > 0
+        assert ("time_left" in data) is not go_on
     assert (data["next", "terminated"] == data["next", "done"]).all()
 
     arm = replace(arm, reward=replace(arm.reward, options={"terminal": "zero"}))
     data = add_advantages(arm, make_learner(arm, cpu), played.to(cpu))
     torch.testing.assert_close(data["next", "reward"][last], -data["temporal_value"][last])
+
+
+def test_a_value_model_without_calibration_is_refused(cloned, configure, tmp_path):
+    from rftf_torchrl.configs.learner import make_learner
+
+    model = TemporalValueModel.load(f"{cloned.output}/value/value.safetensors")
+    model.calibration = ValueCalibration()
+    file = tmp_path / "raw.safetensors"
+    model.save(file)
+    parts = [f"policy.path={cloned.output}/bc/policy.safetensors", f"value.path={file}"]
+    message = (
+        f"{file} is not calibrated, and reward.form=peak reads 0 as the start and 1 as the goal: "
+        "call model.calibrate(...) before it is saved, as train-value does"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        make_learner(
+            configure(*TINY, *parts, "reward=peak", f"output={tmp_path}"), torch.device("cpu")
+        )
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
@@ -218,6 +242,35 @@ def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
     assert not (tmp_path / "rftf" / "policy.safetensors").exists()
 
 
+def test_workers_with_older_weights_stop_the_run_before_a_step(cloned, tmp_path, monkeypatch):
+    from rftf_torchrl import EpisodeCollector, read_metrics
+    from rftf_torchrl.errors import UserError
+    from rftf_torchrl.recipes.finetune import finetune
+
+    def config(name, **options):
+        return replace(
+            cloned,
+            output=str(tmp_path / name),
+            policy=replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
+            value=replace(cloned.value, path=f"{cloned.output}/value/value.safetensors"),
+            ppo=replace(cloned.ppo, critic_warmup=0, learning_rate=1e-2),
+            **options,
+        )
+
+    whole = weights(finetune(config("whole")))
+    errors = [row["ratio_error"] for row in read_metrics(config("whole").tuned.metrics)]
+    assert len(errors) == 2
+    assert max(map(float, errors)) < 1e-5
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EpisodeCollector, "update_policy_weights_", lambda self: None)
+        with pytest.raises(UserError, match="workers that still hold older ones"):
+            finetune(config("stale"))
+    assert len(read_metrics(config("stale").tuned.metrics)) == 1
+    gone_on = weights(finetune(config("stale", resume=True)))
+    assert all(torch.equal(whole[name], gone_on[name]) for name in whole)
+
+
 def test_what_is_not_cloned_is_left_to_the_value_model(cloned, configure, tmp_path):
     from rftf_torchrl.configs.artefacts import whole_demos
     from rftf_torchrl.recipes.train_bc import cloned_demos
@@ -231,6 +284,16 @@ def test_what_is_not_cloned_is_left_to_the_value_model(cloned, configure, tmp_pa
         next(e for e in train.episodes if e.task_id == task.id) for task in train.tasks
     )
     assert cloned_demos(configure(*TINY, path)).episodes == train.episodes
+    one = configure(*TINY, path, "cloning.tasks=[window-close]")
+    (window_close,) = (task.id for task in train.tasks if task.name == "window-close")
+    found = cloned_demos(one).episodes
+    assert found == tuple(e for e in train.episodes if e.task_id == window_close) != ()
+    assert (
+        cloned_demos(
+            configure(*TINY, path, "cloning.tasks=[window-close]", "cloning.per_task=1")
+        ).episodes
+        == found[:1]
+    )
     with pytest.raises(ValueError, match=r"fewer than cloning\.per_task=3 .* of window-open, wind"):
         cloned_demos(configure(*TINY, path, "cloning.per_task=3"))
 

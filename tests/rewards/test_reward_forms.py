@@ -6,27 +6,15 @@ import re
 
 import pytest
 import torch
-from _envs import ChunkWalkEnv, value_model, walk_policy
+from _envs import value_model
 from _reward_by_hand import OPTIONS, WRITTEN, assert_written, by_hand, episodes
-from tensordict import TensorDict
 from torch import Tensor
-from torchrl.collectors import Collector
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import TransformedEnv
-from torchrl.envs.transforms import Compose
 
 from rftf_torchrl import DenseReward, StateValues, ValueReward
 
 
 def late(values: Tensor, truncated: Tensor, success: Tensor, *, cost: float) -> Tensor:
     return -cost * (truncated & ~success) * values
-
-
-def peak(next_values: Tensor, trajectory: Tensor, *, scale: float = 1.0) -> Tensor:
-    """What each step adds to the largest value so far of its trajectory."""
-    _, lengths = trajectory.unique_consecutive(return_counts=True)
-    best = [piece.cummax(0).values for piece in next_values.clamp(min=0).split(lengths.tolist())]
-    return scale * torch.cat([top.diff(dim=0, prepend=top.new_zeros(1, 1)) for top in best])
 
 
 def flat(values: Tensor) -> Tensor:
@@ -61,62 +49,6 @@ def test_a_form_of_ones_own(form):
     torch.testing.assert_close(data["next", "dense_reward"], expected)
 
 
-def collected() -> TensorDict:
-    torch.manual_seed(0)
-    collector = Collector(
-        ChunkWalkEnv(),
-        walk_policy(),
-        frames_per_batch=20,
-        total_frames=20,
-        trajs_per_batch=5,
-        traj_format="cat",
-        postproc=ValueReward(value_model(), form=peak, scale=0.5),
-        auto_register_policy_transforms=False,
-    )
-    data = next(iter(collector))
-    collector.shutdown()
-    return data
-
-
-def test_a_form_of_whole_trajectories():
-    data = collected()
-    ids = data["collector", "traj_ids"]
-    assert len(ids.unique()) == 5
-    for number in ids.unique():
-        own = data[ids == number]["next"]
-        total = 0.5 * own["temporal_value"].clamp(min=0).max()
-        torch.testing.assert_close(own["dense_reward"].sum(), total)
-
-
-def test_whole_trajectories_are_refused_step_by_step():
-    data = collected()
-    message = (
-        "the steps of a trajectory are not one after another in ('collector', 'traj_ids'), and "
-        "this form of the reward reads whole trajectories: apply it to a collector's batch "
-        "(traj_format='cat'), before the steps are shuffled."
-    )
-    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(40), batch_size=16)
-    buffer.append_transform(DenseReward(peak))
-    buffer.extend(data)
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        buffer.sample()
-    missing = (
-        "('collector', 'traj_ids') is missing, and this form of the reward reads whole "
-        "trajectories. Collectors write it (trajs_per_batch)."
-    )
-    with pytest.raises(KeyError) as caught:
-        DenseReward(peak)(data.exclude(("collector", "traj_ids")))
-    assert caught.value.args[0] == missing
-    env = TransformedEnv(ChunkWalkEnv(), Compose(ValueReward(value_model(), form=peak)))
-    message = (
-        "this form of the reward reads whole trajectories, and an environment has one step at a "
-        "time: let the collector apply it, Collector(..., postproc=ValueReward(...), "
-        "trajs_per_batch=..., traj_format='cat')."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        env.output_spec  # noqa: B018
-
-
 def test_data_without_values_are_refused():
     advice = "Write it first: Compose(StateValues(model), DenseReward(...)), or ValueReward."
     data = episodes()
@@ -141,9 +73,9 @@ def test_data_without_values_are_refused():
         (
             "diference",
             {},
-            "unknown form of the reward 'diference': choose from difference, give your own as "
-            "'module:Name', or offer it as an entry point in the group "
-            "'rftf_torchrl.reward_forms'. Did you mean 'difference'?",
+            "unknown form of the reward 'diference': choose from difference, goal_zero, peak, "
+            "milestones, graded, give your own as 'module:Name', or offer it as an entry point in "
+            "the group 'rftf_torchrl.reward_forms'. Did you mean 'difference'?",
         ),
         (late, {"price": 1}, "price: the form 'late' has no such option, it has cost"),
         (flat, {"cost": 1}, "cost: the form 'flat' has no such option, it has none"),
@@ -169,8 +101,8 @@ def test_data_without_values_are_refused():
             other,
             {},
             "the form 'other' reads weight: a form names columns among values, next_values, "
-            "success, terminated, truncated, trajectory, and takes its options by keyword alone "
-            "(after a *).",
+            "best, next_best, success, terminated, truncated, and takes its options by keyword "
+            "alone (after a *).",
         ),
         (None, {"gamma": 0.9}, "options without a form of the reward: gamma."),
     ],

@@ -16,6 +16,7 @@ from rftf_torchrl import (
     ReferenceHook,
     RFTFPPOLoss,
     ValueReward,
+    check_first_ratio,
     gaussian_actor,
     keys,
 )
@@ -73,7 +74,16 @@ def test_ppo_trainer_trains_with_the_reference():
     before = {name: value.clone() for name, value in actor.state_dict().items()}
     training = trainer(loss, actor, value_model)
     ReferenceHook(loss).register(training)
+    errors = []
+
+    def checked(batch):
+        errors.append(check_first_ratio(loss, batch))
+        return batch
+
+    training.register_op("batch_process", checked)
     training.train()
+    assert len(errors) == 3
+    assert max(errors) < 1e-5
     logged = training._log_dict
     assert logged["kl_coeff"] == pytest.approx([0.2, 0.4, 0.8])  # far above such a target
     assert [float(kl) > 0 for kl in logged["kl_reference"]] == [True] * 3

@@ -18,7 +18,7 @@ _ROOT = "lerobot"
 # What the mean of the chunk never passes through, by policy type.
 _TRAINING_ONLY = {"act": ("model.vae_encoder",)}
 # Flow policies whose chunk is known to follow from ``noise=``: others accept it and draw their own.
-_FLOW = ("pi0", "pi05", "smolvla")
+FLOW = ("pi0", "pi05", "smolvla")
 # Policies whose prediction needs a queue of past observations or a sample of its own.
 _NOT_A_FUNCTION = (
     "diffusion",
@@ -107,14 +107,14 @@ def lerobot_actor(
                 "needs past ones, or a sample of its own): pass predict=, a function of policy "
                 "and batch."
             )
-        if hasattr(config, "max_action_dim") and config.type not in _FLOW:
+        if hasattr(config, "max_action_dim") and config.type not in FLOW:
             raise ValueError(
-                f"a {config.type!r} policy is a flow, and only {', '.join(_FLOW)} are known to "
+                f"a {config.type!r} policy is a flow, and only {', '.join(FLOW)} are known to "
                 "start from the noise that they are given: pass predict=, a function of policy and "
                 "batch whose chunk is the same at each call."
             )
-        predict = _predict_flow if config.type in _FLOW else _predict
-        known = config.type in (*_FLOW, "act")
+        predict = _predict_flow if config.type in FLOW else _predict
+        known = config.type in (*FLOW, "act")
     longest = getattr(config, "chunk_size", None)
     if chunk_size is None:
         chunk_size = longest
@@ -127,7 +127,7 @@ def lerobot_actor(
         if name.startswith(_TRAINING_ONLY.get(config.type, ())):
             parameter.requires_grad_(False)
     names = batch_names(config, inputs)
-    mean = _Mean(policy.eval(), names, predict, unnormalise, chunk_size)
+    mean = LeRobotMean(policy.eval(), names, predict, unnormalise, chunk_size)
     if not known:
         _refuse_chance(mean)
     return gaussian_actor(
@@ -151,7 +151,7 @@ def batch_names(config: Any, inputs: Sequence[str] | None = None) -> list[str]:
     return names
 
 
-class _Mean(nn.Module):
+class LeRobotMean(nn.Module):
     def __init__(
         self,
         policy: nn.Module,
@@ -189,14 +189,14 @@ class _Mean(nn.Module):
         chunk = chunk[:, : self.chunk_size].float()
         return chunk.reshape(*shape, *chunk.shape[1:])
 
-    def train(self, mode: bool = True) -> _Mean:
+    def train(self, mode: bool = True) -> LeRobotMean:
         """Sets the training mode; the policy stays in LeRobot's evaluation mode."""
         super().train(mode)
         self.policy.eval()
         return self
 
 
-def _refuse_chance(mean: _Mean) -> None:
+def _refuse_chance(mean: LeRobotMean) -> None:
     """Compare two predictions of one observation."""
     config: Any = mean.policy.config
     device = next(mean.policy.parameters()).device

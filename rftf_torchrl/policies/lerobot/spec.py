@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -12,15 +12,17 @@ from typing import Any, ClassVar, cast
 import torch
 from tensordict.nn import ProbabilisticTensorDictSequential
 from tensordict.utils import NestedKey, unravel_key
-from torch import Tensor
+from torch import Tensor, nn
 
 from rftf_torchrl import keys
 from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.leftovers import temporary_folder
 from rftf_torchrl.nets.state_statistics import where_it_varies
 from rftf_torchrl.optional import optional_module
+from rftf_torchrl.policies.lerobot import native
 from rftf_torchrl.policies.lerobot.actor import batch_names, lerobot_actor
 from rftf_torchrl.policies.lerobot.observation import LeRobotObservation
+from rftf_torchrl.policies.native import NativeComparison
 from rftf_torchrl.policies.settings import PolicyConfig, Sizes
 from rftf_torchrl.settings import Positive, setting_problems
 
@@ -253,6 +255,20 @@ class LeRobotSpec:
         """The policy with the weights of a folder or hub id, see :meth:`build_pretrained`."""
         config = self.lerobot_config()
         return self._actor(self._policy_class().from_pretrained(source, config=config, strict=True))
+
+    def compare_with_native(
+        self, policy: nn.Module, source: str, sentences: Sequence[str], size: int | None
+    ) -> NativeComparison:
+        """See :func:`compare_with_native`."""
+        return native.compare(self, policy, source, sentences, size)
+
+    def export(self, policy: nn.Module, folder: Path) -> None:
+        """Writes what LeRobot's ``from_pretrained`` reads; see :func:`export_policy`.
+
+        LeRobot executes as many actions of a chunk as fine-tuning did (``chunk_size``). The
+        standard deviation, which LeRobot has no place for, is left out.
+        """
+        native.export(self, policy, folder)
 
     def observation_transform(self) -> LeRobotObservation:
         """What turns an observation into the policy's inputs."""

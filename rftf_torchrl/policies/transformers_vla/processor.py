@@ -133,6 +133,14 @@ class VLAProcessor:
             rows.append({**self._prompt(text, seen, len(pictures)), **seen})
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
+    def tokens_of(self, instruction: str, counts: Sequence[int]) -> list[int]:
+        """The prompt's token ids, without padding, with `counts` image tokens of each picture."""
+        shown = [self.family.picture.format(tokens=self.image_token * n) for n in counts]
+        text = self.prompt.replace("{image}", "".join(shown))
+        text = text.replace("{instruction}", instruction)
+        found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
     def _picture(self, pictures: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
         for picture in pictures:
             if picture.dtype != torch.uint8:
@@ -166,10 +174,7 @@ class VLAProcessor:
         key = (instruction, tuple(counts))
         if key in self._prompts:
             return self._prompts[key]
-        shown = [self.family.picture.format(tokens=self.image_token * n) for n in counts]
-        text = self.prompt.replace("{image}", "".join(shown))
-        text = text.replace("{instruction}", instruction)
-        ids = torch.tensor(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = torch.tensor(self.tokens_of(instruction, counts))
         found = int((ids == self.image_token_id).sum())
         if found != sum(counts):
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,9 @@ from rftf_torchrl import keys
 from rftf_torchrl.policies.heads.actors import gaussian_actor, token_actor
 from rftf_torchrl.policies.heads.flow import flow_actor
 from rftf_torchrl.policies.heads.flow_networks import ChunkVelocity
+from rftf_torchrl.policies.native import NativeComparison
 from rftf_torchrl.policies.settings import PolicyConfig, Sizes
+from rftf_torchrl.policies.transformers_vla import native
 from rftf_torchrl.policies.transformers_vla.autoregressive import (
     AutoregressiveActor,
     AutoregressiveVLA,
@@ -188,6 +190,24 @@ class TransformersPolicySpec(ModelOptions):
         """Runs the processor where observations enter."""
         pictures = [keys.IMAGE, keys.WRIST_IMAGE] if self.wrist_image else [keys.IMAGE]
         return VLAInputs(self.processor(), image_keys=pictures)
+
+    def compare_with_native(
+        self, policy: nn.Module, source: str, sentences: Sequence[str], size: int | None
+    ) -> NativeComparison:
+        """See :func:`compare_with_native`.
+
+        With ``decoding="autoregressive"`` and no state, the actions of ``generate``; else the
+        logits after the prompt, because what follows it is this library's.
+        """
+        return native.compare(self, policy, source, sentences, size)
+
+    def export(self, policy: nn.Module, folder: Path) -> None:
+        """Writes what ``from_pretrained`` of ``transformers`` reads; see :func:`export_policy`.
+
+        Queries, state and action head, of which that library has none, go to
+        ``action_head.safetensors`` beside the model, with this spec as JSON in its metadata.
+        """
+        native.export(self, policy, folder)
 
     def features(self, backbone: nn.Module, queries: int) -> QueryFeatures:
         """A network that writes hidden states at `queries` query tokens, for a head of your own."""

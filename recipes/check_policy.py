@@ -1,0 +1,66 @@
+"""Compare a policy's actions with the inference of the library that it comes from.
+
+    python recipes/check_policy.py policy=lerobot policy.pretrained=my-checkpoint
+    python recipes/check_policy.py policy=smolvlm env.image_size=224
+    python recipes/check_policy.py policy.path=outputs/run/rftf/policy.safetensors
+
+Makes up observations and prints the largest difference between the two, and what both were given:
+statistics, sizes of pictures, the prompt. A policy's file is exported first (``export.py``) and
+loaded by its own library. Ends with exit code 1 beyond ``check.bound``. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import cycle, islice
+
+from rftf_torchrl import (
+    NativeComparison,
+    RunConfig,
+    compare_with_native,
+    export_policy,
+    load_policy,
+    make_simulator,
+    recipe,
+)
+from rftf_torchrl.configs.policies import new_policy
+from rftf_torchrl.leftovers import temporary_folder
+
+
+def check_policy(config: RunConfig) -> NativeComparison:
+    """Compare the run's policy.
+
+    Raises:
+        ValueError: where there is no policy, or it comes from no other library.
+    """
+    settings = config.policy
+    tasks = make_simulator(config.env).tasks
+    sentences = (tasks[name].instruction for name in config.env.tasks)
+    asked = list(islice(cycle(sentences), config.check.observations))
+    with temporary_folder() as folder:
+        if settings.path is not None:
+            policy, spec = load_policy(settings.path, kind=settings.kind)
+            source = str(folder / "exported")
+            export_policy(policy, spec, source)
+        elif settings.pretrained is not None:
+            policy, spec = new_policy(config, state_dim=1, action_dim=1)
+            source = settings.pretrained
+        else:
+            raise ValueError(
+                "there is nothing to check: give policy.pretrained=<folder or hub id>, or "
+                "policy.path=<file>"
+            )
+        return compare_with_native(policy, spec, source, asked, image_size=config.env.image_size)
+
+
+@recipe()
+def main(config: RunConfig) -> None:
+    found = check_policy(config)
+    print(found.table())
+    if not found.largest <= config.check.bound:
+        print(f"check_policy: the difference is above check.bound={config.check.bound:g}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

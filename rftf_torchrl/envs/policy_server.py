@@ -1,0 +1,151 @@
+"""One policy that decides for many simulators, in batches."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from statistics import median
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torchrl.modules.inference_server import InferenceServer, ThreadingTransport
+
+from rftf_torchrl.envs.packed import Packed, pack, rows, unpack_stacked
+from rftf_torchrl.envs.row_noise import decide
+from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
+
+NOISE = "noise_seed"
+_FIRST_WAIT, _LEAST_WAIT, _LATENCIES = 0.01, 0.002, 9
+
+
+class _Decisions:
+    """What TorchRL's server takes for a batch of answers."""
+
+    def __init__(self, packed: Packed, count: int) -> None:
+        self._rows = rows(packed, count)
+
+    def unbind(self, dim: int) -> list[Packed]:
+        return self._rows
+
+
+class PolicyServer:
+    """Decides in a thread of this process, on the policy's device, by TorchRL's server.
+
+    A batch begins when every simulator that plays has asked, or the longest wait is over.
+
+    Args:
+        policy: TensorDict policy on any device; it acts in evaluation mode.
+        batch: most decisions at once.
+        wait: seconds from the first question of a batch to its start at most; ``None`` for half of
+            what the policy took for its last batches.
+        deterministic: the policy's mean action instead of a sample.
+        patience: seconds after which a policy that does not answer counts as hung.
+    """
+
+    def __init__(
+        self,
+        policy: TensorDictModuleBase,
+        *,
+        batch: int,
+        wait: float | None,
+        deterministic: bool,
+        patience: float,
+    ) -> None:
+        self._policy, self._batch, self._wait = policy, batch, wait
+        self._deterministic, self._patience = deterministic, patience
+        device = policy_device(policy).type
+        self._autocast = (
+            device,
+            torch.get_autocast_dtype(device),
+            torch.is_autocast_enabled(device),
+        )
+        self._eval = eval_mode(policy)
+        self._latencies: list[float] = []
+        self._unanswered: dict[Future[Packed], float] = {}
+        self._last_answer = 0.0
+        self._error: BaseException | None = None
+        self._engine = InferenceServer(
+            self._decide,
+            ThreadingTransport(),
+            max_batch_size=batch,
+            timeout=_FIRST_WAIT if wait is None else max(wait, _LEAST_WAIT),
+            collate_fn=unpack_stacked,
+            policy_version_key=None,
+        )
+
+    def __enter__(self) -> PolicyServer:
+        """Start to answer."""
+        self._eval.__enter__()
+        self._engine.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End; a policy that hangs is left behind in its thread."""
+        self._engine.shutdown()
+        self._eval.__exit__(None, None, None)
+
+    def _decide(self, asked: TensorDictBase) -> _Decisions:
+        device, dtype, enabled = self._autocast
+        seeds = asked.pop(NOISE).tolist()
+        begin = time.monotonic()
+        with torch.autocast(device, dtype=dtype, enabled=enabled):
+            decisions = decide(self._policy, asked, seeds, deterministic=self._deterministic)
+        if self._wait is None:
+            self._latencies = [*self._latencies, time.monotonic() - begin][-_LATENCIES:]
+            self._engine.timeout = max(median(self._latencies) / 2, _LEAST_WAIT)
+        return _Decisions(pack(decisions), len(seeds))
+
+    def expect(self, playing: int) -> None:
+        """Say how many simulators play, for which a batch is worth waiting."""
+        self._engine.min_batch_size = max(1, min(playing, self._batch))
+
+    def ask(self, observed: Packed, answer: Callable[[Packed], None]) -> None:
+        """Have the decision for an observation handed to ``answer``, in another thread.
+
+        Args:
+            observed: what the policy reads, with the seed of its noise.
+            answer: takes the decision.
+        """
+
+        def finish(future: Future[Packed]) -> None:
+            self._last_answer = time.monotonic()
+            self._unanswered.pop(future)
+            self._error = future.exception() or self._error
+            if future.exception() is None:
+                answer(future.result())
+
+        future = self._engine.transport.submit(observed)
+        self._unanswered[future] = time.monotonic()
+        future.add_done_callback(finish)
+
+    def stats(self) -> dict[str, float | int]:
+        """What TorchRL's server counted, see its ``stats``."""
+        counted: dict[str, float | int] = self._engine.stats()
+        return counted
+
+    def check(self) -> None:
+        """Raise what went wrong in the policy's thread.
+
+        Raises:
+            RuntimeError: when the policy hangs, or its thread ended.
+            Exception: the policy's own, with its own traceback.
+        """
+        if self._error is not None:
+            raise self._error
+        asked = list(self._unanswered.values())
+        if not asked:
+            return
+        thread = self._engine._worker
+        if thread is None or not thread.is_alive():
+            raise RuntimeError("the thread in which the policy decides has ended without an error")
+        if time.monotonic() - max(self._last_answer, min(asked)) > self._patience:
+            frame: Any = sys._current_frames().get(thread.ident or 0)
+            where = "".join(traceback.format_stack(frame))
+            raise RuntimeError(
+                f"the policy has not answered for {self._patience:g} s. It is here:\n\n{where}"
+            )

@@ -1,0 +1,35 @@
+"""TensorDicts in messages between processes."""
+
+import pickle
+
+import torch
+from tensordict import NonTensorData, TensorDict
+
+from rftf_torchrl.envs.packed import pack, rows, unpack, unpack_stacked
+
+DATA = TensorDict(
+    {
+        "a.b": torch.ones(2),
+        ("c", "d.e"): torch.zeros(2, 3, dtype=torch.bool),
+        ("c", "half"): torch.linspace(0, 1, 2).bfloat16(),
+        "words": NonTensorData("open", batch_size=[2]),
+    },
+    [2],
+)
+
+
+def test_tensors_and_keys_with_dots_come_back():
+    again = unpack(pickle.loads(pickle.dumps(pack(DATA))), batch_dims=1)
+    assert again.batch_size == again["c"].batch_size == (2,)
+    assert set(again.keys(True, True)) == {"a.b", ("c", "d.e"), ("c", "half")}
+    assert again["c", "half"].dtype == torch.bfloat16
+    assert bool((again == DATA.exclude("words")).all())
+
+
+def test_rows_are_stacked_and_taken_apart():
+    items = [pack(DATA[row]) for row in range(2)]
+    together = unpack_stacked(items)
+    assert together.batch_size == (2,)
+    assert bool((together == DATA.exclude("words")).all())
+    for row, item in enumerate(rows(pack(together), 2)):
+        assert bool((unpack(pickle.loads(pickle.dumps(item))) == DATA[row].exclude("words")).all())

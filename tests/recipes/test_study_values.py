@@ -1,0 +1,185 @@
+"""The study of value models: its terms by hand, and the whole of it on a tiny set."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from tiny import RECIPES, TINY
+from torch import nn
+
+from rftf_torchrl import (
+    TemporalValueModel,
+    check_study,
+    load_demonstrations,
+    write_synthetic_demonstrations,
+)
+
+
+def test_last_states_newest_first():
+    from rftf_torchrl.recipes.value_terms import last_states
+
+    states = torch.tensor([[1.0], [2.0], [3.0]])
+    assert last_states(states, 3).tolist() == [[1, 1, 1], [2, 1, 1], [3, 2, 1]]
+    assert torch.equal(last_states(states, 1), states)
+
+
+@pytest.mark.parametrize("rewound", [False, True])
+def test_demonstrations_with_context(tmp_path, rewound):
+    from rftf_torchrl.recipes.value_terms import Tried, with_context
+
+    demonstrations = load_demonstrations(write_synthetic_demonstrations(tmp_path / "demos"))
+    found = with_context(Tried(context=2, rewound=rewound), demonstrations, 0)
+    assert len(found.episodes) == len(demonstrations.episodes) * (1 + rewound)
+    turned = 0
+    for number, episode in enumerate(found.episodes):
+        old = demonstrations.episodes[number // (1 + rewound)]
+        states = demonstrations.frames[old.start : old.stop]["observation", "state"]
+        frames = found.frames[episode.start : episode.stop]
+        now, other = frames["observation", "state"].chunk(2, -1)
+        assert torch.equal(now, states)
+        before, after = torch.cat([states[:1], states[:-1]]), torch.cat([states[1:], states[-1:]])
+        if rewound and number % 2:
+            back = (other == after).all(-1)
+            assert (back | (other == before).all(-1)).all()
+            turned += int((back & (after != before).any(-1)).sum())
+        else:
+            assert torch.equal(other, before)
+        assert torch.equal(
+            frames["instruction", "tokens"],
+            demonstrations.frames[old.start : old.stop]["instruction", "tokens"],
+        )
+    assert bool(turned) == rewound
+
+
+def rollout(*states):
+    states = torch.tensor(states).unsqueeze(-1)
+    return TensorDict(
+        {"observation": {"state": states[:-1]}, "next": {"observation": {"state": states[1:]}}},
+        [len(states) - 1],
+    )
+
+
+def test_a_rollout_with_context_has_the_same_value_before_and_after():
+    from rftf_torchrl.recipes.value_terms import Tried, rollout_with_context
+
+    plain = rollout(1.0, 2.0, 3.0, 4.0)
+    found = rollout_with_context(Tried(context=2), plain)
+    assert found["observation", "state"].tolist() == [[1, 1], [2, 1], [3, 2]]
+    assert found["next", "observation", "state"].tolist() == [[2, 1], [3, 2], [4, 3]]
+    assert plain["observation", "state"].shape == (3, 1)
+
+
+def test_the_minimum_is_calibrated_and_below_every_member():
+    from rftf_torchrl.recipes.study_values import minimum
+
+    torch.manual_seed(0)
+    members = [TemporalValueModel(nn.Linear(3, 1), in_keys=["state"]) for _ in range(3)]
+    ends = [TensorDict({"state": torch.randn(4, 3)}, [4]) for _ in range(2)]
+    for member in members:
+        sign = torch.sign(member.raw(ends[1]).mean() - member.raw(ends[0]).mean())
+        member.network.weight.data *= sign
+        member.calibrate(*ends, mode="global")
+    data = TensorDict({"state": torch.randn(5, 3)}, [5])
+    values = torch.stack([member(data.copy())["temporal_value"] for member in members])
+    assert torch.equal(minimum(members)(data)["temporal_value"], values.amin(0))
+    assert len({int(row) for row in values.argmin(0).flatten()}) > 1
+    assert isinstance(minimum(members), TensorDictModule)
+    assert minimum(members[:1]) is members[0]
+
+
+def test_only_tasks_with_three_of_each_count():
+    from rftf_torchrl.recipes.study_values import area
+
+    def row(auc, won, lost):
+        return {"final_auc": auc, "successes": won, "failures": lost}
+
+    assert area({"a": row(0.5, 3, 9), "b": row(1.0, 27, 3), "c": row(0.0, 28, 2)}) == 0.75
+    assert area({"c": row(0.0, 2, 28)}) != area({"c": row(0.0, 2, 28)}), "NaN"
+
+
+def test_the_interval_is_cut_to_what_an_area_can_be():
+    from rftf_torchrl.recipes.study_values import shown, student
+
+    # Student's quantile of two degrees of freedom is 4.303, the standard error 0.1.
+    scores = torch.tensor([0.5, float("nan"), 0.5 + 0.3**0.5 * 0.1, 0.5 - 0.3**0.5 * 0.1])
+    found = student(scores)
+    error = 0.1 * 0.3**0.5 / 3**0.5
+    assert found.estimate == pytest.approx(0.5)
+    assert found.high == pytest.approx(0.5 + 4.3027 * error, abs=1e-4)
+    assert (student(torch.tensor([0.1, 0.9])).low, student(torch.tensor([0.2, 0.9])).high) == (0, 1)
+    assert shown(student(torch.tensor([0.5, float("nan")]))) == "0.500 (–)"
+
+
+def test_an_episode_that_begins_where_a_trained_one_does_is_refused():
+    from rftf_torchrl.recipes.study_values import refuse_shared_starts
+
+    refuse_shared_starts([rollout(1.0, 2.0)], [rollout(2.0, 1.0)])
+    message = "1 tested episodes begin where trained ones do: leave this seed out"
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        refuse_shared_starts([rollout(1.0, 2.0)], [rollout(3.0, 2.0), rollout(1.0, 3.0)])
+
+
+def configured(output):
+    settings = [o for o in TINY if not o.startswith(("evaluation.", "logger"))]
+    settings += ["reward=sparse", "logger=none", "threads=1", "ppo.env_steps=700"]
+    settings += ["env.tasks=[drawer-open]"]
+    overrides = [
+        "settings=[{}]".format(",".join(f"'{setting}'" for setting in settings)),
+        "+task_sets.tiny=[]",
+        "only_task_sets=[tiny]",
+        "seeds=[0,1]",
+        "curve_episodes=2",
+        f"output={output}",
+    ]
+    with initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
+        return check_study(compose("study_values", overrides=overrides))
+
+
+@pytest.mark.slow
+@pytest.mark.recipe
+@pytest.mark.metaworld
+def test_the_study_resumes_and_says_the_same(tmp_path):
+    from rftf_torchrl.recipes.study_values import study_values
+
+    some = [
+        "demonstrations",
+        "rollouts",
+        "rollouts_distance",
+        "rollouts_minimum",
+        "rollouts_rewound",
+    ]
+    study = replace(configured(tmp_path), methods=some)
+    report = study_values(study)
+    text = (report / "report.md").read_text(encoding="utf-8")
+    for method in study.methods:
+        assert f"| {study.catalogue[method].label} |" in text
+    assert (report / "value_models.png").stat().st_size > 1000
+    cells = sorted(tmp_path.glob("starts/tiny/*/*.json"))
+    assert len(cells) == 2 * len(study.methods)
+    made = {file: file.stat().st_mtime_ns for file in tmp_path.glob("starts/tiny/*/*.*")}
+    removed = [cells[0], *Path(cells[0]).parent.glob("late.safetensors")]
+    kept = {file: file.read_bytes() for file in removed}
+    for file in removed:
+        file.unlink()
+    study_values(study)
+    assert (report / "report.md").read_text(encoding="utf-8") == text
+    assert removed[1].read_bytes() == kept[removed[1]]
+    again = {file: file.stat().st_mtime_ns for file in made}
+    assert {file for file in made if again[file] != made[file]} == {
+        *removed, removed[1].with_name("mid.safetensors"), *removed[1].parent.glob("finetune.yaml")
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_method_can_be_composed(tmp_path):
+    from rftf_torchrl.recipes.compare import run_config
+
+    study = configured(tmp_path)
+    values = [run_config(study, "tiny", method).value for method in study.methods]
+    assert len({str(replace(value)) for value in values}) == len(study.methods)
+    assert list(study.catalogue) == study.methods

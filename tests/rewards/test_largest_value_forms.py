@@ -1,0 +1,221 @@
+"""Forms that let a failure keep what it reached: peak, milestones, graded; and goal_zero."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from _envs import ChunkWalkEnv, value_model, walk_policy
+from tensordict import TensorDict
+from torch import Tensor
+from torchrl.collectors import Collector
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.envs import FrameSkipTransform, SerialEnv, TransformedEnv
+from torchrl.envs.transforms import Compose
+from torchrl.envs.utils import check_env_specs
+
+from rftf_torchrl import DenseReward, ValueReward, keys
+
+KEEPING = ["peak", "milestones", "graded"]
+WEIGHTS = {"dense_weight": 0.5, "outcome_weight": 1.0}
+
+
+def trajectories(*episodes: tuple[list[float], bool]) -> TensorDict:
+    """Episodes by the values of their states, and whether they succeed; a failure runs out."""
+    parts = []
+    for number, (values, won) in enumerate(episodes):
+        column = torch.tensor(values).unsqueeze(-1)
+        steps = len(values) - 1
+        last = torch.arange(steps).unsqueeze(-1) == steps - 1
+        ends = {"success": last & won, "terminated": last & won, "truncated": last & (not won)}
+        data = TensorDict({"temporal_value": column[:-1], "next": ends}, [steps])
+        data["next", "temporal_value"] = column[1:]
+        data[keys.TRAJECTORY] = torch.full((steps,), number)
+        parts.append(data)
+    return torch.cat(parts)
+
+
+def paid(form: str, values: list[float], won: bool = False, **options: object) -> Tensor:
+    """The dense reward of each step of an episode."""
+    weights = WEIGHTS if form in KEEPING else {}
+    data = DenseReward(form, **weights, **options)(trajectories((values, won)))
+    return data["next", "dense_reward"].squeeze(-1)
+
+
+def test_peak_pays_new_maxima_alone():
+    steps = paid("peak", [0.1, 0.3, 0.2, 0.3, 0.6, 0.4])
+    torch.testing.assert_close(steps, torch.tensor([0.2, 0.0, 0.0, 0.3, 0.0]))
+
+
+def test_milestones_pay_once():
+    steps = paid("milestones", [0.1, 0.3, 0.1, 0.3, 0.9], thresholds=[0.25, 0.5])
+    torch.testing.assert_close(steps, torch.tensor([0.5, 0.0, 0.0, 0.5]))
+
+
+def test_graded_pays_failures_at_their_end():
+    assert paid("graded", [0.1, 0.6, 0.4]).tolist() == pytest.approx([0.0, 0.6])
+    assert paid("graded", [0.1, 0.6, 1.0], won=True).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("form", KEEPING)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_failure_stays_below_every_success(form, seed):
+    generator = torch.Generator().manual_seed(seed)
+    failure = (3 * torch.rand(9, generator=generator) - 1).tolist()
+    success = (3 * torch.rand(9, generator=generator) - 1).tolist()
+    data = DenseReward(form, **WEIGHTS)(trajectories((failure, False), (success, True)))
+    lost, won = data["next", "reward"].squeeze(-1).split(8)
+    assert lost.sum() < 1 <= won.sum()
+
+
+@pytest.mark.parametrize("form", KEEPING)
+def test_back_and_forth_gains_nothing(form):
+    once = paid(form, [0.1, 0.5, 0.4]).sum()
+    often = paid(form, [0.1, 0.5, 0.1, 0.5, 0.1, 0.5, 0.4]).sum()
+    assert once > 0
+    torch.testing.assert_close(often, once)
+
+
+@pytest.mark.parametrize("form", ["difference", "goal_zero"])
+def test_potentials_telescope_to_what_no_policy_changes(form):
+    gamma = 0.9
+    near, far = [0.2, 0.9, 0.5, 0.8], [0.2, 0.1, 0.0, 0.1]
+    for won, ends in ((True, near), (True, far)):
+        steps = paid(form, ends, won=won, gamma=gamma)
+        total = sum(gamma**t * float(step) for t, step in enumerate(steps))
+        start = 0.2 - (form == "goal_zero")
+        assert total == pytest.approx(-start)
+
+
+def test_goal_zero_takes_nothing_back_at_the_goal():
+    steps = paid("goal_zero", [0.9, 0.95, 1.0], won=True, gamma=1.0)
+    torch.testing.assert_close(steps, torch.tensor([0.05, 0.05]))
+
+
+def env(form: str) -> TransformedEnv:
+    return TransformedEnv(ChunkWalkEnv(), ValueReward(value_model(), form=form, **WEIGHTS))
+
+
+def collected(form: str) -> TensorDict:
+    torch.manual_seed(0)
+    collector = Collector(
+        ChunkWalkEnv(),
+        walk_policy(),
+        frames_per_batch=20,
+        total_frames=20,
+        trajs_per_batch=5,
+        traj_format="cat",
+        postproc=ValueReward(value_model(), form=form, **WEIGHTS),
+        auto_register_policy_transforms=False,
+    )
+    data = next(iter(collector))
+    collector.shutdown()
+    return data
+
+
+@pytest.mark.parametrize("form", KEEPING)
+def test_equal_in_environment_collector_and_buffer(form):
+    torch.manual_seed(0)
+    in_env = env(form).rollout(60, walk_policy(), break_when_any_done=False)
+    torch.manual_seed(0)
+    plain = ChunkWalkEnv().rollout(60, walk_policy(), break_when_any_done=False)
+    ends = plain["next", "done"].squeeze(-1)
+    assert ends.sum() > 2
+    plain[keys.TRAJECTORY] = ends.cumsum(0) - ends.long()
+    batch = ValueReward(value_model(), form=form, **WEIGHTS)(plain)
+    assert batch["next", "dense_reward"].any()
+    for key in (("next", "dense_reward"), ("next", "reward"), "best_value", ("next", "best_value")):
+        torch.testing.assert_close(batch[key], in_env[key])
+    expected = batch["next", "reward"].clone()
+    batch["place"] = torch.arange(len(batch))
+    batch["next", "reward"] = torch.full_like(expected, torch.nan)
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(60), batch_size=32)
+    buffer.append_transform(DenseReward(form, **WEIGHTS))
+    buffer.extend(batch)
+    sample = buffer.sample()
+    torch.testing.assert_close(sample["next", "reward"], expected[sample["place"]])
+
+
+def test_a_collector_pays_each_trajectory_its_largest_value():
+    data = collected("peak")
+    ids = data[keys.TRAJECTORY]
+    assert len(ids.unique()) == 5
+    for number in ids.unique():
+        own = data[ids == number]
+        values = torch.cat([own["temporal_value"][:1], own["next", "temporal_value"]]).clamp(0, 1)
+        gained = values.max() - values[0, 0]
+        torch.testing.assert_close(own["next", "dense_reward"].sum(), gained)
+
+
+@pytest.mark.parametrize("form", KEEPING)
+def test_specs(form):
+    check_env_specs(env(form))
+
+
+def test_a_reset_of_some_environments_leaves_the_others_best():
+    torch.manual_seed(0)
+    batched = TransformedEnv(
+        SerialEnv(3, [lambda seed=seed: ChunkWalkEnv(seed=seed) for seed in range(3)]),
+        ValueReward(value_model(), form="peak", **WEIGHTS),
+    )
+    data = batched.rollout(40, walk_policy(), break_when_any_done=False)
+    begins = torch.cat([torch.ones(3, 1, 1, dtype=torch.bool), data["next", "done"][:, :-1]], 1)
+    assert begins.sum(1).min() > 1
+    values, following = data["temporal_value"], data["next", "temporal_value"]
+    best = values[:, 0]
+    for step in range(40):
+        best = torch.where(begins[:, step], values[:, step], best)
+        torch.testing.assert_close(data["best_value"][:, step], best)
+        best = torch.maximum(best, following[:, step])
+        torch.testing.assert_close(data["next", "best_value"][:, step], best)
+
+
+def test_steps_without_their_trajectory_are_refused():
+    data = trajectories(([0.1, 0.2, 0.3], False), ([0.1, 0.2, 0.3], False))
+    message = (
+        "the steps of a trajectory are not one after another in ('collector', 'traj_ids'), and "
+        "this form of the reward reads the largest value so far: do this to a collector's batch "
+        "(traj_format='cat'), before the steps are shuffled."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        DenseReward("peak", **WEIGHTS)(data[torch.tensor([0, 2, 1, 3])])
+    missing = (
+        "('collector', 'traj_ids') is missing, and this form of the reward reads the largest value "
+        "of a trajectory so far. Collectors write it (trajs_per_batch)."
+    )
+    with pytest.raises(KeyError) as caught:
+        DenseReward("peak", **WEIGHTS)(data.exclude(keys.TRAJECTORY))
+    assert caught.value.args[0] == missing
+
+
+def test_skipped_frames_after_the_reward_are_refused():
+    message = (
+        "FrameSkipTransform after this form of the reward would pay the largest value of an "
+        "episode again in each skipped step. Put it before the reward: "
+        "Compose(FrameSkipTransform(...), ValueReward(...))."
+    )
+    reward = ValueReward(value_model(), form="peak", **WEIGHTS)
+    skipping = TransformedEnv(ChunkWalkEnv(), Compose(reward, FrameSkipTransform(2)))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        skipping.output_spec  # noqa: B018
+
+
+@pytest.mark.parametrize("form", KEEPING)
+def test_a_failure_worth_a_success_is_refused(form):
+    message = (
+        "with this form a failure earns up to dense_weight=1 and a success at least "
+        "outcome_weight=1: make dense_weight smaller, 0.5 for example."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        DenseReward(form)
+
+
+@pytest.mark.parametrize("thresholds", [[0.5, 0.25], [0.25, 0.25], [0.0, 0.5], [0.5, 1.5], []])
+def test_thresholds_out_of_order_are_refused(thresholds):
+    message = (
+        f"the form 'milestones' fails on one step of zeros: thresholds are {thresholds}; expected "
+        "rising values above 0, the last of them 1 at most, as [0.25, 0.5, 0.75]."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        DenseReward("milestones", **WEIGHTS, thresholds=thresholds)
