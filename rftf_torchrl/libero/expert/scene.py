@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rftf_torchrl.libero.expert.servo import nearest, pointing, rotation_vector
+from rftf_torchrl.libero.install import libero_module
 
 _SPACING = 0.015
 _MOST_PER_EDGE = 24
@@ -166,20 +167,19 @@ class Scene:
 
     def _sample(self, geom: int) -> np.ndarray:
         """Points of a geom in its own frame: a mesh's vertices, else a grid in its box."""
-        from mujoco import mjtGeom
-
+        geoms = libero_module("mujoco").mjtGeom
         model = self._model
         kind, size = model.geom_type[geom], model.geom_size[geom]
-        if kind == mjtGeom.mjGEOM_PLANE:
+        if kind == geoms.mjGEOM_PLANE:
             return np.zeros((0, 3))
-        if kind == mjtGeom.mjGEOM_MESH:
+        if kind == geoms.mjGEOM_MESH:
             mesh = model.geom_dataid[geom]
             first = model.mesh_vertadr[mesh]
             vertices: np.ndarray = model.mesh_vert[first : first + model.mesh_vertnum[mesh]]
             return vertices
-        if kind == mjtGeom.mjGEOM_SPHERE:
+        if kind == geoms.mjGEOM_SPHERE:
             size = np.repeat(size[0], 3)
-        elif kind in (mjtGeom.mjGEOM_CYLINDER, mjtGeom.mjGEOM_CAPSULE):
+        elif kind in (geoms.mjGEOM_CYLINDER, geoms.mjGEOM_CAPSULE):
             size = size[[0, 0, 1]]
         counts = np.clip(np.ceil(2 * size / _SPACING).astype(int) + 1, 2, _MOST_PER_EDGE)
         edges = [np.linspace(-half, half, n) for half, n in zip(size, counts, strict=True)]
