@@ -133,7 +133,7 @@ def test_the_help_of_a_study_has_its_settings(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["rftf", "compare", "--help"])
     rftf()
     shown = capsys.readouterr().out
-    assert "  study=pixels|quick|state\n" in shown
+    assert "  study=pixels|quick|state|videos_alone\n" in shown
     for field in fields(StudyConfig):
         assert f"\n  {field.name} = " in shown
     assert "options of" not in shown
