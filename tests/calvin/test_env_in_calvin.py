@@ -150,7 +150,9 @@ def test_a_worker_that_is_killed_is_replaced_and_its_episode_is_no_failure(caplo
         assert batch["collector", "traj_ids"].unique().tolist() == [0, 1, 3, 4]
         assert collector.crashed == 1
     assert not batch["next", "crashed"].any()
-    assert caplog.messages == ["a simulator process died with exit code -9; 1 episodes are dropped"]
+    assert caplog.messages == [
+        f"a simulator process died with exit code -9; {episodes[2]}, 2 in the list, is dropped"
+    ]
 
 
 def test_a_dead_simulator_inside_an_environment_is_replaced(make_env, caplog):

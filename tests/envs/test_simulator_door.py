@@ -31,9 +31,9 @@ class Headless:
 ERRORS = [
     (
         "metawrld",
-        "unknown simulator 'metawrld': choose from metaworld, calvin, gym, give your own as "
-        "'module:Name', or offer it as an entry point in the group 'rftf_torchrl.simulators'. Did "
-        "you mean 'metaworld'?",
+        "unknown simulator 'metawrld': choose from metaworld, calvin, libero, gym, give your "
+        "own as 'module:Name', or offer it as an entry point in the group "
+        "'rftf_torchrl.simulators'. Did you mean 'metaworld'?",
     ),
     (
         "no_such_module:Sim",
