@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from rftf_torchrl import ConfigError
+from rftf_torchrl import ConfigError, LiberoNotInstalledError, require_libero
 
 CONF = Path(__file__).parents[2] / "recipes" / "conf"
 GROUPS = sorted(
@@ -19,6 +19,11 @@ PRIMARY = sorted({p.stem for p in CONF.glob("*.yaml")} - {"compare", "study_valu
 def test_every_choice_of_every_group_composes(configure, choice):
     if choice.name == "wandb":
         pytest.importorskip("wandb")
+    if choice.name.startswith("libero"):
+        try:
+            require_libero()
+        except LiberoNotInstalledError as error:
+            pytest.skip(str(error))
     config = configure(f"{choice.parent}={choice.name}", "output=somewhere")
     assert config.output == "somewhere"
 
