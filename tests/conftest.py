@@ -1,6 +1,7 @@
 """One thread per test process, whole recipes count as slow tests, and less garbage collection."""
 
 import gc
+import logging
 
 import pytest
 import torch
@@ -21,3 +22,13 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def root_logger_as_before():
+    """A recipe that runs in a test leaves Hydra's handler, whose captured stream closes with it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
