@@ -7,10 +7,12 @@ Decodes the episodes one by one, all of their frames, at the size of the picture
 model was trained on; the source is not changed. Values are kept, so that a run that was killed goes
 on, and one with other thresholds decodes nothing but its films.
 
-Writes ``<output>/annotation``: ``progress.parquet``, the value of every frame in LeRobot's columns;
-``report.md`` and ``report.json``, which episodes look failed, mislabelled, idle or cut off, each
-with its number and threshold; the values over time as plots, and films with the value drawn below
-them, flagged episodes first.
+Writes ``<output>/annotation``:
+
+- ``progress.parquet``: the value of every frame in LeRobot's columns;
+- ``report.md`` and ``report.json``: which episodes look failed, mislabelled, idle or cut off, each
+  with its number and threshold;
+- plots of the values over time, and videos with the value drawn below them, flagged episodes first.
 """
 
 from __future__ import annotations

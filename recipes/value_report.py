@@ -5,10 +5,10 @@
     python recipes/value_report.py output=outputs/run data=my_videos   # no simulator
 
 Shows the value model the held-out demonstrations of ``<output>/demos`` (in order, reversed,
-shuffled, and under another task's instruction) and fresh rollouts of the cloned policy, on states
-as fine-tuning draws them, none of which the model was trained on: ``evaluation.episodes_per_task``
-a task. Evaluation's own states are left alone, so that they can still judge the policy. In CALVIN
-the rollouts start where tasks of the training chains began.
+shuffled, and under another task's instruction) and new rollouts of the cloned policy,
+``evaluation.episodes_per_task`` per task. Their states are drawn as in fine-tuning, and the model
+was trained on none of them. Evaluation's own states are left alone, so that they can still judge
+the policy. In CALVIN the rollouts start where tasks of the training chains began.
 
 With ``data=...`` it shows the model the held-out episodes of that data instead, and where some of
 them are labelled as failures, compares those with the successes; there are no rollouts.

@@ -279,8 +279,8 @@ axes[0].set(title="value", xlabel="step")
 axes[1].set(title="dense reward", xlabel="step")
 
 # %%
-# Before you train on such a reward, look at your policy's failures: six videos of successes are
-# enough to order the frames of two more like them, and say little about a hand that goes through
-# the motions beside the handle. ``rftf value-report data=...`` measures it on labelled failures,
-# :func:`~rftf_torchrl.final_value_auc` on a policy's rollouts, and :doc:`/how-to/videos` says how
-# many videos were enough in our measurements.
+# Before you train on such a reward, look at your policy's failures. Six videos of successes are
+# enough to order the frames of two more like them. They say little about a hand that makes the
+# right movement beside the handle. ``rftf value-report data=...`` measures this on labelled
+# failures, and :func:`~rftf_torchrl.final_value_auc` on a policy's rollouts.
+# :doc:`/how-to/videos` says how many videos were enough in our measurements.

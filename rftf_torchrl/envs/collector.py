@@ -126,11 +126,14 @@ class _Queue:
 class EpisodeCollector:
     """Run lists of episodes and return complete trajectories.
 
-    Three things differ from TorchRL's collectors, which return a number of frames: the list of
-    episodes decides what is collected, so that short (successful) episodes are not
-    over-represented, the same list gives the same batch when a run is resumed, and an evaluation
-    is a list too; a worker whose simulator dies or hangs is replaced, and the episodes it was
-    running are dropped and counted, never taken for failures; every task gets its share.
+    TorchRL's collectors return a number of frames. This one differs in three ways:
+
+    - The list of episodes decides what is collected. Short (successful) episodes are not
+      over-represented, and the same list gives the same batch when a run is resumed. An
+      evaluation is such a list too.
+    - A worker whose simulator dies or hangs is replaced. The episodes it was running are dropped
+      and counted; they never count as failures.
+    - Every task gets its share.
 
     Args:
         make_env: picklable function from an :class:`Episode` to the environment of its task; with
@@ -219,9 +222,9 @@ class EpisodeCollector:
             episodes: what to run.
             deterministic: mean actions instead of samples.
             seed: seed of the policy's noise, 0 or more. The noise of a decision comes from the
-                seed, the episode's place in the list and the decision's number: the same list,
-                weights and seed give the same batch whatever the number of workers, and what is
-                left of it where a worker died.
+                seed, the episode's place in the list and the decision's number. So the same list,
+                weights and seed give the same batch for any number of workers. Where a worker
+                died, they give the rest of that batch.
             on_episode: called with each episode as it finishes, e.g. to advance a progress bar.
 
         Returns:

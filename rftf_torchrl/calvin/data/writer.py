@@ -53,10 +53,10 @@ class CalvinWriter:
     """Write one split of a dataset in CALVIN's on-disk format.
 
     Frames collect in a hidden folder beside the split's; :meth:`close` adds the files that describe
-    them and gives the folder its name in one step. Where the ``with`` block ends by an exception or
+    them and gives the folder its name in one step. If the ``with`` block ends by an exception or
     Ctrl-C, every frame that was added is kept the same way, the unfinished episode as a shorter
-    one, and a file ``interrupted.txt`` says so (``CalvinDataset.complete``) and lets another
-    writer go on (``resume``); where there is none, nothing is left.
+    one. A file ``interrupted.txt`` then says so (``CalvinDataset.complete``) and lets another
+    writer continue (``resume``). If there are no frames, no folder is left.
 
     The sentence embeddings are :func:`hashed_embedding`'s, not MiniLM's. ``embeddings.npy``, which
     only CALVIN's own rollouts read, is not written.

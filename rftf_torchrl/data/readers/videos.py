@@ -31,10 +31,10 @@ def read_videos(
 ) -> Iterator[VideoEpisode | BadEpisode]:
     """Read a folder of videos (mp4, m4v, mov, mkv, webm, avi, gif) or of folders of pictures.
 
-    A sentence for each comes from ``captions.csv`` or ``captions.jsonl`` in the folder, with
-    ``file`` and ``instruction``, and where wanted ``success``, ``task`` and ``split``; or is the
-    same for all; or lies beside each video in a text file of the same name. A video below a folder
-    named ``success`` or ``failure`` has that outcome where its caption says none.
+    Each video needs an instruction. It comes from ``captions.csv`` or ``captions.jsonl`` in the
+    folder, with ``file`` and ``instruction`` and optionally ``success``, ``task`` and ``split``. Or
+    it is the same for all, or is in a text file of the same name beside each video. A video below a
+    folder named ``success`` or ``failure`` has that outcome, unless its caption gives one.
 
     Args:
         path: the folder, which is searched with all folders below it, or one video.

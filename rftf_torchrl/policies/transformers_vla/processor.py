@@ -18,10 +18,10 @@ from rftf_torchrl.policies.transformers_vla.families import family_of, image_tok
 class VLAProcessor:
     """Tokenizer and image processor of a vision-language model, for prompts of one length.
 
-    Pictures are resized by the image processor of the model (the one that works on PIL pictures)
-    and stay uint8, a quarter of the memory of what the model reads; the policy rescales and
-    normalises them, with the processor's own numbers and to the same result. Prompts are padded on
-    the left. A prompt is tokenized once for each distinct sentence.
+    Images are resized by the image processor of the model (the one that works on PIL images). They
+    stay uint8, which takes a quarter of the memory of the model's input. The policy rescales and
+    normalises them with the processor's own numbers, and gets the same result. Prompts are padded
+    on the left. A prompt is tokenized once for each distinct instruction.
 
     Args:
         tokenizer: of ``transformers``.
