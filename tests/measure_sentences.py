@@ -3,8 +3,8 @@
 ``python tests/measure_sentences.py`` prints the mean and every sentence that is too long.
 
 A word is what stands between spaces and has a letter or a digit; code, a formula or a role is one
-word. Left out: code blocks, tables, directives, formulas on lines of their own and links' addresses.
-A heading, an item of a list, an entry of ``Args`` and a table's caption are texts by themselves.
+word. Left out: code blocks, tables, directives, formulas on lines of their own, links' addresses.
+A heading, an item of a list and an entry of ``Args`` are texts by themselves.
 """
 
 import ast
