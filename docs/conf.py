@@ -100,7 +100,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"plot_",
     "abort_on_example_error": True,
     "capture_repr": (),
-    "image_scrapers": ("matplotlib", "written_films.show_film"),
+    "image_scrapers": ("matplotlib", "written_videos.show_video"),
     "download_all_examples": False,
     "matplotlib_animations": False,
     "min_reported_time": 0,

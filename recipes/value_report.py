@@ -14,7 +14,7 @@ With ``data=...`` it shows the model the held-out episodes of that data instead,
 them are labelled as failures, compares those with the successes; there are no rollouts.
 
 Writes ``<output>/value_report``: ``report.md`` and ``report.json``, the value over progress, the
-calibration curve, the instructions' confusion matrix, films with the value drawn below them, and
+calibration curve, the instructions' confusion matrix, videos with the value drawn below them, and
 the value of every demonstration's frame in LeRobot's columns as ``progress.parquet``.
 """
 
@@ -76,7 +76,7 @@ logger = logging.getLogger("value_report")
 
 Seen = tuple[ScoredEpisode, TensorDictBase]
 MOST_TASKS = 20
-"""Of data from outside, so many sentences are compared with each other."""
+"""Of data from outside, so many instructions are compared with each other."""
 
 
 def held_out(demonstrations: Demonstrations, folder: Path) -> Demonstrations:
@@ -138,7 +138,7 @@ def write_films(
             )
             for source, (episode, frames) in shown.items()
         ]
-        file = re.sub(r"[^\w.-]+", "_", name)[:80]  # a sentence may hold anything
+        file = re.sub(r"[^\w.-]+", "_", name)[:80]  # an instruction may hold anything
         paths.append(write_video(reduce(side_by_side, films), folder / f"{file}.mp4"))
     return paths
 

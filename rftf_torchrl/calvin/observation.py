@@ -36,7 +36,7 @@ def state_vector(
         robot_obs: float [..., 15].
         scene_obs: float [..., 24], blocks in the scene's own order; needed when privileged.
         scene: letter of the scene.
-        privileged: whether to add what is hidden from a policy that sees pictures.
+        privileged: whether to add what is hidden from a policy that sees images.
 
     Returns:
         float32 [..., 11] or [..., 53].

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class DecisionBase(EnvBase):
-    """An environment that acts in decisions and listens to a sentence.
+    """An environment that acts in decisions and listens to an instruction.
 
     A subclass has a ``task`` before it calls :meth:`_prepare`, starts an episode in :meth:`_begin`,
     carries out an action in :meth:`_act`, and says in :meth:`_see` what is seen then.
@@ -33,7 +33,7 @@ class DecisionBase(EnvBase):
     Args:
         chunk_size: actions per decision; ``None`` takes a plain ``"action"``.
         horizon: decisions after which an episode is truncated.
-        tokenizer: maps a sentence to (tokens [1, L], mask [1, L]).
+        tokenizer: maps an instruction to (tokens [1, L], mask [1, L]).
         write_text: whether to write ``"language_instruction"``.
         device: of the environment's tensors.
         counts: further numbers that must be at least 1 where they are given.
@@ -124,11 +124,11 @@ class DecisionBase(EnvBase):
         """What is seen now: ``"observation"``, and entries of the subclass's own."""
 
     def watch(self, on_action: Callable[[], object] | None) -> None:
-        """Call a function after each action, e.g. to film it; ``None`` calls none."""
+        """Call a function after each action, e.g. to record it; ``None`` calls none."""
         self._on_action = on_action
 
     def set_instruction(self, instruction: str | None) -> None:
-        """Give another sentence from the next reset on; ``None`` gives the task's own."""
+        """Give another instruction from the next reset on; ``None`` gives the task's own."""
         self._say(self.task.instruction if instruction is None else instruction)
 
     def _say(self, instruction: str) -> None:

@@ -29,7 +29,7 @@ class Episode:
     Attributes:
         task: the task's name.
         seed: the initial state within the task.
-        instruction: the sentence to give to the policy, ``None`` for the task's own. Another one
+        instruction: the task's text to give to the policy, ``None`` for the task's own. Another one
             needs an environment with ``set_instruction(text)``.
     """
 
@@ -140,7 +140,7 @@ class _Stage:
         elif episode.instruction is not None:
             raise TypeError(
                 f"the environment of task {episode.task!r} has no set_instruction(text), so it "
-                f"can't be given the sentence {episode.instruction!r}"
+                f"can't be given the instruction {episode.instruction!r}"
             )
 
     def check(self, decision: TensorDictBase) -> None:

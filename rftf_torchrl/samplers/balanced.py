@@ -163,7 +163,8 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         if not isinstance(decisions, TensorDictBase):
             held = decisions[0] if isinstance(decisions, list) else decisions
             raise TypeError(
-                f"the storage holds a {type(held).__name__}; expected tensordicts, one a decision."
+                f"the storage holds a {type(held).__name__}; expected tensordicts, one per "
+                "decision."
             )
         return decisions
 

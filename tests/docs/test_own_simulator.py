@@ -94,5 +94,5 @@ def test_its_settings_are_checked(folder, monkeypatch, capsys):
     assert "env.options.speed=0: must be above 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         rftf(monkeypatch, [*commands()[1], "env.image_size=8"])
-    error = "env.image_size: the point has no picture, set it to null"
+    error = "env.image_size: the point has no image, set it to null"
     assert error in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""No report shows a number that is none, raw Python or a picture that is not there."""
+"""No report shows a number that is none, raw Python or an image that is not there."""
 
 import json
 import math

@@ -21,7 +21,7 @@ VLA = [
     "ppo.minibatch=4",
 ]
 SHORT_PROMPT = "policy.options.prompt_tokens=32"
-# The expert needs its time for the demonstrations; fine-tuning makes two decisions an episode.
+# The expert needs its time for the demonstrations; fine-tuning makes two decisions per episode.
 LONG = "env.horizon=6"
 
 CASES = {

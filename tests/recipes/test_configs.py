@@ -254,7 +254,7 @@ def test_a_value_critic_needs_the_value_model(configure):
         ),
         (
             ["policy=seer", "env.image_size=null", "policy.pretrained=folder"],
-            "env.image_size=null: policy.kind=seer needs pictures\n"
+            "env.image_size=null: policy.kind=seer needs images\n"
             "  - policy.pretrained: the weights of policy.kind=seer were trained on CLIP's tokens, "
             "give policy.options.tokenizer=<folder with CLIP's vocab.json and merges.txt>",
         ),
@@ -277,7 +277,7 @@ def test_a_value_critic_needs_the_value_model(configure):
         (
             ["policy=paligemma", "policy.pretrained=null", "env.image_size=null"],
             "policy.pretrained: a policy on a vision-language model needs its folder or hub id\n"
-            "  - env.image_size=null: a vision-language model needs pictures",
+            "  - env.image_size=null: a vision-language model needs images",
         ),
         (
             ["policy.pretrained=somewhere", "policy.options.width=3"],

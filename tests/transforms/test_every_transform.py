@@ -27,7 +27,7 @@ from rftf_torchrl import (
 
 
 def numbers_and_length(pictures, sentences):
-    """A processor that takes the state for a picture."""
+    """A processor that takes the state for an image."""
     lengths = torch.tensor([[float(len(sentence))] for sentence in sentences])
     return {"numbers": pictures.float().flatten(1), "length": lengths}
 
@@ -45,7 +45,7 @@ TRANSFORMS = {
         3, {keys.STATE: ("seen", "states")}, valid_key=("seen", "valid")
     ),
 }
-# Those that need a policy's own processor, pictures of a goal or CALVIN's robot have tests of their
+# Those that need a policy's own processor, images of a goal or CALVIN's robot have tests of their
 # own, and DenseReward is in ValueReward.
 ELSEWHERE = {"DenseReward", "GoalImages", "LeRobotObservation", "ToolFrameActions"}
 every = pytest.mark.parametrize("name", TRANSFORMS)

@@ -85,7 +85,7 @@ def evaluate_chains(
         wrist_size: see :class:`~rftf_torchrl.CalvinEnv`.
         depth: see :class:`~rftf_torchrl.CalvinEnv`.
         chunk_size: see :class:`~rftf_torchrl.CalvinEnv`.
-        sentences: sentences by task, the first of which is spoken. The benchmark's are those of
+        sentences: instructions by task, the first of which is spoken. The benchmark's are those of
             ``load_sentences(calvin_root, "validation")``; by default it is our own.
         make_env: builds the environment (for a controller the simulator) instead of what the
             arguments above say; picklable.

@@ -34,7 +34,8 @@ class PolicyStage:
             to an environment's transforms a subtask is an episode.
         limit: control steps for each task.
         deterministic: mean actions instead of samples.
-        sentences: sentences by task, the first of which is spoken; ``None`` for the environment's.
+        sentences: instructions by task, the first of which is spoken; ``None`` for the
+            environment's.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ A dataset is a folder with ``training/`` and ``validation/``. In each:
 - ``ep_start_end_ids.npy``: int [E, 2], first and last frame of each episode, inclusive;
   ``ep_lens.npy``: their lengths.
 - ``scene_info.npy``: a dictionary from ``"calvin_scene_A"`` to its first and last frame.
-- ``lang_annotations/auto_lang_ann.npy``: a dictionary with ``language`` (``ann``: sentences,
+- ``lang_annotations/auto_lang_ann.npy``: a dictionary with ``language`` (``ann``: instructions,
   ``task``: names, ``emb``: float32 [n, 1, 384]) and ``info`` (``indx``: start and end, exclusive).
 - ``statistics.yaml`` and ``.hydra/merged_config.yaml``.
 - ``interrupted.txt``, this library's own, where :class:`~rftf_torchrl.CalvinWriter` was

@@ -181,7 +181,7 @@ SPANS = {
         set_language("task", 2, "open_door"),
         ["annotation 2: unknown task 'open_door'"],
     ),
-    "empty sentence": (set_language("ann", 2, ""), ["annotation 2: the sentence is empty"]),
+    "empty sentence": (set_language("ann", 2, ""), ["annotation 2: the instruction is empty"]),
     "sentence that is a number": (
         set_language("ann", 2, 5),
         ["annotation 2: 'task' and 'ann' must be text"],

@@ -46,7 +46,7 @@ def described(checkpoint):
 
 @pytest.fixture
 def observations():
-    """Five observations with sentences of different lengths."""
+    """Five observations with instructions of different lengths."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (5, 3, 40, 40), generator=generator, dtype=torch.uint8)
     state = torch.randn(5, 4, generator=generator)
