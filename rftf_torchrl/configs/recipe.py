@@ -135,7 +135,7 @@ def help_text(name: str, run: Callable[[Any], object], schema: type) -> str:
     ]
     described = (sys.modules[run.__module__].__doc__ or name).strip()
     values = f"values that YAML files give them: rftf {name.replace('_', '-')} --cfg job"
-    head = [described, "", "words, as group=word:", *groups, "", values]
+    head = [described, "", "config groups, as group=choice:", *groups, "", values]
     return "\n".join([*head, *help_lines(schema)])
 
 
