@@ -68,7 +68,7 @@ def training_data(config: RunConfig) -> Demonstrations:
 def need(
     config: RunConfig, *, demos: bool = False, policy: bool = False, value_model: bool = False
 ) -> None:
-    """Stop where what an earlier stage makes is missing, or was made in another environment.
+    """Stop if the result of an earlier stage is missing, or was made in another environment.
 
     Raises:
         FileNotFoundError: where it is missing; names the command that makes it.

@@ -154,7 +154,7 @@ def refuse_unknown_settings(arguments: Sequence[str], schema: type) -> None:
 
 @contextmanager
 def user_errors(name: str, verbose: bool) -> Iterator[None]:
-    """Show what a user can mend as one message, without a traceback, and exit with code 2."""
+    """Show an error that a user can fix as one message without traceback; exit with code 2."""
     try:
         yield
     except (*MENDABLE, HydraException, OmegaConfBaseException) as error:

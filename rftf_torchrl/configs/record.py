@@ -107,7 +107,7 @@ def refuse_other_split(config: RunConfig) -> None:
 
 
 def may_change(config: RunConfig) -> tuple[str, ...]:
-    """What a resumed run may be told anew, the simulator's own settings included."""
+    """The settings that a resumed run may change, including the simulator's own."""
     own: tuple[str, ...] = getattr(make_simulator(config.env), "may_change", ())
     return (*MAY_CHANGE, *(f"env.options.{name}" for name in own))
 

@@ -1,4 +1,4 @@
-"""Meta-World's own step and reset without what nobody reads, bit for bit the same."""
+"""Meta-World's own step and reset without unused work, bit for bit the same."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _FIRST_OBJECT, _PLACE, _TURN = 4, 3, 4
 class FastEnv:
     """Steps and resets an environment of Meta-World.
 
-    Its own step takes twice as long as the physics: it looks bodies up by name, places markers
-    that MuJoCo then places anew, computes forces that nothing reads, and joins small arrays. Its
+    Its own step takes twice as long as the physics: it looks bodies up by name, places markers that
+    MuJoCo then places again, computes forces that nothing reads, and joins small arrays. Its
     own reset simulates the hand's way twice.
 
     Args:

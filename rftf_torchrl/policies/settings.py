@@ -1,4 +1,4 @@
-"""What a run can be told of its policy, whatever its kind."""
+"""The settings of a run's policy that all kinds share."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the spec of a run's policy is told of its environment.
+    """What the spec of a run's policy gets to know of its environment.
 
     Attributes:
         chunk_size: actions per chunk.

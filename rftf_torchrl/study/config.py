@@ -26,7 +26,7 @@ SIGN_OF_LIFE = 1.0
 
 @dataclass
 class MethodConfig:
-    """A method: what its runs are told beyond what all runs of a study are.
+    """A method: the settings of its runs in addition to those of all runs of a study.
 
     Attributes:
         label: what reports call it.

@@ -34,7 +34,7 @@ class PolicyStage:
             to an environment's transforms a subtask is an episode.
         limit: control steps for each task.
         deterministic: mean actions instead of samples.
-        sentences: instructions by task, the first of which is spoken; ``None`` for the
+        sentences: instructions by task, the first of which is used; ``None`` for the
             environment's.
     """
 

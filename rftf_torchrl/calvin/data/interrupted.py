@@ -1,4 +1,4 @@
-"""A recording that stopped early: how far it had come, and what it takes to go on from there."""
+"""A recording that stopped early: how far it came, and what is needed to continue."""
 
 from __future__ import annotations
 

@@ -42,9 +42,9 @@ Record = dict[str, Any]
 def import_videos(data: DataConfig, root: str | Path) -> Demonstrations:
     """Decode a source into a folder of demonstrations without state and action, and open it.
 
-    Frames are added to one memory-mapped file, an episode at a time. An import that was killed goes
-    on where it stopped. A folder that was made from the same source with the same settings is used
-    as it is; of another source or settings it is made anew.
+    Frames are added to one memory-mapped file, an episode at a time. An import that was killed
+    continues where it stopped. A folder that was made from the same source with the same settings
+    is used as it is. For another source or other settings it is made again.
 
     The split is by episode: ``data.held_out`` of the episodes of each task and outcome are the
     split ``"test"``, always the same ones for the same data.
