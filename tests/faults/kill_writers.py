@@ -114,6 +114,7 @@ def checkpoints(folder: Path) -> None:
     made = components()
     saved = RunCheckpoints(folder / "checkpoints", **made)
     done = saved.load() if saved.files() else 0
+    saved.clear()
     for step in range(done + 1, 5):
         made["optimizer"].zero_grad()
         made["model"](torch.rand(4)).sum().backward()
