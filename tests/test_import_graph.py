@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rftf_torchrl"
 LAYERS = (
-    "keys errors digests files former leftovers modules new_folder optional registry settings "
-    "weights_file",
+    "keys errors digests files former leftovers modules new_folder optional registry "
+    "rows_file settings weights_file",
     "functional",
     "nets",
     "policies values transforms",
