@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -108,7 +108,7 @@ class _Stage:
         self.env = env
         self.task = task
         self.observed = [*env.observation_spec.keys(True, True), *env.done_keys]
-        self.repeated = [unravel_key(("next", key)) for key in getattr(env, "input_keys", ())]
+        self.repeated = {unravel_key(("next", key)) for key in getattr(env, "input_keys", ())}
         self.fits = False
 
     def start(self, episode: Episode) -> TensorDictBase:
@@ -194,19 +194,22 @@ class EpisodePlayer:
         stage = self._stage(episode)
         read = set(self._actor.in_keys)
         current = stage.start(episode)
-        steps: list[TensorDictBase] = []
-        done = False
+        columns: dict[NestedKey, list[Any]] = {}
+        decisions, done = 0, False
         while not done:
             alive()
-            noise = noise_seed(seed, index, len(steps))
+            noise = noise_seed(seed, index, decisions)
             observed = {key: each for key, each in leaves(current).items() if key in read}
             decision = self._actor(observed, noise, deterministic)
             stage.check(decision)
             step = stage.env.step(current.update(decision))
-            steps.append(step.exclude(*stage.repeated))
+            for key, each in leaves(step).items():
+                if key not in stage.repeated:
+                    columns.setdefault(key, []).append(each)
             current = step["next"].select(*stage.observed)
-            done = bool(step["next", "done"])
-        return torch.stack(steps)
+            decisions, done = decisions + 1, bool(step["next", "done"])
+        trajectory = {key: torch.stack(column) for key, column in columns.items()}
+        return TensorDict(trajectory, [decisions], device=current.device)
 
     def _stage(self, episode: Episode) -> _Stage:
         name = environment_of(self._make_env, episode)
