@@ -56,7 +56,7 @@ from rftf_torchrl.evaluation.progress_table import progress_path, write_progress
 from rftf_torchrl.evaluation.report import film_images, image
 from rftf_torchrl.evaluation.video import enlarge, pane_width
 from rftf_torchrl.evaluation.video_values import VideoValues
-from rftf_torchrl.files import RowsFile
+from rftf_torchrl.rows_file import RowsFile
 
 logger = logging.getLogger("annotate")
 

@@ -11,8 +11,9 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase
@@ -38,6 +39,7 @@ from rftf_torchrl.envs.guarded_pool import (
 from rftf_torchrl.envs.packed import pack, unpack
 from rftf_torchrl.envs.policy_server import NOISE, PolicyServer
 from rftf_torchrl.envs.shared_weights import share_weights
+from rftf_torchrl.policies.call_on_tensors import Tensors, leaves
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +51,10 @@ class _ServedActor:
         self.in_keys = in_keys
         self.line: Line | None = None
 
-    def __call__(self, observed: TensorDictBase, noise: int, deterministic: bool) -> TensorDictBase:
+    def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
         """The answer; whether it is deterministic, the server knows."""
         assert self.line is not None, "the line of the job that is being done"
-        return unpack(self.line.ask(pack(observed.set(NOISE, torch.tensor(noise)))))
+        return unpack(self.line.ask({**pack(observed), NOISE: np.array(noise)}))
 
 
 class _Player:
@@ -73,7 +75,7 @@ class _Player:
         trajectory = self._player.play(
             index, episode, deterministic=deterministic, seed=seed, alive=alive
         )
-        send(pack(trajectory))
+        send(pack(leaves(trajectory)))
 
     def close(self) -> None:
         """Closes the environments."""
@@ -330,7 +332,8 @@ class EpisodeCollector:
                 elif message is None:
                     begun.add(playing[place])
                 else:
-                    yield EpisodeResult(playing.pop(place), unpack(message, batch_dims=1))
+                    trajectory = TensorDict(unpack(message)).auto_batch_size_(1)
+                    yield EpisodeResult(playing.pop(place), trajectory)
 
     def close(self) -> None:
         """Stop the workers and close the environments."""

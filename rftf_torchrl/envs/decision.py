@@ -184,8 +184,7 @@ class DecisionBase(EnvBase):
     ) -> TensorDictBase:
         found = {
             **end,
-            **self._seen,
-            "instruction": {"tokens": self._tokens, "mask": self._mask},
+            **_copied({**self._seen, "instruction": {"tokens": self._tokens, "mask": self._mask}}),
             keys.TASK_ID: torch.tensor([self.task.id]),
             "episode_seed": torch.tensor([self._episode_seed]),
             keys.SUCCESS: torch.tensor([success]),
@@ -194,7 +193,7 @@ class DecisionBase(EnvBase):
         }
         if self.write_text:
             found[keys.INSTRUCTION_TEXT] = self.instruction
-        return TensorDict(found, batch_size=[], device=self.device).clone()
+        return TensorDict(found, batch_size=[], device=self.device)
 
     def _actions(self, tensordict: TensorDictBase) -> np.ndarray:
         """The decision's actions, [chunk_size or 1, action_dim].
@@ -218,3 +217,14 @@ class DecisionBase(EnvBase):
             f"task {self.task.name!r}, episode seed {self._episode_seed}, decision "
             f"{self._decisions}"
         )
+
+
+def _copied(entries: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Entries whose tensors nobody else has."""
+    copies = {}
+    for key, each in entries.items():
+        if isinstance(each, Mapping):
+            copies[key] = _copied(each)
+        else:
+            copies[key] = each.clone() if isinstance(each, Tensor) else each
+    return copies

@@ -2,6 +2,7 @@
 
 from tiny import TINY
 
+SENTENCES = ["open the drawer", "close the red window please", "push", "turn a door left", "move"]
 VLA = [
     *(setting for setting in TINY if not setting.startswith(("env.", "demos.per", "evaluation."))),
     "env.image_size=32",

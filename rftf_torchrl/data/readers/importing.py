@@ -27,8 +27,9 @@ from rftf_torchrl.data.readers.door import guess_reader, video_episodes
 from rftf_torchrl.data.readers.episode import BadEpisode, BadEpisodeError, VideoEpisode
 from rftf_torchrl.data.readers.pictures import resized
 from rftf_torchrl.data.readers.settings import DataConfig
-from rftf_torchrl.files import RowsFile, prepare_output, write_json
+from rftf_torchrl.files import prepare_output, write_json
 from rftf_torchrl.new_folder import NewFolder
+from rftf_torchrl.rows_file import RowsFile
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
-from rftf_torchrl.files import RowsFile
 from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.evaluate_states import eval_mode
+from rftf_torchrl.rows_file import RowsFile
 from rftf_torchrl.values.pretrained.network import PretrainedNetwork
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from _vla_settings import SENTENCES
 from tensordict import NonTensorStack, TensorDict
 
 FAMILIES = ["smolvlm", "idefics3", "paligemma", "qwen2_5_vl", "qwen3_vl"]
-SENTENCES = ["open the drawer", "close the red window please", "push", "turn a door left", "move"]
 SIZES = {"chunk_size": 2, "action_dim": 3, "bins": 16, "prompt_tokens": 32}
 
 

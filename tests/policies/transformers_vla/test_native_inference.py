@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SENTENCES
+from _vla_settings import SENTENCES
 
 from rftf_torchrl import (
     add_lora,
