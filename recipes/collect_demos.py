@@ -35,7 +35,7 @@ logger = logging.getLogger("collect_demos")
 def clear_interrupted(folder: Path) -> None:
     """Remove what an interrupted recording left, so that the same is recorded again."""
     if folder.exists() and not load_demonstrations(folder).complete:
-        logger.warning("%s is from a recording that stopped early: it is recorded anew", folder)
+        logger.warning("%s is from a recording that stopped early: it is recorded again", folder)
         shutil.rmtree(folder)
 
 

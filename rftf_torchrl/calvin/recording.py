@@ -75,8 +75,8 @@ def _refuse_other_settings(folder: Path, earlier: dict[str, Any], now: dict[str,
     ]
     if changed:
         raise ValueError(
-            f"{folder} is a recording that stopped early, with {'; '.join(changed)}. It goes on "
-            "with its own settings; move or remove the folder, and it is recorded anew"
+            f"{folder} is a recording that stopped early, with {'; '.join(changed)}. It continues "
+            "with its own settings; move or remove the folder, and it is recorded again"
         )
 
 

@@ -32,7 +32,7 @@ def whole_demos(config: RunConfig) -> Demonstrations:
     if not found.complete:
         raise ValueError(
             f"{found.root} holds the {len(found.episodes)} episodes of a recording that stopped "
-            "early. Move or remove the folder, and it is recorded anew (resume=true does it where "
+            "early. Move or remove the folder, and it is recorded again (resume=true does it where "
             "the folder is the run's own); or, to use what there is, write "
             '"complete": true in its demonstrations.json, and remove its digests.json'
         )

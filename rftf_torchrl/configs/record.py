@@ -33,7 +33,7 @@ MAY_CHANGE = (
     "ppo.cache_gib",
     "ppo.ratio_bound",
 )
-"""What a resumed run may be told anew: where it runs, how long, and what is looked at."""
+"""The settings that a resumed run may change: where it runs, how long, and what is looked at."""
 
 CLONING = ("seed", "env", "demos", "policy", "cloning", "precision", "ppo.max_grad_norm")
 """What decides a cloned policy."""

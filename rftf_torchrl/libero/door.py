@@ -105,7 +105,7 @@ class Libero:
             )
 
     def factory(self, split: Split, recorded: Path) -> LiberoFactory:
-        """Makes the environments of a split, of states that are drawn anew.
+        """Makes the environments of a split, of states that are newly drawn.
 
         Raises:
             UserError: for the training states of a perturbed suite.

@@ -48,7 +48,7 @@ class FastEnv:
         The first has to move the objects alone, so the hand is simulated in the second only.
 
         Args:
-            start_draws: starts the sequence of random vectors anew.
+            start_draws: starts the sequence of random vectors again.
         """
         env = self._env
         for self._hand_waits in (True, False):

@@ -114,7 +114,7 @@ class ControllerStage:
     Args:
         simulator: a :class:`~rftf_torchrl.CalvinSimulator`.
         make_controller: builds one with ``start(task, simulator)`` and ``action(simulator)``,
-            anew for each chain.
+            again for each chain.
         limit: control steps for each task.
     """
 

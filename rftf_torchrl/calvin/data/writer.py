@@ -114,7 +114,7 @@ class CalvinWriter:
         self._new: NewFolder | None = None
         if resume and self.folder.exists():
             found = resume_recording(self.folder)
-            (self.folder / DIGESTS_FILE).unlink(missing_ok=True)  # until close writes them anew
+            (self.folder / DIGESTS_FILE).unlink(missing_ok=True)  # until close writes them again
             self._stage = self.folder
             self._scene = next(reversed(found.scenes), self._scene)
         else:

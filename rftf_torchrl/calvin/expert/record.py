@@ -118,7 +118,7 @@ def record_chain(
 
 
 class _Recorder:
-    """A process's only simulator, made anew where the scene changes."""
+    """A process's only simulator, made again where the scene changes."""
 
     def __init__(self) -> None:
         self._simulator: CalvinSimulator | None = None

@@ -109,7 +109,7 @@ def _finished(data: DataConfig, settings: Record, root: Path) -> list[Record] | 
         if len(listing) == len(records) and all(map(_same, records, listing)):
             _refuse_bad(data, records)
             return records
-    logger.info("%s is made anew: the source or the settings have changed", root)
+    logger.info("%s is made again: the source or the settings have changed", root)
     shutil.rmtree(root)
     return None
 
@@ -257,7 +257,7 @@ def _publish(data: DataConfig, settings: Record, root: Path, rows: RowsFile) -> 
     image.unlink()
     try:
         image.hardlink_to(rows.file)
-    except OSError:  # a file system without links: a kill from here on decodes anew
+    except OSError:  # a file system without links: a kill from here on decodes again
         rows.file.rename(image)
     folder.publish()
 
