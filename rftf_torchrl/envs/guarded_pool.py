@@ -67,7 +67,7 @@ class Player(Protocol):
 
 
 class SignsOfLife:
-    """Sends None when called, once a second at most: the player is at work.
+    """Sends None when called, once per second at most: the player is at work.
 
     Args:
         send: of :meth:`Player.play`.

@@ -32,7 +32,7 @@ from rftf_torchrl import (
 
 
 def numbers_and_length(pictures, sentences):
-    """A processor that takes the state for a picture."""
+    """A processor that takes the state for an image."""
     lengths = torch.tensor([[float(len(sentence))] for sentence in sentences])
     return {"numbers": pictures.float().flatten(1), "length": lengths}
 

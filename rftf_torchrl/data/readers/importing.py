@@ -197,7 +197,7 @@ def _same(record: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
 
 
 def _check_words(tokenizer: HashTokenizer, sentence: str) -> None:
-    """Raises :class:`BadEpisodeError` where a sentence is too long."""
+    """Raises :class:`BadEpisodeError` where an instruction is too long."""
     try:
         tokenizer(sentence)
     except ValueError as error:
@@ -263,7 +263,7 @@ def _publish(data: DataConfig, settings: Record, root: Path, rows: RowsFile) -> 
 
 
 def _tasks(records: list[Record]) -> tuple[Task, ...]:
-    """A task for each name, or sentence, with the sentence that it had first."""
+    """A task for each name, or instruction, with the instruction that it had first."""
     first: dict[str, str] = {}
     for record in records:
         first.setdefault(record["task"] or record["instruction"], record["instruction"])
