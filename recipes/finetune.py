@@ -172,7 +172,7 @@ def finetune(
     iterations = settings.iterations + warmup
     exploited = False
     if done:
-        logger.info("%s: goes on after iteration %d", name, done)
+        logger.info("%s: continues after iteration %d", name, done)
     if done < warmup:
         logger.info("%s: up to iteration %d the critic alone learns", name, warmup)
     bar = progress_bar(range(done, iterations), name, unit="iterations")

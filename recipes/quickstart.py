@@ -195,7 +195,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
             **sections,
             "Success while training": curve,
             "Do the values tell success from failure?": separation_section(separation),
-            "Does the policy listen?": language_section(language),
+            "Does the policy follow the instruction?": language_section(language),
             "Before and after": film_images(films, folder),
         }
     else:

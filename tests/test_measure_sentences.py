@@ -3,19 +3,22 @@
 import pytest
 from measure_sentences import LONGEST, MEAN, blocks, docstrings, mean, measure, sentences_of
 
-MEASURED = measure()
+
+@pytest.fixture(scope="module")
+def measured():
+    return measure()
 
 
-def test_no_sentence_is_too_long():
-    assert [sentence for sentence in MEASURED if sentence.words > LONGEST] == []
+def test_no_sentence_is_too_long(measured):
+    assert [sentence for sentence in measured if sentence.words > LONGEST] == []
 
 
-def test_sentences_are_short_on_average():
-    assert mean(MEASURED) <= MEAN
+def test_sentences_are_short_on_average(measured):
+    assert mean(measured) <= MEAN
 
 
-def test_every_kind_of_text_is_measured():
-    files = {sentence.file for sentence in MEASURED}
+def test_every_kind_of_text_is_measured(measured):
+    files = {sentence.file for sentence in measured}
     for file in (
         "README.md",
         "docs/how-to/configuration.rst",

@@ -137,7 +137,7 @@ def phase_table(seconds: Mapping[str, float]) -> str:
 def run_report(title: str, sections: Mapping[str, str]) -> str:
     """A Markdown document: a title, then a heading and a text for each section.
 
-    Where a table has a dash, for a number that is not known, a last line says what it stands for.
+    If a table has a dash, for an unknown number, a last line explains it.
 
     Args:
         title: the document's title.

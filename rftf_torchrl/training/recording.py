@@ -34,7 +34,7 @@ def record_episode(
         max_actions: actions after which it ends without success.
 
     Returns:
-        The frames [T + 1] with the actions that were meant, zero in the last one, and whether the
+        The frames [T + 1] with the actions before noise, zero in the last one, and whether the
         task was done.
     """
     current = env.reset(TensorDict({"episode_seed": torch.tensor([episode_seed])}))

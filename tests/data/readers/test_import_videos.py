@@ -1,4 +1,4 @@
-"""A source decoded once: reused, resumed after a kill, made anew when it changes."""
+"""A source decoded once: reused, resumed after a kill, made again when it changes."""
 
 import json
 import logging
@@ -103,7 +103,7 @@ def test_other_settings_make_it_anew(tmp_path, source, decoded, settings, caplog
         found = import_videos(config(source, **settings), tmp_path / "data")
     assert len(decoded) == 12
     assert caplog.messages[-1] == (
-        f"{tmp_path}/data is made anew: the source or the settings have changed"
+        f"{tmp_path}/data is made again: the source or the settings have changed"
     )
     assert same(import_videos(config(source, **settings), tmp_path / "other"), found)
 
