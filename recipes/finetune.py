@@ -3,7 +3,7 @@
     python recipes/finetune.py output=outputs/run
     python recipes/finetune.py output=outputs/run reward=sparse      # plain PPO, all else equal
     python recipes/finetune.py output=outputs/run critic=temporal    # no critic network
-    python recipes/finetune.py output=outputs/run reward=sparse critic=none    # nor anything else
+    python recipes/finetune.py output=outputs/run reward=sparse critic=none    # outcomes alone
     python recipes/finetune.py output=outputs/run resume=true        # after a kill
 
 Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`` is ``rftf`` or

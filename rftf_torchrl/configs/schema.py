@@ -290,7 +290,7 @@ class LoggerConfig:
 
 @dataclass
 class RunConfig:
-    """Everything a run can be told.
+    """All settings of a run.
 
     Attributes:
         critic: ``"learned"``: a critic network. ``"temporal"``: the value model is the value
