@@ -1,7 +1,7 @@
 """Write a policy in the format that it came from, for the library that it came from.
 
     python recipes/export.py policy.path=outputs/run/rftf/policy.safetensors output=exported
-    python recipes/export.py policy.path=... policy.pretrained=seer output=exported   # or GR-MG
+    python recipes/export.py policy=seer policy.path=... policy.pretrained=seer output=exported
 
 ``output`` is a new folder that ``from_pretrained`` of ``transformers`` or LeRobot reads: weights
 with low-rank adapters merged, configuration, tokenizer and processors. For GR-MG and Seer it has

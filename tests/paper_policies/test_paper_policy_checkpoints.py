@@ -19,6 +19,7 @@ from rftf_torchrl import (
     export_policy,
     load_gr_mg_checkpoint,
     load_seer_checkpoint,
+    save_policy,
 )
 
 
@@ -122,12 +123,14 @@ def entries(folder):
 
 
 @pytest.mark.parametrize("kind", SPECS)
-def test_an_exported_policy_is_the_authors_file_with_its_weights(kind, tmp_path):
+def test_an_exported_policy_is_the_authors_file_with_its_weights(kind, tmp_path, rftf):
     spec = replace(SPECS[kind], files={"vocab.json": b"{}"})
     source = released(kind, tmp_path / "released")
     policy = tuned(spec, source)
-    export_policy(policy, spec, tmp_path / "exported", source=source)
-    exported = tmp_path / "exported"
+    file, exported = tmp_path / "policy.safetensors", tmp_path / "exported"
+    save_policy(policy, spec, file)
+    words = [f"policy={kind}", f"policy.path={file}", f"policy.pretrained={source}"]
+    rftf("export", *words, f"output={exported}")
     again = spec.load(str(exported / "gr_mg.ckpt" if kind == "gr_mg" else exported))
     here, there = policy[0].state_dict(), again[0].state_dict()
     assert all(torch.equal(value, there[name]) for name, value in here.items())
