@@ -274,8 +274,7 @@ def student(scores: Tensor) -> Interval:
     seen = scores[~scores.isnan()]
     if not len(seen):
         return Interval(math.nan, math.nan, math.nan)
-    found = paired_difference(seen, torch.zeros_like(seen))
-    return Interval(found.estimate, max(found.low, 0.0), min(found.high, 1.0))
+    return paired_difference(seen, torch.zeros_like(seen), bounds=(0.0, 1.0))
 
 
 def shown(found: Interval) -> str:
@@ -291,7 +290,7 @@ def result_table(study: StudyConfig, seeds: list[dict[str, Found]]) -> str:
     rows = []
     for method, own in scores.items():
         differ = own.nanmean(-1) - scores[study.baseline].nanmean(-1)
-        found = paired_difference(differ, torch.zeros_like(differ))
+        found = paired_difference(differ, torch.zeros_like(differ), bounds=(-1.0, 1.0))
         steps = fmean(found[method]["simulator_steps"] for found in seeds)
         rows.append(
             [

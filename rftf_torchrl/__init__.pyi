@@ -174,6 +174,7 @@ from .functional.balance import outcome_pools as outcome_pools
 from .functional.balance import pairs_per_task as pairs_per_task
 from .functional.balance import spread_evenly as spread_evenly
 from .functional.balance import walk_pool as walk_pool
+from .functional.bounded_mean import bounded_mean_interval as bounded_mean_interval
 from .functional.flow import flow_matching_error as flow_matching_error
 from .functional.flow import flow_sde_transition as flow_sde_transition
 from .functional.intervals import newcombe_interval as newcombe_interval
