@@ -36,8 +36,8 @@ READING = """\
 `k in a row` is the share of chains whose first k tasks were done, and the average length the mean
 number of tasks in a row, over chains and seeds. The interval over chains is about these policies,
 by empirical likelihood, with each chain's mean over the seeds as the unit; the one over seeds is
-about training again, Student's, and needs two seeds. In the curves, dots are the training episodes of one
-iteration of a seed. Tasks: how often each was done out of the times that it was tried."""
+about training again, Student's, and needs two seeds. In the curves, dots are the training episodes
+of one iteration of a seed. Tasks: how often each was done out of the times that it was tried."""
 
 
 def load(folders: Sequence[Path]) -> dict[str, list[ChainReport]]:

@@ -27,6 +27,7 @@ from rftf_torchrl import (
     recipe,
 )
 from rftf_torchrl.configs.artefacts import whole_demos
+from rftf_torchrl.configs.record import refuse_other_recording
 from rftf_torchrl.configs.run import stage
 
 logger = logging.getLogger("collect_demos")
@@ -47,6 +48,9 @@ def clear_interrupted(folder: Path) -> None:
         f"each of {len(config.env.tasks)} tasks in {config.env.kind}"
     ),
     writes=lambda config: config.folder.demonstrations,
+    entitled=lambda config: refuse_other_recording(
+        config, Path(config.output, "collect_demos.yaml")
+    ),
 )
 def collect(config: RunConfig) -> int:
     """Record what is missing of the demonstrations, and return the simulator steps used for all."""

@@ -16,9 +16,8 @@ from rftf_torchrl.calvin.chains.report import ChainReport
 from rftf_torchrl.calvin.chains.results import ChainResult
 from rftf_torchrl.calvin.factory import CalvinFactory
 from rftf_torchrl.calvin.options import CalvinOptions
-from rftf_torchrl.calvin.recording import ChainRecorder, states_file
+from rftf_torchrl.calvin.recording import ChainRecorder, load_starts
 from rftf_torchrl.calvin.settings import SCENES, Scene
-from rftf_torchrl.calvin.state_bank import StateBank
 from rftf_torchrl.calvin.tasks import TASKS, load_sentences
 from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig, Recording
@@ -65,12 +64,17 @@ class Calvin:
         return problems
 
     def factory(self, split: Split, recorded: Path) -> CalvinFactory:
-        """Makes the environments of a split; training starts where the recorded chains did."""
+        """Makes the environments of a split; training starts where the recorded chains did.
+
+        Raises:
+            ValueError: where the states to train from are of another scene.
+        """
         env, options = self.env, self.options
+        train = split == "train"
         return CalvinFactory(
             split,
             scene=self.scene,
-            states=StateBank.load(states_file(recorded)).draw if split == "train" else None,
+            states=load_starts(recorded, self.scene) if train else None,
             image_size=env.image_size,
             wrist_size=options.wrist_size,
             chunk_size=env.chunk_size,
