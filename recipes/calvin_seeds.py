@@ -28,7 +28,7 @@ from rftf_torchrl import (
 from rftf_torchrl.configs.recipe import print_in_any_locale, user_errors
 from rftf_torchrl.digests import read_record
 from rftf_torchrl.evaluation import _figures as figures
-from rftf_torchrl.evaluation.report import interval, percent
+from rftf_torchrl.evaluation.report import interval, percent, protocols
 
 POLICIES = ("cloned", "sparse", "RFTF")
 
@@ -146,6 +146,12 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         [run["seed"], *(f"{run['simulator_steps'][label]:,}" for label in ("RFTF", "sparse"))]
         for run in runs
     ]
+    every = {
+        f"{label} of {folder}": report
+        for label, reports in found.items()
+        for folder, report in zip(folders, reports, strict=True)
+    }
+    about = dict.fromkeys(run["about"] for run in runs if "about" in run)
     report = run_report(
         f"CALVIN, seed{'s' * (len(runs) > 1)} {', '.join(str(run['seed']) for run in runs)}",
         {
@@ -157,8 +163,8 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
                 ["seed", "RFTF", "sparse"], used
             ),
             "Tasks of the chains, all seeds": task_table(found),
-            "Protocol": found["cloned"][0].protocol,
         },
+        " ".join([protocols(every), *about]),
     )
     write_text(out / "report.md", report)
     return results

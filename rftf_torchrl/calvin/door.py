@@ -14,6 +14,7 @@ from rftf_torchrl.calvin.chains.comparison import chain_comparison_table, compar
 from rftf_torchrl.calvin.chains.play import evaluate_chains
 from rftf_torchrl.calvin.chains.report import ChainReport
 from rftf_torchrl.calvin.chains.results import ChainResult
+from rftf_torchrl.calvin.data.reader import CalvinDataset
 from rftf_torchrl.calvin.factory import CalvinFactory
 from rftf_torchrl.calvin.options import CalvinOptions
 from rftf_torchrl.calvin.recording import ChainRecorder, load_starts
@@ -81,6 +82,14 @@ class Calvin:
             horizon=env.horizon,
             sentences=self._sentences("training"),
         )
+
+    def about(self, recorded: Path) -> str:
+        """Where demonstrations are from, as far as it is known, and where the rest is played."""
+        data = recorded.parent / "calvin"
+        if not data.exists():
+            return f"Fine-tuning and evaluation in scene {self.scene}."
+        scenes = ", ".join(sorted(set(CalvinDataset(data).scenes)))
+        return f"Demonstrations in scene {scenes}; fine-tuning and evaluation in {self.scene}."
 
     def record(self, recording: Recording) -> int:
         """Records what is missing of demonstrations and starts; returns the control steps used."""

@@ -127,6 +127,8 @@ class Simulator(Protocol):
       its environments write the simulator's own dense reward as ``"env_potential"``.
     - ``may_change: Sequence[str]``: options that a resumed run may change, as they decide nothing
       that training reads.
+    - ``about(recorded: Path) -> str``: a sentence on the data and the run for the report's first
+      line.
     - ``wrist: bool``: whether there are pictures of a gripper camera.
 
     Attributes:

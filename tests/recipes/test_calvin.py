@@ -49,7 +49,11 @@ def test_every_policy_plays_the_same_chains(run):
         assert [result.index for result in report.results] == [0, 1]
         assert report.protocol.startswith("NOT the official protocol: 8 steps a subtask; 2 of the")
     assert read_record(Path(config.output, "results.json")) == json.loads(json.dumps(results))
-    assert "## RFTF against sparse" in Path(config.output, "report.md").read_text(encoding="utf-8")
+    text = Path(config.output, "report.md").read_text(encoding="utf-8")
+    first = text.splitlines()[2]
+    assert first.startswith("NOT the official protocol: 8 steps a subtask; 2 of the")
+    assert first.endswith(" Demonstrations in scene D; fine-tuning and evaluation in D.")
+    assert "## RFTF against sparse" in text
 
 
 def test_simulator_steps_are_counted(run):
@@ -134,6 +138,7 @@ def test_a_finished_run_is_read_and_not_repeated(run):
     assert again["chains"] == results["chains"]
     steps = [found["simulator_steps"]["demonstrations"] for found in (again, results)]
     assert steps[0] == steps[1] > 0
+    assert all(again["seconds"][name] >= spent for name, spent in results["seconds"].items())
 
 
 def test_a_policy_with_two_cameras(configure, tmp_path):

@@ -181,6 +181,14 @@ LABELS = [
     ({"steps": 480}, "NOT the official protocol: 480 steps a subtask"),
     ({"chains": benchmark_sequences(20)}, "NOT the official protocol: 20 of the 1000 chains"),
     (
+        {"chains": benchmark_sequences()[300:360]},
+        "NOT the official protocol: chains 300 to 359 of the 1000",
+    ),
+    (
+        {"chains": benchmark_sequences()[2::-1]},
+        "NOT the official protocol: other chains than the benchmark's",
+    ),
+    (
         {"chains": training_sequences(0, 3)},
         "NOT the official protocol: other chains than the benchmark's",
     ),
