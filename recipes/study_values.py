@@ -72,7 +72,13 @@ from rftf_torchrl.recipes.evaluate import add_values
 from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.study_cells import digest
 from rftf_torchrl.recipes.train_bc import clone
-from rftf_torchrl.recipes.train_value import cloned_rollouts, fit, rollout_episodes, untrained
+from rftf_torchrl.recipes.train_value import (
+    calibrate,
+    cloned_rollouts,
+    fit,
+    rollout_episodes,
+    untrained,
+)
 from rftf_torchrl.recipes.value_terms import Tried, rollout_with_context, with_context
 from rftf_torchrl.study.intervals import paired_difference
 from rftf_torchrl.values.kinds import value_spec
@@ -201,6 +207,7 @@ def value_model(
         seed_everything(derive_seed(own.seed, "value"))
         model = cast(TemporalValueModel, untrained(own, train))
         fit(own, model, train, (), rollouts)
+        calibrate(own, model, train)
         models.append(model)
     return minimum(models)
 

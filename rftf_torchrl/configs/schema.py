@@ -195,7 +195,8 @@ class PPOConfig:
         tasks: names of the tasks that are fine-tuned, and rolled out for the value model; null for
             all of ``env.tasks``.
         iterations: rounds of collection and update.
-        env_steps: simulator steps after which fine-tuning ends; null leaves it to ``iterations``.
+        env_steps: simulator steps after which fine-tuning ends, with the iteration in which they
+            are reached; null leaves it to ``iterations``.
         episodes_per_task: episodes a task and iteration.
         group_size: episodes that share an initial state, whose outcomes ``critic=group`` compares.
         epochs: passes over an iteration's decisions.
