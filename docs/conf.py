@@ -24,12 +24,12 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
     "settings_tables",
     "readable_docstrings",
+    "offline_math",
 ]
 exclude_patterns = ["_build", "tutorials"]
 templates_path = ["_templates"]
@@ -86,6 +86,13 @@ if not (RAN_WITH.is_file() and RAN_WITH.read_text(encoding="utf-8") == digest())
     for script_digest in RAN_WITH.parent.glob("*.md5"):
         script_digest.unlink()
 
+# A notebook of a tutorial starts with this cell, so that it runs on a hosted service as well.
+NOTEBOOK_START = """\
+# On a hosted service, this installs the library and what draws Meta-World's images.
+%pip install -q 'rftf-torchrl[metaworld,video] @ git+https://github.com/rftf-torchrl/rftf_torchrl'
+!apt-get -qq install libegl1 libgl1 libgl1-mesa-dri
+%matplotlib inline"""
+
 sphinx_gallery_conf = {
     "examples_dirs": "tutorials",
     "gallery_dirs": "auto_tutorials",
@@ -93,15 +100,17 @@ sphinx_gallery_conf = {
     "filename_pattern": r"plot_",
     "abort_on_example_error": True,
     "capture_repr": (),
-    "image_scrapers": ("matplotlib", "written_films.show_film"),
+    "image_scrapers": ("matplotlib", "written_videos.show_video"),
     "download_all_examples": False,
     "matplotlib_animations": False,
     "min_reported_time": 0,
     "remove_config_comments": True,
+    "first_notebook_cell": NOTEBOOK_START,
     "show_memory": False,
     "show_signature": False,
 }
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "rftf_torchrl"
 html_static_path = ["_static"]

@@ -3,14 +3,16 @@
     python recipes/annotate.py data=my_videos value.path=value.safetensors output=outputs/curated
     python recipes/annotate.py data=my_lerobot_data output=outputs/run annotate.videos=20
 
-Decodes the episodes one by one, all of their frames, at the size of the pictures that the value
+Decodes the episodes one by one, all of their frames, at the size of the images that the value
 model was trained on; the source is not changed. Values are kept, so that a run that was killed goes
-on, and one with other thresholds decodes nothing but its films.
+on, and one with other thresholds decodes nothing but its videos.
 
-Writes ``<output>/annotation``: ``progress.parquet``, the value of every frame in LeRobot's columns;
-``report.md`` and ``report.json``, which episodes look failed, mislabelled, idle or cut off, each
-with its number and threshold; the values over time as plots, and films with the value drawn below
-them, flagged episodes first.
+Writes ``<output>/annotation``:
+
+- ``progress.parquet``: the value of every frame in LeRobot's columns;
+- ``report.md`` and ``report.json``: which episodes look failed, mislabelled, idle or cut off, each
+  with its number and threshold;
+- plots of the values over time, and videos with the value drawn below them, flagged episodes first.
 """
 
 from __future__ import annotations
@@ -54,14 +56,14 @@ from rftf_torchrl.evaluation.progress_table import progress_path, write_progress
 from rftf_torchrl.evaluation.report import film_images, image
 from rftf_torchrl.evaluation.video import enlarge, pane_width
 from rftf_torchrl.evaluation.video_values import VideoValues
-from rftf_torchrl.files import RowsFile
+from rftf_torchrl.rows_file import RowsFile
 
 logger = logging.getLogger("annotate")
 
 PANELS = 40
 """Episodes on a page of plots."""
 FILMED = 300
-"""The most frames of a film; of longer episodes as many, evenly spaced."""
+"""The most frames of a video; of longer episodes as many, evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def needs_data(config: RunConfig) -> None:
 
 
 def first_sentences(data: DataConfig, values: VideoValues, count: int) -> dict[str, str]:
-    """The first sentences of the data, and the tasks that they are of; decodes nothing."""
+    """The first instructions of the data, and the tasks that they are of; decodes nothing."""
     tasks: dict[str, str] = {}
     for episode in listed_episodes(data):
         if isinstance(episode, VideoEpisode) and values.can_read(episode.instruction):
@@ -189,7 +191,7 @@ def write_plots(rows: RowsFile, shown: list[Annotated], folder: Path) -> list[Pa
 def write_films(
     config: RunConfig, data: DataConfig, rows: RowsFile, shown: list[Annotated], folder: Path
 ) -> list[Path]:
-    """Decode the episodes once more, larger, and draw the value below the picture."""
+    """Decode the episodes once more, larger, and draw the value below the image."""
     by_index = {episode.record["index"]: episode for episode in shown}
     size = config.evaluation.video_size
     data = replace(data, image_size=size, episodes=sorted(by_index))
@@ -301,7 +303,7 @@ def annotate(config: RunConfig) -> dict[str, Any]:
     )
     write_json_atomic(folder / "report.json", report)
     write_text(folder / "report.md", text)
-    logger.info("\n%s\nvalues, plots and films: %s", text, folder)
+    logger.info("\n%s\nvalues, plots and videos: %s", text, folder)
     return report
 
 

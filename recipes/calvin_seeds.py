@@ -105,7 +105,7 @@ def task_table(found: dict[str, list[ChainReport]]) -> str:
 
 
 def curves(folders: Sequence[Path], path: Path, window: int = 5) -> None:
-    """Training success over environment steps: a line a seed, smoothed over iterations."""
+    """Training success over environment steps: a line per seed, smoothed over iterations."""
     seeds = f"{len(folders)} seed{'s' * (len(folders) > 1)}"
     title = f"Fine-tuning on CALVIN, {seeds}, sampled actions"
     figure, (ax,) = figures.panels(

@@ -3,7 +3,7 @@
     python recipes/collect_demos.py output=outputs/run demos.per_task=5
     python recipes/collect_demos.py env=calvin_state output=outputs/calvin
 
-Writes ``<output>/demos`` (or ``demos.path``): ``demos.per_task`` successful episodes a task from
+Writes ``<output>/demos`` (or ``demos.path``): ``demos.per_task`` successful episodes per task from
 training states, to learn from, and ``demos.held_out_per_task`` from test states, to judge the value
 model. ``rftf_torchrl.data`` documents the format. CALVIN's expert walks training chains: beside the
 demonstrations it writes ``calvin/{training,validation}`` in CALVIN's own format, and

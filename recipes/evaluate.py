@@ -85,7 +85,7 @@ def judge(
 def check_language(
     config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol
 ) -> dict[str, Any] | None:
-    """What the policy does under the partner's sentence; None without a same-scene pair."""
+    """What the policy does under the partner's instruction; None without a same-scene pair."""
     simulator, tasks = make_simulator(config.env), config.env.tasks
     pairs = [pair for pair in simulator.same_scene if set(pair) <= set(tasks)]
     swapped = config.evaluation.swapped_per_task
@@ -94,7 +94,7 @@ def check_language(
     episodes = held_out_episodes(tasks, swapped)
     with (
         episode_collector(config, "test", policy, spec) as collector,
-        counted(4 * len(pairs) * swapped, "own and swapped sentences") as on_episode,
+        counted(4 * len(pairs) * swapped, "own and swapped instructions") as on_episode,
     ):
         return instruction_sensitivity(
             collector,
@@ -121,7 +121,7 @@ def film(
     folder: Path,
     before: nn.Module | None = None,
 ) -> list[Path]:
-    """Films of held-out episodes, one a task; none without pictures."""
+    """Videos of held-out episodes, one per task; none without images."""
     if config.env.image_size is None or not config.evaluation.video_episodes:
         return []
     tasks = make_simulator(config.env).tasks

@@ -180,6 +180,8 @@ def finetune(
         progress=progress,
     )
     done = checkpoints.load() if config.resume and checkpoints.files() else 0
+    if config.resume:
+        checkpoints.clear()
     warmup = settings.critic_warmup if learner.critic is not None else 0
     iterations = settings.iterations + warmup
     exploited = False

@@ -190,7 +190,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     }
     if separation:
         success = cast(dict[str, SuccessReport], reports)
-        about = "curves, own and swapped sentences, videos"
+        about = "curves, own and swapped instructions, videos"
         with clock("report"), announced("report", about, folder):
             draw_success(success, folder)
             curve = draw_curves(runs, success["cloned"])

@@ -1,4 +1,4 @@
-"""The sections of the quick start's report: tables, pictures and films, and how to read them."""
+"""The sections of the quick start's report: tables, images and videos, and how to read them."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ Both are means over the tasks that have successes and failures. If failures end 
 successes, the value model is blind to failure, and its reward teaches little."""
 
 LANGUAGE = """\
-The same episodes with the sentence of the other task of the scene. `change`: how far that moves the
-first actions. `spread`: how far the first actions of two episodes are apart. `ratio`: change by
-spread; near 0 the policy does not listen, at 1 the sentence counts as much as the initial state,
+The same episodes with the instruction of the other task of the scene. `change`: how far that moves
+the first actions. `spread`: how far the first actions of two episodes are apart. `ratio`: change by
+spread; near 0 the policy does not listen, at 1 the instruction counts as much as the initial state,
 above 10 it only says that the spread is small. A policy that listens fails under the swapped
-sentence, as success is still that of the scene's task."""
+instruction, as success is still that of the scene's task."""
 
 STEPS = """\
 Steps of the simulator. Those of RFTF include the rollouts of the cloned policy that its value model
@@ -76,7 +76,7 @@ def separation_section(separation: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def language_section(language: dict[str, Any] | None) -> str:
-    """What the partner's sentence does; empty without a pair of tasks in one scene."""
+    """What the partner's instruction does; empty without a pair of tasks in one scene."""
     return section(LANGUAGE, language_table(language)) if language else ""
 
 
@@ -85,7 +85,7 @@ def section(*parts: str) -> str:
 
 
 def value_picture(label: str) -> str:
-    """Name of the picture with the values of a policy's held-out episodes."""
+    """Name of the image with the values of a policy's held-out episodes."""
     return f"value_over_time_{label.replace(' ', '_')}.png"
 
 

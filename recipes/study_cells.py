@@ -57,7 +57,7 @@ class Job:
         config: the configuration of its recipes.
         tuned: whether it is fine-tuned.
         curve_every: iterations between the points of its curve.
-        curve_episodes: held-out episodes a task for such a point.
+        curve_episodes: held-out episodes per task for such a point.
         command: what was typed.
         commit: the code's commit.
     """

@@ -7,7 +7,7 @@
 
 Reads ``<study>/work/<task set>/<method>/seed<seed>/*/metrics.csv``, which ``compare.py`` leaves
 there. Prints means over the seeds, with the smallest and the largest seed's in brackets; ``--out``
-writes them to a folder, with a picture of the curves.
+writes them to a folder, with an image of the curves.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="METHOD=NUMBER",
         help="divide a method's values, as a squared error by the square of a success's worth",
     )
-    parser.add_argument("--out", type=Path, help="folder for the tables and pictures")
+    parser.add_argument("--out", type=Path, help="folder for the tables and images")
     given = parser.parse_args(arguments)
     folders = sorted(path for path in given.study.glob("work/*") if path.is_dir())
     if not folders:

@@ -5,7 +5,7 @@
     python recipes/study_values.py methods=[demonstrations,failures,rollouts]
 
 For each task set and seed it records demonstrations, clones a policy and fine-tunes it by plain
-PPO. The policy then plays ``curve_episodes`` episodes a task: as cloned, after 40% of
+PPO. The policy then plays ``curve_episodes`` episodes per task: as cloned, after 40% of
 ``ppo.env_steps``, and at the end. Each method trains a value model on the same demonstrations and,
 where it takes them, the same rollouts of the cloned policy. What counts is the area under the ROC
 curve (ROC-AUC) of its value of the episodes' last states, successes against failures, the mean over
@@ -13,7 +13,7 @@ the tasks with three of each at least. No value model has seen these episodes, n
 states.
 
 What is there in ``<output>`` is not made again. Writes ``<output>/report``: ``report.md``,
-``results.json`` and a picture. Methods and task sets: ``conf/study_values.yaml``.
+``results.json`` and an image. Methods and task sets: ``conf/study_values.yaml``.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
     python recipes/train_value.py output=outputs/run data=my_videos   # no simulator
 
 Reads ``<output>/demos`` (and, for failures, the cloned policy), or with ``data=...`` videos with a
-sentence each, a LeRobot data set or another source, decoded once into ``<output>/data``. Writes
+instruction each, a LeRobot data set or another source, decoded once into ``<output>/data``. Writes
 ``<output>/value/value.safetensors``, the curve of the loss, and how well the model orders held-out
 demonstrations.
 """
@@ -383,7 +383,7 @@ def calibrate(config: RunConfig, model: TemporalValueModel, train: Demonstration
     settings = config.value
     first, last = train.spans[:, 0], train.spans[:, 1] - 1
     calibration = "standardise" if settings.shuffle_time else settings.calibration
-    # Of data from outside, an episode's picture may be large, and there may be many.
+    # Of data from outside, an episode's image may be large, and there may be many.
     calibrated, ends = model, train.frames
     if config.data.path is not None:
         calibrated, train = on_features(config, model, train)

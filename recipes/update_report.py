@@ -147,7 +147,7 @@ def report_table(report: dict[str, Any]) -> str:
     header = ["arm", "gain on its own episodes", "on held-out ones, in success", "divergence, nats"]
     return (
         "gain a decision, in standard deviations of the advantage, 95% intervals; "
-        f"{report['episodes']} episodes a batch, {report['success']:.1%} successful:\n\n"
+        f"{report['episodes']} episodes per batch, {report['success']:.1%} successful:\n\n"
         + markdown_table(header, rows)
     )
 

@@ -5,16 +5,16 @@
     python recipes/value_report.py output=outputs/run data=my_videos   # no simulator
 
 Shows the value model the held-out demonstrations of ``<output>/demos`` (in order, reversed,
-shuffled, and under another task's instruction) and fresh rollouts of the cloned policy, on states
-as fine-tuning draws them, none of which the model was trained on: ``evaluation.episodes_per_task``
-a task. Evaluation's own states are left alone, so that they can still judge the policy. In CALVIN
-the rollouts start where tasks of the training chains began.
+shuffled, and under another task's instruction) and new rollouts of the cloned policy,
+``evaluation.episodes_per_task`` per task. Their states are drawn as in fine-tuning, and the model
+was trained on none of them. Evaluation's own states are left alone, so that they can still judge
+the policy. In CALVIN the rollouts start where tasks of the training chains began.
 
 With ``data=...`` it shows the model the held-out episodes of that data instead, and where some of
 them are labelled as failures, compares those with the successes; there are no rollouts.
 
 Writes ``<output>/value_report``: ``report.md`` and ``report.json``, the value over progress, the
-calibration curve, the instructions' confusion matrix, films with the value drawn below them, and
+calibration curve, the instructions' confusion matrix, videos with the value drawn below them, and
 the value of every demonstration's frame in LeRobot's columns as ``progress.parquet``.
 """
 
@@ -76,7 +76,7 @@ logger = logging.getLogger("value_report")
 
 Seen = tuple[ScoredEpisode, TensorDictBase]
 MOST_TASKS = 20
-"""Of data from outside, so many sentences are compared with each other."""
+"""Of data from outside, so many instructions are compared with each other."""
 
 
 def held_out(demonstrations: Demonstrations, folder: Path) -> Demonstrations:
@@ -138,7 +138,7 @@ def write_films(
             )
             for source, (episode, frames) in shown.items()
         ]
-        file = re.sub(r"[^\w.-]+", "_", name)[:80]  # a sentence may hold anything
+        file = re.sub(r"[^\w.-]+", "_", name)[:80]  # an instruction may hold anything
         paths.append(write_video(reduce(side_by_side, films), folder / f"{file}.mp4"))
     return paths
 

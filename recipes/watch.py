@@ -5,8 +5,8 @@
     python recipes/watch.py value.path=value.safetensors watch.source=film.mp4 ...
     python recipes/watch.py value.path=value.safetensors watch.source=rtsp://camera/stream ...
 
-Prints a line a second, and one where "done" changes. At the end of the video, or after Ctrl-C, says
-how many frames there were, frames a second, and the latency. Writes nothing.
+Prints a line per second, and one where "done" changes. At the end of the video, or after Ctrl-C,
+says how many frames there were, frames per second, and the latency. Writes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def watch(config: RunConfig) -> dict[str, float]:
     """Watch until the end; returns the speed, as :meth:`ValueWatch.speed` says it.
 
     Raises:
-        ValueError: where the source or the sentence is missing, or there is no frame.
+        ValueError: where the source or the instruction is missing, or there is no frame.
     """
     settings = config.watch
     if settings.source is None or settings.instruction is None:

@@ -39,7 +39,7 @@ def write_digests(folder: Path, leave_out: Collection[str] = ()) -> None:
         file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in leave_out
     )
     found = {
-        file.relative_to(folder).as_posix(): [_sha256(block) for block in blocks(file)]
+        file.relative_to(folder).as_posix(): [bytes_digest(block) for block in blocks(file)]
         for file in files
         if file.suffix not in _OWN_CHECKSUMS and file != folder / DIGESTS_FILE
     }
@@ -168,16 +168,17 @@ def checked(content: Any) -> dict[str, Any]:
 
 def canonical_digest(content: Any) -> str:
     """The digest of plain values, whatever the order of entries and the space between them."""
-    return _sha256(json.dumps(content, sort_keys=True).encode())
+    return bytes_digest(json.dumps(content, sort_keys=True).encode())
 
 
-def _sha256(content: bytes) -> str:
+def bytes_digest(content: bytes | memoryview) -> str:
+    """The SHA-256 of bytes."""
     return hashlib.sha256(content).hexdigest()
 
 
 def _difference(file: Path, expected: Any, size: int) -> str | None:
     """Which bytes of a file are the first ones that differ."""
-    found = [_sha256(block) for block in blocks(file, size)]
+    found = [bytes_digest(block) for block in blocks(file, size)]
     if found == expected:
         return None
     if not isinstance(expected, list) or len(found) != len(expected):

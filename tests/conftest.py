@@ -1,7 +1,11 @@
-"""One thread per test process, whole recipes count as slow tests, and less garbage collection."""
+"""One thread per test process, tests in any order, slow recipes, and less garbage collection."""
 
 import gc
 import logging
+import os
+import signal
+import sys
+import warnings
 
 import pytest
 import torch
@@ -24,11 +28,54 @@ def pytest_collection_finish():
     gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Random numbers of fixtures that many tests share do not depend on the test before."""
+    torch.manual_seed(0)
+
+
+def state_of_the_process():
+    root, pyplot = logging.getLogger(), sys.modules.get("matplotlib.pyplot")
+    return {
+        "root logger": (root.level, root.handlers[:]),
+        "SIGTERM": signal.getsignal(signal.SIGTERM),
+        "folder": os.getcwd(),
+        "path": sys.path[:],
+        "figures": pyplot.get_fignums() if pyplot else [],
+        "dtype": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(),
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
 @pytest.fixture(autouse=True)
-def root_logger_as_before():
-    """A recipe that runs in a test leaves Hydra's handler, whose captured stream closes with it."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+def any_order():
+    """A test's random numbers do not depend on the tests before, nor those after on its traces."""
+    torch.manual_seed(0)
+    before = state_of_the_process()
     yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    assert state_of_the_process() == before, "left behind for the next test"
+
+
+@pytest.fixture
+def rftf(monkeypatch):
+    """The command ``rftf`` in this process, which is put back as it was."""
+    from rftf_torchrl import cli
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rftf", *arguments])
+        cli.main()
+
+    known = [each for each in logging.root.manager.loggerDict.values() if hasattr(each, "handlers")]
+    loggers = [(each, each.level, each.handlers[:]) for each in (logging.getLogger(), *known)]
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    environment, at_sigterm = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    yield run
+    for logger, level, handlers in loggers:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+    signal.signal(signal.SIGTERM, at_sigterm)
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]

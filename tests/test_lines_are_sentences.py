@@ -6,6 +6,7 @@ with a ``__str__`` of their own are tables.
 """
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,20 @@ FILES = [
     for file in sorted((ROOT / folder).rglob("*.py"))
     if "rftf_torchrl/recipes" not in file.as_posix()
 ]
-TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
 LOG = {"debug", "info", "warning", "error", "exception", "critical"}
 RAW = ("dict", "Mapping", "defaultdict", "MutableMapping")
 
 
+@cache
+def trees():
+    return {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
+
+
+@cache
 def raw_classes():
     """Dataclasses whose ``str`` is their repr."""
     found = set()
-    for tree in TREES.values():
+    for tree in trees().values():
         for node in ast.walk(tree):
             if not isinstance(node, ast.ClassDef):
                 continue
@@ -36,15 +42,12 @@ def raw_classes():
     return found
 
 
-CLASSES = raw_classes()
-
-
 def is_raw(annotation):
     """Whether an annotation is that of a dict or of such a dataclass."""
     if annotation is None:
         return False
     name = ast.unparse(annotation).strip("'\"").partition("[")[0].rpartition(".")[2]
-    return name in RAW or name in CLASSES
+    return name in RAW or name in raw_classes()
 
 
 def holds_raw(annotation):
@@ -62,12 +65,16 @@ def raw_of_loop(loop, lists):
     return {target.id} if listed and isinstance(target, ast.Name) else set()
 
 
-RETURN_RAW = {
-    node.name
-    for tree in TREES.values()
-    for node in ast.walk(tree)
-    if isinstance(node, ast.FunctionDef) and is_raw(node.returns)
-} | {"asdict", "vars"}
+@cache
+def makers_of_raw():
+    """What gives a dict or such a dataclass when it is called."""
+    functions = {
+        node.name
+        for tree in trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and is_raw(node.returns)
+    }
+    return functions | raw_classes() | {"asdict", "vars"}
 
 
 def is_raw_value(node, names):
@@ -81,7 +88,7 @@ def is_raw_value(node, names):
     if isinstance(node, ast.Call):
         function = node.func
         name = function.attr if isinstance(function, ast.Attribute) else ast.unparse(function)
-        return name in RETURN_RAW | CLASSES
+        return name in makers_of_raw()
     return False
 
 
@@ -116,20 +123,22 @@ def shown(function):
 
 def raw_lines(tree):
     """Line and text of each dict or dataclass that is shown as it is."""
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return sorted(
-        {
-            (value.lineno, ast.unparse(value))
-            for function in functions
-            for value in shown(function)
-            if is_raw_value(value, raw_names(function))
-        }
-    )
+    found = set()
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef):
+            names = raw_names(function)
+            raw = [value for value in shown(function) if is_raw_value(value, names)]
+            found |= {(value.lineno, ast.unparse(value)) for value in raw}
+    return sorted(found)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_no_line_is_a_raw_dict(file):
-    assert raw_lines(TREES[file]) == []
+def test_no_line_is_a_raw_dict():
+    found = {
+        file.relative_to(ROOT).as_posix(): lines
+        for file, tree in trees().items()
+        if (lines := raw_lines(tree))
+    }
+    assert found == {}
 
 
 @pytest.mark.parametrize(

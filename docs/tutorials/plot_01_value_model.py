@@ -2,9 +2,9 @@
 A value model from demonstrations
 =================================
 
-How far has a task come? A value model answers from a picture and a sentence. It learns the answer
-from the *order of the frames* in demonstrations, and never sees an action. In this tutorial we
-record demonstrations of two Meta-World tasks, train a value model, look at its values over time,
+How far has a task come? A value model answers from an image and an instruction. It learns the
+answer from the *order of the frames* in demonstrations, and never sees an action. In this tutorial
+we record demonstrations of two Meta-World tasks, train a value model, look at its values over time,
 and check it against a control that has nothing to learn.
 """
 
@@ -13,7 +13,7 @@ and check it against a control that has nothing to learn.
 # --------------
 # Meta-World ships scripted experts. An environment with plain actions (``chunk_size=None``) and an
 # expert give episodes; :class:`~rftf_torchrl.DemonstrationWriter` puts them on disk. The two
-# tasks share their scene, so that only the sentence says which is which.
+# tasks share their scene, so that only the instruction says which is which.
 
 import tempfile
 from pathlib import Path
@@ -95,7 +95,7 @@ for row, clip in zip(axes, clips, strict=True):
 # .. math::
 #     L = -\frac{1}{\binom{n}{2}} \sum_{i<j} \log \sigma\big( V(s_j, l) - V(s_i, l) \big).
 #
-# All pairs come from :math:`n` evaluations. Pictures are shifted by a few pixels at random, so that
+# All pairs come from :math:`n` evaluations. Images are shifted by a few pixels at random, so that
 # a handful of episodes go a longer way.
 
 from rftf_torchrl import EncoderConfig, TemporalRankingLoss, random_shift, temporal_value_model
@@ -142,8 +142,8 @@ ax.legend()
 # Held-out demonstrations
 # -----------------------
 # Calibration gives the score a unit: the first frames of the training demonstrations of each
-# sentence are 0 on average, the last ones 1. Both metrics below are computed on episodes that the
-# model has not seen.
+# instruction are 0 on average, the last ones 1. Both metrics below are computed on episodes that
+# the model has not seen.
 
 from rftf_torchrl import pairwise_accuracy, value_order_correlation
 

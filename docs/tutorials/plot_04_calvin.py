@@ -2,7 +2,7 @@
 CALVIN, from the expert to a chain evaluation
 =============================================
 
-CALVIN's benchmark asks a robot for five tasks in a row, each by a sentence, without putting
+CALVIN's benchmark asks a robot for five tasks in a row, each by an instruction, without putting
 anything back in between. This tutorial goes through it in small: a scripted expert records
 demonstrations, policies are cloned from few and from many of them, and all play the same chains.
 The recipe ``rftf calvin`` does it with all 34 tasks, and fine-tunes; see
@@ -98,8 +98,8 @@ for name, steps in sorted(run["steps"].items()):
     print(f"{name:20} {len(steps):3} demonstrations of {min(steps)} to {max(steps)} steps")
 
 # %%
-# They are written as CALVIN's own data are, one file a frame, and read as the real dataset would
-# be. With cameras (``image_size=...`` of a job) the frames hold pictures too. We make two folders:
+# They are written as CALVIN's own data are, one file per frame, and read as the real dataset would
+# be. With cameras (``image_size=...`` of a job) the frames hold images too. We make two folders:
 # one of the first ten chains, one of all forty.
 
 from rftf_torchrl import CalvinWriter, absolute_action, load_demonstrations, to_demonstrations
@@ -135,7 +135,7 @@ for name, (frames, width) in run["frames"].items():
 # %%
 # Cloning
 # -------
-# The state has 53 numbers when there is no picture: hand, door, drawer, lamps, and the three
+# The state has 53 numbers when there is no image: hand, door, drawer, lamps, and the three
 # blocks, seen from the hand too. One decision is a chunk of five actions.
 
 from torchrl.envs.utils import ExplorationType, set_exploration_type

@@ -2,17 +2,17 @@
 From videos to a dense reward
 =============================
 
-You have short videos of a robot at work, a sentence for each, and no actions. That is all that a
-value model needs. This tutorial makes eight such videos, so that it can run anywhere, and goes from
-the files to a value over time, to an annotated video and to a dense reward in a TorchRL loop. With
-videos of your own, begin at the second section; :doc:`/how-to/videos` has every option.
+You have short videos of a robot at work, an instruction for each, and no actions. That is all that
+a value model needs. This tutorial makes eight such videos, so that it can run anywhere, and goes
+from the files to a value over time, to an annotated video and to a dense reward in a TorchRL loop.
+With videos of your own, begin at the second section; :doc:`/how-to/videos` has every option.
 """
 
 # %%
 # Eight videos
 # ------------
 # Meta-World's scripted expert opens a window four times and closes it four times. Of each episode
-# we keep the pictures alone, as mp4, and write ``captions.csv``: a line for each file. The outcome
+# we keep the images alone, as mp4, and write ``captions.csv``: a line for each file. The outcome
 # may be left out; a video is then taken as a demonstration.
 
 import csv
@@ -34,7 +34,7 @@ videos.mkdir()
 
 
 def play(name, seed):
-    """The pictures of one episode, uint8 [T, 64, 64, 3], its sentence, and whether it succeeded."""
+    """Images of one episode, uint8 [T, 64, 64, 3], its instruction, and whether it succeeded."""
     task = get_task(name)
     env, expert = MetaWorldEnv(name, action_repeat=3), ScriptedExpert(task)
 
@@ -60,10 +60,10 @@ print((videos / "captions.csv").read_text(encoding="utf-8"))
 # %%
 # The same in LeRobot's format
 # ----------------------------
-# LeRobot's data sets hold the sentences, and a table of episodes and one of frames; the videos of a
-# camera lie back to back in one file. LeRobot writes these folders itself. Here we write what has
-# to be in one of the format v3.0; a robot's state and actions are further columns of the frames,
-# which the reader leaves alone.
+# LeRobot's data sets hold the instructions, and a table of episodes and one of frames; the videos
+# of a camera lie back to back in one file. LeRobot writes these folders itself. Here we write what
+# has to be in one of the format v3.0; a robot's state and actions are further columns of the
+# frames, which the reader leaves alone.
 
 import json
 
@@ -123,8 +123,8 @@ for kind, source in {"videos": videos, "lerobot": lerobot}.items():
 
 # %%
 # For training, :func:`~rftf_torchrl.import_videos` decodes a source once, into a folder of
-# demonstrations without actions. One video of each sentence is held out. From here on it does not
-# matter what the source was: the frames of both differ by what the codec changed.
+# demonstrations without actions. One video of each instruction is held out. From here on it does
+# not matter what the source was: the frames of both differ by what the codec changed.
 
 from rftf_torchrl import DataConfig, import_videos, keys
 
@@ -181,7 +181,7 @@ print(f"pairs in the right order: {losses['pairwise_accuracy'].item():.3f}")
 #
 # Value over time
 # ---------------
-# Along the two held-out videos, with their own sentence and with the other one.
+# Along the two held-out videos, with their own instruction and with the other one.
 
 
 @torch.inference_mode()
@@ -194,16 +194,17 @@ figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrain
 for ax, episode, frames, other in zip(axes, held_out.episodes, shown, shown[::-1], strict=True):
     sentence = held_out.tasks[episode.task_id].instruction
     swapped = frames.copy().set("instruction", other["instruction"][:1].expand(len(frames)))
-    ax.plot(np.arange(len(frames)) / FPS, value_along(frames), label="its sentence")
-    ax.plot(np.arange(len(frames)) / FPS, value_along(swapped), "--", label="the other sentence")
+    ax.plot(np.arange(len(frames)) / FPS, value_along(frames), label="its instruction")
+    ax.plot(np.arange(len(frames)) / FPS, value_along(swapped), "--", label="the other instruction")
     ax.set(title=f"{episode.source}: {sentence}", xlabel="seconds")
 axes[0].set_ylabel("value")
 axes[0].legend()
 
 # %%
-# Both rise from about 0 to about 1. With the other sentence they do so too: these videos can be put
-# in order without reading it, so that nothing made the model read. ``rftf value-report data=...``
-# measures this on data of yours, and the loss has a term against it, ``wrong_instruction``.
+# Both rise from about 0 to about 1. With the other instruction they do so too: these videos can be
+# put in order without reading it, so that nothing made the model read. ``rftf value-report
+# data=...`` measures this on data of yours, and the loss has a term against it,
+# ``wrong_instruction``.
 #
 # An annotated video
 # ------------------
@@ -215,13 +216,13 @@ from rftf_torchrl import overlay_value, write_video
 
 larger = torch.nn.functional.interpolate(shown[0][keys.IMAGE], scale_factor=4)
 captioned = overlay_value(larger, value_along(shown[0]), success=True, title="open the window")
-film = write_video(captioned, folder / "annotated.mp4", fps=FPS)
+video = write_video(captioned, folder / "annotated.mp4", fps=FPS)
 
 # %%
 # A dense reward
 # --------------
 # The model is a reward for any TorchRL loop: :class:`~rftf_torchrl.ValueReward` is the collector's
-# ``postproc``, and everything else below is TorchRL's own. The pictures have to come as those of
+# ``postproc``, and everything else below is TorchRL's own. The images have to come as those of
 # the videos did, from the same camera and at the model's size.
 
 from tensordict.nn import TensorDictModule
@@ -279,8 +280,8 @@ axes[0].set(title="value", xlabel="step")
 axes[1].set(title="dense reward", xlabel="step")
 
 # %%
-# Before you train on such a reward, look at your policy's failures: six videos of successes are
-# enough to order the frames of two more like them, and say little about a hand that goes through
-# the motions beside the handle. ``rftf value-report data=...`` measures it on labelled failures,
-# :func:`~rftf_torchrl.final_value_auc` on a policy's rollouts, and :doc:`/how-to/videos` says how
-# many videos were enough in our measurements.
+# Before you train on such a reward, look at your policy's failures. Six videos of successes are
+# enough to order the frames of two more like them. They say little about a hand that makes the
+# right movement beside the handle. ``rftf value-report data=...`` measures this on labelled
+# failures, and :func:`~rftf_torchrl.final_value_auc` on a policy's rollouts.
+# :doc:`/how-to/videos` says how many videos were enough in our measurements.

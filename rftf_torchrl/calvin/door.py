@@ -46,7 +46,7 @@ class Calvin:
 
     @property
     def wrist(self) -> bool:
-        """Whether there are pictures of the gripper camera."""
+        """Whether there are images of the gripper camera."""
         return self.options.wrist_size is not None
 
     def problems(self) -> list[str]:

@@ -32,7 +32,7 @@ class CalvinEnv(DecisionBase):
     """One CALVIN scene, in which any of the 34 tasks is played, from pixels or from the state.
 
     One step is one *decision*: a single action, or a chunk of ``chunk_size`` actions of 1/30 s
-    each. Pictures are drawn once a decision, after the chunk. An episode terminates when
+    each. Images are drawn once per decision, after the chunk. An episode terminates when
     calvin_env's oracle first finds the task done, also in the middle of a chunk, and is truncated
     after ``horizon`` decisions; ``executed`` says which actions of the chunk were carried out.
     Actions are clipped to [-1, 1], and the gripper opens where its number is 0 or more.
@@ -49,7 +49,7 @@ class CalvinEnv(DecisionBase):
     - ``"task_id"``, ``"episode_seed"``: int64 [1];
     - ``"success"``, ``"crashed"``: bool [1]; ``"executed"``: bool [chunk_size or 1];
     - ``"reward"``: float32 [1], 1 at success and 0 otherwise;
-    - with ``write_text``, ``"language_instruction"``: the sentence, for a transform to consume.
+    - with ``write_text``, ``"language_instruction"``: the instruction, for a transform to consume.
 
     Args:
         task: CALVIN's name, e.g. ``"open_drawer"``; ``None`` draws one of the 34 at each reset
@@ -59,16 +59,16 @@ class CalvinEnv(DecisionBase):
             ``scene_obs`` [24]), or an object with such a method ``draw``, like ``StateBank``. By
             default the starts of chains, see :func:`~rftf_torchrl.default_states`.
         split: ``"train"`` refuses the benchmark's initial scenes, whatever ``states`` says.
-        image_size: edge in pixels of the static camera's picture; ``None`` for none.
-        wrist_size: edge in pixels of the gripper camera's picture; ``None`` for none.
-        depth: whether to give distances beside the pictures.
+        image_size: edge in pixels of the static camera's image; ``None`` for none.
+        wrist_size: edge in pixels of the gripper camera's image; ``None`` for none.
+        depth: whether to give distances beside the images.
         chunk_size: actions per decision; ``None`` takes a plain ``"action"`` [7] instead of
             ``("vla_action", "chunk")`` [chunk_size, 7].
         horizon: decisions after which an episode is truncated; by default as many as make up the
             benchmark's 360 control steps.
-        instruction: the sentence; by default one of ``sentences``, or else our own of the task.
-        sentences: sentences by task, one of which the episode's seed chooses.
-        tokenizer: maps a sentence to (tokens [1, L], mask [1, L]).
+        instruction: the task's text; by default one of ``sentences``, or else our own of the task.
+        sentences: instructions by task, one of which the episode's seed chooses.
+        tokenizer: maps an instruction to (tokens [1, L], mask [1, L]).
         seed: start of the sequence of episodes that successive resets go through.
         write_text: whether to write ``"language_instruction"``. Strings must not leave the process
             or enter a storage: see :class:`~rftf_torchrl.PolicyInputEnv`.
@@ -160,11 +160,11 @@ class CalvinEnv(DecisionBase):
         self.task = get_task(next(iter(TASKS)) if task is None else task)
 
     def set_instruction(self, instruction: str | None) -> None:
-        """Give this sentence from the next reset on; ``None`` gives one that fits the task."""
+        """Give this instruction from the next reset on; ``None`` gives one that fits the task."""
         self._fixed_instruction = instruction
 
     def _speak(self) -> None:
-        """Choose the sentence of the episode."""
+        """Choose the instruction of the episode."""
         if self._fixed_instruction is not None:
             self._say(self._fixed_instruction)
         elif self.task.name in self._sentences:
@@ -228,7 +228,7 @@ class CalvinEnv(DecisionBase):
 
         Args:
             task: CALVIN's name of the next task.
-            instruction: the sentence; ``None`` for one that fits the task.
+            instruction: the task's text; ``None`` for one that fits the task.
 
         Returns:
             What a reset returns.

@@ -48,5 +48,5 @@ class CalvinFactory:
         return self.scene
 
     def __call__(self, episode: Episode) -> CalvinEnv:
-        """The scene's environment, set to the episode's task and sentence."""
+        """The scene's environment, set to the episode's task and instruction."""
         return CalvinEnv(episode.task, instruction=episode.instruction, **vars(self))

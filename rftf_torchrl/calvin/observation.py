@@ -29,14 +29,14 @@ def state_vector(
     Proprioception, 11 numbers: 0:3 hand position in metres, 3:6 sine and 6:9 cosine of its Euler
     angles, which are near pi and wrap, 9 gripper width in metres, 10 last gripper action (1 open,
     -1 close). Privileged, 53 numbers: those, then 11:17 slider, drawer, button, switch, lightbulb
-    and led, and the blocks in the order red, blue, pink whatever the scene: 17:26 positions, 26:35
+    and led. Then the blocks, in the order red, blue, pink in every scene: 17:26 positions, 26:35
     sine and 35:44 cosine of Euler angles, 44:53 positions as seen from the hand.
 
     Args:
         robot_obs: float [..., 15].
         scene_obs: float [..., 24], blocks in the scene's own order; needed when privileged.
         scene: letter of the scene.
-        privileged: whether to add what is hidden from a policy that sees pictures.
+        privileged: whether to add what is hidden from a policy that sees images.
 
     Returns:
         float32 [..., 11] or [..., 53].

@@ -15,8 +15,8 @@ class CalvinOptions:
 
     Attributes:
         scene: the scene in which the policy is fine-tuned and evaluated.
-        wrist_size: edge of the gripper camera's picture in pixels; null for none.
-        checkout: folder of a clone of CALVIN's main repository, for its sentences; null gives
+        wrist_size: edge of the gripper camera's image in pixels; null for none.
+        checkout: folder of a clone of CALVIN's main repository, for its instructions; null gives
             this library's own.
         demo_chains: chains that the expert walks, from which the demonstrations are taken.
         demo_scenes: letters of the scenes they are recorded in, e.g. ``"ABC"``; null for

@@ -327,4 +327,4 @@ class ChainRecorder:
         logger.info("%s: %d chains done to the end", split, whole)
         if lacking:
             found = ", ".join(f"{count} of {name}" for name, count in lacking.items())
-            logger.warning("fewer than %d %s demonstrations a task: %s", per_task, split, found)
+            logger.warning("fewer than %d %s demonstrations per task: %s", per_task, split, found)

@@ -107,7 +107,7 @@ def benchmark_scene(scene_obs: np.ndarray) -> int | None:
     It is the one in which furniture, lights and block positions differ by at most 0.01 (metres) and
     the blocks' yaws by at most 0.02 rad. What the simulator reports after a reset into a benchmark
     scene differs by up to 0.0003 and 0.0005 rad, and by 0.004 rad in the blocks' roll and pitch,
-    which are not compared; none of 20,000 fresh scenes of :func:`training_scene` is as near.
+    which are not compared. None of 20,000 new scenes of :func:`training_scene` is as near.
 
     Args:
         scene_obs: float [24].

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice, product
 from pathlib import Path
@@ -53,7 +53,7 @@ class InitialState:
 
     def to_dict(self) -> dict[str, Any]:
         """The values by name, in the benchmark's order."""
-        return asdict(self)
+        return vars(self).copy()
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def env_settings(root: Path, scene: Scene) -> dict[str, Any]:
 
 
 def camera_settings(root: Path, name: str, size: int) -> DictConfig:
-    """The camera ``"static"`` or ``"gripper"`` with pictures of size x size."""
+    """The camera ``"static"`` or ``"gripper"`` with images of size x size."""
     camera = _load(root, "cameras", "cameras", f"{name}.yaml")
     camera.update(width=size, height=size)
     return camera

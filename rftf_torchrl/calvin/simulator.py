@@ -52,7 +52,7 @@ def _make_env(root: Path, scene: Scene) -> Any:
 class CalvinSimulator:
     """Reset, step, draw and judge one CALVIN scene.
 
-    A reset is bitwise: the same arguments give the same numbers and pictures whatever ran before.
+    A reset is bitwise: the same arguments give the same numbers and images whatever ran before.
     Simulators in one process do not disturb each other, but each takes tens of MB.
 
     Args:
@@ -243,7 +243,7 @@ class CalvinSimulator:
         from hydra.utils import instantiate
 
         if size < 1:
-            raise ValueError(f"the size of a picture must be at least 1, got {size}")
+            raise ValueError(f"the size of an image must be at least 1, got {size}")
         settings = camera_settings(self._root, name, size)
         robot = self._env.robot.robot_uid
         return instantiate(settings, cid=self._env.cid, robot_id=robot, objects=None)

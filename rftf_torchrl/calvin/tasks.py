@@ -1,4 +1,4 @@
-"""CALVIN's thirty-four tasks, our sentences for them, and the sentences of CALVIN's checkout."""
+"""CALVIN's thirty-four tasks, our instructions for them, and those of CALVIN's checkout."""
 
 from __future__ import annotations
 
@@ -86,19 +86,19 @@ def get_task(name: str) -> CalvinTask:
 def load_sentences(
     calvin_root: str | Path, split: Literal["training", "validation"]
 ) -> dict[str, tuple[str, ...]]:
-    """The sentences of a checkout of CALVIN; the benchmark speaks those of ``"validation"``.
+    """The instructions of a checkout of CALVIN; the benchmark speaks those of ``"validation"``.
 
     Source: https://github.com/mees/calvin, ``calvin_models/conf/annotations``.
 
     Args:
         calvin_root: the folder into which CALVIN was cloned.
-        split: ``"training"`` (389 sentences) or ``"validation"`` (one for each task).
+        split: ``"training"`` (389 instructions) or ``"validation"`` (one for each task).
 
     Returns:
-        Sentences by task name, in the order of :data:`~rftf_torchrl.calvin.tasks.TASKS`.
+        Instructions by task name, in the order of :data:`~rftf_torchrl.calvin.tasks.TASKS`.
 
     Raises:
-        ValueError: for another split, or a file that does not hold sentences for every task.
+        ValueError: for another split, or a file that does not hold instructions for every task.
         FileNotFoundError: if the checkout lacks the file.
     """
     if split not in _FILES:
@@ -111,10 +111,10 @@ def load_sentences(
         )
     read = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(read, dict):
-        raise ValueError(f"{path} holds no mapping from tasks to sentences")
+        raise ValueError(f"{path} holds no mapping from tasks to instructions")
     missing = [name for name in TASKS if not read.get(name)]
     if missing:
-        raise ValueError(f"{path} has no sentence for {', '.join(missing)}")
+        raise ValueError(f"{path} has no instruction for {', '.join(missing)}")
     return {
         name: tuple(normal_sentence(str(sentence)) for sentence in read[name]) for name in TASKS
     }

@@ -60,8 +60,8 @@ class DemosConfig:
     """Demonstrations of the scripted experts.
 
     Attributes:
-        per_task: successful episodes a task to train on.
-        held_out_per_task: further episodes a task, to judge the value model.
+        per_task: successful episodes per task to train on.
+        held_out_per_task: further episodes per task, to judge the value model.
         noise: standard deviation of the noise added to the actions that the expert executes; the
             recorded actions are without it.
         path: where they are or go; null for ``demos`` in the output folder.
@@ -82,9 +82,9 @@ class CloningConfig:
 
     Attributes:
         steps: optimizer steps.
-        batch_size: windows a step.
+        batch_size: windows per step.
         learning_rate: of Adam, with a cosine decay to zero.
-        random_shift: pixels by which pictures are shifted at random.
+        random_shift: pixels by which images are shifted at random.
         tasks: names of the tasks whose demonstrations are cloned; null for all of ``env.tasks``.
             The others are known to the value model alone, from frames without actions.
         per_task: the first so many demonstrations of each task are cloned; null for all. The value
@@ -113,17 +113,17 @@ class ValueConfig:
             ``"pretrained"`` ``image_tower`` and more, see :class:`PretrainedValue`; of ``"score"``
             ``model`` and ``inputs``, see :class:`ScoreValue`.
         steps: optimizer steps.
-        clips: clips a step.
-        frames: frames a clip.
+        clips: clips per step.
+        frames: frames per clip.
         learning_rate: of Adam, with a cosine decay to zero.
-        random_shift: pixels by which pictures are shifted at random.
+        random_shift: pixels by which images are shifted at random.
         wrong_instruction: weight of the wrong-instruction term.
         pair_distance: how much the value should rise within an episode before calibration, evenly;
             0 for as far as possible, as in the paper.
         failures: weight of the failure term; above 0 rolls out the cloned policy for negatives, or
             takes the failures that data from outside say.
         successes: order the frames of the rollouts that succeeded too, as of demonstrations.
-        rollout_episodes: rollouts a task for the two, counted in the run's environment steps.
+        rollout_episodes: rollouts per task for the two, counted in the run's environment steps.
         calibration: ``"instruction"`` or ``"global"``: where each instruction's, or all,
             demonstrations run from 0 to 1.
         shuffle_time: negative control: frames in random order, and values of mean 0 and standard
@@ -197,7 +197,7 @@ class PPOConfig:
         iterations: rounds of collection and update.
         env_steps: simulator steps after which fine-tuning ends, with the iteration in which they
             are reached; null leaves it to ``iterations``.
-        episodes_per_task: episodes a task and iteration.
+        episodes_per_task: episodes per task and iteration.
         group_size: episodes that share an initial state, whose outcomes ``critic=group`` compares.
         epochs: passes over an iteration's decisions.
         minibatch: decisions an optimizer step.
@@ -257,11 +257,11 @@ class EvaluationConfig:
     """Evaluation on initial states that training never draws.
 
     Attributes:
-        episodes_per_task: episodes a task.
+        episodes_per_task: episodes per task.
         deterministic: mean actions instead of samples; of a flow policy, those from zero noise.
-        swapped_per_task: episodes a task of the same-scene pairs with the partner's sentence.
+        swapped_per_task: episodes per task of the same-scene pairs with the partner's instruction.
         video_episodes: tasks of which a video is made; 0 for none.
-        video_size: edge of the video's pictures in pixels; a video of less than 480 is enlarged.
+        video_size: edge of the video's images in pixels; a video of less than 480 is enlarged.
     """
 
     episodes_per_task: Count = 40
@@ -334,7 +334,7 @@ class RunConfig:
 
     @property
     def image_size(self) -> int | None:
-        """Edge of the pictures that the value model learns from, in pixels."""
+        """Edge of the images that the value model learns from, in pixels."""
         return self.env.image_size if self.data.path is None else self.data.image_size
 
     @property

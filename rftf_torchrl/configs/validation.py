@@ -64,7 +64,7 @@ def check_config(config: DictConfig) -> RunConfig:
         )
     problems += value_problems(run.value.kind, run.value.options)
     if run.value.kind == "pretrained" and run.image_size is None:
-        problems.append("value.kind=pretrained needs pictures: set env.image_size")
+        problems.append("value.kind=pretrained needs images: set env.image_size")
     if not of_simulator:
         problems += policy_problems(run.policy, run_sizes(run))
     problems += _advantage_problems(run.critic, run.ppo, run.reward)

@@ -27,13 +27,17 @@ image, ``("observation", "wrist_image")``, is optional in the same way. What was
 videos has neither state nor action: ``state_dim`` and ``action_dim`` are null, and the entries of
 the state and the action are not there.
 
-``demonstrations.json`` holds ``format_version`` (1), ``complete`` (False where the collection was
-interrupted), ``simulator``, ``image_size`` ([h, w], or null where there is no image),
-``wrist_image_size`` (the same for the wrist image; left out where there is none),
-``state_dim``, ``action_dim``, ``action_repeat``, ``num_frames``, ``tasks`` (a list of ``{id, name,
-instruction}``) and ``episodes`` (a list of ``{index, task_id, start, stop, success, goal_seed,
-split, source}``: the frames of an episode are ``start`` to ``stop``, exclusive; ``success`` is null
-where nobody has said so, and ``source``, of imported episodes alone, says where they came from).
+``demonstrations.json`` holds:
+
+- ``format_version`` (1), ``simulator``, ``state_dim``, ``action_dim``, ``action_repeat`` and
+  ``num_frames``;
+- ``complete``: False where the collection was interrupted;
+- ``image_size``: [h, w], or null where there is no image;
+- ``wrist_image_size``: the same for the wrist image; left out where there is none;
+- ``tasks``: a list of ``{id, name, instruction}``;
+- ``episodes``: a list of ``{index, task_id, start, stop, success, goal_seed, split, source}``. The
+  frames of an episode are ``start`` to ``stop``, exclusive. ``success`` is null where it is
+  unknown. Only imported episodes have ``source``, which says where they came from.
 """
 
 from rftf_torchrl.former import former_names

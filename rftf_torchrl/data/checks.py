@@ -106,13 +106,13 @@ def content_problems(frames: TensorDictBase) -> list[str]:
 
 
 def picture_problems(frames: TensorDictBase) -> list[str]:
-    """List the pictures of one episode whose numbers are 0 and 1 only.
+    """List the images of one episode whose numbers are 0 and 1 only.
 
     Args:
         frames: tensordict [T], whose entries passed :func:`entry_problems`.
 
     Returns:
-        One sentence per picture, none if they are sound.
+        One sentence per image, none if they are sound.
 
     Example:
         >>> from tensordict import TensorDict
@@ -121,7 +121,7 @@ def picture_problems(frames: TensorDictBase) -> list[str]:
         1
     """
     return [
-        f"key {key!r}: the largest number is 1, as of pictures in 0..1 that were cut to whole "
+        f"key {key!r}: the largest number is 1, as of images in 0..1 that were cut to whole "
         "numbers; scale them to 0..255 before"
         for key in images_of(frames)
         if frames[key].numel() and int(frames[key].max()) == 1

@@ -49,10 +49,10 @@ def sample_clips(
             has nothing to learn: the negative control of an experiment.
 
     Returns:
-        TensorDict [B, n] with ``keys``, ``"frame_mask"`` bool [B, n] (True = a real frame),
-        ``"frame_index"`` int64 [B, n, 1], the frame's time in its episode, from 0, and
-        ``"frame_progress"`` float32 [B, n, 1], the share of the episode before the frame, from 0
-        to 1. With ``shuffle_time`` the latter stays in order, as if the frames were.
+        TensorDict [B, n] with ``keys`` and three more. ``"frame_mask"`` bool [B, n] is True at a
+        real frame. ``"frame_index"`` int64 [B, n, 1] is the frame's time in its episode, from 0.
+        ``"frame_progress"`` float32 [B, n, 1] is the share of the episode before the frame, from 0
+        to 1; with ``shuffle_time`` it stays in order, as if the frames were.
 
     Raises:
         ValueError: at ``batch_size`` below 1, ``frames`` below 2, or a key that holds actions.

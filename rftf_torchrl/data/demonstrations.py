@@ -217,11 +217,11 @@ def load_demonstrations(root: str | Path, *, validate: bool = True) -> Demonstra
 
     Raises:
         FileNotFoundError: where the folder holds no demonstrations.
-        DemonstrationError: with every violation of the format: unreadable index, another format
-            version, truncated files, missing keys, an image where the index says that there is
-            none, wrong dtypes or shapes, numbers that are not finite, too short,
-            overlapping or out-of-range episodes, empty instructions, unknown tasks. Where files
-            differ from their digests, they alone are listed.
+        DemonstrationError: with every violation of the format. Of the files: unreadable index,
+            another format version, truncated files, missing keys, wrong dtypes or shapes. Of their
+            content: an image where the index says that there is none, numbers that are not finite,
+            empty instructions, unknown tasks, too short, overlapping or out-of-range episodes.
+            Where files differ from their digests, they alone are listed.
 
     Example:
         >>> load_demonstrations("no-such-folder")

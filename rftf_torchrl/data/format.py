@@ -76,7 +76,7 @@ class Task:
     Args:
         id: the number written to ``"task_id"``.
         name: the task's short name, as the simulator spells it.
-        instruction: the sentence that was tokenised.
+        instruction: the task's text that was tokenised.
 
     Example:
         >>> Task(id=0, name="reach-v3", instruction="reach the red dot").name

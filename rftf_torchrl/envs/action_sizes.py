@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensordict import TensorDictBase
+from rftf_torchrl.policies.call_on_tensors import Tensors
 
 
-def check_action_sizes(decision: TensorDictBase, env: Any, task: str) -> None:
+def check_action_sizes(decision: Tensors, env: Any, task: str) -> None:
     """Refuses a decision that the environment would cut, stretch or stumble over.
 
     Args:
@@ -23,7 +23,7 @@ def check_action_sizes(decision: TensorDictBase, env: Any, task: str) -> None:
         if found is None:
             raise ValueError(
                 f"the policy writes no {key!r}, which the environment of task {task!r} takes, of "
-                f"shape {expected}; it writes {sorted(decision.keys(True, True), key=str)}: give "
+                f"shape {expected}; it writes {sorted(decision, key=str)}: give "
                 "the environment the policy's chunk_size, or the policy that key."
             )
         if tuple(found.shape) != expected:

@@ -11,8 +11,9 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase
@@ -38,6 +39,7 @@ from rftf_torchrl.envs.guarded_pool import (
 from rftf_torchrl.envs.packed import pack, unpack
 from rftf_torchrl.envs.policy_server import NOISE, PolicyServer
 from rftf_torchrl.envs.shared_weights import share_weights
+from rftf_torchrl.policies.call_on_tensors import Tensors, leaves
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +51,10 @@ class _ServedActor:
         self.in_keys = in_keys
         self.line: Line | None = None
 
-    def __call__(self, observed: TensorDictBase, noise: int, deterministic: bool) -> TensorDictBase:
+    def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
         """The answer; whether it is deterministic, the server knows."""
         assert self.line is not None, "the line of the job that is being done"
-        return unpack(self.line.ask(pack(observed.set(NOISE, torch.tensor(noise)))))
+        return unpack(self.line.ask({**pack(observed), NOISE: np.array(noise)}))
 
 
 class _Player:
@@ -73,7 +75,7 @@ class _Player:
         trajectory = self._player.play(
             index, episode, deterministic=deterministic, seed=seed, alive=alive
         )
-        send(pack(trajectory))
+        send(pack(leaves(trajectory)))
 
     def close(self) -> None:
         """Closes the environments."""
@@ -126,11 +128,14 @@ class _Queue:
 class EpisodeCollector:
     """Run lists of episodes and return complete trajectories.
 
-    Three things differ from TorchRL's collectors, which return a number of frames: the list of
-    episodes decides what is collected, so that short (successful) episodes are not
-    over-represented, the same list gives the same batch when a run is resumed, and an evaluation
-    is a list too; a worker whose simulator dies or hangs is replaced, and the episodes it was
-    running are dropped and counted, never taken for failures; every task gets its share.
+    TorchRL's collectors return a number of frames. This one differs in three ways:
+
+    - The list of episodes decides what is collected. Short (successful) episodes are not
+      over-represented, and the same list gives the same batch when a run is resumed. An
+      evaluation is such a list too.
+    - A worker whose simulator dies or hangs is replaced. The episodes it was running are dropped
+      and counted; they never count as failures.
+    - Every task gets its share.
 
     Args:
         make_env: picklable function from an :class:`Episode` to the environment of its task; with
@@ -219,9 +224,9 @@ class EpisodeCollector:
             episodes: what to run.
             deterministic: mean actions instead of samples.
             seed: seed of the policy's noise, 0 or more. The noise of a decision comes from the
-                seed, the episode's place in the list and the decision's number: the same list,
-                weights and seed give the same batch whatever the number of workers, and what is
-                left of it where a worker died.
+                seed, the episode's place in the list and the decision's number. So the same list,
+                weights and seed give the same batch for any number of workers. Where a worker
+                died, they give the rest of that batch.
             on_episode: called with each episode as it finishes, e.g. to advance a progress bar.
 
         Returns:
@@ -327,7 +332,8 @@ class EpisodeCollector:
                 elif message is None:
                     begun.add(playing[place])
                 else:
-                    yield EpisodeResult(playing.pop(place), unpack(message, batch_dims=1))
+                    trajectory = TensorDict(unpack(message)).auto_batch_size_(1)
+                    yield EpisodeResult(playing.pop(place), trajectory)
 
     def close(self) -> None:
         """Stop the workers and close the environments."""

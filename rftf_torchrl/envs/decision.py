@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class DecisionBase(EnvBase):
-    """An environment that acts in decisions and listens to a sentence.
+    """An environment that acts in decisions and listens to an instruction.
 
     A subclass has a ``task`` before it calls :meth:`_prepare`, starts an episode in :meth:`_begin`,
     carries out an action in :meth:`_act`, and says in :meth:`_see` what is seen then.
@@ -33,7 +33,7 @@ class DecisionBase(EnvBase):
     Args:
         chunk_size: actions per decision; ``None`` takes a plain ``"action"``.
         horizon: decisions after which an episode is truncated.
-        tokenizer: maps a sentence to (tokens [1, L], mask [1, L]).
+        tokenizer: maps an instruction to (tokens [1, L], mask [1, L]).
         write_text: whether to write ``"language_instruction"``.
         device: of the environment's tensors.
         counts: further numbers that must be at least 1 where they are given.
@@ -124,11 +124,11 @@ class DecisionBase(EnvBase):
         """What is seen now: ``"observation"``, and entries of the subclass's own."""
 
     def watch(self, on_action: Callable[[], object] | None) -> None:
-        """Call a function after each action, e.g. to film it; ``None`` calls none."""
+        """Call a function after each action, e.g. to record it; ``None`` calls none."""
         self._on_action = on_action
 
     def set_instruction(self, instruction: str | None) -> None:
-        """Give another sentence from the next reset on; ``None`` gives the task's own."""
+        """Give another instruction from the next reset on; ``None`` gives the task's own."""
         self._say(self.task.instruction if instruction is None else instruction)
 
     def _say(self, instruction: str) -> None:
@@ -184,8 +184,7 @@ class DecisionBase(EnvBase):
     ) -> TensorDictBase:
         found = {
             **end,
-            **self._seen,
-            "instruction": {"tokens": self._tokens, "mask": self._mask},
+            **_copied({**self._seen, "instruction": {"tokens": self._tokens, "mask": self._mask}}),
             keys.TASK_ID: torch.tensor([self.task.id]),
             "episode_seed": torch.tensor([self._episode_seed]),
             keys.SUCCESS: torch.tensor([success]),
@@ -194,7 +193,7 @@ class DecisionBase(EnvBase):
         }
         if self.write_text:
             found[keys.INSTRUCTION_TEXT] = self.instruction
-        return TensorDict(found, batch_size=[], device=self.device).clone()
+        return TensorDict(found, batch_size=[], device=self.device)
 
     def _actions(self, tensordict: TensorDictBase) -> np.ndarray:
         """The decision's actions, [chunk_size or 1, action_dim].
@@ -218,3 +217,14 @@ class DecisionBase(EnvBase):
             f"task {self.task.name!r}, episode seed {self._episode_seed}, decision "
             f"{self._decisions}"
         )
+
+
+def _copied(entries: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Entries whose tensors nobody else has."""
+    copies = {}
+    for key, each in entries.items():
+        if isinstance(each, Mapping):
+            copies[key] = _copied(each)
+        else:
+            copies[key] = each.clone() if isinstance(each, Tensor) else each
+    return copies

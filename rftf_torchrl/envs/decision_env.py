@@ -1,4 +1,4 @@
-"""Any TorchRL environment as one that acts in decisions and listens to a sentence."""
+"""Any TorchRL environment as one that acts in decisions and listens to an instruction."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class DecisionEnv(DecisionBase):
 
     Args:
         env: the environment, of batch size [].
-        task: number, name and sentence.
+        task: number, name and instruction.
         split: ``"train"`` or ``"test"``: episode seed s is the environment's seed 2 s in training
             and 2 s + 1 in testing, so that the two never share a seed.
         state_key: the environment's entry that becomes ``("observation", "state")``, float [S].
-        image_key: the entry that becomes the picture, uint8 [H, W, 3] or [3, H, W].
-        image_size: edge of the picture in pixels; ``None`` for none.
+        image_key: the entry that becomes the image, uint8 [H, W, 3] or [3, H, W].
+        image_size: edge of the image in pixels; ``None`` for none.
         success_key: the entry that says whether the task is done; ``None``: a termination does.
         chunk_size: actions per decision; ``None`` takes a plain ``"action"``.
         horizon: decisions after which an episode is truncated.
-        instruction: the sentence; by default the task's own.
+        instruction: the task's text; by default the task's own.
         write_text: whether to write ``"language_instruction"``.
 
     Raises:
@@ -98,11 +98,11 @@ class DecisionEnv(DecisionBase):
         self._prepare(observation, self._action.shape.numel(), seed=0)
 
     def picture(self, size: int) -> Tensor:
-        """The environment's picture at another size, uint8 [3, size, size]."""
+        """The environment's image at another size, uint8 [3, size, size]."""
         picture = self._current[self.image_key]
         if picture.dtype != torch.uint8:
             raise ValueError(
-                f"the picture of task {self.task.name!r} at {self.image_key!r} is {picture.dtype}, "
+                f"the image of task {self.task.name!r} at {self.image_key!r} is {picture.dtype}, "
                 "expected uint8 in 0..255: scale and convert it in the environment"
             )
         if picture.shape[-1] == 3:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torchrl.envs import EnvBase
 from rftf_torchrl.envs.action_sizes import check_action_sizes
 from rftf_torchrl.envs.row_noise import decide
 from rftf_torchrl.nets.evaluate_states import eval_mode
+from rftf_torchrl.policies.call_on_tensors import Tensors, leaves
 
 Split = Literal["train", "test"]
 """Which initial states: those of training, or those that training never draws."""
@@ -29,7 +30,7 @@ class Episode:
     Attributes:
         task: the task's name.
         seed: the initial state within the task.
-        instruction: the sentence to give to the policy, ``None`` for the task's own. Another one
+        instruction: the task's text to give to the policy, ``None`` for the task's own. Another one
             needs an environment with ``set_instruction(text)``.
     """
 
@@ -62,8 +63,8 @@ class Actor(Protocol):
 
     in_keys: Sequence[NestedKey]
 
-    def __call__(self, observed: TensorDictBase, noise: int, deterministic: bool) -> TensorDictBase:
-        """The decision for one observation, both of batch size []; ``noise`` seeds its noise."""
+    def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
+        """The decision for one observation, both leaves by key; ``noise`` seeds its noise."""
         ...
 
 
@@ -78,10 +79,11 @@ class LocalActor:
         self.in_keys = policy.in_keys
         self._policy = policy
 
-    def __call__(self, observed: TensorDictBase, noise: int, deterministic: bool) -> TensorDictBase:
+    def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
         """The policy's decision."""
-        batch = observed.unsqueeze(0)
-        return decide(self._policy, batch, [noise], deterministic=deterministic)[0]
+        batch = {key: each.unsqueeze(0) for key, each in observed.items()}
+        decided = decide(self._policy, batch, [noise], deterministic=deterministic)
+        return {key: each[0] for key, each in decided.items()}
 
 
 def noise_seed(seed: int, index: int, decision: int) -> int:
@@ -106,7 +108,7 @@ class _Stage:
         self.env = env
         self.task = task
         self.observed = [*env.observation_spec.keys(True, True), *env.done_keys]
-        self.repeated = [unravel_key(("next", key)) for key in getattr(env, "input_keys", ())]
+        self.repeated = {unravel_key(("next", key)) for key in getattr(env, "input_keys", ())}
         self.fits = False
 
     def start(self, episode: Episode) -> TensorDictBase:
@@ -140,10 +142,10 @@ class _Stage:
         elif episode.instruction is not None:
             raise TypeError(
                 f"the environment of task {episode.task!r} has no set_instruction(text), so it "
-                f"can't be given the sentence {episode.instruction!r}"
+                f"can't be given the instruction {episode.instruction!r}"
             )
 
-    def check(self, decision: TensorDictBase) -> None:
+    def check(self, decision: Tensors) -> None:
         if not self.fits:
             check_action_sizes(decision, self.env, self.task)
             self.fits = True
@@ -190,20 +192,24 @@ class EpisodePlayer:
             The trajectory, TensorDict [T].
         """
         stage = self._stage(episode)
-        read = [key for key in self._actor.in_keys if key in stage.observed]
+        read = set(self._actor.in_keys)
         current = stage.start(episode)
-        steps: list[TensorDictBase] = []
-        done = False
+        columns: dict[NestedKey, list[Any]] = {}
+        decisions, done = 0, False
         while not done:
             alive()
-            noise = noise_seed(seed, index, len(steps))
-            decision = self._actor(current.select(*read), noise, deterministic)
+            noise = noise_seed(seed, index, decisions)
+            observed = {key: each for key, each in leaves(current).items() if key in read}
+            decision = self._actor(observed, noise, deterministic)
             stage.check(decision)
             step = stage.env.step(current.update(decision))
-            steps.append(step.exclude(*stage.repeated))
+            for key, each in leaves(step).items():
+                if key not in stage.repeated:
+                    columns.setdefault(key, []).append(each)
             current = step["next"].select(*stage.observed)
-            done = bool(step["next", "done"])
-        return torch.stack(steps)
+            decisions, done = decisions + 1, bool(step["next", "done"])
+        trajectory = {key: torch.stack(column) for key, column in columns.items()}
+        return TensorDict(trajectory, [decisions], device=current.device)
 
     def _stage(self, episode: Episode) -> _Stage:
         name = environment_of(self._make_env, episode)

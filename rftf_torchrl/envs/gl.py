@@ -16,7 +16,7 @@ _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 _HELP = (
     "On Debian or Ubuntu: 'apt-get install libegl1 libgl1 libgl1-mesa-dri' (EGL) or 'apt-get "
     "install libosmesa6' (OSMesa, with MUJOCO_GL=osmesa); on a GPU server the driver's libEGL is "
-    "enough. To work without pictures, from the state, use image_size=None, in the recipes "
+    "enough. To work without images, from the state, use image_size=None, in the recipes "
     "env.image_size=null."
 )
 
@@ -56,7 +56,7 @@ def create_gl_context(size: int) -> Any:
     library may have triggered long ago; asking for the class by name works at any time.
 
     Args:
-        size: edge of the largest picture in pixels.
+        size: edge of the largest image in pixels.
 
     Raises:
         NoOpenGLBackendError: when the backend can't make a context.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
@@ -29,6 +29,7 @@ _POLL_SECONDS = 1.0
 _SIGN_OF_LIFE_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
 _PIPE_BYTES = 32768
+_END_WITH_PARENT = "rftf_torchrl.envs.end_with_parent"
 
 
 _Arrived: TypeAlias = "SimpleQueue[tuple[_Worker, str, Any]]"
@@ -66,7 +67,7 @@ class Player(Protocol):
 
 
 class SignsOfLife:
-    """Sends None when called, once a second at most: the player is at work.
+    """Sends None when called, once per second at most: the player is at work.
 
     Args:
         send: of :meth:`Player.play`.
@@ -209,7 +210,9 @@ class GuardedPool:
         preload: str,
     ) -> None:
         self._context = ChildContext()
-        self._context.set_forkserver_preload([__name__, preload])
+        # the kernel takes the end of the thread that starts the server for the end of the parent
+        first = [_END_WITH_PARENT] if current_thread() is main_thread() else []
+        self._context.set_forkserver_preload([*first, __name__, preload])
         self._make_player = make_player
         self._timeout = timeout
         self._restarts_left = max_restarts

@@ -27,15 +27,15 @@ class GymOptions:
 
     Attributes:
         env_ids: Gymnasium's id of each task's environment, by the task's name.
-        instructions: the sentence of each task.
+        instructions: the instruction of each task.
         make: makes another environment of TorchRL's in place of Gymnasium's, as
             ``"module:function"``; called with the id and the arguments.
         arguments: further arguments of the environment.
         state: the environment's entry that becomes the state.
-        image: the entry that becomes the picture.
+        image: the entry that becomes the image.
         success: the entry that says whether the task is done, of Gymnasium's ``info``; null: a
             termination does.
-        same_scene: pairs of tasks that nothing but the sentence tells apart.
+        same_scene: pairs of tasks that nothing but the instruction tells apart.
     """
 
     env_ids: dict[str, Text] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class GymFactory:
     write_text: bool = False
 
     def __call__(self, episode: Episode) -> DecisionEnv:
-        """The environment of the episode's task, with the episode's sentence."""
+        """The environment of the episode's task, with the episode's instruction."""
         options = self.options
         return DecisionEnv(
             self._inside(options.env_ids[episode.task]),
@@ -138,9 +138,9 @@ class GymSimulator:
         return self.options.same_scene
 
     def problems(self) -> list[str]:
-        """Tasks without a sentence."""
+        """Tasks without an instruction."""
         return [
-            f"env.options.instructions: task {name!r} has no sentence"
+            f"env.options.instructions: task {name!r} has no instruction"
             for name, task in self.tasks.items()
             if not task.instruction
         ]

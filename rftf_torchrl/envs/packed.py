@@ -1,4 +1,4 @@
-"""TensorDicts as plain arrays for messages, where each tensor would take a file descriptor."""
+"""Tensors as plain arrays for messages, where each tensor would take a file descriptor."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from rftf_torchrl.policies.call_on_tensors import Tensors
+
 Packed = dict[Any, np.ndarray]
 
 # NumPy has no bfloat16; its bits travel as another type of the same size, which no policy has.
 _BITS = np.dtype("V2")
 
 
-def pack(data: TensorDictBase) -> Packed:
-    """The tensors of a TensorDict by key; nothing else is kept."""
-    entries = data.items(include_nested=True, leaves_only=True)
-    return {key: _array(value) for key, value in entries if isinstance(value, torch.Tensor)}
+def pack(data: Tensors) -> Packed:
+    """The tensors among the leaves; nothing else is kept."""
+    return {key: _array(each) for key, each in data.items() if isinstance(each, torch.Tensor)}
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -33,10 +34,9 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def unpack(packed: Mapping[Any, np.ndarray], batch_dims: int = 0) -> TensorDictBase:
-    """A TensorDict again, whose batch size is the first dimensions of all tensors."""
-    data = TensorDict({key: _tensor(array) for key, array in packed.items()})
-    return data.auto_batch_size_(batch_dims) if batch_dims else data
+def unpack(packed: Mapping[Any, np.ndarray]) -> Tensors:
+    """Tensors again."""
+    return {key: _tensor(array) for key, array in packed.items()}
 
 
 def unpack_stacked(items: Sequence[Packed]) -> TensorDictBase:

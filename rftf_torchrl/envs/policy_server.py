@@ -18,6 +18,7 @@ from torchrl.modules.inference_server import InferenceServer, ThreadingTransport
 from rftf_torchrl.envs.packed import Packed, pack, rows, unpack_stacked
 from rftf_torchrl.envs.row_noise import decide
 from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
+from rftf_torchrl.policies.call_on_tensors import leaves
 
 NOISE = "noise_seed"
 _FIRST_WAIT, _LEAST_WAIT, _LATENCIES = 0.01, 0.002, 9
@@ -92,9 +93,10 @@ class PolicyServer:
     def _decide(self, asked: TensorDictBase) -> _Decisions:
         device, dtype, enabled = self._autocast
         seeds = asked.pop(NOISE).tolist()
+        observed = leaves(asked)
         begin = time.monotonic()
         with torch.autocast(device, dtype=dtype, enabled=enabled):
-            decisions = decide(self._policy, asked, seeds, deterministic=self._deterministic)
+            decisions = decide(self._policy, observed, seeds, deterministic=self._deterministic)
         if self._wait is None:
             self._latencies = [*self._latencies, time.monotonic() - begin][-_LATENCIES:]
             self._engine.timeout = max(median(self._latencies) / 2, _LEAST_WAIT)

@@ -101,15 +101,15 @@ def _free_now(drop: Callable[[], object]) -> None:
 
 
 class FastRenderer:
-    """Render square pictures of one MuJoCo model.
+    """Render square images of one MuJoCo model.
 
     Args:
         model: a ``mujoco.MjModel``.
-        size: edge of the picture in pixels.
+        size: edge of the image in pixels.
         camera: name of the camera to draw by default.
         cell: edge in metres of the clusters into which display meshes' vertices are merged;
             0 keeps the meshes as they are.
-        flip: turn the picture by 180 degrees, for cameras that are mounted upside down.
+        flip: turn the image by 180 degrees, for cameras that are mounted upside down.
         hidden_sites: names of sites that must not be seen, such as a goal marker.
         hidden_groups: groups of geometries that must not be seen, such as collision shapes.
         effects: keep shadows, reflections and sky, and multisampling (slow).
@@ -175,7 +175,7 @@ class FastRenderer:
         return number
 
     def render(self, data: Any, camera: str | None = None) -> np.ndarray:
-        """The picture of ``data`` as uint8 [3, size, size], by another camera than the default's.
+        """The image of ``data`` as uint8 [3, size, size], by another camera than the default's.
 
         Raises:
             RuntimeError: after :meth:`close`.

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torch._ops import OpOverload
@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl.nets.evaluate_states import policy_device
+from rftf_torchrl.policies.call_on_tensors import Tensors, call_on_tensors, leaves
 
 # What else draws is noticed by the generator that it moves.
 _DRAWING = {
@@ -118,11 +119,11 @@ def _generator_states(device: torch.device) -> list[Tensor]:
 
 def decide(
     policy: TensorDictModuleBase,
-    observed: TensorDictBase,
+    observed: Tensors,
     seeds: Sequence[int],
     *,
     deterministic: bool,
-) -> TensorDictBase:
+) -> Tensors:
     """A policy's decisions on a batch, the noise of each row from a seed of its own.
 
     Random numbers are drawn on the CPU, whatever the policy's device and the rows beside it. A
@@ -130,31 +131,36 @@ def decide(
 
     Args:
         policy: TensorDict policy.
-        observed: TensorDict [B] with what it reads.
+        observed: what it reads by key, leaves of batch size [B].
         seeds: B numbers, below 2**32.
         deterministic: the policy's mean action instead of a sample.
 
     Returns:
-        TensorDict [B] with the policy's ``out_keys``, on the CPU.
+        What the policy writes by key, leaves of batch size [B], on the CPU.
 
     Raises:
         RuntimeError: when the policy draws in a way that can't be divided into rows.
     """
     device = policy_device(policy)
     mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
-    observed = observed.to(device)
+    batch = torch.Size([len(seeds)])
+    data = {key: each.to(device) for key, each in observed.items()}
     with torch.inference_mode(), set_exploration_type(mode):
         if len(seeds) == 1 and device.type == "cpu":
             torch.default_generator.manual_seed(seeds[0])
-            decisions = policy(observed)
+            call_on_tensors(policy, data, batch)
         else:
             before = _generator_states(device)
             with _RowNoise(seeds):
-                decisions = policy(observed)
+                call_on_tensors(policy, data, batch)
             after = _generator_states(device)
             if not all(map(torch.equal, before, after)):
                 raise RuntimeError(
                     "the policy draws random numbers by a function that is not among torch's "
                     f"elementary ones, such as dropout. {_ADVICE}"
                 )
-        return decisions.select(*policy.out_keys).to("cpu")
+        if any(key not in data for key in policy.out_keys):  # one may name several leaves
+            data = leaves(TensorDict(data, batch).select(*policy.out_keys))
+        else:
+            data = {key: data[key] for key in policy.out_keys}
+        return {key: each.to("cpu") for key, each in data.items()}

@@ -43,7 +43,7 @@ class EnvConfig:
         kind: ``"metaworld"``, ``"calvin"``, ``"libero"``, ``"gym"``, or a simulator of your own as
             ``"module:Class"``.
         tasks: names of the tasks.
-        image_size: edge of the picture in pixels; null for state only.
+        image_size: edge of the image in pixels; null for state only.
         chunk_size: actions per decision.
         horizon: decisions after which an episode is truncated.
         options: the simulator's own settings, see its ``Options``.
@@ -87,8 +87,8 @@ class Recording:
 
     Attributes:
         folder: where the demonstrations go; what else the simulator keeps lies beside it.
-        per_task: successful episodes a task to train on.
-        held_out_per_task: further episodes a task, of the split ``"test"``.
+        per_task: successful episodes per task to train on.
+        held_out_per_task: further episodes per task, of the split ``"test"``.
         tuned: the tasks of which fine-tuning plays episodes.
         noise: standard deviation of the noise added to the actions that the expert executes.
         seed: from which all random numbers derive.
@@ -129,13 +129,13 @@ class Simulator(Protocol):
       that training reads.
     - ``about(recorded: Path) -> str``: a sentence on the data and the run for the report's first
       line.
-    - ``wrist: bool``: whether there are pictures of a gripper camera.
+    - ``wrist: bool``: whether there are images of a gripper camera.
 
     Attributes:
         kind: a name, which the demonstrations record.
         Options: a dataclass of the simulator's settings, with a default each.
         tasks: the tasks by name.
-        same_scene: pairs of tasks that nothing but the sentence tells apart.
+        same_scene: pairs of tasks that nothing but the instruction tells apart.
         steps_per_action: simulator steps that an action takes.
     """
 

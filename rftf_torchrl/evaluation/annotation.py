@@ -12,8 +12,8 @@ from rftf_torchrl.settings import Count, Fraction, NotNegative, NotNegativeInt, 
 FLAGS = {
     "failed": "the value of the last frame is low",
     "succeeded": "the episode is labelled a failure, and the value of its last frame is high",
-    "mislabelled": "another sentence has a higher value at the last frame, by",
-    "idle": "value and picture do not change for long, as a share of the episode",
+    "mislabelled": "another instruction has a higher value at the last frame, by",
+    "idle": "value and image do not change for long, as a share of the episode",
     "cut off": "the value still rises at the end, which is not high, by",
 }
 """What each flag says of its number."""
@@ -27,15 +27,15 @@ class AnnotateConfig:
         failed_below: an episode whose last frame has a lower value looks failed.
         done_above: a labelled failure whose last frame has such a value looks like a success, and
             an episode that reached it is not cut off.
-        mislabelled_by: how much higher another sentence's value at the last frame has to be.
-        sentences: sentences of the data, the first ones, that each last frame is compared under.
+        mislabelled_by: how much higher another instruction's value at the last frame has to be.
+        sentences: instructions of the data, the first ones, that each last frame is compared under.
         idle_share: share of the episode in which nothing changes that makes it idle.
         idle_value: a smaller change of the value is none.
-        idle_picture: a smaller mean change of the picture's pixels, from 0 to 255, is none.
+        idle_picture: a smaller mean change of the image's pixels, from 0 to 255, is none.
         end_share: share of the episode that is its end.
         cut_off_rise: how much the value rises over the end of an episode that is cut off.
         plots: episodes that are plotted, flagged ones first.
-        videos: episodes that are filmed, flagged ones first.
+        videos: episodes that are recorded, flagged ones first.
     """
 
     failed_below: NotNegative = 0.5
@@ -59,7 +59,7 @@ class EpisodeFlag:
         name: ``"failed"``, ``"succeeded"``, ``"mislabelled"``, ``"idle"`` or ``"cut off"``.
         number: what was measured.
         threshold: the setting that it is beyond.
-        detail: which sentence is higher, or which frames are idle; empty elsewhere.
+        detail: which instruction is higher, or which frames are idle; empty elsewhere.
     """
 
     name: str
@@ -79,10 +79,10 @@ def flag_episode(
     """List what looks wrong with an episode.
 
     Args:
-        values: of its frames under its own sentence, float [T].
+        values: of its frames under its own instruction, float [T].
         settings: the thresholds.
         success: its label; None where it has none.
-        others: value of the last frame under other sentences.
+        others: value of the last frame under other instructions.
         idle: first frame of the longest stretch without change, and the one after its last.
 
     Returns:
@@ -119,7 +119,7 @@ def flag_episode(
 
 
 def longest_idle(values: Tensor, frames: Tensor, settings: AnnotateConfig) -> tuple[int, int]:
-    """The longest stretch whose values and pictures are about those of its first frame.
+    """The longest stretch whose values and images are about those of its first frame.
 
     Args:
         values: float [T].

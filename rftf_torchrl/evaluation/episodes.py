@@ -1,4 +1,4 @@
-"""Lists of episodes to evaluate on, and the same episodes with another task's sentence."""
+"""Lists of episodes to evaluate on, and the same episodes with another task's instruction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def held_out_episodes(
         tasks: names of tasks.
         per_task: episodes per task.
         first_seed: seeds are first_seed, ..., first_seed + per_task - 1.
-        instruction_of: the sentence of a task; ``None`` leaves it to the environment.
+        instruction_of: the instruction of a task; ``None`` leaves it to the environment.
 
     Returns:
         The episodes, one task after another.
@@ -55,12 +55,12 @@ def swapped_instructions(
     *,
     instruction_of: Sentences,
 ) -> list[Episode]:
-    """Give every episode the sentence of its partner task: same scene and seed, other words.
+    """Give every episode the instruction of its partner task: same scene and seed, other words.
 
     Args:
         episodes: what to change; episodes of tasks without a partner are left out.
         pairs: pairs of tasks that share a scene, each task in one pair at most.
-        instruction_of: the sentence of a task.
+        instruction_of: the instruction of a task.
 
     Returns:
         The changed episodes, in the order of `episodes`.

@@ -1,4 +1,4 @@
-"""Does the policy listen? The same scenes with the right and with the wrong sentence."""
+"""Does the policy listen? The same scenes with the right and with the wrong instruction."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def instruction_sensitivity(
     on_episode: Callable[[EpisodeResult], None] | None = None,
     chunk_key: NestedKey = keys.CHUNK,
 ) -> dict[str, Any]:
-    r"""Run episodes with their own and with their partner's sentence, and compare.
+    r"""Run episodes with their own and with their partner's instruction, and compare.
 
     With the deterministic first chunks :math:`a_i` and :math:`a'_i` of episode i of a task under
-    the own and the swapped sentence, and means over all H x A entries,
+    the own and the swapped instruction, and means over all H x A entries,
 
     .. math::
         \mathrm{change} = \operatorname{mean}_i |a_i - a'_i|, \qquad
         \mathrm{spread} = \operatorname{mean}_{i \ne j} |a_i - a_j|, \qquad
         \mathrm{ratio} = \mathrm{change} / \mathrm{spread}.
 
-    A ratio near 0 means that the policy does not listen; at 1 another sentence changes the chunk
+    A ratio near 0 means that the policy does not listen; at 1 another instruction changes the chunk
     as much as another initial state does. Far above 1 it only says that the spread is small: the
     initial states differ little, or the policy does not look at them. A policy that listens fails
-    under the swapped sentence, because success is still that of the scene's task.
+    under the swapped instruction, because success is still that of the scene's task.
 
     Args:
         collector: runs episodes, see :class:`~rftf_torchrl.EpisodeCollector`.
         episodes: what to run; those of tasks without a partner are left out.
         pairs: pairs of tasks that share a scene, each task in one pair at most.
-        instruction_of: the sentence of a task.
+        instruction_of: the instruction of a task.
         seed: seed of the policy's noise, of which a deterministic policy has none.
         on_episode: called with each episode as it finishes; there are two per episode.
         chunk_key: the policy's chunk, float [N, H, A].
@@ -63,7 +63,7 @@ def instruction_sensitivity(
         ``"tasks"``: by name ``"change"``, ``"spread"``, ``"ratio"`` (NaN without a spread), and
         ``"own"``, ``"swapped"``: rates with intervals. ``"ratio"``: mean over the tasks
         that have one. ``"success"``:
-        :func:`compare_success` with the own sentence before and the swapped one after.
+        :func:`compare_success` with the own instruction before and the swapped one after.
 
     Raises:
         ValueError: if no episode has a partner, or an episode starts in another state the second
@@ -119,17 +119,17 @@ def language_table(report: dict[str, Any]) -> str:
             cells += [percent(rate["rate"]), percent_interval(rate["low"], rate["high"])]
         rows.append(cells)
     header = ["task", "change", "spread", "ratio"]
-    header += ["own sentence", "95% interval", "swapped sentence", "95% interval"]
+    header += ["own instruction", "95% interval", "swapped instruction", "95% interval"]
     return markdown_table(header, rows)
 
 
 def _check_same_start(episode: Episode, first: TensorDictBase, again: TensorDictBase) -> None:
-    """The test of the sentence alone needs the same initial state."""
+    """The test of the instruction alone needs the same initial state."""
     state = first.get(keys.STATE, None)
     if state is not None and not torch.equal(state, again.get(keys.STATE, None)):
         raise ValueError(
             f"the episode of task {episode.task!r} with seed {episode.seed} starts in another "
-            f"{keys.STATE!r} with the swapped sentence; expected an environment whose initial "
+            f"{keys.STATE!r} with the swapped instruction; expected an environment whose initial "
             "state depends on the seed alone."
         )
 

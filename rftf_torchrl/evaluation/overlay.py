@@ -1,4 +1,4 @@
-"""Caption a film with its instruction, its outcome and the value so far."""
+"""Caption a video with its instruction, its outcome and the value so far."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def overlay_value(
 ) -> Tensor:
     """Add a strip below each frame: the instruction, the outcome and the value up to now.
 
-    The curve's axis covers the values of the whole film and at least 0 to 1.
+    The curve's axis covers the values of the whole video and at least 0 to 1.
 
     Args:
         frames: uint8 [T, 3, h, w].
         values: value of each frame's state, float [T]; ``None`` leaves the curve out.
         success: how the episode ends; ``None`` where that is not known.
-        title: the instruction; it wraps at the film's width.
+        title: the instruction; it wraps at the video's width.
         label: what stands before the outcome, e.g. the policy's name.
 
     Returns:

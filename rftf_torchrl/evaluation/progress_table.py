@@ -27,10 +27,10 @@ def write_progress_table(
 ) -> Path:
     """Write the value of every frame, as LeRobot's reward models write their progress.
 
-    ``index`` is the frame's row in the data set, ``episode_index`` the episode's number,
-    ``frame_index`` the time in the episode from 0, all int64; ``progress_dense`` is the value,
-    float32, as the model gives it: a calibrated one is about 0 at the start and 1 at the end of a
-    demonstration, and may leave [0, 1].
+    ``index`` is the frame's row in the data set, ``episode_index`` the episode's number, and
+    ``frame_index`` the time in the episode from 0; all are int64. ``progress_dense`` is the value
+    that the model gives, float32. From a calibrated model it is about 0 at the start and 1 at the
+    end of a demonstration, and may leave [0, 1].
 
     Source: the columns of LeRobot's progress files, https://github.com/huggingface/lerobot.
 

@@ -1,4 +1,4 @@
-"""Numbers, tables and pictures in Markdown."""
+"""Numbers, tables and images in Markdown."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def run_report(title: str, sections: Mapping[str, str], lead: str = "") -> str:
 
 
 def image(path: str | Path) -> str:
-    """A picture in Markdown.
+    """An image in Markdown.
 
     Example:
         >>> image("learning_curve.png")
@@ -191,7 +191,7 @@ def image(path: str | Path) -> str:
 
 
 def film_images(films: Sequence[Path], folder: Path) -> str:
-    """Films of :func:`~rftf_torchrl.write_video` as pictures that move, with links to the MP4s.
+    """Videos of :func:`~rftf_torchrl.write_video` as images that move, with links to the MP4s.
 
     Example:
         >>> print(film_images([Path("run/videos/a.mp4")], Path("run")))

@@ -1,4 +1,4 @@
-"""Run episodes with pictures, and film what fine-tuning changed."""
+"""Run episodes with images, and record what fine-tuning changed."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def render_rollout(
     size: int = 240,
     deterministic: bool = True,
 ) -> tuple[Tensor, TensorDictBase]:
-    """Run one episode and take a picture of its start and after each action.
+    """Run one episode and take an image of its start and after each action.
 
     Args:
         env: an environment of batch size [] whose reset takes ``"episode_seed"`` and whose
             ``picture(size)`` is uint8 [3, size, size]. If it has no
-            ``watch(function)``, which has a function called after each action, the pictures are
+            ``watch(function)``, which has a function called after each action, the images are
             taken after each decision.
         policy: the policy, on any device; called on batches of one.
         episode_seed: the episode.
-        size: edge of the pictures in pixels.
+        size: edge of the images in pixels.
         deterministic: the policy's mean action instead of a sample.
 
     Returns:
-        The pictures, uint8 [F, 3, size, size], and the trajectory [T] with ``("collector",
+        The images, uint8 [F, 3, size, size], and the trajectory [T] with ``("collector",
         "traj_ids")`` = 0 and ``"pictures"``, int64 [T]: how many were taken during each decision,
         of which the last shows the next state.
     """
@@ -90,20 +90,21 @@ def record_videos(
     fps: float = 10,
     deterministic: bool = True,
 ) -> list[Path]:
-    """Film episodes, each with its instruction, its outcome and the value over time.
+    """Record videos of episodes, each with its instruction, its outcome and the value over time.
 
     Args:
         make_env: the environment of an episode's scene, see :func:`render_rollout`; each is closed
             after its episode.
         policy: the policy.
-        episodes: what to film.
-        folder: where the films go, as ``00-task-seed.mp4`` and ``.webp``, see
+        episodes: what to record.
+        folder: where the videos go, as ``00-task-seed.mp4`` and ``.webp``, see
             :func:`write_video`; it is made if missing.
         before: an earlier policy to show on the left.
-        value_model: draws its values below the pictures.
-        instruction_of: the sentence of a task whose episode names none; by default the task's name.
+        value_model: draws its values below the images.
+        instruction_of: the instruction of a task whose episode names none; by default the task's
+            name.
         labels: names of the earlier and the present policy.
-        size: edge of the pictures in pixels; smaller films than 480 pixels are enlarged.
+        size: edge of the images in pixels; smaller videos than 480 pixels are enlarged.
         fps: actions per second.
         deterministic: mean actions instead of samples.
 
@@ -125,7 +126,7 @@ def record_videos(
                 frames, trajectory = render_rollout(env, actor, episode.seed, size, deterministic)
                 if trajectory.get(("next", keys.CRASHED), torch.zeros(1)).any():
                     logger.warning(
-                        "the episode of task %r with seed %d crashed and is not filmed",
+                        "the episode of task %r with seed %d crashed and is not recorded",
                         episode.task,
                         episode.seed,
                     )
@@ -150,7 +151,7 @@ def record_videos(
 
 
 def _values(value_model: TensorDictModuleBase, trajectory: TensorDictBase) -> Tensor:
-    """The value of the last state that the policy saw, for each picture."""
+    """The value of the last state that the policy saw, for each image."""
     value, following = values_of_states(value_model, trajectory, out_key=value_model.out_keys[0])
     states = torch.cat([value.reshape(-1), following.reshape(-1)[-1:]])
     return states.repeat_interleave(torch.cat([trajectory["pictures"], torch.ones(1).long()]))

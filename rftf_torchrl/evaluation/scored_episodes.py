@@ -229,7 +229,7 @@ def _final_values(
     task: str,
     instructions: Mapping[str, TensorDictBase],
 ) -> dict[str, float]:
-    """The own instruction is the episode's own sentence, not the bank's."""
+    """The own instruction is the episode's own instruction, not the bank's."""
     shown = [last if name == task else _under(last, words) for name, words in instructions.items()]
     values = _score(value_model, torch.cat(shown)).tolist()
     return dict(zip(instructions, values, strict=True))

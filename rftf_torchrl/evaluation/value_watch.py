@@ -22,7 +22,7 @@ class WatchConfig:
 
     Attributes:
         source: number of a camera, a URL, or a video file.
-        instruction: the sentence.
+        instruction: the task's text.
         done_above: value from which on the task counts as done.
         undone_below: value below which it no longer counts as done.
         hold: frames in a row that a change between the two takes.
@@ -58,18 +58,18 @@ class ValueWatch:
     or more, and ends after ``hold`` frames in a row below ``undone_below``.
 
     Args:
-        model: a value model of pictures and sentences, on the device where it is to run.
-        instruction: the sentence.
+        model: a value model of images and instructions, on the device where it is to run.
+        instruction: the task's text.
         done_above: value from which on the task counts as done.
         undone_below: value below which it no longer does; at most ``done_above``.
         hold: frames in a row that a change takes.
         image_size: edge of the square to which frames are resized, in pixels; by default that of
-            the pictures that the model was trained on.
-        max_words: longest sentence; by default as the model was trained.
+            the images that the model was trained on.
+        max_words: longest instruction; by default as the model was trained.
 
     Raises:
         ValueError: where the model reads something that a video does not have, an argument is out
-            of range, or the sentence has no word or too many.
+            of range, or the instruction has no word or too many.
 
     Example:
         >>> import torch
@@ -138,7 +138,7 @@ class ValueWatch:
         return WatchedFrame(value, self.done, self._end - begin)
 
     def speed(self) -> dict[str, float]:
-        """Frames so far, frames a second, and the latency's median and 95% quantile in seconds.
+        """Frames so far, frames per second, and the latency's median and 95% quantile in seconds.
 
         The latencies are those of the last 10,000 frames.
 

@@ -1,4 +1,4 @@
-"""Films of episodes: write, caption with the value, put side by side."""
+"""Videos of episodes: write, caption with the value, put side by side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WIDTH, _SECONDS = 480, 4
 
 
 def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
-    """Write frames as an MP4 film (H.264, yuv420p) that browsers play, and as an animated WebP.
+    """Write frames as an MP4 video (H.264, yuv420p) that browsers play, and as an animated WebP.
 
     The WebP, beside the MP4, is what a Markdown page shows. Frames that are narrower than 480
     pixels are enlarged by a whole factor, and frames that last less than 4 seconds are each shown
@@ -76,7 +76,7 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
                 for _ in range(count):
                     writer.append_data(picture)  # type: ignore[attr-defined]
         if b"moov" not in temporary.read_bytes():  # ffmpeg's errors are lost
-            raise OSError(errno.ENOSPC, "ffmpeg could not write the end of the film")
+            raise OSError(errno.ENOSPC, "ffmpeg could not write the end of the video")
     return Path(path)
 
 
@@ -87,12 +87,12 @@ def enlarge(frames: Tensor, width: int) -> Tensor:
 
 
 def pane_width(panes: int) -> int:
-    """The width of each of several films side by side that are wide enough together."""
+    """The width of each of several videos side by side that are wide enough together."""
     return math.ceil((_WIDTH - (panes - 1) * _GAP) / panes)
 
 
 def side_by_side(before: Tensor, after: Tensor) -> Tensor:
-    """Put two films next to each other; the shorter one waits at its last frame.
+    """Put two videos next to each other; the shorter one waits at its last frame.
 
     Args:
         before: uint8 [T, 3, h, w], on the left.

@@ -20,18 +20,18 @@ _OF_A_VIDEO = (keys.IMAGE, keys.TOKENS, keys.TOKEN_MASK)
 
 
 class VideoValues:
-    """Shows frames and a sentence to a value model.
+    """Shows frames and an instruction to a value model.
 
     Args:
         model: writes the value of a state, float [*B, 1], to its first ``out_keys``.
         image_size: edge of the square to which frames are resized, in pixels; by default that of
-            the pictures that the model was trained on, and where that is not known, frames stay as
+            the images that the model was trained on, and where that is not known, frames stay as
             they are.
-        max_words: longest sentence; by default as the model was trained.
+        max_words: longest instruction; by default as the model was trained.
 
     Attributes:
         image_size: as above.
-        tokenizer: of the sentences.
+        tokenizer: of the instructions.
 
     Raises:
         ValueError: where the model reads something that a video does not have.
@@ -48,7 +48,7 @@ class VideoValues:
         if missing:
             raise ValueError(
                 f"the value model reads {', '.join(map(repr, missing))}, which a video does not "
-                "have: train one on pictures and sentences alone (data=..., or env.image_size=64)"
+                "have: train one on images and instructions alone (data=..., or env.image_size=64)"
             )
         trained = model if isinstance(model, TemporalValueModel) else None
         if image_size is None and trained is not None:
@@ -60,7 +60,7 @@ class VideoValues:
         self._tokens = lru_cache(maxsize=1024)(self.tokenizer)
 
     def can_read(self, sentence: str) -> bool:
-        """Whether a sentence has words, and not too many."""
+        """Whether an instruction has words, and not too many."""
         try:
             self._tokens(sentence)
         except ValueError:
@@ -79,7 +79,7 @@ class VideoValues:
 
         Raises:
             TypeError: if the frames are not uint8.
-            ValueError: if they have another shape, the sentence has no word or too many, or a
+            ValueError: if they have another shape, the instruction has no word or too many, or a
                 value is not finite.
         """
         check_frames(frames, "frames")

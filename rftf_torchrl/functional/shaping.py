@@ -27,8 +27,8 @@ def potential_shaping(
 
     Over a trajectory of T transitions the discounted rewards telescope to
     :math:`\gamma^T V'_T - V_0`. With ``"zero"`` that sum does not depend on what the policy did
-    in a trajectory that terminates, so optimal policies stay optimal; with ``"keep"`` a
-    terminated trajectory keeps the bonus :math:`\gamma^T V_T`, which can change them: ``"keep"``
+    in a trajectory that terminates, so optimal policies stay optimal. With ``"keep"`` a
+    terminated trajectory keeps the bonus :math:`\gamma^T V_T`, which can change them. ``"keep"``
     is ``"zero"`` with :math:`\gamma V_{t+1}` on top of the terminating transition's reward. Where
     only success terminates, that is a success worth more. A truncation is not a termination:
     pass ``terminated``, not ``done``.

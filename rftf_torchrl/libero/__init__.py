@@ -1,1 +1,1 @@
-"""LIBERO: its suites of tasks, state or pictures at decisions, and the official evaluation."""
+"""LIBERO: its suites of tasks, state or images at decisions, and the official evaluation."""

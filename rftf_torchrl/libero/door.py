@@ -47,7 +47,7 @@ class LiberoOptions:
     Attributes:
         suite: the suite of the tasks. Those of LIBERO-PRO, such as ``"libero_object_swap"``, have
             the same tasks changed; they are there to evaluate, and nothing is trained on them.
-        wrist: whether there are pictures of the camera at the gripper too.
+        wrist: whether there are images of the camera at the gripper too.
         pictures: how demonstrations and training draw: ``"exact"``, ``"plain"`` or ``"fast"``, see
             :class:`LiberoSimulator`.
         evaluation_pictures: how evaluations do; all but ``"exact"`` departs from the protocol.
@@ -88,13 +88,13 @@ class Libero:
 
     @property
     def wrist(self) -> bool:
-        """Whether there are pictures of the gripper camera."""
+        """Whether there are images of the gripper camera."""
         return self.options.wrist
 
     def problems(self) -> list[str]:
-        """A wrist camera without pictures."""
+        """A wrist camera without images."""
         if self.options.wrist and self.env.image_size is None:
-            return ["env.options.wrist=true: needs pictures, set env.image_size"]
+            return ["env.options.wrist=true: needs images, set env.image_size"]
         return []
 
     def _refuse_held_out(self) -> None:

@@ -23,14 +23,14 @@ from rftf_torchrl.libero.starts import FreshStarts, Starts, refuse_official_stat
 from rftf_torchrl.libero.suites import get_task, libero_tasks
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
-LIBERO_TOKENIZER = HashTokenizer(max_length=24)  # the longest sentence has 19 words
+LIBERO_TOKENIZER = HashTokenizer(max_length=24)  # the longest instruction has 19 words
 
 
 class LiberoEnv(DecisionBase):
     """One LIBERO suite, of which any task is played, from pixels or from the state.
 
     One step is one *decision*: a single action, or a chunk of ``chunk_size`` actions of 1/20 s
-    each. Pictures are drawn once a decision, after the chunk. An episode terminates when LIBERO
+    each. Images are drawn once per decision, after the chunk. An episode terminates when LIBERO
     first finds the goal fulfilled, also in the middle of a chunk, and is truncated after
     ``horizon`` decisions or ``max_steps`` actions; ``executed`` says which actions of the chunk
     were carried out. Actions are clipped to [-1, 1]: displacement of the hand in units of 5 cm,
@@ -41,12 +41,12 @@ class LiberoEnv(DecisionBase):
     - ``("observation", "image")``, ``("observation", "wrist_image")``: uint8 [3, image_size,
       image_size], rotated by 180 degrees as all VLA code has them;
     - ``("observation", "state")``: float32 [8], hand position, its axis-angle and two finger
-      positions; without pictures [80], see :func:`~rftf_torchrl.libero_state_vector`;
+      positions; without images [80], see :func:`~rftf_torchrl.libero_state_vector`;
     - ``("instruction", "tokens")``, ``("instruction", "mask")``: int64 and bool [L];
     - ``"task_id"``, ``"episode_seed"``: int64 [1];
     - ``"success"``, ``"crashed"``: bool [1]; ``"executed"``: bool [chunk_size or 1];
     - ``"reward"``: float32 [1], 1 at success and 0 otherwise;
-    - with ``write_text``, ``"language_instruction"``: the sentence, for a transform to consume.
+    - with ``write_text``, ``"language_instruction"``: the instruction, for a transform to consume.
 
     Args:
         task: the task's name; ``None`` draws one of the suite's at each reset from the episode's
@@ -56,7 +56,7 @@ class LiberoEnv(DecisionBase):
         starts: where episodes start, a function from a task's name and an episode's seed to a
             :class:`~rftf_torchrl.LiberoStart`; by default states drawn anew from the regions of the
             task's definition, of which the two splits share none.
-        image_size: edge of the pictures in pixels; ``None`` for none.
+        image_size: edge of the images in pixels; ``None`` for none.
         wrist: whether to draw what the camera at the gripper sees, too.
         pictures: ``"exact"``, ``"plain"`` or ``"fast"``, see
             :class:`~rftf_torchrl.LiberoSimulator`.
@@ -66,17 +66,17 @@ class LiberoEnv(DecisionBase):
         max_steps: actions after which it is, also in the middle of a chunk; ``None`` for no limit.
         kept: simulators to keep for tasks that come again, at 1.0 to 1.6 GB each; that of the task
             that was not played for longest is closed.
-        instruction: the sentence; by default the task's own.
-        tokenizer: maps a sentence to (tokens [1, L], mask [1, L]).
+        instruction: the task's text; by default the task's own.
+        tokenizer: maps an instruction to (tokens [1, L], mask [1, L]).
         seed: start of the sequence of episodes that successive resets go through.
         write_text: whether to write ``"language_instruction"``. Strings must not leave the process
             or enter a storage: see :class:`~rftf_torchrl.PolicyInputEnv`.
 
     Raises:
         ValueError: for an unknown task, suite, split or way to draw, a non-positive count, or a
-            wrist camera without pictures.
+            wrist camera without images.
         LiberoNotInstalledError: when LIBERO is missing.
-        NoOpenGLBackendError: when pictures are asked for and nothing can draw them.
+        NoOpenGLBackendError: when images are asked for and nothing can draw them.
 
     A reset takes an optional ``"episode_seed"`` int64 [1] in its tensordict and starts exactly
     that episode of the task, whatever ran before, to the bit.
@@ -129,7 +129,7 @@ class LiberoEnv(DecisionBase):
         if split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', got {split!r}")
         if wrist and image_size is None:
-            raise ValueError("wrist needs pictures: give image_size")
+            raise ValueError("wrist needs images: give image_size")
         self.suite = suite
         self.split = split
         self.image_size = image_size
@@ -151,7 +151,7 @@ class LiberoEnv(DecisionBase):
         return self._simulator
 
     def set_task(self, task: str | None) -> None:
-        """Play another task, under its own sentence, from the next reset on; ``None`` draws one."""
+        """Play another task, with its own instruction, after the next reset; ``None`` draws one."""
         self._draws_task = task is None
         tasks = libero_tasks(self.suite)
         self.task = get_task(self.suite, next(iter(tasks)) if task is None else task)

@@ -51,6 +51,6 @@ class LiberoFactory:
         return self.tasks.index(episode.task) % self.environments
 
     def __call__(self, episode: Episode) -> LiberoEnv:
-        """The environment, set to the episode's task and sentence."""
+        """The environment, set to the episode's task and instruction."""
         settings = {k: v for k, v in vars(self).items() if k not in ("tasks", "environments")}
         return LiberoEnv(episode.task, instruction=episode.instruction, **settings)

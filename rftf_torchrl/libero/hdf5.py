@@ -39,7 +39,7 @@ def libero_demonstrations(
     """Turn LIBERO's demonstrations of a suite into a folder that the recipes read.
 
     In these files an observation stands beside the action that led to it; here it is put beside the
-    action that follows. Pictures are rotated by 180 degrees and resized. The state has eight
+    action that follows. Images are rotated by 180 degrees and resized. The state has eight
     numbers. The official initial states are not in the files: they begin five steps after a start.
 
     Source: LIBERO's ``scripts/create_dataset.py``.
@@ -48,8 +48,8 @@ def libero_demonstrations(
         source: a folder of files ``<task>_demo.hdf5``.
         folder: where the demonstrations go; give it to the recipes as ``demos.path``.
         suite: the suite.
-        image_size: edge of the pictures in pixels.
-        wrist: whether to keep the pictures of the camera at the gripper.
+        image_size: edge of the images in pixels.
+        wrist: whether to keep the images of the camera at the gripper.
         held_out: last demonstrations of each task that are marked ``"test"``.
         limit: at most this many demonstrations of each task, the first ones.
 

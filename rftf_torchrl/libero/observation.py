@@ -34,12 +34,17 @@ def libero_state_vector(simulator: Any) -> np.ndarray:
     """The hand, what the task's goals speak of, and where the other objects are.
 
     0:3 hand position, 3:9 the first two columns of its rotation matrix, 9:11 finger positions.
-    Then for each of three goals (LIBERO's tasks have one to three; the rest is zero): whether there
-    is one, whether it is fulfilled, the object's position seen from the hand (3), the first two
-    columns of its rotation matrix (6), the target's position seen from the object (3; zero where a
-    goal has no target, such as a drawer to be opened), and the position of the object's joint.
-    Then for each of eight movable objects, in the definition's order: its position seen from the
-    hand (3; zero where there are fewer). Metres, in the axes of the world.
+    Then, for each of three goals (LIBERO's tasks have one to three; the rest is zero):
+
+    - whether there is one, and whether it is fulfilled;
+    - the object's position seen from the hand (3) and the first two columns of its rotation
+      matrix (6);
+    - the target's position seen from the object (3); zero where a goal has no target, such as a
+      drawer to be opened;
+    - the position of the object's joint.
+
+    Then, for each of eight movable objects in the definition's order, its position seen from the
+    hand (3; zero where there are fewer). All in metres, in the axes of the world.
 
     Args:
         simulator: a :class:`~rftf_torchrl.LiberoSimulator`.

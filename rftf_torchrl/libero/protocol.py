@@ -78,7 +78,7 @@ def protocol_label(
         suite: the suite.
         tasks: names of the tasks that were played.
         states: initial states of each.
-        replan: actions a decision.
+        replan: actions per decision.
         pictures: how they are drawn.
         privileged: whether the policy sees where the objects are.
     """
@@ -93,7 +93,7 @@ def protocol_label(
     if privileged:
         differences.append("the policy sees the simulator's state")
     elif pictures != "exact":
-        differences.append(f"{pictures} pictures")
+        differences.append(f"{pictures} images")
     if crashed:
         differences.append(f"{crashed} crashed episodes are not counted")
     about = (

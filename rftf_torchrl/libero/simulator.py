@@ -1,4 +1,4 @@
-"""One LIBERO task, seeded to the bit, with pictures: the plain-NumPy side of :class:`LiberoEnv`."""
+"""One LIBERO task, seeded to the bit, with images: the plain-NumPy side of :class:`LiberoEnv`."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def numpy_seed(seed: int) -> Iterator[None]:
 class LiberoSimulator:
     """Step, reset, draw and judge one task.
 
-    A reset is bitwise: the same arguments give the same numbers and pictures whatever ran before,
+    A reset is bitwise: the same arguments give the same numbers and images whatever ran before,
     and those of a LIBERO environment that resets hard, which compiles its model each time.
-    A simulator takes 1.0 GB, with pictures 1.6 GB.
+    A simulator takes 1.0 GB, with images 1.6 GB.
 
     Args:
         suite: the suite.
         task: the task's name.
-        pictures: how pictures are drawn. ``"exact"``: equal to LIBERO's own. ``"plain"``: without
+        pictures: how images are drawn. ``"exact"``: equal to LIBERO's own. ``"plain"``: without
             multisampling, reflections and sky. ``"fast"``: and with meshes thinned out to 5 mm.
-        render: whether pictures will be asked for.
+        render: whether images will be asked for.
 
     Attributes:
         raw: LIBERO's environment, one of robosuite's, for experts.
@@ -67,7 +67,7 @@ class LiberoSimulator:
     Raises:
         ValueError: for an unknown suite, task or way to draw.
         LiberoNotInstalledError: when LIBERO is missing.
-        NoOpenGLBackendError: when pictures are asked for and nothing can draw them.
+        NoOpenGLBackendError: when images are asked for and nothing can draw them.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class LiberoSimulator:
     def picture(self, size: int, camera: str = CAMERA) -> np.ndarray:
         """What a camera sees now as policies get it, rotated by 180 degrees, uint8 [3, size, size].
 
-        LIBERO's own pictures are upside down. After the rotation they stand upright, and left and
+        LIBERO's own images are upside down. After the rotation they stand upright, and left and
         right are swapped.
         """
         if size not in self._renderers:

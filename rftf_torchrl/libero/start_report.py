@@ -1,6 +1,6 @@
 """What a policy sees at the start of an episode, and what its gripper does: for wrong conventions.
 
-Most evaluations that give 0% have the picture upside down or mirrored, the gripper's sign wrong, or
+Most evaluations that give 0% have the image upside down or mirrored, the gripper's sign wrong, or
 another data set's statistics.
 """
 
@@ -34,7 +34,7 @@ def write_start_report(
     folder: Path,
     label: str,
 ) -> str:
-    """Begin an episode, and write what the policy sees and decides as Markdown with a picture.
+    """Begin an episode, and write what the policy sees and decides as Markdown with an image.
 
     Args:
         make_env: the environment of the episode, of :class:`~rftf_torchrl.LiberoFactory`.

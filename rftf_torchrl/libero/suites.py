@@ -1,4 +1,4 @@
-"""LIBERO's suites, their tasks and sentences, and the official initial states."""
+"""LIBERO's suites, their tasks and instructions, and the official initial states."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def _suite(name: str) -> Any:
 def libero_tasks(suite: str) -> Mapping[str, Task]:
     """The tasks of a suite by name, in LIBERO's order; a task's number is its place.
 
-    The sentences are those that evaluations speak: of the file's name, and where LIBERO-PRO
-    changes the sentence or the goal, of the task's definition.
+    The instructions are those that evaluations speak: of the file's name, and where LIBERO-PRO
+    changes the instruction or the goal, of the task's definition.
 
     Args:
         suite: one of ``SUITES``.

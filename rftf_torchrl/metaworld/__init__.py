@@ -1,1 +1,1 @@
-"""Meta-World: tasks with sentences, disjoint initial states, fast images."""
+"""Meta-World: tasks with instructions, disjoint initial states, fast images."""

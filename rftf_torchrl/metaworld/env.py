@@ -24,7 +24,7 @@ class MetaWorldEnv(DecisionBase):
     """One Meta-World task from pixels and proprioception, or from the simulator's state alone.
 
     One step is one *decision*: a single action, or a chunk of ``chunk_size`` actions, each held
-    for ``action_repeat`` simulator steps. The picture is drawn once a decision, after the chunk.
+    for ``action_repeat`` simulator steps. The image is drawn once per decision, after the chunk.
     An episode terminates at the first success, also in the middle of a chunk, and is truncated
     after ``horizon`` decisions; ``executed`` says which actions of the chunk were carried out.
 
@@ -37,7 +37,7 @@ class MetaWorldEnv(DecisionBase):
     - ``"task_id"``, ``"episode_seed"``: int64 [1];
     - ``"success"``, ``"crashed"``: bool [1]; ``"executed"``: bool [chunk_size or 1];
     - ``"reward"``: float32 [1], 1 at success and 0 otherwise;
-    - with ``write_text``, ``"language_instruction"``: the sentence, for a transform to consume;
+    - with ``write_text``, ``"language_instruction"``: the instruction, for a transform to consume;
     - with ``potential``, ``"env_potential"``: float32 [1], Meta-World's own dense reward of the
       state and of the action that led there, divided by 10, its highest value.
 
@@ -45,14 +45,14 @@ class MetaWorldEnv(DecisionBase):
         task: Meta-World's name without version, e.g. ``"drawer-open"``.
         split: ``"train"`` or ``"test"``; the two never share an initial state, see
             :class:`~rftf_torchrl.GoalSampler`.
-        image_size: edge of the picture in pixels; ``None`` for state-only mode (no rendering).
+        image_size: edge of the image in pixels; ``None`` for state-only mode (no rendering).
         chunk_size: actions per decision; ``None`` takes a plain ``"action"`` [4] instead of
             ``("vla_action", "chunk")`` [chunk_size, 4].
         action_repeat: simulator steps for which an action is held.
         horizon: decisions after which an episode is truncated.
-        instruction: the sentence; by default the task's own. A different one makes an episode in
+        instruction: the task's text; by default the task's own. A different one makes an episode in
             which the scene and the goal belong to ``task`` and the words to something else.
-        tokenizer: maps a sentence to (tokens [1, L], mask [1, L]).
+        tokenizer: maps an instruction to (tokens [1, L], mask [1, L]).
         seed: start of the sequence of episodes that successive resets go through.
         potential: whether to write ``"env_potential"``.
         write_text: whether to write ``"language_instruction"``. Strings must not leave the process
@@ -61,7 +61,7 @@ class MetaWorldEnv(DecisionBase):
     Raises:
         ValueError: for an unknown task or split, or a non-positive count.
         ModuleNotFoundError: when Meta-World is not installed.
-        NoOpenGLBackendError: when pictures are asked for and nothing can draw them.
+        NoOpenGLBackendError: when images are asked for and nothing can draw them.
 
     A reset takes an optional ``"episode_seed"`` int64 [1] in its tensordict and starts exactly
     that episode, whatever ran before.

@@ -31,5 +31,5 @@ class MetaWorldFactory:
     write_text: bool = False
 
     def __call__(self, episode: Episode) -> MetaWorldEnv:
-        """The environment of the episode's task, with the episode's sentence."""
+        """The environment of the episode's task, with the episode's instruction."""
         return MetaWorldEnv(episode.task, instruction=episode.instruction, **vars(self))

@@ -43,7 +43,7 @@ class FastEnv:
         """Start an episode, and give its first observation, float64 [39].
 
         Meta-World's tasks read positions that were computed before they move their objects, so
-        one ``reset_model`` leaves targets and pictures at the previous episode's places. A second
+        one ``reset_model`` leaves targets and images at the previous episode's places. A second
         one with the same draws settles them, as in Meta-World's own ``reset`` of a fixed vector.
         The first has to move the objects alone, so the hand is simulated in the second only.
 

@@ -1,4 +1,4 @@
-"""One Meta-World task, seeded, with pictures: the plain-NumPy side of :class:`MetaWorldEnv`."""
+"""One Meta-World task, seeded, with images: the plain-NumPy side of :class:`MetaWorldEnv`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MetaWorldSimulator:
     Args:
         task: which task.
         split: ``"train"`` or ``"test"`` initial states.
-        render: whether pictures will be asked for.
+        render: whether images will be asked for.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Meta-World's fifty tasks and the sentences by which we ask for them."""
+"""Meta-World's fifty tasks and the instructions by which we ask for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every network that reads a picture asks of it."""
+"""What every network that reads an image asks of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def check_picture(image: Tensor) -> None:
-    """Refuse pictures that are not as recorded: scaled once already, they would be black.
+    """Refuse images that are not as recorded: scaled once already, they would be black.
 
     Raises:
         TypeError: if they are not uint8.

@@ -1,4 +1,4 @@
-"""One spelling of a sentence, so that equal sentences give equal tokens."""
+"""One spelling of an instruction, so that equal instructions give equal tokens."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TYPEWRITER = (
 
 
 def normal_sentence(text: str) -> str:
-    """Spell a sentence in one way, whatever it was typed with.
+    """Spell an instruction in one way, whatever it was typed with.
 
     The Unicode form is NFKC, quotes and dashes are those of a typewriter, characters without width
     are dropped, and every run of white space (no-break spaces and line ends too) is one space. A
-    plain ASCII sentence stays what it was, but for its white space.
+    plain ASCII instruction stays what it was, but for its white space.
 
     Args:
-        text: the sentence.
+        text: the instruction.
 
     Returns:
-        The sentence, without white space at its ends.
+        The instruction, without white space at its ends.
 
     Source: Unicode Standard Annex 15, "Unicode Normalization Forms".
 
@@ -41,10 +41,10 @@ def normal_sentence(text: str) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a sentence in lower case, without the punctuation around them.
+    """The words of an instruction in lower case, without the punctuation around them.
 
     Args:
-        text: the sentence, in any spelling.
+        text: the instruction, in any spelling.
 
     Returns:
         The words; what is nothing but punctuation is none.

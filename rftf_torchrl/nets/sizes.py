@@ -10,7 +10,7 @@ class ObservationSizes:
     """Sizes of the observations of a run.
 
     Attributes:
-        image_size: edge of the picture in pixels, ``("observation", "image")``; None where there
+        image_size: edge of the image in pixels, ``("observation", "image")``; None where there
             is none.
         state_dim: numbers in the state, ``("observation", "state")``; None where nothing reads it.
 

@@ -39,7 +39,7 @@ class RFTFPPOLoss(LossKeys, ClipPPOLoss):
         + c \cdot E\big[ \mathrm{KL}(\pi(\cdot | s) \,\|\, \pi_\mathrm{ref}(\cdot | s)) \big]
 
     The divergence is in nats per decision and counts executed actions only. It is in closed form
-    where torch has one, for several actions at once as the sum of theirs; else (a truncated
+    where torch has one; for several actions at once it is the sum of theirs. Otherwise (a truncated
     normal, a mixture, a policy of which the data can keep no distribution) it is estimated by the
     data's action,
 

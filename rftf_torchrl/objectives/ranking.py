@@ -28,8 +28,8 @@ class TemporalRankingLoss(LossKeys, LossModule):
         L = -\frac{1}{\binom{n}{2}} \sum_{i<j} \log \sigma\big( V(s_j, l) - V(s_i, l) \big)
 
     n forward passes give all pairs. With ``pair_distance`` k, the target of a pair is
-    :math:`\sigma(k\,(u_j - u_i))` instead of 1, where u is the share of the episode before a frame:
-    V should rise by k from the first frame to the last, evenly, instead of as far as possible.
+    :math:`\sigma(k\,(u_j - u_i))` instead of 1, where u is the share of the episode before a frame.
+    Then V should rise evenly by k from the first frame to the last, instead of as far as possible.
 
     Two further terms, ours, use negatives:
 

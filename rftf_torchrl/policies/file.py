@@ -71,9 +71,9 @@ def load_policy(
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when the file is damaged, is no policy or of an unknown kind, or of a kind that
-            has to be named and is not; or its weights are not those of the policy that its spec
-            describes: every weight that is missing, unexpected or of another shape is listed.
+        ValueError: when the file is damaged or is no policy; when its kind is unknown, or has to
+            be named and is not; when its weights do not fit the policy that its spec describes.
+            Every weight that is missing, unexpected or of another shape is listed.
         FloatingPointError: when a weight is NaN or infinite.
     """
     weights, metadata = read_safetensors(path)

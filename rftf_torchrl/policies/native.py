@@ -92,7 +92,7 @@ def compare_with_native(
         spec: what describes it; it has a method ``compare_with_native``.
         source: folder or hub id from which the other library loads the same weights.
         sentences: an instruction for each observation.
-        image_size: edge of the pictures, in pixels; None for the size that the policy names.
+        image_size: edge of the images, in pixels; None for the size that the policy names.
 
     Returns:
         The two outputs.

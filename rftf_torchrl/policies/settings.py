@@ -73,7 +73,7 @@ class Sizes:
 
     Attributes:
         chunk_size: actions per chunk.
-        image_size: edge of the picture in pixels; None for none.
+        image_size: edge of the image in pixels; None for none.
         wrist: whether there is a gripper camera.
         robot: the simulator's kind, for messages.
         state_dim: features of the state; 0 before demonstrations are there.

@@ -61,7 +61,7 @@ class PolicySpecProtocol(Protocol):
         """Turns raw observations into what the policy reads; None where it reads them as they are.
 
         It works on environments, and by ``forward`` on batches of demonstrations. It reads the
-        sentence from ``"language_instruction"``.
+        instruction from ``"language_instruction"``.
         """
 
 

@@ -74,11 +74,11 @@ class DenseReward(Transform):
 
     Raises:
         ValueError: there is no such form, it does not have an option or refuses it, or a failure
-            could be worth as much as a success; on use, an entry has the wrong shape, trajectories
-            are not one after another, or another transform of the environment would make the reward
-            wrong: TorchRL's ``MultiAction`` (it skips the other transforms when an episode ends
-            inside a chunk, which is where the success reward is due), a later one that changes
-            ``terminated``, and a later ``FrameSkipTransform`` with a form of the largest value.
+            could be worth as much as a success. On use: an entry has the wrong shape, trajectories
+            are not one after another, or another transform would make the reward wrong. Three do:
+            TorchRL's ``MultiAction``, which skips the other transforms when an episode ends inside
+            a chunk, where the success reward is due; a later one that changes ``terminated``; and
+            a later ``FrameSkipTransform`` with a form of the largest value.
         KeyError: on use, an entry is missing.
 
     Example:

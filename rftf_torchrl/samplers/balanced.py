@@ -37,11 +37,11 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
     - **One outcome only.** Such a task has no counterpart to balance against: each of its
       decisions is visited once per epoch, so that the rare ones among them are not repeated.
       ``task_key=None`` balances over all tasks at once instead.
-    - **An epoch** has N draws (``"total"``, as many minibatches as without balance; the walk over
-      the larger outcome goes on in the next epoch), or visits each decision of the larger outcome
-      of each task exactly once and reuses the smaller (``"larger"``, up to 2N draws). Then
-      ``ran_out`` is ``True`` and ``for batch in buffer`` ends. When N is odd, the draw that
-      is left is the last of the epoch, from a success and a failure in turns.
+    - **An epoch** with ``"total"`` has N draws, as many minibatches as without balance; the walk
+      over the larger outcome continues in the next epoch. With ``"larger"`` it visits each
+      decision of the larger outcome of each task exactly once and reuses the smaller (up to 2N
+      draws). Then ``ran_out`` is ``True`` and ``for batch in buffer`` ends. When N is odd, the
+      draw that is left is the last of the epoch, from a success and a failure in turns.
 
     If no task has both outcomes, sampling is uniform without replacement, with a warning, once.
 
@@ -163,7 +163,8 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
         if not isinstance(decisions, TensorDictBase):
             held = decisions[0] if isinstance(decisions, list) else decisions
             raise TypeError(
-                f"the storage holds a {type(held).__name__}; expected tensordicts, one a decision."
+                f"the storage holds a {type(held).__name__}; expected tensordicts, one per "
+                "decision."
             )
         return decisions
 

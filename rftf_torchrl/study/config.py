@@ -53,7 +53,7 @@ class StudyConfig:
         settings: words and settings of all runs.
         baseline: the method that the others are compared with.
         curve_every: iterations between the points of the learning curve.
-        curve_episodes: held-out episodes a task for such a point.
+        curve_episodes: held-out episodes per task for such a point.
         levels: levels of success whose environment steps are reported.
         resamples: resamples of the bootstrap.
         workers: cells side by side, one thread each; null for as many as there are cores, 0 to run

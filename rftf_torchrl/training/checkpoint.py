@@ -93,6 +93,23 @@ class RunCheckpoints:
         """The checkpoint files, oldest first, damaged ones included."""
         return sorted(self.folder.glob(f"{PREFIX}-*{SUFFIX}"))
 
+    def clear(self) -> None:
+        """Remove what a killed :meth:`save` left, and checkpoints beyond ``keep``.
+
+        A run that goes on calls it, since it may have nothing left to save. A damaged checkpoint
+        gets the suffix ``.damaged`` and counts no more.
+        """
+        clear_leftovers(self.folder)
+        for file in self.files():
+            if file.absolute() in self._known_whole:
+                continue
+            if damage := _damage(file):
+                logger.warning("%s is set aside as .damaged: %s", file, damage)
+                os.replace(file, file.with_suffix(".damaged"))
+            else:
+                self._known_whole.add(file.absolute())
+        self._rotation.prune()
+
     def save(self, step: int) -> Path:
         """Write a checkpoint and remove those beyond ``keep``.
 
@@ -111,7 +128,7 @@ class RunCheckpoints:
         for component, module in self._checkpoint.components.items():
             if isinstance(module, nn.Module):
                 check_finite_weights(module.named_parameters(), f"component {component!r}")
-        self._clear()
+        self.clear()
         newest = self._rotation.latest()
         if newest is not None and step <= _step(newest):
             raise ValueError(
@@ -179,18 +196,6 @@ class RunCheckpoints:
             logger.warning("%s is passed over: %s", file, damage)
         state = f"all {len(files)} checkpoints are damaged" if files else "there is none"
         raise FileNotFoundError(f"No checkpoint to load in {self.folder}: {state}.")
-
-    def _clear(self) -> None:
-        """Remove what killed saves left, and put damaged files out of the rotation's way."""
-        clear_leftovers(self.folder)
-        for file in self.files():
-            if file.absolute() in self._known_whole:
-                continue
-            if damage := _damage(file):
-                logger.warning("%s is set aside as .damaged: %s", file, damage)
-                os.replace(file, file.with_suffix(".damaged"))
-            else:
-                self._known_whole.add(file.absolute())
 
     def _problems(self, file: Path, names: set[str]) -> list[str]:
         manifest = Checkpoint.manifest(file)

@@ -24,7 +24,7 @@ class HashTokenizer:
     """Map words to ids by hashing, so that there is no vocabulary to build, ship or keep in step.
 
     id(word) = 1 + crc32(word) mod (vocab_size - 1), with words in lower case and without leading
-    and trailing punctuation; 0 is padding. However a sentence was typed (Unicode form, quotes,
+    and trailing punctuation; 0 is padding. However an instruction was typed (Unicode form, quotes,
     dashes, white space, byte-order mark), its tokens are the same. Two words may share an id (the
     hashing trick, Weinberger et al. 2009, arXiv 0902.2206): with the 1023 ids of the default and a
     task suite's hundred words, a few do. Raise ``vocab_size`` where that matters.

@@ -37,12 +37,12 @@ def lerobot_value(
     """Makes a value model of a reward model with LeRobot's interface.
 
     The reward model is any object with ``compute_reward(batch) -> [B]``. It gets what a data loader
-    of LeRobot gives: pictures float32 [B, 3, H, W] in 0..1, states float32 [B, D], and ``"task"``,
-    a list of B sentences. It stays on the device where it is, and is not trained.
+    of LeRobot gives: images float32 [B, 3, H, W] in 0..1, states float32 [B, D], and ``"task"``,
+    a list of B instructions. It stays on the device where it is, and is not trained.
 
-    A value model reads tensors, so that the sentences are found by their tokens, among
-    `sentences`. The model is called once for each sentence of a batch, because SARM takes the first
-    sentence for all.
+    A value model reads tensors, so that the instructions are found by their tokens, among
+    `sentences`. The model is called once for each instruction of a batch, because SARM takes the
+    first instruction for all.
 
     Args:
         model: the reward model.
@@ -50,7 +50,7 @@ def lerobot_value(
             ``{"observation.images.top": ("observation", "image")}``.
         preprocess: LeRobot's preprocessor, from batch to batch; None where the model reads the
             batch as it is.
-        sentences: every sentence that the data hold, where the model reads them.
+        sentences: every instruction that the data hold, where the model reads them.
         window: for a model that reads frames before and after (SARM): their number. A state is
             shown as that many frames in which nothing moves, [B, window, ...].
 
@@ -58,8 +58,8 @@ def lerobot_value(
         The value model, which writes float32 [*B, 1].
 
     Raises:
-        ValueError: if two sentences have the same tokens; on use, if the data hold another
-            sentence, or the model does not give one number each.
+        ValueError: if two instructions have the same tokens; on use, if the data hold another
+            instruction, or the model does not give one number each.
 
     Examples:
         >>> from tensordict import TensorDict
@@ -83,10 +83,10 @@ class LeRobotValue:
 
     Attributes:
         path: folder of the model, or hub id of one that normalises nothing.
-        inputs: name in LeRobot's batch -> key of our observation; None takes the picture for the
+        inputs: name in LeRobot's batch -> key of our observation; None takes the image for the
             model's only camera, and the state where the model reads one.
-        sentences: every sentence of the run's tasks, for a model that reads them (SARM, Robometer,
-            TOPReward).
+        sentences: every instruction of the run's tasks, for a model that reads them (SARM,
+            Robometer, TOPReward).
     """
 
     trained: ClassVar[bool] = False
@@ -102,15 +102,15 @@ class LeRobotValue:
         config = configs.RewardModelConfig.from_pretrained(self.path)
         if config.type in _READS_WORDS and not self.sentences:
             raise ValueError(
-                f"{self.path}: a {config.type!r} model reads the sentence of the task: list those "
-                "of your tasks in value.options.sentences."
+                f"{self.path}: a {config.type!r} model reads the instruction of the task: list "
+                "those of your tasks in value.options.sentences."
             )
         config.pretrained_path = self.path
         stats = _statistics(self.path, config)
         model = rewards.make_reward_model(config)
         preprocess, _ = rewards.make_reward_pre_post_processors(config, dataset_stats=stats)
         for step in preprocess.steps:
-            if hasattr(step, "eval"):  # SARM's changes sentences at random in training
+            if hasattr(step, "eval"):  # SARM's changes instructions at random in training
                 step.eval()
         window = config.observation_delta_indices
         return lerobot_value(
@@ -123,7 +123,7 @@ class LeRobotValue:
 
 
 class _OneSentenceEach(nn.Module):
-    """Asks a reward model once for each sentence; keeps the model out of ``to`` and ``train``."""
+    """Asks a reward model once per instruction; keeps the model out of ``to`` and ``train``."""
 
     model: Any
 
@@ -145,7 +145,7 @@ class _OneSentenceEach(nn.Module):
         if same:
             first, second = (self.sentences[row] for row in same[0])
             raise ValueError(
-                f"the sentences {first!r} and {second!r} have the same tokens: leave one out."
+                f"the instructions {first!r} and {second!r} have the same tokens: leave one out."
             )
 
     def compute_reward(self, batch: dict[str, Tensor]) -> Tensor:
@@ -176,16 +176,16 @@ class _OneSentenceEach(nn.Module):
         return scores
 
     def _rows(self, tokens: Tensor) -> Tensor:
-        """The sentence of each row of tokens, by its place in the list."""
+        """The instruction of each row of tokens, by its place in the list."""
         tokens = tokens.cpu()
         fits = tokens.shape[-1] == self.tokens.shape[-1]
         match = (tokens[:, None] == self.tokens).all(-1) if fits else tokens.new_zeros(1, 1)
         if not match.any(-1).all():
             row = int((~match.any(-1)).nonzero()[0])
             raise ValueError(
-                f"the instruction of row {row} is none of the {len(self.sentences)} sentences, by "
-                f"its tokens {tokens[row][tokens[row] != 0].tolist()}: list every sentence of the "
-                "data in sentences (value.options.sentences)."
+                f"the instruction of row {row} is none of the {len(self.sentences)} instructions, "
+                f"by its tokens {tokens[row][tokens[row] != 0].tolist()}: list every instruction "
+                "of the data in sentences (value.options.sentences)."
             )
         return match.to(torch.uint8).argmax(-1)
 

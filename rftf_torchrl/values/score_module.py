@@ -33,7 +33,7 @@ def score_module(
     Args:
         model: the model; it is evaluated as it is, and frozen by :class:`ValueReward`.
         inputs: what the batch's entries are called in the model, and under which key the data
-            hold them, e.g. ``{"observation.images.top": ("observation", "image")}``. Pictures,
+            hold them, e.g. ``{"observation.images.top": ("observation", "image")}``. Images,
             uint8 [*B, 3, H, W], become float32 in 0..1.
         method: name of the method that scores, or a function of model and batch.
         out_key: where the score goes, float32 [*B, 1].
@@ -74,7 +74,7 @@ class _BatchScore(nn.Module):
         self.method = method
 
     def forward(self, *values: Tensor) -> Tensor:
-        # A picture has three dimensions of its own, whatever else there is has one.
+        # An image has three dimensions of its own, whatever else there is has one.
         dims = [3 if value.dtype == torch.uint8 else 1 for value in values]
         shape = values[0].shape[: values[0].ndim - dims[0]]
         batch = {

@@ -27,7 +27,7 @@ _SCORES = Registry("scoring model", "rftf_torchrl.scoring_models", {}, ("__call_
 
 @dataclass(frozen=True)
 class SmallValue:
-    """A small encoder of the picture, or of the state where there is no picture.
+    """A small encoder of the image, or of the state where there is no image.
 
     Attributes:
         channels: output channels of the image encoder's convolutions.
@@ -53,7 +53,7 @@ class PretrainedValue:
     Attributes:
         image_tower: folder or hub id of the tower (SigLIP, CLIP, DINOv2, ViT-MAE).
         tower_training: ``"frozen"``, ``"lora"`` or ``"full"``; a frozen tower runs once per frame,
-            and pictures are not shifted.
+            and images are not shifted.
         fusion: how the language meets the tower's patches: ``"cross_attention"``,
             ``"concatenation"`` or ``"film"``.
         grid: edge of the grid to which the tower's patches are averaged; None keeps all.

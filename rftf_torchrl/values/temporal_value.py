@@ -89,14 +89,14 @@ class TemporalValueModel(TensorDictModuleBase):
 
     @property
     def image_size(self) -> int | None:
-        """Edge of the pictures that the model was trained on, None where that is not known."""
+        """Edge of the images that the model was trained on, None where that is not known."""
         group = "data" if self.made_by.get("data.path") else "env"
         size: int | None = self.made_by.get(f"{group}.image_size")
         return getattr(self.config, "image_size", None) if size is None else size
 
     @property
     def max_words(self) -> int | None:
-        """Longest sentence that the model was trained on, None where that is not known."""
+        """Longest instruction that the model was trained on, None where that is not known."""
         if self.calibration.per_instruction:
             return self.calibration.tokens.shape[-1]
         words: int | None = self.made_by.get("data.max_words")

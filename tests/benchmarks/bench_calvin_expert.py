@@ -1,7 +1,7 @@
 """How often the scripted expert does each of CALVIN's tasks, and how far it gets in chains of five.
 
-Each chain begins at a reset and is walked until a task fails, 360 control steps a task, without
-pictures. ``--chains benchmark`` are the benchmark's thousand, which are in scene D; the default are
+Each chain begins at a reset and is walked until a task fails, 360 control steps per task, without
+images. ``--chains benchmark`` are the benchmark's thousand, which are in scene D; the default are
 chains and scenes that are kept for training, in any scene.
 """
 

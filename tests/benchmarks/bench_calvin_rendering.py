@@ -1,4 +1,4 @@
-"""Seconds per control step of CALVIN with pictures: drawn once a chunk against drawn every step."""
+"""Seconds per control step of CALVIN with images: drawn once per chunk against drawn every step."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ if __name__ == "__main__":
     }
     slowest = max(seconds.values())
     print(
-        f"chunk of {given.chunk}, pictures of {given.size} and {given.wrist} pixels\n\n"
-        "| pictures | CPU-ms per control step | times faster |\n|---|---|---|"
+        f"chunk of {given.chunk}, images of {given.size} and {given.wrist} pixels\n\n"
+        "| images | CPU-ms per control step | times faster |\n|---|---|---|"
     )
     for name, value in seconds.items():
         print(f"| {name} | {1000 * value:.1f} | {slowest / value:.1f} |")

@@ -1,7 +1,7 @@
 """The quick start's collection against its floor, in one process: decisions per CPU-second.
 
-The floor is the physics of the same actions, the hand's reset once an episode, and the pictures
-that the policy looks at, with nothing around them. Its pictures are compared with the collector's.
+The floor is the physics of the same actions, the hand's reset once per episode, and the images
+that the policy looks at, with nothing around them. Its images are compared with the collector's.
 Target: the collector at 0.6 of the floor or more. The three take turns.
 """
 
@@ -55,7 +55,7 @@ class BareEpisode:
         return decisions[-1][: len(decisions[-1]) - (len(done) - 1 - done.index(True))]
 
     def play(self) -> list[np.ndarray]:
-        """Play it, and give the pictures, the start's first."""
+        """Play it, and give the images, the start's first."""
         model, data = self.model, self.data
         mujoco.mj_resetData(model, data)
         model.body_pos[:], model.site_pos[:] = self.body_pos, self.site_pos
@@ -142,7 +142,7 @@ def main() -> None:
             for _ in range(ROUNDS):
                 for name, way in ways.items():
                     seconds[name].append(cpu_seconds(way))
-    floor = seconds["floor: physics and pictures"]
+    floor = seconds["floor: physics and images"]
     print("| what | decisions a CPU-second | of the floor |\n|---|---|---|")
     for name, taken in seconds.items():
         rate = len(data) / median(taken)

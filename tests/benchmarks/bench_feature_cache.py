@@ -52,7 +52,7 @@ def main():
     size = features[0, 0].numel() * features.element_size()
     print(f"{clips.numel()} frames, {size / 1024:.0f} KiB of features each")
     print(f"features once: {cached:.2f} s")
-    print(f"a step on pictures: {without:.2f} s, on features: {with_cache:.3f} s")
+    print(f"a step on images: {without:.2f} s, on features: {with_cache:.3f} s")
 
 
 if __name__ == "__main__":

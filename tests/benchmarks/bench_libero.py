@@ -1,8 +1,8 @@
-"""Seconds per control step of LIBERO: its own pictures at every step, ours once a chunk.
+"""Seconds per control step of LIBERO: its own images at every step, ours once per chunk.
 
 Four ways to play the same actions with both cameras, one simulator at a time, in CPU-seconds:
 LIBERO's own environment, which draws at every step, and ours, which draws after every chunk. The
-pictures of the ``exact`` way are compared with LIBERO's own at those steps. And what it costs to
+images of the ``exact`` way are compared with LIBERO's own at those steps. And what it costs to
 change the task.
 """
 
@@ -24,7 +24,7 @@ CAMERAS = ("agentview", "robot0_eye_in_hand")
 
 
 def own(suite: str, steps: int, size: int, chunk: int) -> tuple[float, list[np.ndarray]]:
-    """LIBERO's own environment: CPU-seconds a step, and the pictures after each chunk."""
+    """LIBERO's own environment: CPU-seconds a step, and the images after each chunk."""
     env = direct_env(suite, TASKS[suite], size)
     direct_start(env, 6)
     seen = []
@@ -39,7 +39,7 @@ def own(suite: str, steps: int, size: int, chunk: int) -> tuple[float, list[np.n
 
 
 def ours(suite: str, steps: int, size: int, chunk: int, way: str) -> tuple[float, list[np.ndarray]]:
-    """Our simulator with pictures after each chunk; none for the way ``"state"``."""
+    """Our simulator with images after each chunk; none for the way ``"state"``."""
     drawn = way != "state"
     simulator = LiberoSimulator(
         suite, TASKS[suite], pictures=way if drawn else "exact", render=drawn
@@ -59,7 +59,7 @@ def ours(suite: str, steps: int, size: int, chunk: int, way: str) -> tuple[float
 
 
 def swap(suite: str, size: int) -> float:
-    """CPU-seconds from the end of one task's episode to the first picture of another's."""
+    """CPU-seconds from the end of one task's episode to the first image of another's."""
     env = LiberoEnv(TASKS[suite], suite=suite, image_size=size, wrist=True, pictures="fast")
     env.reset()
     env.set_task(next(name for name in libero_tasks(suite) if name != TASKS[suite]))
@@ -80,7 +80,7 @@ if __name__ == "__main__":
     play = (given.suite, given.steps, given.size, given.chunk)
     stock, pictures = own(*play)
     print(f"{given.suite}, two cameras of {given.size} pixels, chunks of {given.chunk}\n")
-    print("| pictures | CPU-ms per control step | times faster |\n|---|---|---|")
+    print("| images | CPU-ms per control step | times faster |\n|---|---|---|")
     print(f"| LIBERO's own, every step | {1000 * stock:.1f} | 1.0 |")
     for way in ("exact", "plain", "fast", "state"):
         seconds, seen = ours(*play, way)
@@ -88,5 +88,5 @@ if __name__ == "__main__":
         print(f"| {about} | {1000 * seconds:.1f} | {stock / seconds:.1f} |")
         if way == "exact":
             same = all(np.array_equal(a, b) for a, b in zip(seen, pictures, strict=True))
-            print(f"exact pictures equal LIBERO's own: {same}", file=sys.stderr)
+            print(f"exact images equal LIBERO's own: {same}", file=sys.stderr)
     print(f"\nanother task: {swap(given.suite, given.size):.1f} CPU-s")

@@ -1,6 +1,6 @@
 """How often LIBERO's scripted expert does the tasks of a suite from the official initial states.
 
-The suite's own limit of steps, after ten in which the scene settles, without pictures. ``--fresh``
+The suite's own limit of steps, after ten in which the scene settles, without images. ``--fresh``
 plays states that are drawn anew instead, as demonstrations do: those the expert is developed on.
 """
 
@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     limit = PROTOCOLS["openvla-oft"].limit(arguments.suite)
     starts: Starts = FreshStarts("train") if arguments.fresh else OfficialStarts(arguments.suite)
     kind = "freshly drawn" if arguments.fresh else "official"
-    print(f"{arguments.suite}, {arguments.states} {kind} states a task, {limit} steps\n")
+    print(f"{arguments.suite}, {arguments.states} {kind} states per task, {limit} steps\n")
     print("| task | done / tried | rate, 95% interval | mean steps |\n|---|---|---|---|")
     tasks = arguments.tasks or list(libero_tasks(arguments.suite))
     outcomes = [row(arguments, task, starts, limit) for task in tasks]

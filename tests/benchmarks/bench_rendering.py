@@ -1,4 +1,4 @@
-"""Pictures per CPU-second at 64 pixels: MuJoCo's stock renderer against ours."""
+"""Images per CPU-second at 64 pixels: MuJoCo's stock renderer against ours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if __name__ == "__main__":
     simulator = MetaWorldSimulator(get_task("drawer-open"), "train")
     simulator.reset(0)
     rates = {name: pictures_per_second(simulator, **kw) for name, kw in SETTINGS.items()}
-    print("| renderer | pictures per CPU-second | ratio |\n|---|---|---|")
+    print("| renderer | images per CPU-second | ratio |\n|---|---|---|")
     for name, rate in rates.items():
         print(f"| {name} | {rate:.0f} | {rate / rates['stock']:.1f} |")
     simulator.close()

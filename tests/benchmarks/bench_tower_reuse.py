@@ -1,4 +1,4 @@
-"""An update of a shipped policy on kept features of its frozen towers, against one on pictures.
+"""An update of a shipped policy on kept features of its frozen towers, against one on images.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_tower_reuse.py smolvlm --share 4
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_tower_reuse.py seer --share 6 --batch 1
@@ -138,7 +138,7 @@ def main(args):
     )
     whole = (once + after + args.epochs * short) / (before + args.epochs * full)
     print(f"{args.policy}, {args.batch} decisions, torch {torch.__version__}, {vars(args)}")
-    print(f"update on pictures        {full:8.2f} s")
+    print(f"update on images        {full:8.2f} s")
     print(f"update on kept features   {short:8.2f} s, {short / full:.2f} of it")
     print(f"features, once            {once:8.2f} s")
     print(f"{args.epochs} epochs, reference and features included: {whole:.2f} of the time")

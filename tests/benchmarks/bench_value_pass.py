@@ -16,7 +16,7 @@ from rftf_torchrl.nets.evaluate_states import evaluate_states
 
 
 class Convolutions(nn.Sequential):
-    """Enough channels that activations outweigh the pictures."""
+    """Enough channels that activations outweigh the images."""
 
     def __init__(self) -> None:
         super().__init__(

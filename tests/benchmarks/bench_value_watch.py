@@ -2,7 +2,7 @@
 
 OMP_NUM_THREADS=1 python tests/benchmarks/bench_value_watch.py
 
-A film of 640 x 480. The weights are random: the time does not depend on them. The tower has
+A video of 640 x 480. The weights are random: the time does not depend on them. The tower has
 DINOv2-S's sizes, or is a quarter as wide with half of the layers.
 """
 

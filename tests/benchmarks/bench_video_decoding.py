@@ -1,9 +1,9 @@
-"""What decoding costs a value model on a frozen tower: once a frame, and nothing in a step.
+"""What decoding costs a value model on a frozen tower: once per frame, and nothing in a step.
 
 OMP_NUM_THREADS=1 python tests/benchmarks/bench_video_decoding.py
 
-Films of 640 x 480 at 30 frames a second are kept at 5 and at 224 pixels. The tower has DINOv2-S's
-sizes and random weights: the time does not depend on them.
+Videos of 640 x 480 at 30 frames per second are kept at 5 and at 224 pixels. The tower has
+DINOv2-S's sizes and random weights: the time does not depend on them.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from rftf_torchrl import (
 
 
 def write_film(path, count, codec):
-    """Soft shapes that move: what a film of a scene costs to decode, not of noise."""
+    """Soft shapes that move: what a video of a scene costs to decode, not of noise."""
     small = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8)
     picture = av.VideoFrame.from_ndarray(small, "rgb24").reformat(800, 600).to_ndarray()
     with av.open(str(path), "w") as film:

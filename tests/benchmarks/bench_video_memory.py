@@ -2,7 +2,7 @@
 
 OMP_NUM_THREADS=1 python tests/benchmarks/bench_video_memory.py --gib 0.5 2
 
-One film of 10 s is linked as many times as it takes. ``anonymous`` is the memory that belongs to
+One video of 10 s is linked as many times as it takes. ``anonymous`` is the memory that belongs to
 the process; pages of the memory-mapped frames are the system's, which takes them back when it needs
 them, and are counted by themselves.
 """

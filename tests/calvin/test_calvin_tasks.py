@@ -1,4 +1,4 @@
-"""CALVIN's tasks and sentences."""
+"""CALVIN's tasks and instructions."""
 
 import re
 
@@ -72,13 +72,13 @@ def test_sentences_without_a_checkout(tmp_path):
 def test_sentences_that_lack_a_task(tmp_path):
     said = {name: [name] for name in TASKS if name != "open_drawer"}
     path = write_sentences(tmp_path, "new_playtable_validation.yaml", {**said, "stack_block": []})
-    message = f"{path} has no sentence for open_drawer, stack_block"
+    message = f"{path} has no instruction for open_drawer, stack_block"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_sentences(tmp_path, "validation")
 
 
 def test_sentences_that_are_a_list(tmp_path):
     path = write_sentences(tmp_path, "new_playtable_validation.yaml", ["open the drawer"])
-    message = f"{path} holds no mapping from tasks to sentences"
+    message = f"{path} holds no mapping from tasks to instructions"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_sentences(tmp_path, "validation")

@@ -1,4 +1,4 @@
-"""CalvinEnv's own logic on a recorded episode: specs, pictures, actions, and how it ends."""
+"""CalvinEnv's own logic on a recorded episode: specs, images, actions, and how it ends."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def pushes(count, seed):
 
 
 def play(simulator, start, actions):
-    """State vectors [T + 1, 39] and the last pictures."""
+    """State vectors [T + 1, 39] and the last images."""
     simulator.reset(*start)
     states = [np.concatenate([simulator.robot_obs, simulator.scene_obs])]
     for action in actions:
@@ -140,7 +140,7 @@ def test_a_reset_is_bitwise_whatever_ran_before(make_simulator):
 
 
 def test_two_simulators_in_one_process_do_not_disturb_each_other(make_simulator):
-    """States and pictures of both cameras are those of a simulator that has the process alone."""
+    """States and images of both cameras are those of a simulator that has the process alone."""
     starts = {scene: default_states("train", scene)("turn_on_led", 1) for scene in "BD"}
     actions, expected = pushes(60, 1), {}
     for scene, start in starts.items():
@@ -285,7 +285,7 @@ def test_other_bad_arguments(simulator):
         CalvinSimulator("E")
     with pytest.raises(ValueError, match=r"^unknown CALVIN task 'fly'; choose from rotate_red_"):
         simulator.achieved(simulator.info, {"fly", "open_drawer"})
-    with pytest.raises(ValueError, match=r"^the size of a picture must be at least 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^the size of an image must be at least 1, got 0$"):
         simulator.picture(0)
 
 

@@ -218,7 +218,7 @@ BROKEN = {
     "pictures in 0..1": (
         replaced(("observation", "image"), lambda image: image // 128),
         [
-            "key ('observation', 'image'): the largest number is 1, as of pictures in 0..1 that "
+            "key ('observation', 'image'): the largest number is 1, as of images in 0..1 that "
             "were cut to whole numbers; scale them to 0..255 before"
         ],
     ),

@@ -64,7 +64,7 @@ def run_snippets(page):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working folder beside a checkout of CALVIN's sentences; evaluations are cut short."""
+    """A working folder beside a checkout of CALVIN's instructions; evaluations are cut short."""
     annotations = tmp_path / "calvin" / "calvin_models" / "conf" / "annotations"
     annotations.mkdir(parents=True)
     spoken = {name: [f"{task.instruction}, please"] for name, task in TASKS.items()}
@@ -98,7 +98,7 @@ def test_your_own_checkpoint(folder, fake):
     for report in (names["report"], names["by_controller"]):
         assert [result.steps for result in report.results] == [(WORK,) * 5] * 2
     assert names["report"].protocol == (
-        "NOT the official protocol: 2 of the 1000 chains; other sentences than the benchmark's: "
+        "NOT the official protocol: 2 of the 1000 chains; other instructions than the benchmark's: "
         + names["report"].settings["sentences"]
     )
     assert names["by_controller"].protocol.endswith("the controller sees the simulator's state")

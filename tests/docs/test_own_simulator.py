@@ -3,13 +3,11 @@
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
-from rftf_torchrl import cli, load_demonstrations
+from rftf_torchrl import load_demonstrations
 
 pytestmark = pytest.mark.recipe
 
@@ -58,16 +56,10 @@ def commands():
     return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("rftf ")]
 
 
-def rftf(patch, arguments):
-    patch.setattr(sys, "argv", ["rftf", *arguments])
-    GlobalHydra.instance().clear()
-    cli.main()
-
-
-def test_every_recipe_runs_on_it(folder, monkeypatch):
+def test_every_recipe_runs_on_it(folder, rftf):
     *single, study = commands()
     for arguments in single:
-        rftf(monkeypatch, [*arguments, *TINY])
+        rftf(*arguments, *TINY)
     assert [arguments[0] for arguments in single] == [
         "quickstart", "collect-demos", "train-bc", "train-value", "value-report", "finetune",
         "evaluate",
@@ -82,17 +74,17 @@ def test_every_recipe_runs_on_it(folder, monkeypatch):
 
     assert study[0] == "compare"
     study = [text for text in study if not text.startswith("settings=")]
-    rftf(monkeypatch, [*study, STUDY, "seeds=[0]", "workers=0", "resamples=100"])
+    rftf(*study, STUDY, "seeds=[0]", "workers=0", "resamples=100")
     cells = sorted((folder / "outputs/point_study/cells").rglob("*.json"))
     assert len(cells) == 3
     assert json.loads(cells[0].read_text(encoding="utf-8"))["states"]["shared"] == 0
 
 
-def test_its_settings_are_checked(folder, monkeypatch, capsys):
+def test_its_settings_are_checked(folder, rftf, capsys):
     with pytest.raises(SystemExit):
-        rftf(monkeypatch, [*commands()[1], "env.options.speed=0", "env.image_size=8"])
+        rftf(*commands()[1], "env.options.speed=0", "env.image_size=8")
     assert "env.options.speed=0: must be above 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        rftf(monkeypatch, [*commands()[1], "env.image_size=8"])
-    error = "env.image_size: the point has no picture, set it to null"
+        rftf(*commands()[1], "env.image_size=8")
+    error = "env.image_size: the point has no image, set it to null"
     assert error in capsys.readouterr().err

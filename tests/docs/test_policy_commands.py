@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from _composed import composed
 
-from rftf_torchrl import check_config, register
+from rftf_torchrl import check_config
 from rftf_torchrl.cli import commands
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +15,6 @@ PAGES = {"gr-mg-and-seer": ("calvin", 4), "lerobot": ("metaworld", 4)}
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_compose(page):
-    register()
     text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text(encoding="utf-8")
     for name, value in re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE):
         text = text.replace(f"${name}", value)
@@ -24,14 +23,9 @@ def test_the_commands_compose(page):
     assert len(found) == count
     assert {command for command, _ in found} <= set(commands())
     for _, words in found:
-        with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
-            config = check_config(compose("config", overrides=words.split()))
-        assert config.env.kind == simulator
+        assert check_config(composed(*words.split())).env.kind == simulator
 
 
 def test_a_nested_option_of_the_command_line():
-    register()
-    words = ["policy=gr_mg", "policy.options.config={arm_dim: 3}"]
-    with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
-        config = check_config(compose("config", overrides=words))
+    config = check_config(composed("policy=gr_mg", "policy.options.config={arm_dim: 3}"))
     assert config.policy.options == {"config": {"arm_dim": 3}}

@@ -6,8 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchrl.collectors import Collector
+from torchrl.envs import StepCounter
+from torchrl.envs.custom import ToyVLAEnv
 
-from rftf_torchrl import cli
+from rftf_torchrl import (
+    EncoderConfig,
+    HashTokenizer,
+    InstructionTokens,
+    TemporalValueModel,
+    ValueReward,
+    cli,
+    temporal_value_model,
+)
 from rftf_torchrl.envs.simulator import SIMULATORS
 from rftf_torchrl.objectives.advantages import CRITICS
 from rftf_torchrl.policies.spec import POLICIES
@@ -24,6 +35,21 @@ def example():
     match = re.search(r"<!-- example:value-reward -->\n```python\n(.*?)```", README, re.DOTALL)
     assert match, "the README has lost the marker <!-- example:value-reward -->"
     return match[1]
+
+
+def test_the_three_lines_run(tmp_path, monkeypatch):
+    lines = re.search(r"<!-- example:three-lines -->\n```python\n(.*?)```", README, re.DOTALL)[1]
+    assert len(lines.splitlines()) == 3
+    monkeypatch.chdir(tmp_path)
+    env = ToyVLAEnv(2, 4, success_steps=1).append_transform(StepCounter(4))
+    env = env.append_transform(InstructionTokens(HashTokenizer(max_length=8)))
+    sizes = EncoderConfig(image_size=None, state_dim=4, max_tokens=8)
+    temporal_value_model(sizes).save("value.safetensors")
+    names = {"TemporalValueModel": TemporalValueModel, "ValueReward": ValueReward}
+    names |= {"Collector": Collector, "env": env, "policy": None}
+    exec(compile(lines, "README.md", "exec"), names)
+    (data,) = names["collector"]
+    assert data["next", "dense_reward"].std() > 0
 
 
 def test_the_example_is_short(example):

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from _towers import saved
 from _videos import brightening, write_film, write_lerobot
-from hydra.core.global_hydra import GlobalHydra
 
-from rftf_torchrl import cli, load_demonstrations
+from rftf_torchrl import load_demonstrations
 
 pytestmark = pytest.mark.recipe
 
@@ -58,10 +57,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_a_command_of_the_page(folder, monkeypatch, command):
-    GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", ["rftf", *command, *TINY])
-    cli.main()
+def test_a_command_of_the_page(folder, rftf, command):
+    rftf(*command, *TINY)
     if command[0] == "watch":
         return
     (output,) = (word.removeprefix("output=") for word in command if word.startswith("output="))

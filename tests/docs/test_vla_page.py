@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _composed import composed
 
 pytest.importorskip("transformers")
 
@@ -37,20 +38,17 @@ def test_the_code_runs(my_vla):
 
 
 def test_the_commands_compose(my_vla, monkeypatch):
-    from hydra import compose, initialize_config_dir
+    from rftf_torchrl import check_config, cli
 
-    from rftf_torchrl import check_config, cli, register
-
-    register()
     found = re.findall(r"^rftf ([\w-]+)\s+(.*)", PAGE.replace("\\\n", ""), re.MULTILINE)
     assert len(found) == 10
     assert {command for command, _ in found} <= set(cli.commands())
-    kinds = set()
-    for _, settings in found:
-        with initialize_config_dir(str(ROOT / "recipes/conf"), version_base="1.3"):
-            config = check_config(compose("config", overrides=settings.split()))
-        kinds.add(config.policy.kind)
-    assert kinds == {"small", "transformers", "my_vla:MyVLASpec"}
+    policies = [check_config(composed(*settings.split())).policy for _, settings in found]
+    assert {policy.kind for policy in policies} == {
+        "small",
+        "transformers",
+        "my_vla:MyVLASpec",
+    }
 
 
 def test_the_memory_of_a_decision_is_as_stated():

@@ -12,7 +12,7 @@ from rftf_torchrl import Episode, EpisodeCollector, PolicyInputEnv, PolicyInputF
 
 
 class Talking(EnvBase):
-    """Two decisions an episode; the picture shows the time, and there is a sentence."""
+    """Two decisions per episode; the image shows the time, and there is an instruction."""
 
     def __init__(self, sentence="push", batch_size=()):
         super().__init__(batch_size=torch.Size(batch_size))

@@ -66,7 +66,7 @@ def test_a_wrong_task():
     env = EnvConfig("gym", ["valley"], options=options)
     assert simulator_problems(env) == [
         "env.tasks: gym has no task 'valley'; it has hill",
-        "env.options.instructions: task 'hill' has no sentence",
+        "env.options.instructions: task 'hill' has no instruction",
     ]
 
 

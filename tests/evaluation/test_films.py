@@ -1,4 +1,4 @@
-"""Films that are read back, captions that change the strip alone, and filmed episodes."""
+"""Videos that are read back, captions that change the strip alone, and recorded episodes."""
 
 import re
 
@@ -151,7 +151,7 @@ def test_render_rollout():
 
 
 class DrawnHill(DecisionEnv):
-    """A car on a hill whose picture's brightness is its speed."""
+    """A car on a hill whose image's brightness is its speed."""
 
     def picture(self, size):
         speed = self._current["observation"][1].item()
@@ -206,7 +206,7 @@ def test_record_videos(tmp_path):
     assert [path.name for path in paths] == ["00-reach-2.mp4", "01-push-0.mp4"]
     assert all(env.closed for env in envs)
     film, _ = read(paths[0])
-    # the policy before needs all of the four decisions: five pictures, eight times each
+    # the policy before needs all of the four decisions: five images, eight times each
     assert film.shape[0] == 5 * 8 + 10
     # 238 pixels for each are enough; four times 64 are the next
     assert film.shape[2] == 256 + 4 + 256
@@ -240,7 +240,7 @@ def test_a_crash_is_not_filmed_as_a_failure(tmp_path, caplog):
     policy = constant_policy(0.1)
     assert record_videos(lambda episode: CrashingEnv(), policy, [episode], tmp_path, size=8) == []
     assert caplog.messages == [
-        f"the episode of task {episode.task!r} with seed {episode.seed} crashed and is not filmed"
+        f"the episode of task {episode.task!r} with seed {episode.seed} crashed and is not recorded"
     ]
     assert list(tmp_path.iterdir()) == []
 

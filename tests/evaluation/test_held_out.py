@@ -115,8 +115,8 @@ def test_table():
     row = "| 10.000 | 1.333 | 7.50 | 100.0% | 43.9% to 100.0% | 0.0% | 0.0% to 56.1% |"
     assert language_table(report) == "\n".join(
         [
-            "| task | change | spread | ratio | own sentence | 95% interval | swapped sentence "
-            "| 95% interval |",
+            "| task | change | spread | ratio | own instruction | 95% interval | swapped "
+            "instruction | 95% interval |",
             "|---|---:|---:|---:|---:|---:|---:|---:|",
             f"| drawer-open {row}",
             f"| drawer-close {row}",
@@ -159,7 +159,7 @@ BROKEN = [
             FakeCollector(restarts_elsewhere), EPISODES, PAIRS, instruction_of=sentence
         ),
         "the episode of task 'drawer-open' with seed 0 starts in another ('observation', 'state') "
-        "with the swapped sentence; expected an environment whose initial state depends on the "
+        "with the swapped instruction; expected an environment whose initial state depends on the "
         "seed alone.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""No report shows a number that is none, raw Python or a picture that is not there."""
+"""No report shows a number that is none, raw Python or an image that is not there."""
 
 import json
 import math
@@ -215,6 +215,9 @@ def test_the_check_finds_what_is_unreadable(page):
         check_page(page)
 
 
+LABELS = {"titles": ["a", "b"], "title": None, "x_label": "steps", "y_label": "success"}
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -226,11 +229,13 @@ def test_the_check_finds_what_is_unreadable(page):
     ids=str,
 )
 def test_the_check_finds_what_a_figure_lacks(tmp_path, broken, message):
-    labels = {"titles": ["a", "b"], "title": None, "x_label": "steps", "y_label": "success"}
-    figure, _ = figures.panels(**labels)
-    figures.save(figure, tmp_path / "good.png")
-    check_figure(figure)
-    figure, _ = figures.panels(**{**labels, **broken})
+    figure, _ = figures.panels(**{**LABELS, **broken})
     figures.save(figure, tmp_path / "bad.png")
     with pytest.raises(AssertionError, match=message):
         check_figure(figure)
+
+
+def test_the_check_finds_nothing_else(tmp_path):
+    figure, _ = figures.panels(**LABELS)
+    figures.save(figure, tmp_path / "good.png")
+    check_figure(figure)

@@ -92,7 +92,7 @@ def test_missing_input_is_named(demonstrations, model):
 
 
 def test_own_sentence_of_the_episode_is_kept(model):
-    """Where a task has several sentences, the bank's one is for the other tasks only."""
+    """Where a task has several instructions, the bank's one is for the other tasks only."""
     data = rollout([0.0, 1.0], True, 0, 0)
     data[keys.TOKENS] += 4
     words = {

@@ -65,7 +65,7 @@ def test_a_frame_is_resized_to_the_size_of_the_training(tmp_path):
             ValueError,
             lambda: ValueWatch(Sum().build(None), "open it"),
             "the value model reads ('observation', 'state'), which a video does not have: train "
-            "one on pictures and sentences alone (data=..., or env.image_size=64)",
+            "one on images and instructions alone (data=..., or env.image_size=64)",
         ),
         (
             ValueError,

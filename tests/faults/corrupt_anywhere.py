@@ -47,6 +47,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.calvin.chains.results import ChainFile
 from rftf_torchrl.digests import read_record, write_record
+from rftf_torchrl.rows_file import RowsFile
 
 ENCODER = EncoderConfig(image_size=None, state_dim=3, features=8)
 MADE_BY = {"seed": 3, "env.tasks": ["open-drawer"]}
@@ -175,6 +176,22 @@ def load_some_metrics(path: Path) -> Any:
     return read_metrics(path, ended=True)
 
 
+ROWS = [(bytes([number]) * 40, {"name": f"film-{number}.mp4"}) for number in range(8)]
+
+
+def save_some_rows(path: Path) -> None:
+    path.mkdir()
+    rows = RowsFile(path / "image")
+    for content, record in ROWS:
+        rows.append(content, record)
+
+
+def load_some_rows(path: Path) -> Any:
+    rows = RowsFile(path / "image")
+    found = [(rows.read(place), record) for place, record in enumerate(rows.records)]
+    return found + ROWS[len(found) :]  # pieces that were cut off are made again
+
+
 KINDS: dict[str, tuple[str, Callable[[Path], Any], Callable[[Path], Any]]] = {
     "policy": ("policy.safetensors", save_a_policy, load_a_policy),
     "value model": ("value.safetensors", save_a_value_model, load_a_value_model),
@@ -185,6 +202,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], Any], Callable[[Path], Any]]] = {
     "chains": ("chains.jsonl", save_some_chains, load_some_chains),
     "metrics": ("metrics.csv", save_some_metrics, load_some_metrics),
     "result": ("ended.json", save_a_result, load_a_result),
+    "decoded frames and features": ("rows", save_some_rows, load_some_rows),
 }
 
 

@@ -37,7 +37,7 @@ MARK = "STOP_ANYWHERE_TRIAL"
 TIMEOUT, CLOSE_SECONDS, LEFT_SECONDS, GIVE_UP_SECONDS = 2.0, 6.0, 10.0, 60.0
 JOBS = {"looping": "loop", "looping in C": "loop in C", "sending": "send"}
 WORKER_STATES = ["starting", "job just sent", "job being sent", *JOBS, "closing"]
-PARENT_STATES = ["starting", "idle", *JOBS, "stopped"]
+PARENT_STATES = ["starting", "idle", *JOBS, "stopped", "forkserver stopped"]
 
 
 def make_pool(timeout: float = TIMEOUT) -> GuardedPool:
@@ -95,6 +95,12 @@ def stop_worker(state: str, number: int, pause: float = 0.0) -> tuple[float, flo
     return noticed, time.monotonic() - begun
 
 
+def parent_of(process: int) -> int:
+    """The number of a process's parent."""
+    status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+    return int(status.rpartition(")")[2].split()[1])
+
+
 def parent_of_toy(state: str) -> None:
     """A parent whose worker is in a state, until it is killed."""
     pool = make_pool(timeout=600.0)
@@ -105,6 +111,8 @@ def parent_of_toy(state: str) -> None:
     if state == "stopped":
         begin(pool, "send")
         os.kill(pool.workers[0].process.pid or 0, signal.SIGSTOP)
+    if state == "forkserver stopped":
+        os.kill(parent_of(pool.workers[0].process.pid or 0), signal.SIGSTOP)
     print("there", flush=True)
     try:
         while True:
@@ -268,6 +276,8 @@ def try_parents(table: Table, repeat: int, draw: random.Random) -> None:
     for kind in PARENTS:
         for state in states[kind]:
             for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+                if (state, number) == ("forkserver stopped", signal.SIGINT):
+                    continue  # multiprocessing waits for it before the parent ends
                 left = [end_parent(kind, state, number, draw.uniform(0, 1)) for _ in range(repeat)]
                 table.add(f"parent, {kind}", state, number, left, LEFT_SECONDS)
 

@@ -41,7 +41,7 @@ def lerobot_batch(image):
 def test_pictures_in_floats_for_lerobot():
     image = torch.tensor([0.0, 127.0, 255.0]).reshape(1, 3, 1, 1)
     message = (
-        "'image' holds pictures of torch.float32 from 0 to 255, expected uint8 in 0..255, or "
+        "'image' holds images of torch.float32 from 0 to 255, expected uint8 in 0..255, or "
         "floating numbers in 0..1."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -58,7 +58,7 @@ def test_an_environment_with_pictures_in_floats():
         task=Task(0, "hill", "drive up the hill"),
     )
     message = (
-        "the picture of task 'hill' at 'pixels' is torch.float32, expected uint8 in 0..255: scale "
+        "the image of task 'hill' at 'pixels' is torch.float32, expected uint8 in 0..255: scale "
         "and convert it in the environment"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

@@ -229,12 +229,12 @@ def test_a_video_that_is_a_pickle(tmp_path, bomb, name):
     (tmp_path / "set" / name).parent.mkdir(parents=True)
     (tmp_path / "set" / name).write_bytes(pickled)
     (problem,) = decoded(tmp_path / "set", options={"instruction": "open"})
-    assert "cannot be decoded" in problem or "is no picture" in problem
+    assert "cannot be decoded" in problem or "is no image" in problem
     assert not fired.exists()
 
 
 def test_hdf5_with_pickles(tmp_path, bomb):
-    """In place of the pictures, of the sentence and of the outcome."""
+    """In place of the images, of the instruction and of the outcome."""
     pickled, fired = bomb
     write_hdf5(tmp_path / "set.hdf5")
     with h5py.File(tmp_path / "set.hdf5", "a") as file:
@@ -245,13 +245,13 @@ def test_hdf5_with_pickles(tmp_path, bomb):
         file["data/demo_1"].attrs["success"] = np.frombuffer(pickled, np.uint8)[:1]
     assert decoded(tmp_path / "set.hdf5") == [
         "expected one camera: choose among none (data.options.camera)",
-        "the file has no language_instruction: give a sentence (data.options.instruction)",
+        "the file has no language_instruction: give an instruction (data.options.instruction)",
     ]
     assert not fired.exists()
 
 
 def test_a_lerobot_data_set_with_pickles(tmp_path, bomb):
-    """In place of a picture, a film, and the extension type of a column."""
+    """In place of an image, a video, and the extension type of a column."""
     pickled, fired = bomb
     write_lerobot(tmp_path / "pictures", dtype="image", episodes=1)
     (table,) = tmp_path.glob("pictures/data/*/*.parquet")
@@ -266,7 +266,7 @@ def test_a_lerobot_data_set_with_pickles(tmp_path, bomb):
     )
     parquet.write_table(changed.cast(changed.schema.set(number, field)), table)
     (problem,) = decoded(tmp_path / "pictures")
-    assert problem.startswith("it has no picture, or a damaged one (")
+    assert problem.startswith("it has no image, or a damaged one (")
     write_lerobot(tmp_path / "films", codec="libx264", episodes=1)
     (film,) = tmp_path.glob("films/videos/*/*/*.mp4")
     film.write_bytes(pickled)

@@ -16,11 +16,11 @@ FREE = {
     *("data.cache", "watch.source", "watch.instruction"),
     *("policy.lora_targets", "value.options", "reward.options", "policy.options", "env.options"),
 }
+DEFAULTS = OmegaConf.structured(RunConfig)
 NAMES = [
     name
     for name in setting_names(RunConfig)[0]
-    if name not in FREE
-    and not OmegaConf.is_dict(OmegaConf.select(OmegaConf.structured(RunConfig), name))
+    if name not in FREE and not OmegaConf.is_dict(OmegaConf.select(DEFAULTS, name))
 ]
 
 

@@ -11,7 +11,7 @@ from rftf_torchrl.keys import CHUNK, IMAGE, STATE, WRIST_IMAGE
 
 
 class ArmEnv(EnvBase):
-    """Pictures show the number of the decision; the state moves by what is commanded."""
+    """Images show the number of the decision; the state moves by what is commanded."""
 
     def __init__(self, *, chunk=1, size=32, wrist=True, horizon=5, state_dim=11, arm_dim=6):
         super().__init__()

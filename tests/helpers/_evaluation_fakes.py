@@ -1,4 +1,4 @@
-"""Trajectories, a collector and an environment with pictures, all small enough to check by hand."""
+"""Trajectories, a collector and an environment with images, all small enough to check by hand."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class FakeCollector:
 
 
 class PictureWalkEnv(ChunkWalkEnv):
-    """The walk with seeded starts and a picture whose brightness is the position."""
+    """The walk with seeded starts and an image whose brightness is the position."""
 
     closed = False
 

@@ -1,8 +1,8 @@
 """LeRobot's reward models: its own package where there is one, else stand-ins of its interface.
 
 The stand-ins have the names, signatures and demands of lerobot 0.6.1: models read what their
-preprocessor wrote, SARM reads a window of frames, changes sentences in training, takes the first
-sentence for the whole batch and blanks frames in place.
+preprocessor wrote, SARM reads a window of frames, changes instructions in training, takes the first
+instruction for the whole batch and blanks frames in place.
 """
 
 import json
@@ -130,7 +130,7 @@ class TwoCamerasConfig(RewardModelConfig):
 
 
 class Encoded(PreTrainedRewardModel):
-    """Robometer and TOPReward: brightness plus the length of the sentence, as encoded."""
+    """Robometer and TOPReward: brightness plus the length of the instruction, as encoded."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -143,7 +143,7 @@ class Encoded(PreTrainedRewardModel):
 
 
 class Bright(PreTrainedRewardModel):
-    """The classifier reads its picture."""
+    """The classifier reads its image."""
 
     def compute_reward(self, batch):
         return batch[IMAGE].mean((1, 2, 3))
@@ -182,7 +182,7 @@ class Normalise:
 
 @dataclass
 class EncodeWindow:
-    """SARM's encoder; in training it changes the sentence."""
+    """SARM's encoder; in training it changes the instruction."""
 
     config: SARMConfig
     training: bool = True

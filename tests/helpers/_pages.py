@@ -59,11 +59,11 @@ def shares(place, other):
 
 
 def check_page(text, folder=None):
-    """No number that is none, no raw Python; every picture of the folder is shown.
+    """No number that is none, no raw Python; every image of the folder is shown.
 
     Args:
         text: the page, in Markdown.
-        folder: where it lies; its pictures and films have to be in the page, and only those.
+        folder: where it lies; its images and videos have to be in the page, and only those.
     """
     assert not re.search(r"\b(?:(?i:nan|inf)|None|True|False)\b", text), text
     assert not re.search(r"""[{\[(]['"]|\b\d{4,}\.\d""", text), text

@@ -8,7 +8,7 @@ TASKS = ("window-open", "drawer-open")
 
 
 def make_cell(method="sparse", seed=0, final=(0.5, 0.25), *, task_set="easy", start=0.2, **changes):
-    """A cell whose curve is a straight line over 1000 steps, with 20 final episodes a task."""
+    """A cell whose curve is a straight line over 1000 steps, with 20 final episodes per task."""
     outcomes = {
         task: tuple(number < round(20 * rate) for number in range(20))
         for task, rate in zip(TASKS, final, strict=True)

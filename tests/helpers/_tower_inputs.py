@@ -1,4 +1,4 @@
-"""The pretrained towers by name, and random pictures and words for them."""
+"""The pretrained towers by name, and random images and words for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny sources of videos: films, LeRobot's data sets, HDF5, whose frames get brighter."""
+"""Tiny sources of videos: videos, LeRobot's data sets, HDF5, whose frames get brighter."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ def brightening(count=10, height=16, width=24, first=0, last=240):
 
 
 def write_film(path, frames, *, codec="libx264", rate=10, pix_fmt="yuv420p", times=None, **options):
-    """Write a film; ``times`` are the frames' times in milliseconds, by default even ones."""
+    """Write a video; ``times`` are the frames' times in milliseconds, by default even ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as film:
         stream = film.add_stream(codec, rate=rate, options={k: str(v) for k, v in options.items()})
@@ -65,9 +65,9 @@ def write_captions(root, rows):
 
 
 def write_videos(root, episodes=4, *, count=10, failures=False):
-    """Films of two tasks, ``open-0.mp4``, ``close-1.mp4``, ..., with captions.
+    """Videos of two tasks, ``open-0.mp4``, ``close-1.mp4``, ..., with captions.
 
-    The frames of ``close`` get darker. With ``failures``, every film has a second one in which
+    The frames of ``close`` get darker. With ``failures``, every video has a second one in which
     nothing happens, labelled as a failure.
     """
     rows = []

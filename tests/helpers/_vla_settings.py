@@ -2,6 +2,7 @@
 
 from tiny import TINY
 
+SENTENCES = ["open the drawer", "close the red window please", "push", "turn a door left", "move"]
 VLA = [
     *(setting for setting in TINY if not setting.startswith(("env.", "demos.per", "evaluation."))),
     "env.image_size=32",
@@ -21,7 +22,7 @@ VLA = [
     "ppo.minibatch=4",
 ]
 SHORT_PROMPT = "policy.options.prompt_tokens=32"
-# The expert needs its time for the demonstrations; fine-tuning makes two decisions an episode.
+# The expert needs its time for the demonstrations; fine-tuning makes two decisions per episode.
 LONG = "env.horizon=6"
 
 CASES = {

@@ -34,7 +34,7 @@ def fulfil(raw):
 
 
 def direct_env(suite, task, size=None, **arguments):
-    """LIBERO's own environment as evaluation code makes it, without a size without pictures."""
+    """LIBERO's own environment as evaluation code makes it, without a size without images."""
     envs = libero_module("libero.libero.envs.env_wrapper")
     file = str(task_file(suite, task))
     if size is None:

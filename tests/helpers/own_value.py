@@ -60,7 +60,7 @@ def brightness(image, tokens):
 
 @dataclass
 class Brightness(Sum):
-    """Reads pictures and words, used as it is."""
+    """Reads images and words, used as it is."""
 
     def build(self, sizes):
         return TensorDictModule(brightness, [keys.IMAGE, keys.TOKENS], ["temporal_value"])

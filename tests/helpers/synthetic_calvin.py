@@ -23,7 +23,7 @@ def write_synthetic_calvin(
 ) -> Path:
     """Write episodes of two halves, and return ``root``.
 
-    A robot drifts and pictures brighten. The first half is annotated ``open_drawer``, the second
+    A robot drifts and images brighten. The first half is annotated ``open_drawer``, the second
     ``turn_on_led``; nothing of the kind happens.
     """
     random = np.random.default_rng(seed)

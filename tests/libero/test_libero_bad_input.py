@@ -104,7 +104,7 @@ def test_an_unknown_task():
     ("arguments", "message"),
     [
         ({"split": "all"}, "split must be 'train' or 'test', got 'all'"),
-        ({"wrist": True}, "wrist needs pictures: give image_size"),
+        ({"wrist": True}, "wrist needs images: give image_size"),
         ({"kept": 0}, "kept must be at least 1, got 0"),
         ({"max_steps": 1.5}, "max_steps must be a whole number, got 1.5"),
         (
@@ -126,7 +126,7 @@ def test_no_opengl(monkeypatch):
         "no off-screen OpenGL backend: neither libEGL nor libOSMesa was found. On Debian or "
         "Ubuntu: 'apt-get install libegl1 libgl1 libgl1-mesa-dri' (EGL) or 'apt-get install "
         "libosmesa6' (OSMesa, with MUJOCO_GL=osmesa); on a GPU server the driver's libEGL is "
-        "enough. To work without pictures, from the state, use image_size=None, in the recipes "
+        "enough. To work without images, from the state, use image_size=None, in the recipes "
         "env.image_size=null."
     )
     with pytest.raises(NoOpenGLBackendError, match=f"^{re.escape(message)}$"):
@@ -188,4 +188,4 @@ def test_nothing_is_trained_on_a_perturbed_suite(tmp_path):
 @pytest.mark.libero
 def test_a_wrist_camera_without_pictures():
     env = EnvConfig("libero", [TASK], None, options={"suite": "libero_goal", "wrist": True})
-    assert simulator_problems(env) == ["env.options.wrist=true: needs pictures, set env.image_size"]
+    assert simulator_problems(env) == ["env.options.wrist=true: needs images, set env.image_size"]

@@ -1,4 +1,4 @@
-"""LIBERO's HDF5 demonstrations: observation and action in step, pictures turned."""
+"""LIBERO's HDF5 demonstrations: observation and action in step, images turned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of LIBERO: equal to its own at the moments at which they are drawn, or near."""
+"""Images of LIBERO: equal to its own at the moments at which they are drawn, or near."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE, CHUNK = 64, 4
 
 
 def seen(env):
-    """The pictures [6, h, w] of both cameras at the start of an episode and after two chunks."""
+    """The images [6, h, w] of both cameras at the start of an episode and after two chunks."""
     data = env.reset(TensorDict({"episode_seed": torch.tensor([3])}))
     found = [data]
     for chunk in torch.from_numpy(actions(2 * CHUNK)).unflatten(0, (2, CHUNK)):

@@ -14,7 +14,7 @@ from rftf_torchrl.envs.gl import create_gl_context
 HELP = (
     "On Debian or Ubuntu: 'apt-get install libegl1 libgl1 libgl1-mesa-dri' (EGL) or 'apt-get "
     "install libosmesa6' (OSMesa, with MUJOCO_GL=osmesa); on a GPU server the driver's libEGL is "
-    "enough. To work without pictures, from the state, use image_size=None, in the recipes "
+    "enough. To work without images, from the state, use image_size=None, in the recipes "
     "env.image_size=null."
 )
 MISSING = f"no off-screen OpenGL backend: neither libEGL nor libOSMesa was found. {HELP}"

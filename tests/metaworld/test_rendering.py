@@ -1,4 +1,4 @@
-"""Fast pictures: true to the stock ones, and without any effect on the physics."""
+"""Fast images: true to the stock ones, and without any effect on the physics."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_simulator(pictures):
 
 @pytest.fixture
 def draw():
-    """One picture by a renderer of its own."""
+    """One image by a renderer of its own."""
 
     def draw(simulator, **arguments):
         renderer = FastRenderer(simulator.model, 64, CAMERA, flip=True, **arguments)

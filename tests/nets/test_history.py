@@ -21,7 +21,7 @@ def history(length=3):
 
 
 def numbers(data):
-    """The decisions that the windows' pictures show, -1 where there is none."""
+    """The decisions that the windows' images show, -1 where there is none."""
     shown = data[WINDOW][..., 0, 0, 0].int()
     return torch.where(data[VALID], shown, -1).tolist()
 

@@ -1,4 +1,4 @@
-"""One sentence has one row of tokens, however it was typed."""
+"""One instruction has one row of tokens, however it was typed."""
 
 import unicodedata
 

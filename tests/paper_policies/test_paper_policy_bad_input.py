@@ -21,7 +21,7 @@ def test_goal_images_that_do_not_fit():
     env = TransformedEnv(ArmEnv(chunk=2), SPECS["gr_mg"].observation_transform(goals))
     message = (
         "the goal image provider returned torch.uint8 (3, 8, 8), expected torch.uint8 (3, 32, 32), "
-        "the static picture's shape."
+        "the static image's shape."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         env.reset()

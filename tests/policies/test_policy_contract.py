@@ -8,6 +8,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl import RFTFPPOLoss, autocast, check_first_ratio, keys
 from rftf_torchrl.envs.row_noise import decide
+from rftf_torchrl.policies.call_on_tensors import leaves
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -77,10 +78,11 @@ def test_a_row_is_a_row_of_any_batch(made):
 def test_a_row_of_a_batch_has_noise_of_its_own(made):
     policy, data = made
     seeds = [7, 8, 9, 7]
-    data = torch.cat([data[:3], data[:1]])
+    data = leaves(torch.cat([data[:3], data[:1]]))
     together = decide(policy, data, seeds, deterministic=False)
     for row in range(ROWS):
-        alone = decide(policy, data[row : row + 1], seeds[row : row + 1], deterministic=False)
+        one = {key: each[row : row + 1] for key, each in data.items()}
+        alone = decide(policy, one, seeds[row : row + 1], deterministic=False)
         for key in (keys.CHUNK, keys.LOG_PROB):
             torch.testing.assert_close(alone[key][0], together[key][row], atol=1e-4, rtol=1e-4)
     other = decide(policy, data, [1, 2, 3, 4], deterministic=False)

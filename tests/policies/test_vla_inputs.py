@@ -1,4 +1,4 @@
-"""Pictures and sentences as GR-MG's and Seer's encoders take them."""
+"""Images and instructions as GR-MG's and Seer's encoders take them."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from rftf_torchrl.paper_policies.blocks.vit import sincos_2d
 
 
 def picture(height, width):
-    """A smooth picture with edges, as cameras give."""
+    """A smooth image with edges, as cameras give."""
     y, x = np.mgrid[:height, :width]
     channels = [np.sin(x / 9) + np.cos(y / 7), (x + y) % 40 / 20 - 1, (x > 30) * 2.0 - 1]
     return (127 + 60 * np.stack(channels, axis=-1)).astype(np.uint8)
@@ -59,7 +59,7 @@ def cubic(distance, a=-0.75):
 
 @pytest.mark.parametrize("edge", [20, 28])
 def test_gr_mg_pictures_are_sampled_without_antialias(edge):
-    """Four taps per axis, also where the picture shrinks, and neither rounding nor clipping."""
+    """Four taps per axis, also where the image shrinks, and neither rounding nor clipping."""
     array, size = picture(edge, edge), 24
     weights = torch.zeros(size, edge)
     for i in range(size):

@@ -137,7 +137,7 @@ def test_episodes_that_cannot_be_used(configure, videos, tmp_path):
     for name in ("opened.mp4", "failed.mp4"):
         (tmp_path / "data" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "data" / name).write_bytes((videos / name).read_bytes())
-    (tmp_path / "data" / "bad.mp4").write_bytes(b"no film")
+    (tmp_path / "data" / "bad.mp4").write_bytes(b"no video")
     settings = [f"data.path={tmp_path}/data", f"output={tmp_path}/run", "annotate.videos=0"]
     settings += ['data.options.instruction="open it"']
     with pytest.raises(DemonstrationError, match=r"bad\.mp4: bad\.mp4 cannot be decoded"):

@@ -47,11 +47,13 @@ def test_every_policy_plays_the_same_chains(run):
     for label in results["chains"]:
         report = ChainReport.load(Path(config.output, f"chains_{label}.json"))
         assert [result.index for result in report.results] == [0, 1]
-        assert report.protocol.startswith("NOT the official protocol: 8 steps a subtask; 2 of the")
+        assert report.protocol.startswith(
+            "NOT the official protocol: 8 steps per subtask; 2 of the"
+        )
     assert read_record(Path(config.output, "results.json")) == json.loads(json.dumps(results))
     text = Path(config.output, "report.md").read_text(encoding="utf-8")
     first = text.splitlines()[2]
-    assert first.startswith("NOT the official protocol: 8 steps a subtask; 2 of the")
+    assert first.startswith("NOT the official protocol: 8 steps per subtask; 2 of the")
     assert first.endswith(" Demonstrations in scene D; fine-tuning and evaluation in D.")
     assert "## RFTF against sparse" in text
 
@@ -142,7 +144,7 @@ def test_a_finished_run_is_read_and_not_repeated(run):
 
 
 def test_a_policy_with_two_cameras(configure, tmp_path):
-    """Demonstrations, rollouts and chains have the gripper camera's pictures."""
+    """Demonstrations, rollouts and chains have the gripper camera's images."""
     pytest.importorskip("transformers")
     from rftf_torchrl import load_demonstrations
     from rftf_torchrl.configs.policies import acting_policy
@@ -176,7 +178,7 @@ def test_a_policy_with_two_cameras(configure, tmp_path):
 
 
 def test_a_vision_language_model_goes_the_whole_way(configure, tmp_path):
-    """Pictures of two sizes, prompts and action tokens, from demonstrations to chains."""
+    """Images of two sizes, prompts and action tokens, from demonstrations to chains."""
     pytest.importorskip("transformers")
     import torch
     from safetensors.torch import load_file

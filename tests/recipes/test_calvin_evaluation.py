@@ -58,7 +58,9 @@ def test_evaluate_plays_the_benchmarks_chains(cloned):
     assert results == report.to_dict()
     assert [r.tasks for r in report.results] == [c.tasks for c in benchmark_sequences(2)]
     assert [(r.length, r.steps) for r in report.results] == [(3, (2, 2, 2, 8))] * 2
-    assert report.protocol.startswith("NOT the official protocol: 8 steps a subtask; 2 of the 1000")
+    assert report.protocol.startswith(
+        "NOT the official protocol: 8 steps per subtask; 2 of the 1000"
+    )
     assert sorted(path.name for path in folder.iterdir()) == [
         "chains_policy.json",
         "chains_policy.jsonl",

@@ -1,13 +1,10 @@
 """``rftf check-policy`` and ``rftf export``: the policy beside the library that it comes from."""
 
-import sys
-
 import pytest
 import torch
 from tiny import TINY
 
 from rftf_torchrl import EncoderConfig, PolicySpec, save_policy
-from rftf_torchrl.cli import main as rftf
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.metaworld
@@ -23,21 +20,26 @@ def model(tmp_path_factory):
     return [*TINY, *SETTINGS, "policy=smolvlm", f"policy.pretrained={folder}"]
 
 
-def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["rftf", *arguments])
-    code = 0
-    try:
-        rftf()
-    except SystemExit as exit:
-        code = exit.code
-    return code, capsys.readouterr()
+@pytest.fixture
+def run(rftf, capsys):
+    """A function from a command to its exit code and what it showed."""
+
+    def ended(*arguments):
+        code = 0
+        try:
+            rftf(*arguments)
+        except SystemExit as exit:
+            code = exit.code
+        return code, capsys.readouterr()
+
+    return ended
 
 
-def test_the_difference_decides_the_exit_code(model, monkeypatch, capsys):
-    code, shown = run(monkeypatch, capsys, "check-policy", *model)
+def test_the_difference_decides_the_exit_code(model, run):
+    code, shown = run("check-policy", *model)
     assert code == 0
     assert shown.out.startswith("compared                logits after the prompt, 3 x 320\n")
-    code, shown = run(monkeypatch, capsys, "check-policy", *model, "check.bound=1e-15")
+    code, shown = run("check-policy", *model, "check.bound=1e-15")
     assert code == 1
     assert shown.out.endswith("check_policy: the difference is above check.bound=1e-15\n")
 
@@ -75,9 +77,9 @@ def small(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["check-policy", "export"])
-def test_what_comes_from_nowhere_is_refused(small, monkeypatch, capsys, tmp_path, command):
+def test_what_comes_from_nowhere_is_refused(small, run, tmp_path, command):
     output = f"output={tmp_path / 'exported'}"
-    code, shown = run(monkeypatch, capsys, command, small, output)
+    code, shown = run(command, small, output)
     assert code == 2
     assert shown.err.endswith(
         f"{command.replace('-', '_')}: a policy of the kind 'small' comes from no other library, "
@@ -98,7 +100,7 @@ def test_what_comes_from_nowhere_is_refused(small, monkeypatch, capsys, tmp_path
         ("export", "export: there is nothing to export: give policy.path=<file>"),
     ],
 )
-def test_no_policy(monkeypatch, capsys, command, message):
-    code, shown = run(monkeypatch, capsys, command)
+def test_no_policy(run, command, message):
+    code, shown = run(command)
     assert code == 2
     assert message in shown.err

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from _composed import composed
 from tiny import RECIPES, TINY, tiny_study
 
 from rftf_torchrl import ConfigError, check_study, load_cell
@@ -20,8 +20,7 @@ STUDIES = sorted(path.stem for path in (RECIPES / "conf" / "study").glob("*.yaml
 
 
 def configured(*overrides):
-    with initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
-        return check_study(compose("compare", overrides=list(overrides)))
+    return check_study(composed(*overrides, name="compare"))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from _composed import by_hydra, composed
 from hydra.errors import ConfigCompositionException
 
 from rftf_torchrl import ConfigError, LiberoNotInstalledError, require_libero
@@ -13,6 +14,18 @@ GROUPS = sorted(
     p.relative_to(CONF).with_suffix("") for p in CONF.glob("*/*.yaml") if p.parent.name != "study"
 )
 PRIMARY = sorted({p.stem for p in CONF.glob("*.yaml")} - {"compare", "study_values"})
+
+
+@pytest.mark.parametrize("name", ["config", "calvin"])
+def test_the_tests_compose_what_a_shell_does(name):
+    """Words before and after values, values in braces, and new ones."""
+    overrides = ["ppo.epochs=3", "env=calvin", "policy.options.config={arm_dim: 3}", "policy=gr_mg"]
+    overrides += ["+reward.options.terminal=keep", "output=x", "ppo.tasks=null"]
+    found, expected = composed(*overrides, name=name), by_hydra(*overrides, name=name)
+    assert found == expected
+    assert found._metadata == expected._metadata
+    assert found.env.kind == "calvin"
+    assert found.policy.options.config.arm_dim == 3
 
 
 @pytest.mark.parametrize("choice", GROUPS, ids=str)
@@ -254,7 +267,7 @@ def test_a_value_critic_needs_the_value_model(configure):
         ),
         (
             ["policy=seer", "env.image_size=null", "policy.pretrained=folder"],
-            "env.image_size=null: policy.kind=seer needs pictures\n"
+            "env.image_size=null: policy.kind=seer needs images\n"
             "  - policy.pretrained: the weights of policy.kind=seer were trained on CLIP's tokens, "
             "give policy.options.tokenizer=<folder with CLIP's vocab.json and merges.txt>",
         ),
@@ -277,7 +290,7 @@ def test_a_value_critic_needs_the_value_model(configure):
         (
             ["policy=paligemma", "policy.pretrained=null", "env.image_size=null"],
             "policy.pretrained: a policy on a vision-language model needs its folder or hub id\n"
-            "  - env.image_size=null: a vision-language model needs pictures",
+            "  - env.image_size=null: a vision-language model needs images",
         ),
         (
             ["policy.pretrained=somewhere", "policy.options.width=3"],

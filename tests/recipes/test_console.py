@@ -1,39 +1,28 @@
 """What a user can mend is one message on the console, and exit code 2."""
 
-import logging
-import sys
-import warnings
 from dataclasses import fields, replace
 
 import pytest
 
 from rftf_torchrl import RunConfig, StudyConfig
 from rftf_torchrl.cli import commands
-from rftf_torchrl.cli import main as rftf
 from rftf_torchrl.configs import describe
 from rftf_torchrl.configs.describe import help_lines, kinds
 from rftf_torchrl.configs.typos import setting_names
 from rftf_torchrl.envs.simulator import SIMULATORS
 
 
-@pytest.fixture(autouse=True)
-def same_logging():
-    """Hydra's handlers write to the standard output of one test."""
-    root, shown = logging.getLogger(), warnings.showwarning
-    before, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
-    warnings.showwarning = shown
+@pytest.fixture
+def ended(rftf, capsys):
+    """From a command to its exit code and standard error, after the line that it begins with."""
 
+    def run(*arguments):
+        with pytest.raises(SystemExit) as exit:
+            rftf(*arguments)
+        begin = f"rftf {arguments[0]}: loading PyTorch, which takes some seconds\n"
+        return exit.value.code, capsys.readouterr().err.removeprefix(begin)
 
-def ended(monkeypatch, capsys, *arguments):
-    """Exit code and standard error of a command, after the line that it begins with."""
-    monkeypatch.setattr(sys, "argv", ["rftf", *arguments])
-    with pytest.raises(SystemExit) as exit:
-        rftf()
-    begin = f"rftf {arguments[0]}: loading PyTorch, which takes some seconds\n"
-    return exit.value.code, capsys.readouterr().err.removeprefix(begin)
+    return run
 
 
 @pytest.mark.parametrize(
@@ -56,21 +45,20 @@ def ended(monkeypatch, capsys, *arguments):
         ),
     ],
 )
-def test_a_wrong_command_is_one_message(monkeypatch, capsys, tmp_path, arguments, message):
-    code, error = ended(monkeypatch, capsys, "finetune", *arguments, f"output={tmp_path / 'run'}")
+def test_a_wrong_command_is_one_message(ended, tmp_path, arguments, message):
+    code, error = ended("finetune", *arguments, f"output={tmp_path / 'run'}")
     assert (code, error) == (2, message)
     assert not (tmp_path / "run").exists(), "nothing is written before the settings are right"
 
 
-def test_an_unknown_command_is_told_the_nearest(monkeypatch, capsys):
-    code, error = ended(monkeypatch, capsys, "finetne")
+def test_an_unknown_command_is_told_the_nearest(ended):
+    code, error = ended("finetne")
     assert code == 2
     assert error.startswith("rftf: there is no command 'finetne'; did you mean 'finetune'?\n")
 
 
-def test_help_lists_every_recipe_with_a_line(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["rftf", "--help"])
-    rftf()
+def test_help_lists_every_recipe_with_a_line(rftf, capsys):
+    rftf("--help")
     shown = capsys.readouterr().out
     assert {"quickstart", "collect-demos", "train-bc", "train-value", "finetune"} <= set(commands())
     for name, line in commands().items():
@@ -84,9 +72,9 @@ def test_the_names_of_all_settings_are_known():
     assert "policy.options" in open_names
 
 
-def test_settings_that_moved_go_on_with_a_warning(monkeypatch, capsys, caplog, tmp_path):
+def test_settings_that_moved_go_on_with_a_warning(ended, caplog, tmp_path):
     arguments = ["env.action_repeat=2", "+policy.head=flw", f"output={tmp_path / 'run'}"]
-    code, error = ended(monkeypatch, capsys, "finetune", "env.tasks=[drawer-open]", *arguments)
+    code, error = ended("finetune", "env.tasks=[drawer-open]", *arguments)
     assert code == 2
     assert "  - policy.options.head=flw: must be 'gaussian', " in error
     assert [record.getMessage() for record in caplog.records][:2] == [
@@ -95,9 +83,8 @@ def test_settings_that_moved_go_on_with_a_warning(monkeypatch, capsys, caplog, t
     ]
 
 
-def test_the_help_of_a_command_has_every_setting_with_its_range(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["rftf", "finetune", "--help"])
-    rftf()
+def test_the_help_of_a_command_has_every_setting_with_its_range(rftf, capsys):
+    rftf("finetune", "--help")
     shown = capsys.readouterr().out
     assert shown.startswith("Fine-tune the cloned policy by PPO")
     assert "  ppo.gamma = 0.97  (number, at least 0, at most 1)\n      discount per" in shown
@@ -129,9 +116,8 @@ def test_a_kind_that_cannot_be_imported_has_one_line_in_the_help(monkeypatch):
     )
 
 
-def test_the_help_of_a_study_has_its_settings(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["rftf", "compare", "--help"])
-    rftf()
+def test_the_help_of_a_study_has_its_settings(rftf, capsys):
+    rftf("compare", "--help")
     shown = capsys.readouterr().out
     assert "  study=pixels|quick|state|videos_alone\n" in shown
     for field in fields(StudyConfig):

@@ -68,7 +68,7 @@ def test_random_weights_that_stay_are_warned_of_once(configure, tmp_path, caplog
 
 
 def watch_encoder(monkeypatch):
-    """How often the picture encoder ran in each update of an iteration."""
+    """How often the image encoder ran in each update of an iteration."""
     from rftf_torchrl.paper_policies.blocks.vit import MAEEncoder
     from rftf_torchrl.recipes import finetune as recipe
 

@@ -75,5 +75,5 @@ def test_from_a_folder_to_the_reward(cloned, configure, tmp_path, monkeypatch, n
 
 
 def test_a_tower_needs_pictures(configure):
-    with pytest.raises(ConfigError, match=r"value\.kind=pretrained needs pictures: set env"):
+    with pytest.raises(ConfigError, match=r"value\.kind=pretrained needs images: set env"):
         configure(*TINY, "value.kind=pretrained", "+value.options.image_tower=x", "output=x")

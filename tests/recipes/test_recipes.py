@@ -90,7 +90,7 @@ def test_finetune_changes_the_policy(cloned, configure, tmp_path, overrides):
         [
             "value.kind=score",
             "+value.options={model: own_value:hand_height, inputs: {hand: [observation, state]}}",
-            "reward.form=test_reward_forms:late",
+            "reward.form=own_reward:late",
             "+reward.options.cost=0.5",
         ],
     ],

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from _composed import composed
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
-from tiny import RECIPES, TINY
+from tiny import TINY
 from torch import nn
 
 from rftf_torchrl import (
@@ -136,8 +136,7 @@ def configured(output):
         "curve_episodes=2",
         f"output={output}",
     ]
-    with initialize_config_dir(str(RECIPES / "conf"), version_base="1.3"):
-        return check_study(compose("study_values", overrides=overrides))
+    return check_study(composed(*overrides, name="study_values"))
 
 
 @pytest.mark.slow

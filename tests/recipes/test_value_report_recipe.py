@@ -1,4 +1,4 @@
-"""The report on a value model end to end, from the state and from pictures."""
+"""The report on a value model end to end, from the state and from images."""
 
 import json
 import os

@@ -8,13 +8,10 @@ import pytest
 import torch
 from _envs import value_model
 from _reward_by_hand import OPTIONS, WRITTEN, assert_written, by_hand, episodes
+from own_reward import late
 from torch import Tensor
 
 from rftf_torchrl import DenseReward, StateValues, ValueReward
-
-
-def late(values: Tensor, truncated: Tensor, success: Tensor, *, cost: float) -> Tensor:
-    return -cost * (truncated & ~success) * values
 
 
 def flat(values: Tensor) -> Tensor:
@@ -40,7 +37,7 @@ def test_the_parts_alone_are_the_whole():
     assert_written(data, by_hand(data))
 
 
-@pytest.mark.parametrize("form", [late, "test_reward_forms:late"])
+@pytest.mark.parametrize("form", [late, "own_reward:late"])
 def test_a_form_of_ones_own(form):
     data = ValueReward(value_model(), form=form, cost=2.0)(episodes((3,)))
     lost = data["next", "truncated"] & ~data["next", "success"]

@@ -99,7 +99,7 @@ def test_broken_storages(error, decisions, message):
 def test_storages_of_other_kinds_are_refused():
     buffer = ReplayBuffer(storage=ListStorage(4), sampler=_sampler(), batch_size=2)
     buffer.extend([1, 2, 3])
-    message = "the storage holds a int; expected tensordicts, one a decision."
+    message = "the storage holds a int; expected tensordicts, one per decision."
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         buffer.sample()
     storage = LazyTensorStorage(4, ndim=2)

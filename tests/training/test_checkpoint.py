@@ -66,6 +66,20 @@ def test_the_newest_few_are_kept(tmp_path):
     assert checkpoints.load(checkpoints.files()[0]) == 5
 
 
+def test_a_kill_before_the_oldest_is_removed_leaves_none_too_many(tmp_path, monkeypatch):
+    parts = training()
+    checkpoints = RunCheckpoints(tmp_path, keep=2, **parts)
+    checkpoints.save(0)
+    checkpoints.save(5)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._rotation, "prune", lambda: None)
+        checkpoints.save(10)
+    RunCheckpoints(tmp_path, keep=2, **parts).load()
+    assert len(checkpoints.files()) == 3
+    RunCheckpoints(tmp_path, keep=2, **parts).clear()
+    assert [file.stem[-2:] for file in checkpoints.files()] == ["05", "10"]
+
+
 def test_a_part_of_the_components(tmp_path):
     torch.manual_seed(0)
     parts = training()

@@ -36,7 +36,7 @@ def plugin(monkeypatch):
 
 @pytest.fixture
 def value_file(tmp_path):
-    """A file of a value model that is calibrated for one of two sentences."""
+    """A file of a value model that is calibrated for one of two instructions."""
     torch.manual_seed(0)
     model = temporal_value_model(
         EncoderConfig(image_size=16, channels=(4, 4, 4), text_dim=4, image_dim=8, features=8)
@@ -131,8 +131,7 @@ BAD = [
     (
         {IMAGE: torch.zeros(2, 4, 3, 16, 16), "task": "push"},
         ValueError,
-        f"'{IMAGE}' has shape (2, 4, 3, 16, 16); expected one colour picture a frame, "
-        "[B, 3, h, w].",
+        f"'{IMAGE}' has shape (2, 4, 3, 16, 16); expected one colour image a frame, [B, 3, h, w].",
     ),
     (
         {IMAGE: torch.full((2, 3, 16, 16), -1.5), "task": "push"},
@@ -143,7 +142,8 @@ BAD = [
     (
         {IMAGE: torch.zeros(2, 3, 16, 16), "task": ["push"]},
         ValueError,
-        "the batch has 1 sentences in 'task' for 2 frames: give one each, or one string for all.",
+        "the batch has 1 instructions in 'task' for 2 frames: give one each, or one string for "
+        "all.",
     ),
 ]
 

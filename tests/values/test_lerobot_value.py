@@ -37,7 +37,7 @@ def _lerobot(monkeypatch):
 
 
 def states(levels, sentences):
-    """One state each: a picture of one grey level, and the state (level, 1)."""
+    """One state each: an image of one grey level, and the state (level, 1)."""
     level = torch.tensor(levels, dtype=torch.uint8)
     tokens, mask = HashTokenizer()(sentences)
     return TensorDict(
@@ -148,14 +148,14 @@ def test_one_number_each():
 
 
 def test_sentences_that_are_not_told_apart_or_not_listed():
-    message = "the sentences 'Push.' and 'push' have the same tokens: leave one out."
+    message = "the instructions 'Push.' and 'push' have the same tokens: leave one out."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         lerobot_value(One(), INPUTS, sentences=["lift", "Push.", "push"])
     data = states([0, 0], ["push", "open"])
     number = int(data[1]["instruction", "tokens"][0])
     message = (
-        f"the instruction of row 1 is none of the 2 sentences, by its tokens [{number}]: list "
-        "every sentence of the data in sentences (value.options.sentences)."
+        f"the instruction of row 1 is none of the 2 instructions, by its tokens [{number}]: list "
+        "every instruction of the data in sentences (value.options.sentences)."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         values(lerobot_value(One(), INPUTS, sentences=SENTENCES), data)
@@ -164,8 +164,8 @@ def test_sentences_that_are_not_told_apart_or_not_listed():
 def test_a_model_that_needs_words_or_names(tmp_path):
     path = save_config(tmp_path, "topreward")
     message = (
-        f"{path}: a 'topreward' model reads the sentence of the task: list those of your tasks in "
-        "value.options.sentences."
+        f"{path}: a 'topreward' model reads the instruction of the task: list those of your tasks "
+        "in value.options.sentences."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         LeRobotValue(path).build(SIZES)

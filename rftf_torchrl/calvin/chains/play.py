@@ -85,7 +85,7 @@ def evaluate_chains(
         wrist_size: see :class:`~rftf_torchrl.CalvinEnv`.
         depth: see :class:`~rftf_torchrl.CalvinEnv`.
         chunk_size: see :class:`~rftf_torchrl.CalvinEnv`.
-        sentences: sentences by task, the first of which is spoken. The benchmark's are those of
+        sentences: instructions by task, the first of which is spoken. The benchmark's are those of
             ``load_sentences(calvin_root, "validation")``; by default it is our own.
         make_env: builds the environment (for a controller the simulator) instead of what the
             arguments above say; picklable.
@@ -105,9 +105,9 @@ def evaluate_chains(
         The report; it says whether this was the official protocol.
 
     Raises:
-        ValueError: for both or neither of policy and controller, no chain, an unknown task or
-            scene, a task without a sentence, a number that is too small, a file of another
-            evaluation, or a policy whose action has other sizes than the environment's.
+        ValueError: for both or neither of policy and controller. For no chain, an unknown task or
+            scene, a task without an instruction, or a number that is too small. For a file of
+            another evaluation, or a policy whose actions have other sizes than the environment's.
         TooManyCrashesError: when workers keep dying.
         RuntimeError: when a worker met a programming error.
         CalvinNotInstalledError: when calvin_env is missing and ``make_env`` is not given.

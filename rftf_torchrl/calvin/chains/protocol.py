@@ -20,7 +20,7 @@ def chains_digest(chains: Sequence[Chain]) -> str:
 
 
 def sentences_label(sentences: Mapping[str, Sequence[str]] | None) -> str:
-    """Whose sentences they are: the benchmark's are known by their fingerprint."""
+    """Whose instructions they are: the benchmark's are known by their fingerprint."""
     if sentences is None:
         return "the library's own"
     spoken = "\n".join(sentences[task][0] for task in TASKS if task in sentences)
@@ -55,7 +55,7 @@ def protocol_label(
     """
     differences = []
     if steps != OFFICIAL_STEPS:
-        differences.append(f"{steps} steps a subtask")
+        differences.append(f"{steps} steps per subtask")
     first = _first_chain(chains)
     if first is None:
         differences.append("other chains than the benchmark's")
@@ -69,12 +69,12 @@ def protocol_label(
     if scene != "D":
         differences.append(f"scene {scene}")
     if sentences not in (None, _BENCHMARKS):
-        differences.append(f"other sentences than the benchmark's: {sentences}")
+        differences.append(f"other instructions than the benchmark's: {sentences}")
     if privileged is not None:
         differences.append(f"{privileged} sees the simulator's state")
     if differences:
         return f"NOT the official protocol: {'; '.join(differences)}"
-    return f"Official protocol: {len(chains)} chains, {steps} steps a subtask, scene {scene}"
+    return f"Official protocol: {len(chains)} chains, {steps} steps per subtask, scene {scene}"
 
 
 def _first_chain(chains: Sequence[Chain]) -> int | None:

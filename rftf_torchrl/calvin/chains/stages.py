@@ -20,6 +20,7 @@ from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.envs.action_sizes import check_action_sizes
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.nets.evaluate_states import policy_device
+from rftf_torchrl.policies.call_on_tensors import leaves
 
 
 class PolicyStage:
@@ -34,7 +35,8 @@ class PolicyStage:
             to an environment's transforms a subtask is an episode.
         limit: control steps for each task.
         deterministic: mean actions instead of samples.
-        sentences: sentences by task, the first of which is spoken; ``None`` for the environment's.
+        sentences: instructions by task, the first of which is spoken; ``None`` for the
+            environment's.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class PolicyStage:
                 decision = self._policy(current.select(*self._read).unsqueeze(0).to(self._device))
             decision = decision.select(*self._policy.out_keys).squeeze(0).to("cpu")
             if not self._fits:
-                check_action_sizes(decision, self._env, task)
+                check_action_sizes(leaves(decision), self._env, task)
                 self._fits = True
             after = self._env.step(current.select(*self._observed).update(decision))["next"]
             if after[keys.CRASHED].item():

@@ -33,7 +33,7 @@ def frame_problems(frame: Mapping[str, np.ndarray], *cameras: str) -> list[str]:
 
     Args:
         frame: the entries of the frame's file.
-        cameras: the keys of the pictures that must be there; the others may be absent.
+        cameras: the keys of the images that must be there; the others may be absent.
 
     Returns:
         One sentence per violation, with its key; none if the frame is sound.

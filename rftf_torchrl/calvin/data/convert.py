@@ -43,7 +43,7 @@ def to_demonstrations(
 
     A span becomes one successful episode. Its action is CALVIN's relative action; its last frame
     is the observation after its last action, so that frame's own action, which belongs to what
-    comes next, is left out. Each episode has the tokens of its own sentence; a task's
+    comes next, is left out. Each episode has the tokens of its own instruction; a task's
     ``instruction`` in the index is this library's. One span is in memory at a time.
 
     An interruption keeps the spans that were read, with ``complete: false``, as

@@ -94,7 +94,7 @@ def default_config(scene: str, cameras: Mapping[str, tuple[int, ...]]) -> dict[s
 
     Args:
         scene: CALVIN's name of the scene.
-        cameras: shape [h, w, ...] of the pictures by their key in a frame.
+        cameras: shape [h, w, ...] of the images by their key in a frame.
 
     Returns:
         The configuration.

@@ -13,11 +13,11 @@ EMBEDDING_DIM = 384
 
 
 def hashed_embedding(sentence: str) -> NDArray[np.float32]:
-    """Embed a sentence as the sum of random directions, one for each word.
+    """Embed an instruction as the sum of random directions, one for each word.
 
     A word's direction is standard normal, seeded by the CRC-32 of the word in lower case without
-    punctuation, and the sum is scaled to length 1. Sentences that share words are close; the order
-    of the words is lost, and so is their meaning: these are not the embeddings of
+    punctuation, and the sum is scaled to length 1. Instructions that share words are close; the
+    order of the words is lost, and so is their meaning: these are not the embeddings of
     ``paraphrase-MiniLM-L3-v2`` that come with CALVIN's data, whose shape they have.
 
     Args:

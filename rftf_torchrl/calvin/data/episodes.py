@@ -21,12 +21,12 @@ RATE = 30
 def read_calvin(
     path: str, *, size: int | None, fps: float | None
 ) -> Iterator[VideoEpisode | BadEpisode]:
-    """Read the annotated spans of data in CALVIN's format, the static camera, 30 frames a second.
+    """Read the annotated spans of data in CALVIN's format, the static camera, 30 frames per second.
 
     Args:
         path: the folder with ``training``, ``validation`` or both.
-        size: edge of the square pictures in pixels; None for 200, as they are recorded.
-        fps: frames a second to keep; None for all.
+        size: edge of the square images in pixels; None for 200, as they are recorded.
+        fps: frames per second to keep; None for all.
 
     Yields:
         A successful episode for each span; ``validation`` is the split ``"test"``.

@@ -17,11 +17,11 @@ UNREADABLE = (*CORRUPT, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def read_frame(file: Path, *cameras: str) -> dict[str, np.ndarray]:
-    """Read the vectors of a frame, and the pictures that are asked for.
+    """Read the vectors of a frame, and the images that are asked for.
 
     Args:
         file: the frame's ``.npz``.
-        cameras: the keys of the pictures.
+        cameras: the keys of the images.
 
     Returns:
         The entries, checked.

@@ -66,7 +66,7 @@ class Recorded:
         scenes: first and last frame of each scene, by CALVIN's name.
         spans: the annotations.
         statistics: of the frames.
-        cameras: shapes of the pictures by key; ``None`` where there is no frame.
+        cameras: shapes of the images by key; ``None`` where there is no frame.
     """
 
     mark: Mark

@@ -42,7 +42,7 @@ class CalvinDataset:
         root: the folder of the dataset.
         split: ``"training"`` or ``"validation"``.
         image_size: height and width of ``("observation", "image")``, to which the static camera's
-            pictures are resized. None reads no picture, which data without cameras need; the state
+            images are resized. None reads no image, which data without cameras need; the state
             then holds the scene as well, as :class:`~rftf_torchrl.CalvinEnv`'s does.
         wrist_size: the same for ``("observation", "wrist_image")`` and the wrist camera.
         scene: the scene, for a split without ``scene_info.npy``.
@@ -116,7 +116,7 @@ class CalvinDataset:
         Returns:
             TensorDict [T] with ``("observation", "state")`` float32 [T, S], ``"action"`` float32
             [T, 7] (CALVIN's relative actions), ``"robot_obs"`` float64 [T, 15], ``"scene_obs"``
-            float64 [T, 24], and uint8 [T, 3, h, w] pictures where sizes were given.
+            float64 [T, 24], and uint8 [T, 3, h, w] images where sizes were given.
 
         Raises:
             ValueError: where no episode has these frames.
@@ -160,7 +160,7 @@ class CalvinDataset:
             ``("instruction", "mask")`` bool [T, L] and ``"task_id"`` int64 [T, 1].
 
         Raises:
-            DemonstrationError: at a frame that cannot be used, or a sentence that the tokenizer
+            DemonstrationError: at a frame that cannot be used, or an instruction that the tokenizer
                 refuses.
         """
         try:

@@ -78,7 +78,7 @@ def span_problems(span: CalvinSpan, episodes: np.ndarray) -> list[str]:
     if span.task not in TASKS:
         problems.append(f"{where}: unknown task {span.task!r}")
     if not normal_sentence(span.sentence):
-        problems.append(f"{where}: the sentence is empty")
+        problems.append(f"{where}: the instruction is empty")
     return problems
 
 

@@ -53,10 +53,10 @@ class CalvinWriter:
     """Write one split of a dataset in CALVIN's on-disk format.
 
     Frames collect in a hidden folder beside the split's; :meth:`close` adds the files that describe
-    them and gives the folder its name in one step. Where the ``with`` block ends by an exception or
+    them and gives the folder its name in one step. If the ``with`` block ends by an exception or
     Ctrl-C, every frame that was added is kept the same way, the unfinished episode as a shorter
-    one, and a file ``interrupted.txt`` says so (``CalvinDataset.complete``) and lets another
-    writer go on (``resume``); where there is none, nothing is left.
+    one. A file ``interrupted.txt`` then says so (``CalvinDataset.complete``) and lets another
+    writer continue (``resume``). If there are no frames, no folder is left.
 
     The sentence embeddings are :func:`hashed_embedding`'s, not MiniLM's. ``embeddings.npy``, which
     only CALVIN's own rollouts read, is not written.
@@ -169,7 +169,7 @@ class CalvinWriter:
             action: [7], where it led: :func:`absolute_action` of the next ``robot_obs``. Without
                 both actions the frame says "stay", as for the last one of an episode.
             rgb_static: uint8 [3, H, W], the static camera. The first frame decides which of the
-                four pictures all frames of the split have, and how large they are.
+                four images all frames of the split have, and how large they are.
             rgb_gripper: uint8 [3, H, W], the wrist camera.
             depth_static: float32 [H, W], in metres.
             depth_gripper: float32 [H, W], in metres.
@@ -180,7 +180,7 @@ class CalvinWriter:
         Raises:
             DemonstrationError: with every violation; the frame is not written.
             OSError: where the disk is full.
-            ValueError: with one action and not the other, or a picture of another layout.
+            ValueError: with one action and not the other, or an image of another layout.
             RuntimeError: after :meth:`close`.
         """
         self._check_open("no frame can be added")
@@ -205,7 +205,7 @@ class CalvinWriter:
         problems = frame_problems(frame)
         if self._cameras is not None and not problems and cameras != self._cameras:
             problems = [
-                f"pictures {_in_words(cameras)}, the frames before have "
+                f"images {_in_words(cameras)}, the frames before have "
                 f"{_in_words(self._cameras)}: all frames of a split have the same cameras and sizes"
             ]
         if problems:

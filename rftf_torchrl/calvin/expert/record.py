@@ -54,8 +54,8 @@ class ChainToRecord:
         seed: of the scene's positions and angles, and of the expert's noise.
         scene: the scene's letter.
         noise: of :class:`CalvinExpert`.
-        image_size: edge in pixels of the static camera's pictures; ``None`` for none.
-        wrist_size: edge in pixels of the gripper camera's pictures; ``None`` for none.
+        image_size: edge in pixels of the static camera's images; ``None`` for none.
+        wrist_size: edge in pixels of the gripper camera's images; ``None`` for none.
         max_steps: control steps for each task.
     """
 

@@ -1,4 +1,4 @@
-"""Readers: episodes of frames and a sentence, from the forms in which people have them.
+"""Readers: episodes of frames and an instruction, from the forms in which people have them.
 
 A reader is a function ``reader(path, *, size, fps, **options)`` that goes through the episodes of a
 source: an iterator of :class:`~rftf_torchrl.VideoEpisode` and, for each that cannot be used, of
@@ -6,7 +6,7 @@ source: an iterator of :class:`~rftf_torchrl.VideoEpisode` and, for each that ca
 decoded when :meth:`~rftf_torchrl.VideoEpisode.read` is called, so that an episode that is not asked
 for costs nothing, and one is in memory at a time.
 
-``size`` (edge of the square picture in pixels, None for the source's own size) and ``fps`` (frames
+``size`` (edge of the square image in pixels, None for the source's own size) and ``fps`` (frames
 a second to keep, None for all) are how frames are to be decoded. Everything else is an option of
 the kind, an argument by keyword with an annotation, which is checked.
 

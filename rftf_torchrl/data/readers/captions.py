@@ -1,4 +1,4 @@
-"""Sentences and outcomes of a folder of videos: a table, one for all, or a text beside each."""
+"""Instructions and outcomes of a folder of videos: a table, one for all, or a text beside each."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Caption:
 
     Attributes:
         file: its path from the folder on, with ``/``.
-        instruction: the sentence.
+        instruction: the task's text.
         success: whether it shows a success; None where that is not said.
-        task: what it is grouped by in reports; None for the sentence.
+        task: what it is grouped by in reports; None for the instruction.
         split: ``"train"``, ``"test"`` or None.
     """
 
@@ -79,7 +79,8 @@ def read_captions(root: Path, videos: Collection[str]) -> dict[str, Caption | Ba
             places = ", ".join(place for place, _ in captions)
             result[video] = BadEpisode(video, f"it has {len(captions)} captions: {places}")
         else:
-            result[video] = BadEpisode(video, f"no line of {table.name} names it with a sentence")
+            problem = f"no line of {table.name} names it with an instruction"
+            result[video] = BadEpisode(video, problem)
     return result
 
 
@@ -111,7 +112,8 @@ def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     for row in reader:
         place = f"{table.name} line {reader.line_num}"
         if None in row:
-            yield place, "it has more values than columns: put a sentence with a comma in quotes"
+            problem = "it has more values than columns: put an instruction with a comma in quotes"
+            yield place, problem
         else:
             yield place, dict(row)
 

@@ -1,4 +1,4 @@
-"""Frames of a film, decoded with PyAV."""
+"""Frames of a video, decoded with PyAV."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONTAINERS = {
     ".avi": "avi",
     ".gif": "gif",
 }
-"""By its suffix, the format that a film is opened as. A film that is something else, such as a
+"""By its suffix, the format that a video is opened as. A video that is something else, such as a
 playlist that names other files, is refused."""
 
 
@@ -34,14 +34,14 @@ def read_video(
     start: float = 0.0,
     count: int | None = None,
 ) -> Tensor:
-    """Decode a film, or some frames of it, turned as its metadata say.
+    """Decode a video, or some frames of it, turned as its metadata say.
 
     Args:
         path: the file.
-        size: edge of the square pictures in pixels; None for the film's size.
-        fps: frames a second to keep, by their own times, and the last one; None for all.
+        size: edge of the square images in pixels; None for the video's size.
+        fps: frames per second to keep, by their own times, and the last one; None for all.
         start: where to start, in seconds.
-        count: frames of the film from there on; None for all.
+        count: frames of the video from there on; None for all.
 
     Returns:
         uint8 [T, 3, h, w].
@@ -71,7 +71,7 @@ def read_video(
         raise BadEpisodeError(f"{path.name} cannot be decoded ({why})") from error
     sizes = {tuple(frame.shape[-2:]) for frame in frames}
     if len(sizes) != 1:
-        raise BadEpisodeError(f"its pictures have {len(sizes)} different sizes: {sorted(sizes)}")
+        raise BadEpisodeError(f"its images have {len(sizes)} different sizes: {sorted(sizes)}")
     return torch.cat(frames)
 
 
@@ -119,7 +119,7 @@ def _check_avi_size(path: Path) -> None:
 
 
 def _seconds(film: Any, stream: Any) -> float:
-    """When a film ends by its header; 0 where that is not said for the pictures alone."""
+    """When a video ends by its header; 0 where that is not said for the images alone."""
     if stream.duration is not None:
         begin = stream.start_time or 0
         return float((begin + stream.duration) * stream.time_base)

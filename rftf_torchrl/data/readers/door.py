@@ -57,11 +57,11 @@ def video_episodes(
         path: a folder or a file; of ``"lerobot"`` also a data set's id on the hub.
         kind: the reader, see :mod:`rftf_torchrl.data.readers`; None guesses it from what is there
             and says so in the log.
-        size: edge of the square pictures in pixels; None for the source's own sizes.
-        fps: frames a second to keep, and the last one; None for all.
+        size: edge of the square images in pixels; None for the source's own sizes.
+        fps: frames per second to keep, and the last one; None for all.
         options: of the reader, by keyword.
         episodes: numbers of the episodes to keep, see ``VideoEpisode.index``; None for all.
-        tasks: sentences or names of tasks to keep; None for all.
+        tasks: instructions or names of tasks to keep; None for all.
 
     Yields:
         The episodes, in the source's order, and what cannot be used.

@@ -38,18 +38,18 @@ class BadEpisode:
 
 @dataclass(frozen=True, eq=False)
 class VideoEpisode:
-    """An episode of frames and a sentence, as a reader gives it.
+    """An episode of frames and an instruction, as a reader gives it.
 
     Attributes:
         name: where it is in its source, such as ``"kitchen/a.mp4"`` or ``"episode 12"``; unique.
-        instruction: the sentence.
+        instruction: the task's text.
         frames: uint8 [T, 3, h, w] in time order, or a function that decodes them; it raises
             :class:`BadEpisodeError` (or another ``ValueError``, or an ``OSError``) where it can't.
         success: whether the episode reached its goal; None where the source does not say.
-        task: what episodes are grouped by in reports; None for the sentence.
+        task: what episodes are grouped by in reports; None for the instruction.
         split: ``"train"``, ``"test"``, or None where the source does not say.
         index: its number in the source, such as LeRobot's ``episode_index``; None for its place.
-        fps: frames a second of the source; None where it has none or they vary.
+        fps: frames per second of the source; None where it has none or they vary.
         version: a text that changes when the frames may have changed, see :func:`file_version`.
         row: the number of its first frame among all frames of the source; None where those have no
             numbers.

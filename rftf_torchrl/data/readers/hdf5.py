@@ -34,7 +34,7 @@ def read_hdf5(
 ) -> Iterator[VideoEpisode | BadEpisode]:
     """Read HDF5 files of robomimic or LIBERO: ``data/demo_i/obs/<camera>``, uint8 [T, h, w, 3].
 
-    The sentence is ``language_instruction`` in the attribute ``problem_info`` of ``data``, as
+    The instruction is ``language_instruction`` in the attribute ``problem_info`` of ``data``, as
     LIBERO has it, and the outcome the attribute ``success`` of an episode, where there is one.
 
     Source: https://robomimic.github.io/docs/datasets/overview.html and LIBERO's
@@ -42,12 +42,12 @@ def read_hdf5(
 
     Args:
         path: a file, or a folder of files.
-        size: edge of the square pictures in pixels; None for their own sizes.
-        fps: frames a second to keep; None for all.
-        camera: name of the pictures, such as ``agentview_rgb``; needed where there are several.
-        instruction: one sentence for all, where the files have none.
-        picture_fps: frames a second of the files, which do not say it: the control rate.
-        upside_down: turn the pictures over; None does what ``macros_image_convention`` says:
+        size: edge of the square images in pixels; None for their own sizes.
+        fps: frames per second to keep; None for all.
+        camera: name of the images, such as ``agentview_rgb``; needed where there are several.
+        instruction: one instruction for all, where the files have none.
+        picture_fps: frames per second of the files, which do not say it: the control rate.
+        upside_down: turn the images over; None does what ``macros_image_convention`` says:
             ``"opengl"`` is upside down.
 
     Yields:
@@ -83,7 +83,7 @@ def read_hdf5(
             elif sentence is None:
                 yield BadEpisode(
                     label,
-                    "the file has no language_instruction: give a sentence "
+                    "the file has no language_instruction: give an instruction "
                     "(data.options.instruction)",
                     index,
                 )
@@ -126,7 +126,7 @@ def _upside_down(data: Any) -> bool:
 
 
 def _camera(h5py: Any, data: Any, name: str, camera: str | None) -> str | BadEpisodeError:
-    """The place of an episode's pictures, or what is wrong."""
+    """The place of an episode's images, or what is wrong."""
     try:
         obs = _inside(h5py, _inside(h5py, data, name), "obs")
         entries = {each: _inside(h5py, obs, each) for each in obs}

@@ -27,8 +27,9 @@ from rftf_torchrl.data.readers.door import guess_reader, video_episodes
 from rftf_torchrl.data.readers.episode import BadEpisode, BadEpisodeError, VideoEpisode
 from rftf_torchrl.data.readers.pictures import resized
 from rftf_torchrl.data.readers.settings import DataConfig
-from rftf_torchrl.files import RowsFile, prepare_output, write_json
+from rftf_torchrl.files import prepare_output, write_json
 from rftf_torchrl.new_folder import NewFolder
+from rftf_torchrl.rows_file import RowsFile
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 
 logger = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ def _same(record: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
 
 
 def _check_words(tokenizer: HashTokenizer, sentence: str) -> None:
-    """Raises :class:`BadEpisodeError` where a sentence is too long."""
+    """Raises :class:`BadEpisodeError` where an instruction is too long."""
     try:
         tokenizer(sentence)
     except ValueError as error:
@@ -262,7 +263,7 @@ def _publish(data: DataConfig, settings: Record, root: Path, rows: RowsFile) -> 
 
 
 def _tasks(records: list[Record]) -> tuple[Task, ...]:
-    """A task for each name, or sentence, with the sentence that it had first."""
+    """A task for each name, or instruction, with the instruction that it had first."""
     first: dict[str, str] = {}
     for record in records:
         first.setdefault(record["task"] or record["instruction"], record["instruction"])

@@ -35,10 +35,10 @@ def read_lerobot(
 
     Args:
         path: a local folder, or an id of the hub such as ``lerobot/pusht``, of which the tables
-            and one camera's films are downloaded.
-        size: edge of the square pictures in pixels; None for the films' sizes.
-        fps: frames a second to keep; None for all.
-        camera: the key of the pictures, as ``observation.images.top``, or its last part; needed
+            and one camera's videos are downloaded.
+        size: edge of the square images in pixels; None for the videos' sizes.
+        fps: frames per second to keep; None for all.
+        camera: the key of the images, as ``observation.images.top``, or its last part; needed
             where there are several.
         success: the column that says whether an episode succeeded: of the frames, where one True
             is enough, or of the episodes; None for ``next.success`` where there is one.
@@ -86,7 +86,7 @@ class _Tables:
         self.rows: dict[int, list[Row]] = {}
 
     def of_episode(self, row: Row) -> tuple[str, bool | None, list[Path]]:
-        """Sentence, outcome and files of an episode."""
+        """Instruction, outcome and files of an episode."""
         layout, number = self.layout, row["episode_index"]
         data = layout.file("data", row)
         files = [data, layout.file("video", row)] if layout.film else [data]
@@ -109,7 +109,9 @@ class _Tables:
                     f"{_few(layout.tasks)}"
                 )
         if len(found) != 1:
-            raise BadEpisodeError(f"it has {len(found)} sentences, expected 1: tasks {list(found)}")
+            raise BadEpisodeError(
+                f"it has {len(found)} instructions, expected 1: tasks {list(found)}"
+            )
         won = row.get(layout.success) if layout.success else None
         if layout.success in layout.features:
             won = any(_true(frame[layout.success]) for frame in frames)
@@ -151,7 +153,7 @@ def _frames(layout: Layout, row: Row, size: int | None, fps: float | None) -> Te
 
 
 def _stored_pictures(layout: Layout, row: Row, size: int | None, fps: float | None) -> Tensor:
-    """Pictures that lie in the table itself."""
+    """Images that lie in the table itself."""
     parquet = optional_module("pyarrow.parquet", "video", "reading LeRobot data sets")
     data = layout.file("data", row)
     chosen = [("episode_index", "==", row["episode_index"])]
@@ -165,7 +167,7 @@ def _stored_pictures(layout: Layout, row: Row, size: int | None, fps: float | No
 def _bytes(cell: Any, frame: int) -> bytes:
     content = cell.get("bytes") if isinstance(cell, dict) else None
     if not content:
-        raise BadEpisodeError(f"the picture of frame {frame} is not in the table")
+        raise BadEpisodeError(f"the image of frame {frame} is not in the table")
     return bytes(content)
 
 

@@ -28,10 +28,10 @@ class Info:
 
     Args:
         codebase_version: the format's version.
-        fps: frames a second.
+        fps: frames per second.
         features: the columns, with ``dtype`` and ``shape``.
         data_path: template of the tables' paths.
-        video_path: template of the films' paths.
+        video_path: template of the videos' paths.
         chunks_size: episodes in a folder, v2.
     """
 
@@ -50,9 +50,9 @@ class Layout:
     Attributes:
         root: the folder.
         info: ``meta/info.json``.
-        camera: the key of the pictures.
+        camera: the key of the images.
         success: the column of the outcome, or None.
-        tasks: sentences by ``task_index``.
+        tasks: instructions by ``task_index``.
         episodes: a row for each episode.
     """
 
@@ -75,11 +75,11 @@ class Layout:
 
     @property
     def film(self) -> bool:
-        """Whether the camera's pictures are films; else they lie in the tables."""
+        """Whether the camera's images are videos; else they lie in the tables."""
         return bool(self.features[self.camera]["dtype"] == "video")
 
     def file(self, what: str, row: dict[str, Any]) -> Path:
-        """The table (``"data"``) or the film (``"video"``) that an episode lies in.
+        """The table (``"data"``) or the video (``"video"``) that an episode lies in.
 
         Raises:
             ValueError: where the episode's row does not say.
@@ -108,7 +108,7 @@ def dataset_folder(path: str, camera: str | None = None) -> Path:
 
     Args:
         path: a folder, or an id of the hub.
-        camera: whose films to download.
+        camera: whose videos to download.
 
     Returns:
         The folder.
@@ -150,7 +150,7 @@ def read_layout(root: Path, camera: str | None, success: str | None) -> Layout:
     problems = []
     if len(named) != 1:
         given = "there are several cameras" if camera is None else f"no camera is {camera!r}"
-        given = given if cameras else "it has no pictures"
+        given = given if cameras else "it has no images"
         problems.append(
             f"{given}: choose among {', '.join(cameras) or 'none'} (data.options.camera)"
         )

@@ -19,13 +19,13 @@ from rftf_torchrl.data.readers.pictures import file_version, resized
 def read_demonstrations(
     path: str, *, size: int | None, fps: float | None, wrist: bool = False
 ) -> Iterator[VideoEpisode | BadEpisode]:
-    """Read a folder of demonstrations; they have no frames a second, so all frames are kept.
+    """Read a folder of demonstrations; they have no frames per second, so all frames are kept.
 
     Args:
         path: the folder.
-        size: edge of the pictures in pixels; None as they are.
+        size: edge of the images in pixels; None as they are.
         fps: passed over.
-        wrist: the pictures of the gripper camera.
+        wrist: the images of the gripper camera.
 
     Yields:
         Its episodes.
@@ -33,7 +33,7 @@ def read_demonstrations(
     Raises:
         FileNotFoundError: where there are none.
         DemonstrationError: with every violation of the format.
-        KeyError: where they have no pictures.
+        KeyError: where they have no images.
     """
     demonstrations = load_demonstrations(Path(path))
     key = keys.WRIST_IMAGE if wrist else keys.IMAGE

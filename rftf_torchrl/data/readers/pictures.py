@@ -1,4 +1,4 @@
-"""What the readers do to pictures and their times, the same for all of them."""
+"""What the readers do to images and their times, the same for all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Frame = TypeVar("Frame")
 
 
 def resized(frames: Tensor, size: int | None) -> Tensor:
-    """Frames at the size asked for; the whole picture, squeezed where it is not square.
+    """Frames at the size asked for; the whole image, squeezed where it is not square.
 
     Args:
         frames: uint8 [T, 3, h, w].
@@ -37,13 +37,13 @@ def resized(frames: Tensor, size: int | None) -> Tensor:
 
 
 def at_rate(frames: Iterable[tuple[float, Frame]], fps: float | None) -> Iterator[Frame]:
-    """Keep so many frames a second, by their times, and the last one, which shows the end.
+    """Keep so many frames per second, by their times, and the last one, which shows the end.
 
     A source with fewer frames keeps all of its own; none is repeated.
 
     Args:
         frames: time in seconds, not falling, and frame.
-        fps: frames a second; None for all.
+        fps: frames per second; None for all.
 
     Yields:
         The frames that are kept.
@@ -67,7 +67,7 @@ def at_rate(frames: Iterable[tuple[float, Frame]], fps: float | None) -> Iterato
 
 
 def picture(source: Any, size: int | None) -> Tensor:
-    """Decode one picture: turned as its EXIF says, grey as colour, without transparency.
+    """Decode one image: turned as its EXIF says, grey as colour, without transparency.
 
     Args:
         source: a file or a file object.
@@ -77,14 +77,14 @@ def picture(source: Any, size: int | None) -> Tensor:
         uint8 [3, h, w].
 
     Raises:
-        BadEpisodeError: where it is no picture, or damaged.
+        BadEpisodeError: where it is no image, or damaged.
     """
     try:
         with Image.open(source) as opened:
             pixels = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         name = f"{source.name} is" if isinstance(source, Path) else "it has"
-        raise BadEpisodeError(f"{name} no picture, or a damaged one ({error})") from error
+        raise BadEpisodeError(f"{name} no image, or a damaged one ({error})") from error
     return resized(torch.from_numpy(pixels).permute(2, 0, 1)[None], size)[0].contiguous()
 
 

@@ -20,14 +20,14 @@ class DataConfig:
         kind: ``"videos"``, ``"lerobot"``, ``"hdf5"``, ``"calvin"``, ``"demonstrations"``, or a
             reader of your own as ``"module:function"``; null guesses it from the path.
         options: of the reader, such as ``camera``.
-        image_size: edge of the square pictures that frames are resized to, in pixels.
-        fps: frames a second that are kept, and an episode's last one; null for all.
+        image_size: edge of the square images that frames are resized to, in pixels.
+        fps: frames per second that are kept, and an episode's last one; null for all.
         episodes: numbers of the episodes to use; null for all.
-        tasks: sentences, or names of tasks, to use; null for all.
+        tasks: instructions, or names of tasks, to use; null for all.
         held_out: share of the episodes of each task and outcome that no model is trained on, where
             the source does not say; 0 for none.
         skip_bad: leave out episodes that cannot be used and count them, instead of stopping.
-        max_words: longest sentence.
+        max_words: longest instruction.
         cache: folder of the decoded frames; null for ``data`` in the output folder.
     """
 

@@ -1,4 +1,4 @@
-"""The reader of a folder of videos, or of folders of pictures, with a sentence each."""
+"""The reader of a folder of videos, or of folders of images, with an instruction each."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def read_videos(
     instruction: Text | None = None,
     picture_fps: Positive | None = None,
 ) -> Iterator[VideoEpisode | BadEpisode]:
-    """Read a folder of videos (mp4, m4v, mov, mkv, webm, avi, gif) or of folders of pictures.
+    """Read a folder of videos (mp4, m4v, mov, mkv, webm, avi, gif) or of folders of images.
 
-    A sentence for each comes from ``captions.csv`` or ``captions.jsonl`` in the folder, with
-    ``file`` and ``instruction``, and where wanted ``success``, ``task`` and ``split``; or is the
-    same for all; or lies beside each video in a text file of the same name. A video below a folder
-    named ``success`` or ``failure`` has that outcome where its caption says none.
+    Each video needs an instruction. It comes from ``captions.csv`` or ``captions.jsonl`` in the
+    folder, with ``file`` and ``instruction`` and optionally ``success``, ``task`` and ``split``. Or
+    it is the same for all, or is in a text file of the same name beside each video. A video below a
+    folder named ``success`` or ``failure`` has that outcome, unless its caption gives one.
 
     Args:
         path: the folder, which is searched with all folders below it, or one video.
-        size: edge of the square pictures in pixels; None for the videos' sizes.
-        fps: frames a second to keep; None for all.
-        instruction: one sentence for all videos.
-        picture_fps: pictures a second in a folder of pictures, whose names sort in time order;
+        size: edge of the square images in pixels; None for the videos' sizes.
+        fps: frames per second to keep; None for all.
+        instruction: one instruction for all videos.
+        picture_fps: images per second in a folder of images, whose names sort in time order;
             None keeps all of them, whatever ``fps`` says.
 
     Yields:
@@ -62,7 +62,7 @@ def read_videos(
     ):
         raise DemonstrationError(
             f"Videos in {root}",
-            [f"there is none: expected {', '.join(CONTAINERS)} or folders of pictures"],
+            [f"there is none: expected {', '.join(CONTAINERS)} or folders of images"],
         )
     captions = _captions(root, videos, instruction)
     yield from (bad for place, bad in captions.items() if place not in videos)  # type: ignore[misc]
@@ -99,7 +99,7 @@ def _captions(
         given = [*tables, *(["instruction"] if instruction is not None else [])]
         raise DemonstrationError(
             f"Videos in {root}",
-            [f"sentences come from {' and '.join(given)}: keep one of them"],
+            [f"instructions come from {' and '.join(given)}: keep one of them"],
         )
     if tables:
         return read_captions(root, videos)
@@ -113,7 +113,7 @@ def _text_beside(name: str, video: Path) -> Caption | BadEpisode:
     if not file.is_file():
         return BadEpisode(
             name,
-            f"it has no sentence: write {file.name} beside it, a captions.csv with file and "
+            f"it has no instruction: write {file.name} beside it, a captions.csv with file and "
             "instruction in the folder, or give one for all (data.options.instruction)",
         )
     try:
@@ -124,7 +124,7 @@ def _text_beside(name: str, video: Path) -> Caption | BadEpisode:
 
 
 def _videos(root: Path) -> list[Path]:
-    """The videos below a folder and the folders of pictures alone, sorted."""
+    """The videos below a folder and the folders of images alone, sorted."""
     files = [file for file in root.rglob("*") if file.is_file() and file.name[0] != "."]
     videos = {file for file in files if file.suffix.lower() in CONTAINERS}
     beside = {file.parent for file in videos} | {root}
@@ -133,7 +133,7 @@ def _videos(root: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder in the order of their names, 10 after 9."""
+    """The images of a folder in the order of their names, 10 after 9."""
     found = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES]
     return sorted(found, key=lambda file: _natural(file.name))
 
@@ -150,7 +150,7 @@ def _read_pictures(
     pictures = [picture(file, size) for file in files]
     shapes = {tuple(each.shape[1:]) for each in pictures}
     if len(shapes) != 1:
-        raise BadEpisodeError(f"its pictures have {len(shapes)} different sizes: {sorted(shapes)}")
+        raise BadEpisodeError(f"its images have {len(shapes)} different sizes: {sorted(shapes)}")
     return torch.stack(pictures)
 
 

@@ -43,7 +43,7 @@ class ClipTokens(Transform):
     def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
         why = (
             ", so there is no instruction to tokenize for CLIP: the environment or the data must "
-            "hold the sentence."
+            "hold the instruction."
         )
         entry = required(next_tensordict, keys.INSTRUCTION_TEXT, why)
         batch = next_tensordict.batch_size
@@ -73,7 +73,7 @@ class ClipTokens(Transform):
         return observation_spec
 
     def encode(self, text: str) -> Tensor:
-        """The tokens of one sentence, int64 [context].
+        """The tokens of one instruction, int64 [context].
 
         Raises:
             ValueError: if it is empty or too long.

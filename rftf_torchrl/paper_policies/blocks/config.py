@@ -26,7 +26,7 @@ class NetworkConfig:
         history: observations that the policy looks back on, the present one counted.
         act_len: actions that it predicts.
         arm_dim: size of the arm's action and of its state: 3 for a position, 6 with Euler angles.
-        resampler_latents: tokens per picture.
+        resampler_latents: tokens per image.
         resampler_depth: layers of the resampler.
         resampler_heads: attention heads of the resampler.
         resampler_head_dim: features of a head of the resampler.

@@ -19,7 +19,7 @@ CLIP_TOKENS = ("vla_inputs", "clip_tokens")
 
 
 def history_keys(wrist: bool) -> list[NestedKey]:
-    """Keys of static pictures, gripper pictures, states and validity; see :func:`history_of`."""
+    """Keys of static images, gripper images, states and validity; see :func:`history_of`."""
     return [IMAGES, WRIST_IMAGES if wrist else IMAGES, STATES, VALID]
 
 
@@ -68,11 +68,11 @@ def spans_of(frame: Tensor, spans: Tensor) -> Tensor:
 
 
 def kept_features(compute: Compute, *, wrist: bool, goal: bool = False) -> TowerFeatures:
-    """The place of encoded pictures and instruction.
+    """The place of encoded images and instruction.
 
     Args:
         compute: maps ``"image"``, ``"wrist_image"``, ``"goal_image"`` and ``"tokens"``, those that
-            there are, to encoded pictures of the same names and to ``"text"``.
+            there are, to encoded images of the same names and to ``"text"``.
         wrist: whether there is a gripper camera.
         goal: whether there is a goal image.
     """
@@ -85,7 +85,7 @@ def kept_features(compute: Compute, *, wrist: bool, goal: bool = False) -> Tower
 
 
 def kept_keys(kept: TowerFeatures) -> list[NestedKey]:
-    """Keys of static pictures, gripper pictures, perhaps goal image, and text."""
+    """Keys of static images, gripper images, perhaps goal image, and text."""
     features = kept.features
     first = [features["image"], features.get("wrist_image", features["image"])]
     return [*first, *(features[name] for name in ("goal_image", "text") if name in features)]

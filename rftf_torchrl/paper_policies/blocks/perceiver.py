@@ -1,4 +1,4 @@
-"""The resampler that turns the patches of a picture into a few tokens."""
+"""The resampler that turns the patches of an image into a few tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures as the two policies' encoders take them, without torchvision."""
+"""Images as the two policies' encoders take them, without torchvision."""
 
 from __future__ import annotations
 

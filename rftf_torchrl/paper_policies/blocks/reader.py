@@ -16,8 +16,8 @@ class WindowReader(nn.Module):
     """Prepares windows of observations, batch [*B], for a network, batch [N].
 
     Args:
-        network: with ``config``, ``encode``, and its ``towers``: picture encoder and text tower.
-        prepare: from pictures, uint8 [N, 3, H, W], and an edge to what the encoder takes.
+        network: with ``config``, ``encode``, and its ``towers``: image encoder and text tower.
+        prepare: from images, uint8 [N, 3, H, W], and an edge to what the encoder takes.
         dtype_of: the name of the layer that says the network's dtype.
     """
 
@@ -43,9 +43,9 @@ class WindowReader(nn.Module):
         tokens: Tensor,
         kept: Sequence[Tensor | None],
     ) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
-        """Pictures, pose, open gripper, validity and text; batch [N].
+        """Images, pose, open gripper, validity and text; batch [N].
 
-        Entries of `kept` are pictures and text as :meth:`frozen_features` gives them; None where
+        Entries of `kept` are images and text as :meth:`frozen_features` gives them; None where
         they are not known.
         """
         batch = valid.ndim - 1
@@ -62,7 +62,7 @@ class WindowReader(nn.Module):
         return seen, pose, opened, _flat(valid, batch), text.to(self.dtype)
 
     def frozen_features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the encoders that do not train make of pictures and instruction, batch [N]."""
+        """What the encoders that do not train make of images and instruction, batch [N]."""
         encoder, text_tower = self.network.towers
         found = {}
         if not trains(encoder):

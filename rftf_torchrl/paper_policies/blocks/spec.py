@@ -43,7 +43,7 @@ class PaperPolicySpec(ABC):
     Attributes:
         config: sizes of the network.
         chunk_size: actions per decision; the authors execute one.
-        wrist: whether there is a gripper camera; where not, the static picture takes its place.
+        wrist: whether there is a gripper camera; where not, the static image takes its place.
         init_scale: initial standard deviation of the arm.
         learn_scale: whether it is learned.
         scale_bounds: its smallest and largest value.
@@ -87,7 +87,7 @@ class PaperPolicySpec(ABC):
         tokenizer = entries.pop("tokenizer", None)
         problems = setting_problems(cls, entries, "policy.options.")
         if sizes.image_size is None:
-            problems.append(f"env.image_size=null: policy.kind={cls.kind} needs pictures")
+            problems.append(f"env.image_size=null: policy.kind={cls.kind} needs images")
         if settings.pretrained and not settings.random_weights and not tokenizer:
             problems.append(
                 f"policy.pretrained: the weights of policy.kind={cls.kind} were trained on CLIP's "
@@ -204,7 +204,7 @@ class PaperPolicySpec(ABC):
             frame: int64 [M], the frame of each example.
             spans: int64 [E, 2], first frame of each episode and the one after its last, in order
                 of time.
-            instructions: M sentences.
+            instructions: M instructions.
 
         Returns:
             The batch.

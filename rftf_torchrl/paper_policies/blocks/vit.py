@@ -33,7 +33,7 @@ class ViTConfig:
     """Sizes of an image encoder; the defaults are ViT-B/16.
 
     Attributes:
-        image_size: edge of the picture in pixels.
+        image_size: edge of the image in pixels.
         patch_size: edge of a patch in pixels.
         dim: features of a token.
         depth: number of blocks.

@@ -21,7 +21,7 @@ AGE = ("vla_inputs", "goal_age")
 
 
 def current_frame(observation: TensorDictBase, percent: int) -> Tensor:
-    """A stand-in for a generator of goal images: the static camera's present picture.
+    """A stand-in for a generator of goal images: the static camera's present image.
 
     Args:
         observation: one observation, batch [].
@@ -39,7 +39,7 @@ class LastFrames:
     """A stand-in for a generator of goal images: how a demonstration of the task ended.
 
     Attributes:
-        pictures: by ``"task_id"``, the last picture of a successful demonstration, uint8
+        pictures: by ``"task_id"``, the last image of a successful demonstration, uint8
             [3, H, W], of the same size as the environment's.
 
     Example:
@@ -52,7 +52,7 @@ class LastFrames:
     pictures: Mapping[int, Tensor]
 
     def __call__(self, observation: TensorDictBase, percent: int) -> Tensor:
-        """The picture of the observation's task.
+        """The image of the observation's task.
 
         Raises:
             KeyError: if there is none.
@@ -77,7 +77,7 @@ class GoalImages(Transform):
     diffusion model (InstructPix2Pix) paints the goal image; it is not part of this package.
 
     Args:
-        provider: ``provider(observation, percent)`` -> uint8 [3, H, W], of the static picture's
+        provider: ``provider(observation, percent)`` -> uint8 [3, H, W], of the static image's
             size. Worker processes need one that can be pickled.
         every: decisions between two goal images.
 
@@ -131,7 +131,7 @@ class GoalImages(Transform):
             if found.shape != goals.shape[1:] or found.dtype != torch.uint8:
                 raise ValueError(
                     f"the goal image provider returned {found.dtype} {tuple(found.shape)}, "
-                    f"expected torch.uint8 {tuple(goals.shape[1:])}, the static picture's shape."
+                    f"expected torch.uint8 {tuple(goals.shape[1:])}, the static image's shape."
                 )
             goals[row] = found
         observed.set(GOAL_IMAGE, goals.reshape(goal.shape))

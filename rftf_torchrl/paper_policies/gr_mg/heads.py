@@ -1,4 +1,4 @@
-"""What GR-MG reads off its transformer: actions, progress and future pictures."""
+"""What GR-MG reads off its transformer: actions, progress and future images."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class ActionHead(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """Predicts the pictures of both cameras a few steps ahead, as patches; shared by them."""
+    """Predicts the images of both cameras a few steps ahead, as patches; shared by them."""
 
     decoder_pos_embed: Tensor
 

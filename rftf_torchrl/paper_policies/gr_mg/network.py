@@ -22,7 +22,7 @@ class GRMG(nn.Module):
     """Reads a goal image, an instruction and a window of observations, and predicts actions.
 
     A transformer runs over ten tokens of the goal image and, per observation, tokens of
-    instruction, arm, and both pictures, followed by queries. Tokens see those before them; the
+    instruction, arm, and both images, followed by queries. Tokens see those before them; the
     queries are seen by nobody, so leaving some out does not change the others. There is no dropout.
 
     Source: Li et al. 2024, "GR-MG: Leveraging Partially Annotated Data via Multi-Modal Goal
@@ -61,7 +61,7 @@ class GRMG(nn.Module):
 
     @property
     def towers(self) -> tuple[MAEEncoder, ClipText]:
-        """The picture encoder and the text tower."""
+        """The image encoder and the text tower."""
         return self.model_mae, self.text_encoder
 
     def forward(
@@ -80,7 +80,7 @@ class GRMG(nn.Module):
         """Predicts at every observation of a window.
 
         Args:
-            image: normalised pictures of the static camera, float [N, L, 3, S, S], or what
+            image: normalised images of the static camera, float [N, L, 3, S, S], or what
                 :meth:`encode` made of them, [N, L, 1 + patches, dim].
             wrist_image: those of the gripper camera, in the same forms.
             goal_image: float [N, 3, S, S], or [N, 1 + patches, dim].
@@ -95,7 +95,7 @@ class GRMG(nn.Module):
             What was asked for, at each of the L observations: ``"arm"`` [N, L, act_len, arm_dim]
             and ``"gripper"`` [N, L, act_len], the logit of an open one; ``"progress"`` [N, L], the
             share of the instruction carried out; ``"image"`` and ``"wrist_image"``
-            [N, L, patches, 3 * patch_size^2], the pictures three steps ahead.
+            [N, L, patches, 3 * patch_size^2], the images three steps ahead.
         """
         image, wrist_image = (
             seen if seen.ndim == 4 else self.encode(seen) for seen in (image, wrist_image)
@@ -125,11 +125,11 @@ class GRMG(nn.Module):
         return found
 
     def encode(self, image: Tensor) -> Tensor:
-        """Maps pictures [..., 3, S, S] to class token and patches, [..., 1 + patches, dim]."""
+        """Maps images [..., 3, S, S] to class token and patches, [..., 1 + patches, dim]."""
         return self.model_mae.tokens_of(image)
 
     def _see(self, seen: Tensor, patch: nn.Module, whole: nn.Module) -> tuple[Tensor, Tensor]:
-        """Tokens of encoded pictures [N, ...]: [N, latents, hidden] and [N, 1, hidden]."""
+        """Tokens of encoded images [N, ...]: [N, latents, hidden] and [N, 1, hidden]."""
         return patch(self.perceiver_resampler(seen[:, 1:])), whole(seen[:, 0])[:, None]
 
     def _observed(

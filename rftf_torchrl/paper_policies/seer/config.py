@@ -13,7 +13,7 @@ class SeerConfig(NetworkConfig):
     """Sizes of a :class:`Seer`; the defaults are those of the smaller released policy.
 
     Attributes:
-        foresight: queries per predicted picture, a square number.
+        foresight: queries per predicted image, a square number.
 
     The others are those of :class:`NetworkConfig`.
 

@@ -21,7 +21,7 @@ class SeerOutput:
     Attributes:
         arm: float [N, L, act_len, arm_dim], in (-1, 1).
         gripper: logit of an open gripper, float [N, L, act_len].
-        images: patches of the static and the gripper camera's picture, float
+        images: patches of the static and the gripper camera's image, float
             [N, L, 2, patches, 3 * patch_size^2]; None where they were not asked for.
     """
 
@@ -31,11 +31,11 @@ class SeerOutput:
 
 
 class Seer(nn.Module):
-    """Reads an instruction and a window of observations, foresees pictures and acts on them.
+    """Reads an instruction and a window of observations, foresees images and acts on them.
 
-    A transformer runs over tokens of instruction, arm and both pictures of each observation,
-    followed by queries for the pictures and for the actions. Every token sees the observations up
-    to its own; action queries also see the picture queries of their own step. There is no dropout.
+    A transformer runs over tokens of instruction, arm and both images of each observation,
+    followed by queries for the images and for the actions. Every token sees the observations up
+    to its own; action queries also see the image queries of their own step. There is no dropout.
 
     Source: Tian et al. 2024, "Predictive Inverse Dynamics Models are Scalable Learners for Robotic
     Manipulation", arXiv 2412.15109.
@@ -96,7 +96,7 @@ class Seer(nn.Module):
 
     @property
     def towers(self) -> tuple[MAEEncoder, ClipText]:
-        """The picture encoder and the text tower."""
+        """The image encoder and the text tower."""
         return self.vision_encoder, self.clip_model
 
     def forward(
@@ -115,13 +115,13 @@ class Seer(nn.Module):
         up at its end with anything.
 
         Args:
-            image: normalised pictures of the static camera, float [N, L, 3, S, S], or what
+            image: normalised images of the static camera, float [N, L, 3, S, S], or what
                 :meth:`encode` made of them, [N, L, 1 + patches, dim].
             wrist_image: those of the gripper camera, in the same forms.
             arm: pose of the arm, float [N, L, arm_dim].
             gripper: its state, int64 [N, L]: 1 open, 0 closed.
             text: features of the instruction, float [N, text.dim].
-            images: whether to predict the pictures.
+            images: whether to predict the images.
 
         Returns:
             The predictions.
@@ -168,7 +168,7 @@ class Seer(nn.Module):
         )
 
     def encode(self, image: Tensor) -> Tensor:
-        """Maps pictures [..., 3, S, S] to class token and patches, [..., 1 + patches, dim]."""
+        """Maps images [..., 3, S, S] to class token and patches, [..., 1 + patches, dim]."""
         return self.vision_encoder.tokens_of(image)
 
     def _see(self, seen: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,7 +177,7 @@ class Seer(nn.Module):
         return seen[:, :, :1], patches.unflatten(0, seen.shape[:2])
 
     def _foresee(self, queries: Tensor) -> Tensor:
-        """Patches [N, L, 2, patches, 3 * patch_size^2] from picture queries."""
+        """Patches [N, L, 2, patches, 3 * patch_size^2] from image queries."""
         count = self.config.foresight
         x = self.image_decoder_obs_pred_projector(queries).unflatten(2, (2, count))
         slots = self.mask_token.expand(*x.shape[:3], self.config.image.grid**2, -1)

@@ -23,7 +23,7 @@ class SeerSpec(PaperPolicySpec):
 
     The policy is normal for the arm, around the tanh of the network, and Bernoulli for the
     gripper; its chunk is what CALVIN takes as it is. The two encoders, which the authors did not
-    train, and the picture decoder are frozen.
+    train, and the image decoder are frozen.
 
     :meth:`load` reads a folder with ``<epoch>.pth``, ``mae_pretrain_vit_base.pth``, and
     ``ViT-B-32.pt`` or a folder ``clip-vit-base-patch32``.
@@ -40,7 +40,7 @@ class SeerSpec(PaperPolicySpec):
     config: SeerConfig = field(default_factory=SeerConfig)
 
     def actor(self) -> nn.Module:
-        """The network, with frozen encoders and picture decoder."""
+        """The network, with frozen encoders and image decoder."""
         network = Seer(self.config)
         for frozen in (
             network.vision_encoder,

@@ -101,5 +101,5 @@ def _in_use(spec: Any, data: TensorDict) -> dict[str, str]:
         if name in spec.inputs and feature["type"] == "VISUAL":
             shown = " x ".join(map(str, data.get(spec.inputs[name]).shape[-2:]))
             own = " x ".join(map(str, feature["shape"][-2:]))
-            rows[f"picture of {name}"] = f"{shown}, of the checkpoint {own}"
+            rows[f"image of {name}"] = f"{shown}, of the checkpoint {own}"
     return rows

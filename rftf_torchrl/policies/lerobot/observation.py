@@ -26,7 +26,7 @@ _ADVICE = (
 class LeRobotObservation(ObservationWriter):
     """Writes the entries of LeRobot's batch, by LeRobot's own preprocessor.
 
-    Pictures, uint8 [*B, 3, H, W], become float32 in 0..1; then LeRobot normalises, adds and
+    Images, uint8 [*B, 3, H, W], become float32 in 0..1; then LeRobot normalises, adds and
     tokenises. ``"observation.images.top"`` goes to ``("lerobot", "observation", "images",
     "top")``. Works on an environment (reset and step), on a replay buffer and on a batch.
 
@@ -38,7 +38,7 @@ class LeRobotObservation(ObservationWriter):
 
     Raises:
         KeyError: on use, if an entry is missing.
-        ValueError: on use, if floating pictures are not in 0..1.
+        ValueError: on use, if floating images are not in 0..1.
 
     Examples:
         >>> _ = __import__("pytest").importorskip("lerobot")
@@ -114,7 +114,7 @@ def _as_batch(value: Tensor, shape: torch.Size, key: NestedKey) -> Tensor:
         return value.float() / 255
     if value.ndim > 3 and value.numel() and not 0 <= float(value.min()) <= float(value.max()) <= 1:
         raise ValueError(
-            f"{key!r} holds pictures of {value.dtype} from {float(value.min()):g} to "
+            f"{key!r} holds images of {value.dtype} from {float(value.min()):g} to "
             f"{float(value.max()):g}, expected uint8 in 0..255, or floating numbers in 0..1."
         )
     return value.float()

@@ -168,7 +168,7 @@ class LeRobotSpec:
         Args:
             source: folder or hub id.
             inputs: name in LeRobot's batch -> key of our observation; None takes the state and
-                the picture for ``"observation.state"`` and the only camera, or the first of those
+                the image for ``"observation.state"`` and the only camera, or the first of those
                 that a flow policy can do without.
             settings: the other attributes.
 

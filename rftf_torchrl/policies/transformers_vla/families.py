@@ -17,17 +17,17 @@ class Family:
     """How models of one family are spoken to.
 
     Attributes:
-        prompt: ``{image}`` and ``{instruction}`` stand for the pictures and the sentence.
-        picture: the text of one picture; ``{tokens}`` stands for its image tokens.
-        tokens: number of image tokens of each picture, from the model's config, the image
+        prompt: ``{image}`` and ``{instruction}`` stand for the images and the instruction.
+        picture: the text of one image; ``{tokens}`` stands for its image tokens.
+        tokens: number of image tokens of each image, from the model's config, the image
             processor and what that processor wrote.
         positions: position ids of unpadded ids, [L]; with a grid [3, L].
         image_options: how the image processor is called.
-        nested: whether the image processor takes a list of pictures for every observation.
+        nested: whether the image processor takes a list of images for every observation.
         prefix_types: whether the model is told by ``token_type_ids`` that the prompt is a prefix,
             in which attention goes both ways.
         grid: whether it needs ``image_grid_thw``; then ``pixel_values`` are patches
-            [..., 3 * patch], and else pictures [..., 3, h, w].
+            [..., 3 * patch], and else images [..., 3, h, w].
         connector: name of the module between the vision tower and the language model; None where
             the tower writes image tokens itself.
     """
@@ -141,5 +141,5 @@ def family_of(config: Mapping[str, Any], known: Sequence[str] = tuple(FAMILIES))
 
 
 def image_token_of(config: Mapping[str, Any]) -> int:
-    """The id of the token that stands for a piece of a picture; older configs call it an index."""
+    """The id of the token that stands for a piece of an image; older configs call it an index."""
     return int(config["image_token_id" if "image_token_id" in config else "image_token_index"])

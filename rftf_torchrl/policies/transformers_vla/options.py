@@ -23,7 +23,7 @@ class ModelOptions(HeadOptions):
             before it, as a model decodes words.
         temperature: of the action tokens.
         prompt: with ``{image}`` and ``{instruction}``; None for that of the model's family.
-        prompt_tokens: tokens of the longest prompt, without those of the picture.
+        prompt_tokens: tokens of the longest prompt, without those of the image.
         image_options: further arguments of the image processor's call, e.g. ``size``.
         trained: ``"all"``; ``"language"`` without the vision tower; ``"head"``: queries, state and
             head alone, and of the token head nothing but the queries.
@@ -65,7 +65,7 @@ def transformers_problems(settings: PolicyConfig, sizes: Sizes) -> list[str]:
             "policy.pretrained: a policy on a vision-language model needs its folder or hub id"
         )
     if sizes.image_size is None:
-        problems.append("env.image_size=null: a vision-language model needs pictures")
+        problems.append("env.image_size=null: a vision-language model needs images")
     if settings.options.get("dtype") == "bfloat16" and trained != "head" and rank is None:
         problems.append(
             f"policy.options.dtype=bfloat16 with policy.options.trained={trained}: small steps of "

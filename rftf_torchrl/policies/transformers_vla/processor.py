@@ -1,4 +1,4 @@
-"""From pictures and sentences to the tensors that a vision-language model reads."""
+"""From images and instructions to the tensors that a vision-language model reads."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rftf_torchrl.policies.transformers_vla.families import family_of, image_tok
 class VLAProcessor:
     """Tokenizer and image processor of a vision-language model, for prompts of one length.
 
-    Pictures are resized by the image processor of the model (the one that works on PIL pictures)
-    and stay uint8, a quarter of the memory of what the model reads; the policy rescales and
-    normalises them, with the processor's own numbers and to the same result. Prompts are padded on
-    the left. A prompt is tokenized once for each distinct sentence.
+    Images are resized by the image processor of the model (the one that works on PIL images). They
+    stay uint8, which takes a quarter of the memory of the model's input. The policy rescales and
+    normalises them with the processor's own numbers, and gets the same result. Prompts are padded
+    on the left. A prompt is tokenized once for each distinct instruction.
 
     Args:
         tokenizer: of ``transformers``.
@@ -32,7 +32,7 @@ class VLAProcessor:
         image_options: how to call the image processor; added to the family's own.
 
     Raises:
-        ValueError: if the prompt has not one place for the pictures and the sentence, or the
+        ValueError: if the prompt has not one place for the images and the instruction, or the
             tokenizer does not know the model's image token.
     """
 
@@ -114,17 +114,17 @@ class VLAProcessor:
         """Process n observations.
 
         Args:
-            images: uint8 [n, pictures, 3, height, width], or n lists of pictures
+            images: uint8 [n, images, 3, height, width], or n lists of images
                 [3, height, width] of different sizes.
-            instructions: n sentences.
+            instructions: n instructions.
 
         Returns:
             ``input_ids`` int64 [n, L], ``attention_mask`` bool [n, L], ``position_ids`` int64
             [n, L] or [n, 3, L], ``pixel_values`` uint8 [n, ...] and, where the family has it,
-            ``image_grid_thw`` int64 [n, pictures, 3].
+            ``image_grid_thw`` int64 [n, images, 3].
 
         Raises:
-            TypeError: if the pictures are not uint8.
+            TypeError: if the images are not uint8.
             ValueError: if a prompt is too long, or the tokenizer does not keep image tokens whole.
         """
         rows = []
@@ -134,7 +134,7 @@ class VLAProcessor:
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def tokens_of(self, instruction: str, counts: Sequence[int]) -> list[int]:
-        """The prompt's token ids, without padding, with `counts` image tokens of each picture."""
+        """The prompt's token ids, without padding, with `counts` image tokens of each image."""
         shown = [self.family.picture.format(tokens=self.image_token * n) for n in counts]
         text = self.prompt.replace("{image}", "".join(shown))
         text = text.replace("{instruction}", instruction)
@@ -167,8 +167,8 @@ class VLAProcessor:
         counts = self.family.tokens(self.config, self.image_processor, batch)
         if len(counts) != pictures:
             raise ValueError(
-                f"the image processor made {len(counts)} tiles of {pictures} pictures: splitting "
-                "pictures is not supported, call it with do_image_splitting=False."
+                f"the image processor made {len(counts)} tiles of {pictures} images: splitting "
+                "images is not supported, call it with do_image_splitting=False."
             )
         instruction = normal_sentence(instruction)
         key = (instruction, tuple(counts))

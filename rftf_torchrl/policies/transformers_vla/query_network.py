@@ -24,8 +24,8 @@ class Prompt:
         mask: bool [B, L], False at padding.
         is_image: bool [B, L], True at image tokens.
         positions: position ids, [B, L] or [B, 3, L].
-        deep: Qwen3-VL's picture features for its first layers.
-        prefix: how many of them are padding, picture and sentence.
+        deep: Qwen3-VL's image features for its first layers.
+        prefix: how many of them are padding, image and instruction.
     """
 
     embeddings: Tensor
@@ -58,7 +58,7 @@ class Prompt:
 class QueryNetwork(nn.Module):
     """Appends learned query tokens to the prompt and returns the hidden states at their places.
 
-    The sequence is [padding, picture and sentence, state, queries]. A query sees all that is
+    The sequence is [padding, image and instruction, state, queries]. A query sees all that is
     before it, and its input does not depend on any action, so that one forward serves the whole
     chunk.
 
@@ -129,7 +129,7 @@ class QueryNetwork(nn.Module):
 
     @property
     def image_inputs(self) -> tuple[str, ...]:
-        """Names of those that tell of the pictures."""
+        """Names of those that tell of the images."""
         return ("pixel_values", "image_grid_thw") if self.family.grid else ("pixel_values",)
 
     @property
@@ -154,13 +154,13 @@ class QueryNetwork(nn.Module):
         set_statistics(self.state_mean, self.state_std, mean, std)
 
     def image_features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the vision tower and its connector make of the pictures.
+        """What the vision tower and its connector make of the images.
 
         It depends on the observation alone.
 
         Args:
             inputs: the tensors named by :attr:`image_inputs`, ``pixel_values`` uint8 [B, ...] and,
-                where the family has it, ``image_grid_thw`` int64 [B, pictures, 3].
+                where the family has it, ``image_grid_thw`` int64 [B, images, 3].
 
         Returns:
             ``"image_tokens"`` [B, tokens, hidden_size], in the model's dtype; of Qwen3-VL also
@@ -176,7 +176,7 @@ class QueryNetwork(nn.Module):
 
         Returns:
             That method's output, if neither tower nor connector trains; the tower's output alone,
-            ``"patches"`` [B, pictures, patches, features], if the connector does; nothing if the
+            ``"patches"`` [B, images, patches, features], if the connector does; nothing if the
             tower does.
         """
         if trains(tower_of(self.backbone)):
@@ -228,7 +228,7 @@ class QueryNetwork(nn.Module):
         state: Tensor | None = None,
         image_features: Mapping[str, Tensor] | None = None,
     ) -> Prompt:
-        """Embeds padding, picture, sentence and state.
+        """Embeds padding, image, instruction and state.
 
         Args:
             inputs: the tensors named by :attr:`inputs`, [B, ...].

@@ -60,7 +60,7 @@ class TransformersPolicySpec(ModelOptions):
         action_dim: size of an action, A.
         action_tokens: ids of the action tokens, from the lowest bin to the highest.
         state_dim: features of the state that becomes one token; None reads no state.
-        wrist_image: whether ``("observation", "wrist_image")`` is a second picture.
+        wrist_image: whether ``("observation", "wrist_image")`` is a second image.
         image_mean: of the image processor.
         image_std: of the image processor.
         rescale: of the image processor.

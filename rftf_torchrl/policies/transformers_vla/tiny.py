@@ -36,7 +36,7 @@ def save_tiny_vlm(
         folder: where; made if missing.
         family: the ``model_type``.
         hidden_size: of the language model and the vision tower, a multiple of 16.
-        image_size: edge of the pictures that the model sees, a multiple of 14.
+        image_size: edge of the images that the model sees, a multiple of 14.
         seed: of the weights.
 
     Returns:

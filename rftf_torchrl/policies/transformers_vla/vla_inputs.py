@@ -19,7 +19,7 @@ from rftf_torchrl.nets.sentences import sentences_of
 
 _ADVICE = (
     ", and the policy's processor reads it: environments write 'language_instruction' with "
-    "write_text=True, and pictures with an image_size, those of CALVIN's gripper camera with a "
+    "write_text=True, and images with an image_size, those of CALVIN's gripper camera with a "
     "wrist_size."
 )
 
@@ -28,20 +28,20 @@ class VLAInputs(Transform):
     """Writes what a vision-language-action policy reads, once for each observation.
 
     Append it to an environment that writes the instruction's string, or call it on a batch of
-    demonstrations. Pictures and sentence stay as they are, for the value model and the critic; the
+    demonstrations. Images and instruction stay as they are, for the value model and the critic; the
     policy reads tensors alone.
 
     Args:
-        processor: maps pictures, uint8 [n, pictures, 3, h, w], and n sentences to named tensors
-            [n, ...], each of the same shape whatever the sentence, like :class:`VLAProcessor`.
-            Where the cameras' sizes differ, it is given the pictures as n lists of [3, h, w].
-        image_keys: the pictures of an observation, uint8 [*B, 3, h, w].
-        instruction_key: the sentence.
+        processor: maps images, uint8 [n, images, 3, h, w], and n instructions to named tensors
+            [n, ...], each of the same shape whatever the instruction, like :class:`VLAProcessor`.
+            Where the cameras' sizes differ, it is given the images as n lists of [3, h, w].
+        image_keys: the images of an observation, uint8 [*B, 3, h, w].
+        instruction_key: the instruction.
         out_key: where the tensors go, as (out_key, name).
 
     Raises:
-        KeyError: on use, if a picture or the sentence is missing.
-        ValueError: on use, if there are not as many sentences as observations.
+        KeyError: on use, if an image or the instruction is missing.
+        ValueError: on use, if there are not as many instructions as observations.
 
     Example:
         >>> def processor(images, texts):
@@ -77,7 +77,7 @@ class VLAInputs(Transform):
         return self._write(tensordict)
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
-        """Add the tensors, whose shapes a picture of the environment's size tells."""
+        """Add the tensors, whose shapes an image of the environment's size tells."""
         batch = observation_spec.shape
         images = [
             torch.zeros(1, *required(observation_spec, key, _ADVICE).shape[len(batch) :]).byte()
@@ -101,7 +101,7 @@ class VLAInputs(Transform):
         texts = sentences_of(required(tensordict, instruction_key, _ADVICE), instruction_key)
         if len(texts) != shape.numel():
             raise ValueError(
-                f"{instruction_key!r} has {len(texts)} sentences, and the batch size "
+                f"{instruction_key!r} has {len(texts)} instructions, and the batch size "
                 f"{tuple(shape)} needs {shape.numel()}."
             )
         found = self.processor(_together(flat), texts)

@@ -35,10 +35,10 @@ class RFTFConfig(_configs.RewardModelConfig):  # type: ignore[name-defined]
     Attributes:
         value_path: the file of :meth:`TemporalValueModel.save`; not saved, a saved reward model
             has it beside the configuration.
-        image_size: edge to which pictures are resized; None takes the value model's.
-        image_key: the picture in the batch, float [B, 3, h, w] in 0..1, or uint8.
+        image_size: edge to which images are resized; None takes the value model's.
+        image_key: the image in the batch, float [B, 3, h, w] in 0..1, or uint8.
         state_key: the state, float [B, D].
-        task_key: the sentences, B strings or one for all.
+        task_key: the instructions, B strings or one for all.
     """
 
     value_path: str | None = None
@@ -100,7 +100,7 @@ class RFTFRewardModel(_pretrained.PreTrainedRewardModel):  # type: ignore[name-d
 
         Raises:
             KeyError: if an entry is missing.
-            ValueError: if pictures are of another shape or range, or there are not B sentences.
+            ValueError: if images are of another shape or range, or there are not B instructions.
         """
         data = self._observations(batch).to(policy_device(self.value))
         with eval_mode(self.value):
@@ -161,8 +161,8 @@ class RFTFRewardModel(_pretrained.PreTrainedRewardModel):  # type: ignore[name-d
             tasks = [task] * count if isinstance(task, str) else list(task)
             if len(tasks) != count:
                 raise ValueError(
-                    f"the batch has {len(tasks)} sentences in {self.config.task_key!r} for {count} "
-                    "frames: give one each, or one string for all."
+                    f"the batch has {len(tasks)} instructions in {self.config.task_key!r} for "
+                    f"{count} frames: give one each, or one string for all."
                 )
             tokenizer = HashTokenizer(max_length=table.shape[-1]) if len(table) else HashTokenizer()
             found[keys.TOKENS], found[keys.TOKEN_MASK] = tokenizer(tasks)
@@ -172,7 +172,7 @@ class RFTFRewardModel(_pretrained.PreTrainedRewardModel):  # type: ignore[name-d
         name, image = self.config.image_key, image.cpu()  # resizing bytes is the CPU's alone
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(
-                f"{name!r} has shape {tuple(image.shape)}; expected one colour picture a frame, "
+                f"{name!r} has shape {tuple(image.shape)}; expected one colour image a frame, "
                 "[B, 3, h, w]."
             )
         if image.is_floating_point():

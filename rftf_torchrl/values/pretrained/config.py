@@ -43,13 +43,13 @@ class PretrainedEncoderConfig:
             ``"full"``.
         text_training: the same for the text tower.
         lora_rank: rank of the adapters.
-        image_size: edge in pixels to which pictures are resized.
+        image_size: edge in pixels to which images are resized.
         image_mean: mean of each colour in 0..1 that the tower was trained with.
         image_std: its standard deviation.
         resample: ``"bilinear"`` or ``"bicubic"``, of the resizing.
         grid: edge to which the grid of image patches is averaged, to keep fewer of them; None
             keeps all.
-        fusion: how the language meets the picture: ``"cross_attention"`` (text tokens attend to
+        fusion: how the language meets the image: ``"cross_attention"`` (text tokens attend to
             image patches), ``"concatenation"`` or ``"film"`` of their means.
         features: width of the fusion.
         layers: layers of the cross-attention.
@@ -114,10 +114,10 @@ class PretrainedEncoderConfig:
     def from_pretrained(
         cls, image: str, text: str | None = None, **choices: Any
     ) -> PretrainedEncoderConfig:
-        """Reads the sizes, and the picture's size, mean and standard deviation, of checkpoints.
+        """Reads the sizes, and the image's size, mean and standard deviation, of checkpoints.
 
         Of a checkpoint with two towers (SigLIP, CLIP) the one that is asked for is taken. Where
-        the checkpoint says nothing about its pictures, they get the statistics of its family.
+        the checkpoint says nothing about its images, they get the statistics of its family.
 
         Args:
             image: folder or hub id of the image tower.
@@ -166,7 +166,7 @@ def _tower(source: str, part: str) -> dict[str, Any]:
 
 
 def _pictures(source: str, tower: dict[str, Any]) -> dict[str, Any]:
-    """How the checkpoint was shown its pictures."""
+    """How the checkpoint was shown its images."""
     mean, std = _STATISTICS.get(tower["model_type"], _IMAGENET)
     found: dict[str, Any] = {"image_mean": mean, "image_std": std}
     try:

@@ -13,9 +13,9 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from rftf_torchrl import keys
-from rftf_torchrl.files import RowsFile
 from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.evaluate_states import eval_mode
+from rftf_torchrl.rows_file import RowsFile
 from rftf_torchrl.values.pretrained.network import PretrainedNetwork
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 
@@ -24,10 +24,10 @@ from rftf_torchrl.values.temporal_value import TemporalValueModel
 def on_cached_features(
     model: TemporalValueModel, *, features_key: NestedKey = keys.IMAGE_FEATURES
 ) -> TemporalValueModel:
-    """The same value model, reading the features of a frame instead of the picture.
+    """The same value model, reading the features of a frame instead of the image.
 
     Network and calibration are shared: what one learns, the other knows. Save the original, which
-    reads pictures.
+    reads images.
 
     Args:
         model: a value model on a pretrained image tower that is frozen.
@@ -61,7 +61,7 @@ def cache_image_features(
     minibatch: int = 256,
     dtype: torch.dtype = torch.float16,
 ) -> TensorDictBase:
-    """Writes the features of every frame, at the root and under ``"next"`` where it has pictures.
+    """Writes the features of every frame, at the root and under ``"next"`` where it has images.
 
     A next frame that is the frame of the following row is not evaluated again, so a trajectory of
     T transitions costs T + 1 evaluations. Neither image augmentation nor the value loss can reach
@@ -69,17 +69,17 @@ def cache_image_features(
 
     Args:
         model: a value model on a pretrained image tower that is frozen.
-        tensordict: frames or transitions, any batch size, with the model's picture.
+        tensordict: frames or transitions, any batch size, with the model's image.
         features_key: where the features go, [*B, P, D].
         minibatch: frames in one forward.
-        dtype: of the features; half precision takes 2 P D bytes a frame.
+        dtype: of the features; half precision takes 2 P D bytes per frame.
 
     Returns:
         The same tensordict.
 
     Raises:
         ValueError: if the model has no frozen image tower, or a feature does not fit the dtype.
-        KeyError: if there is no picture.
+        KeyError: if there is no image.
 
     Examples:
         >>> _ = __import__("pytest").importorskip("transformers")
@@ -130,7 +130,7 @@ def keep_image_features(
 
     Args:
         model: a value model on a pretrained image tower that is frozen.
-        frames: frames [N] with the model's picture.
+        frames: frames [N] with the model's image.
         folder: the folder of the features; one process at a time may write it.
         features_key: where the features go, [N, P, D].
         minibatch: frames in one forward.
@@ -141,7 +141,7 @@ def keep_image_features(
 
     Raises:
         ValueError: if the model has no frozen image tower, or a feature does not fit the dtype.
-        KeyError: if there is no picture.
+        KeyError: if there is no image.
 
     Examples:
         >>> _ = __import__("pytest").importorskip("transformers")
@@ -172,7 +172,7 @@ def keep_image_features(
 
 
 def _fingerprint(made_of: str, tower: nn.Module, *pictures: Tensor) -> str:
-    """A name that another tower or other pictures would change."""
+    """A name that another tower or other images would change."""
     digest = sha256(made_of.encode())
     for name, value in sorted(tower.state_dict().items()):
         digest.update(name.encode())
@@ -200,7 +200,7 @@ def _frozen_network(model: TemporalValueModel) -> PretrainedNetwork:
 def _images(model: TemporalValueModel, tensordict: TensorDictBase) -> Tensor:
     image: Tensor | None = tensordict.get(model.in_keys[0], None)
     if image is None:
-        raise KeyError(f"there is no picture at {model.in_keys[0]!r} to take features of.")
+        raise KeyError(f"there is no image at {model.in_keys[0]!r} to take features of.")
     return image
 
 

@@ -1,4 +1,4 @@
-"""A score of a picture under an instruction, on pretrained towers."""
+"""A score of an image under an instruction, on pretrained towers."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class VisionLanguageFusion(nn.Module):
 class PretrainedNetwork(nn.Module):
     """An image tower, a text encoder, their fusion and one linear layer.
 
-    It takes the picture itself or the features that its frozen image tower gave it before (see
-    :func:`cache_image_features`): pictures are uint8, features are floating-point numbers.
+    It takes the image itself or the features that its frozen image tower gave it before (see
+    :func:`cache_image_features`): images are uint8, features are floating-point numbers.
 
     Args:
         config: the sizes.
@@ -145,7 +145,7 @@ class PretrainedNetwork(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, image: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Scores pictures under instructions.
+        """Scores images under instructions.
 
         Args:
             image: uint8 [*B, 3, H, W], or cached features, float [*B, P, D].
@@ -175,7 +175,7 @@ class PretrainedNetwork(nn.Module):
             return patches
         if image.ndim != batch_dims + 2 or image.shape[-1] != self.image.features:
             raise ValueError(
-                f"image must be a uint8 picture or cached features [*B, P, {self.image.features}] "
+                f"image must be a uint8 image or cached features [*B, P, {self.image.features}] "
                 f"of this model's own tower, got {image.dtype} of shape {tuple(image.shape)}."
             )
         return image.reshape(-1, *image.shape[-2:]).to(self.head.weight.dtype)

@@ -1,4 +1,4 @@
-"""Pretrained towers of ``transformers``: a picture as patch features, an instruction as tokens."""
+"""Pretrained towers of ``transformers``: an image as patch features, an instruction as tokens."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ class _Tower(nn.Module):
 
 
 class ImageTower(_Tower):
-    r"""Encodes pictures as patch features with a pretrained vision transformer.
+    r"""Encodes images as patch features with a pretrained vision transformer.
 
     .. math::
         f = \mathrm{tower}\big( (\mathrm{resize}(x / 255) - \mu) / \sigma \big)
 
-    Pictures are resized to a square without cropping. A frozen tower is evaluated without
+    Images are resized to a square without cropping. A frozen tower is evaluated without
     gradients and stays in evaluation mode.
 
     Args:
-        config: sizes; ``image``, ``image_source``, ``image_training`` and the picture's settings
+        config: sizes; ``image``, ``image_source``, ``image_training`` and the image's settings
             are read.
         weights: whether to load the weights from ``image_source``.
 
@@ -115,7 +115,7 @@ class ImageTower(_Tower):
             self.register_buffer(name, buffer, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Encodes pictures.
+        """Encodes images.
 
         Args:
             image: uint8 [N, 3, H, W].
@@ -141,7 +141,7 @@ class ImageTower(_Tower):
             return states if self.grid is None else self._pooled(states)
 
     def normalised(self, image: Tensor) -> Tensor:
-        """Resizes and normalises pictures uint8 [N, 3, H, W] as the tower expects them."""
+        """Resizes and normalises images uint8 [N, 3, H, W] as the tower expects them."""
         x = image.float() / 255
         if x.shape[-2:] != (self.size, self.size):
             x = interpolate(x, (self.size, self.size), mode=self.resample, antialias=True)

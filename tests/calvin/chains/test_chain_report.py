@@ -177,8 +177,8 @@ def label(**changes):
 
 
 LABELS = [
-    ({}, "Official protocol: 1000 chains, 360 steps a subtask, scene D"),
-    ({"steps": 480}, "NOT the official protocol: 480 steps a subtask"),
+    ({}, "Official protocol: 1000 chains, 360 steps per subtask, scene D"),
+    ({"steps": 480}, "NOT the official protocol: 480 steps per subtask"),
     ({"chains": benchmark_sequences(20)}, "NOT the official protocol: 20 of the 1000 chains"),
     (
         {"chains": benchmark_sequences()[300:360]},
@@ -195,8 +195,8 @@ LABELS = [
     ({"crashed": 2}, "NOT the official protocol: 2 crashed chains are not counted"),
     (
         {"scene": "B", "sentences": "the library's own"},
-        "NOT the official protocol: scene B; other sentences than the benchmark's: the library's "
-        "own",
+        "NOT the official protocol: scene B; other instructions than the benchmark's: the "
+        "library's own",
     ),
     (
         {"sentences": None, "privileged": "the controller"},

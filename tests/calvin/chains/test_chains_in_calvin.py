@@ -165,6 +165,6 @@ def test_a_policy_that_acts_in_chunks_gets_what_the_controller_gets(calvin_root)
     assert by_chunk.results == by_step.results
     assert any(steps % 8 for result in by_chunk.results for steps in result.steps)
     assert by_chunk.protocol == (
-        "NOT the official protocol: 3 of the 1000 chains; other sentences than the benchmark's: "
+        "NOT the official protocol: 3 of the 1000 chains; other instructions than the benchmark's: "
         "the library's own; the policy sees the simulator's state"
     )

@@ -74,7 +74,7 @@ def test_every_subtask_reaches_the_policy_through_the_transform(fake):
         for start in (6 * place, 6 * place + 4)
     ]
     assert expected == HEARD
-    assert "sees the simulator's state" not in report.protocol, "it reads pictures"
+    assert "sees the simulator's state" not in report.protocol, "it reads images"
 
 
 def other_processor(images, sentences):

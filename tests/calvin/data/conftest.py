@@ -7,7 +7,7 @@ from synthetic_calvin import write_synthetic_calvin
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory):
-    """Two episodes of 36 frames, from frame 64, with pictures and two spans each."""
+    """Two episodes of 36 frames, from frame 64, with images and two spans each."""
     return write_synthetic_calvin(tmp_path_factory.mktemp("calvin") / "data", episodes=2)
 
 

@@ -116,12 +116,13 @@ def test_a_truncated_frame(calvin_root, size):
         CalvinDataset(calvin_root).read_frames(64, 66)
 
 
-def test_a_corrupt_frame(calvin_root):
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3))])
+def test_a_corrupt_frame(calvin_root, seed):
     file = calvin_root / "training" / "episode_0000065.npz"
     whole = file.read_bytes()
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     errors = 0
-    for _ in range(400):
+    for _ in range(100):
         broken = bytearray(whole)
         broken[random.integers(len(broken))] ^= 0xFF
         file.write_bytes(broken)
@@ -129,7 +130,7 @@ def test_a_corrupt_frame(calvin_root):
             CalvinDataset(calvin_root).read_frames(65, 66)
         except DemonstrationError:
             errors += 1
-    assert errors > 100
+    assert errors > 25
 
 
 def changed_annotations(root, change):
@@ -181,7 +182,7 @@ SPANS = {
         set_language("task", 2, "open_door"),
         ["annotation 2: unknown task 'open_door'"],
     ),
-    "empty sentence": (set_language("ann", 2, ""), ["annotation 2: the sentence is empty"]),
+    "empty sentence": (set_language("ann", 2, ""), ["annotation 2: the instruction is empty"]),
     "sentence that is a number": (
         set_language("ann", 2, 5),
         ["annotation 2: 'task' and 'ann' must be text"],

@@ -12,7 +12,7 @@ UNITS = [("D", "open_drawer"), ("D", "turn_on_led"), ("A", "open_drawer")]
 
 
 def record(writer, number):
-    """Two episodes, one of them annotated, with numbers and pictures of their own."""
+    """Two episodes, one of them annotated, with numbers and images of their own."""
     scene, task = UNITS[number]
     writer.set_scene(scene)
     rng = np.random.default_rng(number)
@@ -22,7 +22,7 @@ def record(writer, number):
             picture = rng.integers(0, 255, (3, 4, 6), dtype=np.uint8)
             last = writer.add_frame(robot, things, action, action, rgb_static=picture)
         writer.end_episode()
-    writer.annotate(last - 2, last + 1, task, f"sentence {number}")
+    writer.annotate(last - 2, last + 1, task, f"instruction {number}")
     writer.simulator_steps += 4
     writer.mark(units=number + 1, seen={"list": [number]})
 

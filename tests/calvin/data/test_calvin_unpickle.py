@@ -146,12 +146,13 @@ def test_a_truncated_file_is_one_clear_error(tmp_path, content):
             safe_load_npy(path)
 
 
-def test_flipped_bytes_never_raise_anything_else(tmp_path):
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3))])
+def test_flipped_bytes_never_raise_anything_else(tmp_path, seed):
     np.save(tmp_path / "whole.npy", CONTENT)
     whole = bytearray((tmp_path / "whole.npy").read_bytes())
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     errors = 0
-    for _ in range(600):
+    for _ in range(150):
         broken = bytearray(whole)
         broken[random.integers(len(broken))] = random.integers(256)
         (tmp_path / "a.npy").write_bytes(broken)
@@ -159,7 +160,7 @@ def test_flipped_bytes_never_raise_anything_else(tmp_path):
             safe_load_npy(tmp_path / "a.npy")
         except DemonstrationError:
             errors += 1
-    assert errors > 100
+    assert errors > 25
 
 
 def test_a_few_bytes_cannot_ask_for_all_the_memory(tmp_path):

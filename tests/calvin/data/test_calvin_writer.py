@@ -272,7 +272,7 @@ FRAMES = {
     "pictures that the others lack": (
         {"rgb_gripper": PICTURE},
         [
-            "pictures rgb_gripper of shape (4, 6, 3), the frames before have none: all frames of a "
+            "images rgb_gripper of shape (4, 6, 3), the frames before have none: all frames of a "
             "split have the same cameras and sizes"
         ],
     ),
@@ -310,7 +310,7 @@ def test_a_picture_with_channels_last_is_refused(tmp_path):
 
 SPANS = {
     "unknown task": ((64, 66, "open_door", "open"), "unknown task 'open_door'"),
-    "empty sentence": ((64, 66, "open_drawer", " "), "the sentence is empty"),
+    "empty sentence": ((64, 66, "open_drawer", " "), "the instruction is empty"),
     "one frame": (
         (64, 65, "open_drawer", "open"),
         "start 64, end 65 (exclusive): expected 2 frames or more",

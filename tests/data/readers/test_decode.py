@@ -1,4 +1,4 @@
-"""Films as they come: codecs, times, turned, odd, grey, and what cannot be decoded."""
+"""Videos as they come: codecs, times, turned, odd, grey, and what cannot be decoded."""
 
 import av
 import numpy as np
@@ -51,7 +51,7 @@ def test_an_odd_size(tmp_path):
     [(1, (24, 16), np.s_[0, :]), (2, (16, 24), np.s_[:, -1]), (3, (24, 16), np.s_[-1, :])],
 )
 def test_turned_metadata(tmp_path, turns, shape, blue):
-    """The left half is blue; a telephone turns the picture by quarters, clockwise."""
+    """The left half is blue; a telephone turns the image by quarters, clockwise."""
     film = turn_film(write_film(tmp_path / "a.mp4", brightening(3)), turns)
     frames = read_video(film)
     assert frames.shape == (3, 3, *shape)
@@ -196,7 +196,7 @@ def test_pictures(tmp_path):
     assert torch.equal(picture(tmp_path / "alpha.png", None).permute(1, 2, 0), torch.tensor(pixels))
     file = tmp_path / "half.png"
     file.write_bytes((tmp_path / "alpha.png").read_bytes()[:60])
-    with pytest.raises(BadEpisodeError, match=r"half\.png is no picture, or a damaged one \("):
+    with pytest.raises(BadEpisodeError, match=r"half\.png is no image, or a damaged one \("):
         picture(file, None)
 
 

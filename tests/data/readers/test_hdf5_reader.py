@@ -85,7 +85,7 @@ def test_what_cannot_be_used(tmp_path):
     assert str(cut).startswith("c.hdf5: it cannot be read (")
     assert str(empty) == f"d.hdf5: it cannot be read (data {link})"
     assert str(next(video_episodes(tmp_path / "a.hdf5"))) == (
-        "a.hdf5: demo_0: the file has no language_instruction: give a sentence "
+        "a.hdf5: demo_0: the file has no language_instruction: give an instruction "
         "(data.options.instruction)"
     )
     (tmp_path / "empty").mkdir()

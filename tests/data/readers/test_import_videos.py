@@ -175,7 +175,7 @@ def test_a_killed_import_of_other_settings_is_not_gone_on_with(tmp_path, source,
 
 @pytest.fixture
 def bad(source):
-    """Three films are broken, and a caption is about none."""
+    """Three videos are broken, and a caption is about none."""
     (source / "open-4.mp4").write_bytes(b"")
     write_film(source / "open-2.mp4", brightening(1))
     captions = source / "captions.csv"
@@ -193,7 +193,7 @@ LISTED = [
     "captions.csv line 2: there is no video 'lost.mp4' in {source}",
     "close-1.mp4: The instruction '{long}' has 17 tokens, but max_length is 16. Raise max_length, "
     "or shorten the instruction. (data.max_words)",
-    "open-0.mp4: no line of captions.csv names it with a sentence",
+    "open-0.mp4: no line of captions.csv names it with an instruction",
     "open-2.mp4: it has 1 frame, expected 2 or more: order needs two",
     "open-4.mp4: open-4.mp4 cannot be decoded (Invalid data found when processing input)",
 ]

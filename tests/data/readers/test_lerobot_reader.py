@@ -165,7 +165,7 @@ def test_wrong_lengths_and_tasks(tmp_path):
         "episode 0": "data/chunk-000/file-000.parquet has 5 frames of it, but meta/episodes says 6",
         "episode 1": "data/chunk-000/file-000.parquet names task 9, but meta/tasks has 2 tasks, "
         "0, 1",
-        "episode 2": "it has 2 sentences, expected 1: tasks [1, 0]",
+        "episode 2": "it has 2 instructions, expected 1: tasks [1, 0]",
     }
 
 
@@ -195,7 +195,7 @@ def test_a_table_that_cannot_be_read(tmp_path):
     found = problems(root)
     assert found.pop("episode 0").startswith("data/chunk-000/file-000.parquet cannot be read (")
     assert found == {
-        "episode 1": "the picture of frame 0 is not in the table",
+        "episode 1": "the image of frame 0 is not in the table",
         "episode 2": "data/chunk-000/file-002.parquet has no column task_index",
     }
 
@@ -239,7 +239,7 @@ EXPECTED = (
             ["meta/info.json: the feature '../a' leaves the folder"],
         ),
         ({"fps": 0}, ["meta/info.json: fps=0: must be above 0"]),
-        ({"features": {}}, ["it has no pictures: choose among none (data.options.camera)"]),
+        ({"features": {}}, ["it has no images: choose among none (data.options.camera)"]),
     ],
 )
 def test_info_that_cannot_be_used(tmp_path, changes, listed):

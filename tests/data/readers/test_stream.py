@@ -34,7 +34,7 @@ def only_sound(path):
 
 def test_what_cannot_be_watched(tmp_path):
     only_sound(tmp_path / "sound.mp4")
-    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
     write_film(tmp_path / "whole.avi", brightening(5), codec="mjpeg", pix_fmt="yuvj420p")
     messages = {
         "film.txt": "the source 'film.txt' is no number of a camera, no URL, and no file that ends "

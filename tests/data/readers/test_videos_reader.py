@@ -1,4 +1,4 @@
-"""A folder of videos: sentences, outcomes, and everything that can be wrong, listed at once."""
+"""A folder of videos: instructions, outcomes, and everything that can be wrong, listed at once."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from rftf_torchrl import BadEpisode, DemonstrationError, video_episodes
 
 
 def said(root, **options):
-    """Name, sentence, outcome of each episode, or what is wrong."""
+    """Name, instruction, outcome of each episode, or what is wrong."""
     return [
         str(each)
         if isinstance(each, BadEpisode)
@@ -64,7 +64,7 @@ def test_a_text_beside_each(tmp_path):
     (tmp_path / "c.txt").write_text(" \n", encoding="utf-8")
     assert said(tmp_path) == [
         ("a.mp4", "open the drawer", None, None, None),
-        "b.mp4: it has no sentence: write b.txt beside it, a captions.csv with file and "
+        "b.mp4: it has no instruction: write b.txt beside it, a captions.csv with file and "
         "instruction in the folder, or give one for all (data.options.instruction)",
         "c.mp4: c.txt is empty",
     ]
@@ -99,7 +99,7 @@ def test_pictures_of_two_sizes(tmp_path):
         (tmp_path / "one").mkdir(exist_ok=True)
         Image.fromarray(np.zeros((edge, 8, 3), np.uint8)).save(tmp_path / "one" / f"{number}.png")
     (episode,) = video_episodes(tmp_path, "videos", options={"instruction": "open"})
-    with pytest.raises(ValueError, match=r"^its pictures have 2 different sizes: "):
+    with pytest.raises(ValueError, match=r"^its images have 2 different sizes: "):
         episode.read()
 
 
@@ -123,14 +123,14 @@ def test_everything_wrong_with_captions_at_once(tmp_path):
         "captions.csv line 5: success is 'maybe', expected true, false or nothing",
         f"captions.csv line 6: there is no video 'nowhere.mp4' in {tmp_path}",
         f"captions.csv line 7: the file '../e.mp4' is outside of {tmp_path}",
-        "captions.csv line 8: it has more values than columns: put a sentence with a comma in "
+        "captions.csv line 8: it has more values than columns: put an instruction with a comma in "
         "quotes",
         "captions.csv line 9: split is 'validation', expected train, test or nothing",
         "captions.csv line 10: the file is empty",
         "a.mp4: it has 2 captions: captions.csv line 2, captions.csv line 3",
-        "b.mp4: no line of captions.csv names it with a sentence",
-        "c.mp4: no line of captions.csv names it with a sentence",
-        "d.mp4: no line of captions.csv names it with a sentence",
+        "b.mp4: no line of captions.csv names it with an instruction",
+        "c.mp4: no line of captions.csv names it with an instruction",
+        "d.mp4: no line of captions.csv names it with an instruction",
     ]
 
 
@@ -151,9 +151,7 @@ def test_lines_of_json(tmp_path):
     assert problems[3][:2] == ("a.mp4", "open")
 
 
-NO_VIDEO = (
-    "there is none: expected .mp4, .m4v, .mov, .mkv, .webm, .avi, .gif or folders of pictures"
-)
+NO_VIDEO = "there is none: expected .mp4, .m4v, .mov, .mkv, .webm, .avi, .gif or folders of images"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +167,7 @@ NO_VIDEO = (
         (
             {"captions.csv": "", "captions.jsonl": "", "a.mp4": ""},
             {"instruction": "open"},
-            "Videos in {root}: 1 problem found:\n  - sentences come from captions.csv and "
+            "Videos in {root}: 1 problem found:\n  - instructions come from captions.csv and "
             "captions.jsonl and instruction: keep one of them",
         ),
     ],

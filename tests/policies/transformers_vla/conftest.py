@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from _vla_settings import SENTENCES
 from tensordict import NonTensorStack, TensorDict
 
 FAMILIES = ["smolvlm", "idefics3", "paligemma", "qwen2_5_vl", "qwen3_vl"]
-SENTENCES = ["open the drawer", "close the red window please", "push", "turn a door left", "move"]
 SIZES = {"chunk_size": 2, "action_dim": 3, "bins": 16, "prompt_tokens": 32}
 
 
@@ -46,7 +46,7 @@ def described(checkpoint):
 
 @pytest.fixture
 def observations():
-    """Five observations with sentences of different lengths."""
+    """Five observations with instructions of different lengths."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (5, 3, 40, 40), generator=generator, dtype=torch.uint8)
     state = torch.randn(5, 4, generator=generator)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SENTENCES
+from _vla_settings import SENTENCES
 
 from rftf_torchrl import (
     add_lora,
@@ -115,8 +115,8 @@ def test_the_table(described, checkpoint):
         "compared                logits after the prompt, 5 x 320\n"
         f"largest difference      {found.largest:.3g}\n"
         "bit for bit             no\n"
-        "picture                 40 x 40, which the model sees as 3 x 28 x 28\n"
-        "statistics of pictures  scaled by 0.00392157, mean 0.5, 0.5, 0.5, deviation 0.5, 0.5, "
+        "image                 40 x 40, which the model sees as 3 x 28 x 28\n"
+        "statistics of images  scaled by 0.00392157, mean 0.5, 0.5, 0.5, deviation 0.5, 0.5, "
         "0.5\n"
         f"prompt                  {spec.processor().prompt!r}\n"
         "statistics of actions   16 bins, centres from -1 to 1"

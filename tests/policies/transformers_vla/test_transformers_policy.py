@@ -233,7 +233,7 @@ def test_temperature_divides_the_logits(make):
 
 @pytest.mark.parametrize("family", ["smolvlm", "paligemma", "qwen2_5_vl"])
 def test_cameras_of_two_sizes(described, checkpoint, observations, family):
-    """Each picture becomes what it becomes alone, in the environment's spec too."""
+    """Each image becomes what it becomes alone, in the environment's spec too."""
     wrist = observations["observation", "image"][..., :24, :24].clone()
     spec = described(family, wrist_image=True)
     transform = spec.observation_transform()

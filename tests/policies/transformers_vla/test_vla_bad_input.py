@@ -126,7 +126,7 @@ def test_pictures_that_are_split(described, observations):
     options = {"do_image_splitting": True, "size": {"longest_edge": 56}}
     transform = described("smolvlm", image_options=options).observation_transform()
     expected = (
-        "the image processor made 5 tiles of 1 pictures: splitting pictures is not supported, call "
+        "the image processor made 5 tiles of 1 images: splitting images is not supported, call "
         "it with do_image_splitting=False."
     )
     with pytest.raises(ValueError, match=whole(expected)):
@@ -194,7 +194,7 @@ def test_a_sentence_or_a_picture_that_is_missing(observations):
     transform = VLAInputs(lambda images, texts: {})
     expected = (
         "'language_instruction' is missing, and the policy's processor reads it: environments "
-        "write 'language_instruction' with write_text=True, and pictures with an image_size, those "
+        "write 'language_instruction' with write_text=True, and images with an image_size, those "
         "of CALVIN's gripper camera with a wrist_size."
     )
     with pytest.raises(KeyError, match=re.escape(expected)):

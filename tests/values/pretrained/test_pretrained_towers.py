@@ -1,4 +1,4 @@
-"""Towers are their checkpoints, and take pictures as their processors give them."""
+"""Towers are their checkpoints, and take images as their processors give them."""
 
 import json
 

@@ -38,7 +38,7 @@ def errors(config):
         ),
         "floats": (
             lambda: model(floats),
-            "image must be a uint8 picture or cached features [*B, P, 32] of this model's own "
+            "image must be a uint8 image or cached features [*B, P, 32] of this model's own "
             "tower, got torch.float32 of shape (2, 3, 32, 32).",
         ),
         "stale": (

@@ -157,7 +157,7 @@ def test_features_of_another_tower_are_others(config, tmp_path):
         next(model.network.image.parameters()).add_(1)
     kept = keep_image_features(model, data, tmp_path)["features", "image"]
     assert not torch.equal(kept, expected)
-    with pytest.raises(KeyError, match="there is no picture at"):
+    with pytest.raises(KeyError, match="there is no image at"):
         keep_image_features(model, data.exclude(("observation", "image")), tmp_path)
 
 
