@@ -290,10 +290,14 @@ def update(
         micro_batch=settings.micro_batch or settings.minibatch,
         context=lambda: autocast(data.device, config.precision),
     )
+    simulator: Any = make_simulator(config.env)
+    generator = torch.Generator().manual_seed(seed)
     totals: dict[str, list[float]] = {}
     terms = None if train_policy else ["loss_critic"]
     for _ in range(settings.epochs if train_policy else settings.critic_warmup_epochs):
         for batch in buffer:
+            if config.augment and not train_policy:  # of the critic alone: nothing is acted
+                batch = simulator.augment(batch, config.augment, generator)
             optimizer.zero_grad()
             losses = gradients(batch, terms=terms)
             stop_on_non_finite_loss(losses)

@@ -295,6 +295,8 @@ def fit(
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value", "batches"))
     device = resolve_device(config.device)
     settings = config.value
+    simulator: Any = make_simulator(config.env)
+    augments = config.augment > 0 and config.data.path is None
     ranked, train = on_features(config, model, train)
     clip_keys = None
     if ranked is not model:
@@ -351,6 +353,8 @@ def fit(
             if keys.IMAGE in ranked.in_keys and settings.random_shift:
                 image = random_shift(clips[keys.IMAGE], settings.random_shift, generator)
                 clips[keys.IMAGE] = image
+            if augments:
+                clips = simulator.augment(clips, config.augment, generator)
             with autocast(device, config.precision):
                 losses = loss_module(clips.to(device))
             stop_on_non_finite_loss(losses)

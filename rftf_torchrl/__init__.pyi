@@ -6,6 +6,7 @@ from .calvin.chains.play import evaluate_chains as evaluate_chains
 from .calvin.chains.report import ChainReport as ChainReport
 from .calvin.chains.results import ChainResult as ChainResult
 from .calvin.chains.seeds import compare_seeds as compare_seeds
+from .calvin.colours import permute_block_colours as permute_block_colours
 from .calvin.data.convert import to_demonstrations as to_demonstrations
 from .calvin.data.embedding import hashed_embedding as hashed_embedding
 from .calvin.data.format import absolute_action as absolute_action

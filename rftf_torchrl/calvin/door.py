@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal, cast
 
+import torch
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs.transforms import Transform
 
@@ -14,6 +16,7 @@ from rftf_torchrl.calvin.chains.comparison import chain_comparison_table, compar
 from rftf_torchrl.calvin.chains.play import evaluate_chains
 from rftf_torchrl.calvin.chains.report import ChainReport
 from rftf_torchrl.calvin.chains.results import ChainResult
+from rftf_torchrl.calvin.colours import draw_permutations, permute_block_colours
 from rftf_torchrl.calvin.data.reader import CalvinDataset
 from rftf_torchrl.calvin.factory import CalvinFactory
 from rftf_torchrl.calvin.options import CalvinOptions
@@ -90,6 +93,12 @@ class Calvin:
             return f"Fine-tuning and evaluation in scene {self.scene}."
         scenes = ", ".join(sorted(set(CalvinDataset(data).scenes)))
         return f"Demonstrations in scene {scenes}; fine-tuning and evaluation in {self.scene}."
+
+    def augment(
+        self, frames: TensorDictBase, share: float, generator: torch.Generator
+    ) -> TensorDictBase:
+        """In a share of the rows [B, ...] the blocks have each other's colours."""
+        return permute_block_colours(frames, draw_permutations(len(frames), share, generator))
 
     def record(self, recording: Recording) -> int:
         """Records what is missing of demonstrations and starts; returns the control steps used."""

@@ -40,7 +40,10 @@ MAY_CHANGE = (
 RECORDING = ("seed", "env", "demos")
 """What decides demonstrations."""
 
-CLONING = ("seed", "env", "demos", "policy", "cloning", "precision", "ppo.max_grad_norm")
+CLONING = (
+    *("seed", "env", "demos", "policy", "cloning", "augment", "precision"),
+    "ppo.max_grad_norm",
+)
 """What decides a cloned policy."""
 
 VALUE = (*CLONING, "data", "value", "ppo.tasks")

@@ -292,6 +292,9 @@ class RunConfig:
             is learned; ``"none"``: returns alone; ``"group"``: outcomes, normalised within
             ``ppo.group_size`` episodes (GRPO); or a class or function of your own, as
             ``"module:Name"``, see :func:`make_critic`.
+        augment: share of the rows of a batch that a symmetry of the simulator's changes, in
+            cloning, in the value model's training and in the critic's first iterations. CALVIN's,
+            from the state, permutes the colours of the blocks.
         seed: from which every random number of the run derives.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         precision: ``"auto"`` (bf16 on a GPU that has it), ``"fp32"`` or ``"bf16"``.
@@ -319,6 +322,7 @@ class RunConfig:
     bench: BenchConfig = field(default_factory=BenchConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     critic: Text = "learned"
+    augment: Fraction = 0.0
     seed: Seed = 0
     device: Annotated[str, _taken_by(resolve_device)] = "auto"
     precision: Annotated[str, one_of("auto", "fp32", "bf16")] = "auto"

@@ -129,6 +129,8 @@ class Simulator(Protocol):
       that training reads.
     - ``about(recorded: Path) -> str``: a sentence on the data and the run for the report's first
       line.
+    - ``augment(frames, share, generator) -> TensorDictBase``: frames [B, ...] as they are cloned,
+      of which a share of the rows is changed by a symmetry of the simulator's.
     - ``wrist: bool``: whether there are images of a gripper camera.
 
     Attributes:

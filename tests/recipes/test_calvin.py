@@ -129,6 +129,36 @@ def test_chains_are_walked_until_a_task_has_a_start(configure, tmp_path):
     assert StateBank.load(tmp_path / "states.npz").count("turn_off_lightbulb") > 0
 
 
+def test_the_critics_first_iteration_sees_permuted_colours(run, tmp_path, monkeypatch):
+    """And no other: what the policy learns from has to be what it saw."""
+    from rftf_torchrl.calvin.door import Calvin
+    from rftf_torchrl.recipes.finetune import finetune, update
+
+    config, _ = run
+    folder = config.folder
+    parts = {
+        "demos": replace(config.demos, path=str(folder.demonstrations)),
+        "policy": replace(config.policy, path=str(folder.policy)),
+        "value": replace(config.value, path=str(folder.value_model)),
+        "ppo": replace(config.ppo, critic_warmup=1, iterations=1),
+    }
+    alone, augmented = [], []
+
+    def watched(*arguments, train_policy):
+        alone.append(not train_policy)
+        return update(*arguments, train_policy=train_policy)
+
+    def augment(self, frames, share, generator):
+        augmented.append((alone[-1], share))
+        return frames
+
+    monkeypatch.setattr("rftf_torchrl.recipes.finetune.update", watched)
+    monkeypatch.setattr(Calvin, "augment", augment)
+    finetune(replace(config, output=str(tmp_path), augment=0.5, **parts))
+    assert alone == [True, False]
+    assert set(augmented) == {(True, 0.5)}
+
+
 def test_a_finished_run_is_read_and_not_repeated(run):
     from rftf_torchrl.recipes.quickstart import quickstart
 

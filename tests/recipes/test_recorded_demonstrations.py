@@ -199,6 +199,38 @@ def test_chains_are_walked_until_each_task_is_there(run, monkeypatch, tmp_path):
         assert sum(RARE in chain.tasks for chain in chains[count:]) == 1
 
 
+def test_cloning_and_value_model_see_permuted_colours(run, monkeypatch):
+    """In the share of rows that is asked for; without, the files are what they were."""
+    from rftf_torchrl.calvin.door import Calvin
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
+
+    tasks = ["open_drawer", "lift_red_block_table", "lift_blue_block_table"]
+    options = {**run.env.options, "demo_chains": 40}
+    run = replace(run, env=replace(run.env, tasks=tasks, options=options))
+    run = replace(run, value=replace(run.value, failures=0.0, shuffle_time=True))
+    record_chains, _ = expert_with_tasks(*tasks)
+    monkeypatch.setattr("rftf_torchrl.calvin.recording.record_chains", record_chains)
+    collect(run)
+    augment, changed = Calvin.augment, []
+
+    def watched(self, frames, share, generator):
+        permuted = augment(self, frames, share, generator)
+        assert (permuted["task_id"] < 34).all()
+        states = permuted["observation", "state"] != frames["observation", "state"]
+        changed.append(states.flatten(1).any(1).float().mean().item())
+        return permuted
+
+    monkeypatch.setattr(Calvin, "augment", watched)
+    for train in (clone, train_value):
+        train(run)
+        assert not changed
+        train(replace(run, augment=1.0))
+        assert set(changed) == {1.0}
+        changed.clear()
+
+
 def test_further_chains_go_on_after_ctrl_c(run, monkeypatch, tmp_path):
     from rftf_torchrl.calvin import recording as calvin_recording
     from rftf_torchrl.recipes.collect_demos import collect
