@@ -114,6 +114,7 @@ from .envs.simulator import make_simulator as make_simulator
 from .envs.simulator import simulator_class as simulator_class
 from .envs.simulator import simulator_problems as simulator_problems
 from .envs.simulator import task_names as task_names
+from .envs.takeover import Takeover as Takeover
 from .errors import SimulatorCrashedError as SimulatorCrashedError
 from .errors import TooManyCrashesError as TooManyCrashesError
 from .evaluation.benchmark import BenchmarkReport as BenchmarkReport

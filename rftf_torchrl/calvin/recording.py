@@ -30,6 +30,8 @@ from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.state_bank import StateBank
 from rftf_torchrl.calvin.tasks import get_task
 from rftf_torchrl.envs.simulator import EnvConfig, Recording
+from rftf_torchrl.envs.takeover import Takeover
+from rftf_torchrl.evaluation.fingerprint import policy_digest
 from rftf_torchrl.training.progress import progress_bar
 from rftf_torchrl.training.seeding import derive_seed
 
@@ -91,7 +93,7 @@ def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str) -> None:
                 rgb_gripper=None if task.wrist_pictures is None else task.wrist_pictures[step],
             )
         )
-    writer.annotate(frames[0], frames[-1] + 1, task.task, sentence)
+    writer.annotate(frames[0], frames[-1] + 1, task.task, sentence, takeover=task.takeover)
     writer.end_episode()
 
 
@@ -194,6 +196,7 @@ class ChainRecorder:
         done: int,
         count: int,
         missing: Callable[[], Collection[str]],
+        takeover: Takeover | None = None,
     ) -> Iterator[tuple[int, ChainToRecord, list[RecordedTask]]]:
         """Walk ``count`` chains from number ``done`` on, then more while a task is missing."""
         numbered = enumerate(islice(jobs, count + MORE_CHAINS))
@@ -211,6 +214,7 @@ class ChainRecorder:
                 workers=self.recording.workers,
                 timeout=self.recording.timeout,
                 max_restarts=self.recording.max_restarts,
+                takeover=takeover,
             )
             for (number, job), tasks in zip(batch, recorded, strict=True):
                 yield number, job, tasks
@@ -254,6 +258,7 @@ class ChainRecorder:
     def _settings(self, split: CalvinSplit) -> dict[str, Any]:
         """All that decides what a split's recording holds."""
         recording, options = self.recording, self.options
+        takeover = recording.takeover if split == "training" else None
         settings: dict[str, Any] = {"seed": recording.seed}
         if split == "training":
             settings["env.options.demo_chains"] = options.demo_chains
@@ -265,6 +270,7 @@ class ChainRecorder:
             settings["env.options.scene"] = options.scene
         return settings | {
             "demos.noise": recording.noise,
+            "demos.takeover": None if takeover is None else policy_digest(takeover.policy),
             "env.image_size": self.env.image_size,
             "env.options.wrist_size": options.wrist_size,
             "CALVIN's own sentences": options.checkout is not None,
@@ -299,7 +305,9 @@ class ChainRecorder:
                 found = {task for tasks in kept.values() for task in tasks}
                 return [task for task in self.env.tasks if training and task not in found]
 
-            for number, job, tasks in self._walk(self.chains(split), done, chains, missing):
+            takeover = recording.takeover if training else None
+            walk = self._walk(self.chains(split), done, chains, missing, takeover)
+            for number, job, tasks in walk:
                 writer.set_scene(job.scene)
                 rng = np.random.default_rng(derive_seed(recording.seed, "sentences", split, number))
                 for task in tasks:
@@ -309,7 +317,7 @@ class ChainRecorder:
                         choices = sentences.get(task.task, [get_task(task.task).instruction])
                         write_task(writer, task, str(rng.choice(choices)))
                 whole += len(tasks) == len(job.chain.tasks)
-                writer.simulator_steps += sum(len(task.actions) for task in tasks)
+                writer.simulator_steps += sum(task.steps for task in tasks)
                 progress = {"done": number + 1, "whole": whole, "steps": writer.simulator_steps}
                 writer.mark(settings=settings, **progress, kept=kept)
                 bar.update()

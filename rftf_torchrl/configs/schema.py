@@ -64,6 +64,9 @@ class DemosConfig:
         held_out_per_task: further episodes per task, to judge the value model.
         noise: standard deviation of the noise added to the actions that the expert executes; the
             recorded actions are without it.
+        takeover: file of a policy that acts first, for up to half of ``env.horizon``, in half of
+            the episodes to train on; the expert takes over, and its part is recorded. Null for
+            none.
         path: where they are or go; null for ``demos`` in the output folder.
         validate: check every frame and every digest whenever they are opened; false for data so
             large that this takes too long, and then only the index is checked.
@@ -72,6 +75,7 @@ class DemosConfig:
     per_task: Count = 5
     held_out_per_task: NotNegativeInt = 3
     noise: NotNegative = 0.0
+    takeover: str | None = None
     path: str | None = None
     validate: bool = True
 

@@ -1,6 +1,7 @@
 """The whole path on CALVIN from one command, with tiny settings."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from tiny import CALVIN
 from rftf_torchrl import (
     CalvinNotInstalledError,
     ChainReport,
+    ConfigError,
     PeakMemory,
     StateBank,
+    load_demonstrations,
     require_calvin_env,
 )
 from rftf_torchrl.digests import read_record
@@ -157,6 +160,49 @@ def test_the_critics_first_iteration_sees_permuted_colours(run, tmp_path, monkey
     finetune(replace(config, output=str(tmp_path), augment=0.5, **parts))
     assert alone == [True, False]
     assert set(augmented) == {(True, 0.5)}
+
+
+def test_the_expert_takes_over_from_the_cloned_policy(run, tmp_path):
+    """Which demonstrations say, and which no run uses that does not know it."""
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_bc import clone
+
+    config, _ = run
+    led = replace(config.demos, takeover=str(config.folder.policy), per_task=4)
+    options = {**config.env.options, "demo_chains": 8}
+    env = replace(config.env, horizon=6, options=options)
+    folders = []
+    for workers in (0, 2):
+        output = str(tmp_path / str(workers))
+        collector = replace(config.collector, workers=workers)
+        again = replace(config, output=output, demos=led, env=env, collector=collector)
+        steps = collect(again)
+        folders.append(load_demonstrations(again.folder.demonstrations))
+    assert folders[0].episodes == folders[1].episodes
+    assert folders[0].frames["action"].equal(folders[1].frames["action"])
+    handed = sum(episode.takeover > 0 for episode in folders[0].episodes)
+    assert 0 < handed < len(folders[0].episodes)
+    assert max(episode.takeover for episode in folders[0].episodes) <= 3
+    assert steps > folders[0].simulator_steps > len(folders[0].frames)
+    clone(again)
+    message = (
+        f"in {handed} of {len(folders[1].episodes)} demonstrations of {folders[1].root} the expert "
+        "took over from a policy: give that policy's file as demos.takeover, or record others in "
+        "another folder (demos.path)"
+    )
+    with pytest.raises(ConfigError) as error:
+        clone(replace(again, demos=replace(led, takeover=None)))
+    assert str(error.value) == message
+
+
+def test_a_policy_to_take_over_from_that_is_not_there(run, tmp_path):
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    config, _ = run
+    led = replace(config.demos, takeover=str(tmp_path / "none"))
+    message = f"demos.takeover={tmp_path / 'none'}: there is no such file of a policy"
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
+        collect(replace(config, output=str(tmp_path), demos=led))
 
 
 def test_a_finished_run_is_read_and_not_repeated(run):

@@ -28,6 +28,7 @@ class CalvinSpan:
         stop: one past the number of its last frame.
         task: CALVIN's name of the task.
         sentence: the instruction.
+        takeover: decisions that a policy took before the expert, whose frames these are.
 
     Example:
         >>> span = CalvinSpan(0, 64, 128, "open_drawer", "pull the drawer open")
@@ -40,6 +41,7 @@ class CalvinSpan:
     stop: int
     task: str
     sentence: str
+    takeover: int = 0
 
     @property
     def task_id(self) -> int:
@@ -128,20 +130,22 @@ def _parse(content: Any) -> tuple[list[CalvinSpan], list[str]]:
             found[name] = list(entry)
         else:
             problems.append(f"key {group!r}, {name!r}: missing, or not a list")
+    if not problems:
+        found["takeover"] = list(content["language"].get("takeover", [0] * len(found["indx"])))
     if not problems and len({len(entry) for entry in found.values()}) > 1:
         lengths = ", ".join(f"{len(entry)} in {name!r}" for name, entry in found.items())
         problems.append(f"entries of different lengths: {lengths}")
     if problems:
         return [], problems
     spans = []
-    for index, (bounds, task, sentence) in enumerate(zip(*found.values(), strict=True)):
+    for index, (bounds, task, sentence, takeover) in enumerate(zip(*found.values(), strict=True)):
         if not is_pair(bounds):
             problems.append(f"annotation {index}: 'indx' is {bounds}, expected two frame numbers")
         elif not isinstance(task, str) or not isinstance(sentence, str):
             problems.append(f"annotation {index}: 'task' and 'ann' must be text")
         else:
             start, stop = map(int, bounds)
-            spans.append(CalvinSpan(index, start, stop, str(task), str(sentence)))
+            spans.append(CalvinSpan(index, start, stop, str(task), str(sentence), int(takeover)))
     return spans, problems
 
 
