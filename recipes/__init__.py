@@ -1,1 +1,1 @@
-"""The recipes: one file a command, each with its loop in sight."""
+"""The recipes: one file per command, each of which shows its whole loop."""

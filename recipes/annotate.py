@@ -4,8 +4,8 @@
     python recipes/annotate.py data=my_lerobot_data output=outputs/run annotate.videos=20
 
 Decodes the episodes one by one, all of their frames, at the size of the images that the value
-model was trained on; the source is not changed. Values are kept, so that a run that was killed goes
-on, and one with other thresholds decodes nothing but its videos.
+model was trained on; the source is not changed. Values are stored. So a run that was killed
+continues, and one with other thresholds decodes only what its videos need.
 
 Writes ``<output>/annotation``:
 

@@ -5,9 +5,9 @@
 
 Writes ``<output>/demos`` (or ``demos.path``): ``demos.per_task`` successful episodes per task from
 training states, to learn from, and ``demos.held_out_per_task`` from test states, to judge the value
-model. ``rftf_torchrl.data`` documents the format. CALVIN's expert walks training chains: beside the
-demonstrations it writes ``calvin/{training,validation}`` in CALVIN's own format, and
-``states.npz``, where fine-tuning starts its episodes.
+model. ``rftf_torchrl.data`` documents the format. CALVIN's expert plays training chains. In
+addition to the demonstrations it writes ``calvin/{training,validation}`` in CALVIN's own format,
+and ``states.npz``, where fine-tuning starts its episodes.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ logger = logging.getLogger("collect_demos")
 
 
 def clear_interrupted(folder: Path) -> None:
-    """Remove what a recording that stopped early had, to be recorded anew, the same."""
+    """Remove what an interrupted recording left, so that the same is recorded again."""
     if folder.exists() and not load_demonstrations(folder).complete:
-        logger.warning("%s is from a recording that stopped early: it is recorded anew", folder)
+        logger.warning("%s is from a recording that stopped early: it is recorded again", folder)
         shutil.rmtree(folder)
 
 

@@ -3,7 +3,7 @@
     python recipes/finetune.py output=outputs/run
     python recipes/finetune.py output=outputs/run reward=sparse      # plain PPO, all else equal
     python recipes/finetune.py output=outputs/run critic=temporal    # no critic network
-    python recipes/finetune.py output=outputs/run reward=sparse critic=none    # nor anything else
+    python recipes/finetune.py output=outputs/run reward=sparse critic=none    # outcomes alone
     python recipes/finetune.py output=outputs/run resume=true        # after a kill
 
 Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`` is ``rftf`` or
@@ -186,7 +186,7 @@ def finetune(
     iterations = settings.iterations + warmup
     exploited = False
     if done:
-        logger.info("%s: goes on after iteration %d", name, done)
+        logger.info("%s: continues after iteration %d", name, done)
     if done < warmup:
         logger.info("%s: up to iteration %d the critic alone learns", name, warmup)
     bar = progress_bar(range(done, iterations), name, unit="iterations")

@@ -1,12 +1,12 @@
-"""The main job from one command: demonstrations, cloning, value model, RFTF, before and after.
+"""Everything by one command: demonstrations, cloning, value model, RFTF, before and after.
 
     python recipes/quickstart.py
     python recipes/quickstart.py seed=1
     python recipes/quickstart.py resume=true         # after a kill
-    python recipes/quickstart.py baseline=sparse     # a plain PPO run beside it (longer)
+    python recipes/quickstart.py baseline=sparse     # and plain PPO, for comparison (longer)
     python recipes/quickstart.py --config-name calvin    # chains of CALVIN, see calvin.py
 
-Everything lands in ``outputs/quickstart/seed<seed>``: ``report.md``, ``results.json``, the curves,
+Everything goes to ``outputs/quickstart/seed<seed>``: ``report.md``, ``results.json``, the curves,
 the value over time, videos before and after, and the files that ``evaluate.py`` and
 ``finetune.py`` load with the same ``output``. A simulator with an evaluation of its own, like
 CALVIN's chains, has that in place of success, values and videos.
@@ -204,7 +204,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
             **sections,
             "Success while training": curve,
             "Do the values tell success from failure?": separation_section(separation),
-            "Does the policy listen?": language_section(language),
+            "Does the policy follow the instruction?": language_section(language),
             "Before and after": film_images(films, folder),
         }
     else:

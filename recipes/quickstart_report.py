@@ -27,22 +27,22 @@ The share of episodes that end in success, from initial states that training nev
 actions. Intervals are Wilson's. Episodes whose simulator crashed do not count."""
 
 CURVE = """\
-Success of the training episodes, from fresh states and with sampled actions. The dashed line is the
+Success of the training episodes, from new states and with sampled actions. The dashed line is the
 cloned policy on the held-out states of the first table, with mean actions, so the curves need not
 start there."""
 
 SEPARATION = """\
 `ROC-AUC`: how often a success ends with a higher value than a failure of the same task; 1.00 is
-always, 0.50 is chance. `margin`: the mean final value of the successes less that of the failures.
+always, 0.50 is chance. `margin`: the mean final value of the successes minus that of the failures.
 Both are means over the tasks that have successes and failures. If failures end as high as
 successes, the value model is blind to failure, and its reward teaches little."""
 
 LANGUAGE = """\
 The same episodes with the instruction of the other task of the scene. `change`: how far that moves
 the first actions. `spread`: how far the first actions of two episodes are apart. `ratio`: change by
-spread; near 0 the policy does not listen, at 1 the instruction counts as much as the initial state,
-above 10 it only says that the spread is small. A policy that listens fails under the swapped
-instruction, as success is still that of the scene's task."""
+spread. Near 0 the policy ignores the instruction; at 1 the instruction counts as much as the
+initial state; above 10 it only says that the spread is small. A policy that follows the instruction
+fails with the swapped one, because success is still that of the scene's task."""
 
 STEPS = """\
 Steps of the simulator. Those of RFTF include the rollouts of the cloned policy that its value model

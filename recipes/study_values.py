@@ -373,7 +373,7 @@ def study_values(study: StudyConfig) -> Path:
 
 @recipe("study_values", StudyConfig, check_study)
 def command(study: StudyConfig) -> None:
-    GlobalHydra.instance().clear()  # the configurations of the runs are composed anew
+    GlobalHydra.instance().clear()  # the configurations of the runs are composed again
     study_values(study)
 
 

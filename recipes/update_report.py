@@ -5,10 +5,10 @@
     python recipes/update_report.py output=outputs/run ppo.episodes_per_task=40
 
 Plays batches of training episodes with the cloned policy: some in which only the critic learns, one
-to update on as an iteration of ``finetune.py`` does, and one held out. An update gains on its own
-episodes whatever they hold, chance included. What it gains on the held-out ones, in *success*, it
-has learned: the yardstick is the same for every arm, and the difference of two is paired. If that
-is nothing, more iterations like this one move the policy without aim.
+to update on as an iteration of ``finetune.py`` does, and one held out. On its own episodes an
+update always gains, even if it learned only chance. What it gains on the held-out ones, in
+*success*, it has learned: the yardstick is the same for every arm, and the difference of two is
+paired. If that is nothing, more iterations like this one move the policy without aim.
 
 Writes ``<output>/update_report.json``.
 """

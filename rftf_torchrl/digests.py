@@ -117,7 +117,7 @@ def write_record(path: str | Path, content: Mapping[str, Any]) -> None:
     write_json(path, with_digest(content))
 
 
-def read_record(path: str | Path, advice: str = "make it anew or copy it again") -> dict[str, Any]:
+def read_record(path: str | Path, advice: str = "make it again or copy it again") -> dict[str, Any]:
     """Read what :func:`write_record` wrote; JSON without a digest is taken as it is.
 
     Args:

@@ -2,7 +2,7 @@
 
 
 class UserError(RuntimeError):
-    """What its reader can mend: the recipes show it without a traceback."""
+    """An error that the user can fix: the recipes show it without a traceback."""
 
 
 class SimulatorCrashedError(RuntimeError):

@@ -43,8 +43,8 @@ class Registry:
             The class or function.
 
         Raises:
-            ValueError: where there is none of this name, it can't be imported, or it lacks
-                attributes; says which.
+            ValueError: if the name is unknown, cannot be imported, or lacks attributes; the error
+                says which.
         """
         place = self.names.get(kind, kind)
         if ":" not in place:

@@ -57,7 +57,7 @@ class RowsFile:
             if damaged:
                 raise ValueError(
                     f"{self.lines}, line {number}: the line, or its bytes in {self.file.name}, are "
-                    "damaged or of an earlier version. Remove both files, and they are made anew."
+                    "damaged or of an earlier version. Remove both files, and they are made again."
                 )
             self._add(row, len(line) + 1)
         self.cut(len(self.records))

@@ -172,7 +172,7 @@ def _read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 def _damaged(path: str | os.PathLike[str], what: str) -> ValueError:
     return ValueError(
-        f"{path} is damaged: {what}. Copy it again from where it is whole, or make it anew; where "
+        f"{path} is damaged: {what}. Copy it again from where it is whole, or make it again; where "
         f"you changed it yourself, leave out its entries {HEADER_DIGEST} and {DATA_DIGEST}."
     )
 

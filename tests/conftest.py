@@ -9,6 +9,7 @@ import warnings
 
 import pytest
 import torch
+from _process import state_of_the_process
 
 # On shared cores more threads make tests many times slower.
 torch.set_num_threads(1)
@@ -32,21 +33,6 @@ def pytest_collection_finish():
 def pytest_runtest_setup():
     """Random numbers of fixtures that many tests share do not depend on the test before."""
     torch.manual_seed(0)
-
-
-def state_of_the_process():
-    root, pyplot = logging.getLogger(), sys.modules.get("matplotlib.pyplot")
-    return {
-        "root logger": (root.level, root.handlers[:]),
-        "SIGTERM": signal.getsignal(signal.SIGTERM),
-        "folder": os.getcwd(),
-        "path": sys.path[:],
-        "figures": pyplot.get_fignums() if pyplot else [],
-        "dtype": torch.get_default_dtype(),
-        "threads": torch.get_num_threads(),
-        "gradients": torch.is_grad_enabled(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-    }
 
 
 @pytest.fixture(autouse=True)

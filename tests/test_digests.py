@@ -133,7 +133,7 @@ def test_a_record_that_differs_is_refused(tmp_path, old, new):
     write_record(file, {"steps": 100})
     file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     message = (
-        f"{file}: the entries differ from their digest: make it anew or copy it again; where you "
+        f"{file}: the entries differ from their digest: make it again or copy it again; where you "
         "changed it yourself, take out 'content_digest'"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -148,7 +148,7 @@ def test_a_record_without_a_digest_or_of_another_kind(tmp_path):
     with pytest.raises(ValueError, match="expected entries by name, got a list"):
         read_record(file)
     file.write_text('{"steps": ', encoding="utf-8")
-    message = f"{file} is truncated or no JSON: make it anew or copy it again"
+    message = f"{file} is truncated or no JSON: make it again or copy it again"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         read_record(file)
 

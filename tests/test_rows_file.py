@@ -82,6 +82,6 @@ def test_damage_is_refused_by_file_and_line(file, damage, line):
         RowsFile(file)
     assert str(raised.value) == (
         f"{file}.jsonl, line {line}: the line, or its bytes in image, are damaged or of an earlier "
-        "version. Remove both files, and they are made anew."
+        "version. Remove both files, and they are made again."
     )
     assert file.read_bytes() == before

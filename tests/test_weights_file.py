@@ -67,7 +67,7 @@ def test_another_dtype_is_named(tmp_path):
 
 def message(file, what):
     return (
-        f"{file} is damaged: {what}. Copy it again from where it is whole, or make it anew; where "
+        f"{file} is damaged: {what}. Copy it again from where it is whole, or make it again; where "
         "you changed it yourself, leave out its entries header_sha256 and data_sha256."
     )
 

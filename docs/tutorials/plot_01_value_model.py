@@ -96,7 +96,7 @@ for row, clip in zip(axes, clips, strict=True):
 #     L = -\frac{1}{\binom{n}{2}} \sum_{i<j} \log \sigma\big( V(s_j, l) - V(s_i, l) \big).
 #
 # All pairs come from :math:`n` evaluations. Images are shifted by a few pixels at random, so that
-# a handful of episodes go a longer way.
+# the model does not memorise the few episodes.
 
 from rftf_torchrl import EncoderConfig, TemporalRankingLoss, random_shift, temporal_value_model
 
@@ -167,8 +167,8 @@ for label, trained in {"value model": model, "control": control}.items():
 #
 # Value over time
 # ---------------
-# Along each held-out episode, and along rollouts of random actions from the same states. Progress
-# should rise from about 0 to about 1 where the expert is at work, and go nowhere otherwise.
+# Along each held-out episode, and along rollouts of random actions from the same states. The value
+# should rise from about 0 to about 1 for the expert, and should not rise for random actions.
 
 
 @torch.inference_mode()
@@ -196,8 +196,8 @@ axes[0].legend()
 # %%
 # What this does not show
 # -----------------------
-# Experts never fail, so nothing here says that the value model would notice a failure that *looks*
-# like a success: a hand that goes through the right motions beside the handle. Order within
+# Experts never fail. So nothing here says that the value model would notice a failure that *looks*
+# like a success: a hand that makes the right movement beside the handle. Order within
 # demonstrations is necessary, not sufficient. Before a policy is trained on a value model,
 # :func:`~rftf_torchrl.final_value_auc` measures on the policy's own rollouts how well
 # the last values tell success from failure; ``rftf finetune`` does so in its first iteration

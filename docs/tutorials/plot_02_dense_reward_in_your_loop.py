@@ -107,9 +107,9 @@ axes[0].set_ylabel("hand, y")
 axes[0].legend(labelcolor="white", facecolor="black")
 
 # %%
-# Demonstrations end at the target, so nothing told the first model what is behind it, and it goes
-# on rising there. A policy that follows it will overshoot. The second has its summit near the
-# target.
+# Demonstrations end at the target, so the first model knows nothing about the states behind it, and
+# its value keeps rising there. A policy that follows it will overshoot. The second model has its
+# maximum near the target.
 
 # %%
 # The reward
@@ -186,12 +186,12 @@ ax.set(xlabel="iteration", ylabel="success", ylim=(0, 1.03))
 ax.legend()
 
 # %%
-# What to make of it
-# ------------------
-# The value model that has only seen success costs success: the policy collects value behind the
-# target. The one that has seen failures does no such harm. Nor does it gain much on this toy:
-# shaping of this form leaves the optimal policy as it is and changes how fast it is found, and
-# where a critic learns easily there is little to speed up.
+# What it means
+# -------------
+# With the value model that has only seen success, success falls: the policy collects value behind
+# the target. The model that has seen failures does no such harm. It does not help much on this toy
+# problem either. Shaping of this form does not change the optimal policy; it changes how fast it is
+# found. Where a critic learns easily, there is little to speed up.
 #
 # For your own pipeline that means: measure the value model on your policy's own rollouts
 # (:func:`~rftf_torchrl.final_value_auc`), compare with ``ValueReward(None)`` over

@@ -69,7 +69,7 @@ print([(len(episode), episode.success) for episode in demonstrations.episodes])
 # Behaviour cloning
 # -----------------
 # A small policy with a Gaussian head: a mean for each action of the chunk, and a standard deviation
-# that cloning leaves alone. TorchRL's ``BCLoss`` compares means with the recorded actions.
+# that cloning does not change. TorchRL's ``BCLoss`` compares means with the recorded actions.
 
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
@@ -205,15 +205,15 @@ for iteration in range(3):
 collector.close()
 
 # %%
-# The second line of each iteration is the one to watch. *Area* is that under the ROC curve when the
-# last value of an episode is to tell success from failure: 1 is perfect, 0.5 is chance. Where it is
-# low, or failures gain nearly as much value as successes, the value model sees the hand move and
-# not the window. A model from four demonstrations may well do so; ``value=ranking_failures`` and
-# more demonstrations are the remedies that the recipes offer.
+# Watch the second line of each iteration. *Area* is the area under the ROC curve: how well the last
+# value of an episode tells success from failure. 1 is perfect, 0.5 is chance. If it is low, or if
+# failures gain nearly as much value as successes, the value model sees the hand move and not the
+# window. A model from four demonstrations may well do so. The recipes then offer
+# ``value=ranking_failures`` and more demonstrations.
 #
-# The reward of one trajectory: dense at every decision, sparse at the end. The discounted sum of
-# the dense rewards of a trajectory that terminates is minus its first value, whatever happened in
-# between: that is why this shaping can't make a detour pay.
+# The reward of one trajectory: dense at every decision, sparse at the end. If a trajectory
+# terminates, the discounted sum of its dense rewards is minus its first value, whatever happened in
+# between. So with this shaping a detour never pays.
 
 ids = data[keys.TRAJECTORY]
 longest = data[ids == ids.mode().values]
@@ -226,8 +226,7 @@ axes[1].set(xlabel="decision", ylabel="dense reward")
 # %%
 # Evaluation
 # ----------
-# On held-out states, with mean actions, and with an honest interval: a handful of episodes says
-# little.
+# On held-out states, with mean actions, and with an interval: a few episodes say little.
 
 from rftf_torchrl import evaluate_success, held_out_episodes
 

@@ -47,9 +47,9 @@ for chain in benchmark_sequences(3):
     print(" -> ".join(chain.tasks))
 
 # %%
-# A policy that can all of this takes more than a minute. Here a chain has three tasks, which flip
-# what can be flipped: the two lamps, the door and the drawer. Half of the initial states are for
-# demonstrations, the others for the evaluation.
+# To learn all of this takes more than a minute. Here a chain has three tasks, with the two lamps,
+# the door and the drawer. Half of the initial states are for demonstrations, the others for the
+# evaluation.
 
 
 def flips(state):
@@ -81,10 +81,9 @@ to_learn, to_play = chains_of(shuffled[:40], generator), chains_of(shuffled[-12:
 # Demonstrations
 # --------------
 # The expert sees the simulator's true state and acts through the seven numbers that a policy has.
-# :func:`~rftf_torchrl.record_chains` puts the blocks at fresh places, never at
-# those of the benchmark, and keeps every task that the oracle found done. ``noise`` makes the
-# expert stray from its path and records what it meant to do, so that there is something to learn
-# about coming back.
+# :func:`~rftf_torchrl.record_chains` puts the blocks at new places, never at those of the
+# benchmark, and keeps every task that the oracle found done. ``noise`` pushes the expert off its
+# path and records the action without noise, so that the policy can learn to come back.
 
 from rftf_torchrl import ChainToRecord, record_chains
 
@@ -204,9 +203,8 @@ reports = {name: ChainReport.from_dict(report) for name, report in run["reports"
 print(reports["40 chains"].markdown().split("\n- ")[0])
 
 # %%
-# Twelve chains give wide intervals, and the report says so. The same chains make a comparison
-# sharper, as it is taken chain by chain; where its interval includes zero, these chains settle
-# nothing, and the cure is more of them.
+# Twelve chains give wide intervals. A comparison on the same chains, chain by chain, has a smaller
+# interval. If that interval includes zero, these chains decide nothing: play more of them.
 
 comparison = compare_chains(reports["10 chains"], reports["40 chains"])
 print(chain_comparison_table(comparison, ("10 chains", "40 chains")))

@@ -201,9 +201,9 @@ axes[0].set_ylabel("value")
 axes[0].legend()
 
 # %%
-# Both rise from about 0 to about 1. With the other instruction they do so too: these videos can be
-# put in order without reading it, so that nothing made the model read. ``rftf value-report
-# data=...`` measures this on data of yours, and the loss has a term against it,
+# Both rise from about 0 to about 1. With the other instruction they rise, too: these videos can be
+# put in order without the instruction, so the model did not learn to read it. ``rftf value-report
+# data=...`` measures this on your data, and the loss has a term against it,
 # ``wrong_instruction``.
 #
 # An annotated video
@@ -268,9 +268,9 @@ for iteration, data in enumerate(collector):
 collector.shutdown()
 
 # %%
-# Three iterations teach this policy nothing, and it has no success yet. That is the point: success
-# alone would have been a reward of 0 at every step, and the dense reward already tells the steps
-# apart. The three episodes of the last iteration:
+# After three iterations the policy has learned nothing, and it has no success yet. With success
+# alone, the reward would have been 0 at every step. The dense reward already tells the steps apart.
+# The three episodes of the last iteration:
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
 for values, rewards in zip(data["next", "temporal_value"].split(20), dense.split(20), strict=True):

@@ -10,7 +10,7 @@ from rftf_torchrl.calvin.install import CalvinNotInstalledError
 
 
 def require_file(root: Path, file: Path) -> None:
-    """Refuse to go on without a file of the clone.
+    """Stop if a file of the clone is missing.
 
     Args:
         root: the folder of the clone.
@@ -36,7 +36,7 @@ def require_file(root: Path, file: Path) -> None:
 
 
 def require_models(root: Path, models: Iterable[str]) -> None:
-    """Refuse to go on without a model or a mesh of it, which PyBullet would leave out silently.
+    """Stop if a model or a mesh is missing, which PyBullet would leave out silently.
 
     Args:
         root: the folder of the clone.

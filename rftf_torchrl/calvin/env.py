@@ -224,7 +224,7 @@ class CalvinEnv(DecisionBase):
     def continue_chain(self, task: str, instruction: str | None = None) -> TensorDictBase:
         """Begin the next subtask of a chain where the last one ended, without a reset.
 
-        The oracle compares with this moment from now on, and the count of decisions starts anew.
+        From now on the oracle compares with this moment, and the count of decisions starts at zero.
 
         Args:
             task: CALVIN's name of the next task.
@@ -245,7 +245,7 @@ class CalvinEnv(DecisionBase):
         return done, done, False
 
     def picture(self, size: int) -> torch.Tensor:
-        """What the static camera sees now at another size, uint8 [3, size, size], for videos."""
+        """The static camera's present image at another size, uint8 [3, size, size], for videos."""
         return torch.from_numpy(self._simulator.picture(size))
 
     def close(self, *, raise_if_closed: bool = True) -> None:

@@ -16,8 +16,8 @@ from rftf_torchrl.envs.episodes import Episode, Split
 class CalvinFactory:
     """A picklable function from an :class:`~rftf_torchrl.Episode` to its environment.
 
-    One environment plays all tasks of the scene, so a worker has one simulator whatever the
-    number of tasks.
+    One environment plays all tasks of the scene, so a worker has one simulator for any number of
+    tasks.
 
     Attributes:
         split: see :class:`CalvinEnv`.

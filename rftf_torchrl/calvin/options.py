@@ -14,19 +14,19 @@ class CalvinOptions:
     """Settings of CALVIN.
 
     Attributes:
-        scene: the scene in which the policy is fine-tuned and evaluated.
-        wrist_size: edge of the gripper camera's image in pixels; null for none.
-        checkout: folder of a clone of CALVIN's main repository, for its instructions; null gives
-            this library's own.
-        demo_chains: chains that the expert walks, from which the demonstrations are taken.
-        demo_scenes: letters of the scenes they are recorded in, e.g. ``"ABC"``; null for
-            ``scene``. The held-out ones are of ``scene`` in any case, as CALVIN's own validation
-            split is.
-        held_out_chains: further chains, to judge the value model.
-        start_chains: further chains, whose tasks' first states are where fine-tuning starts its
-            episodes.
-        benchmark_chains: chains of the benchmark in an evaluation, of 1000.
-        steps_per_subtask: control steps for a subtask; 360 is the official protocol.
+        scene: scene in which the policy is fine-tuned and evaluated.
+        wrist_size: width and height of the gripper camera's image in pixels; null for none.
+        checkout: folder of a clone of CALVIN's main repository, whose instructions are used; null
+            for this library's own.
+        demo_chains: number of chains that the expert plays for the demonstrations.
+        demo_scenes: letters of the scenes of the demonstrations, e.g. ``"ABC"``; null for
+            ``scene``. The held-out ones are always of ``scene``, as in CALVIN's own validation
+            split.
+        held_out_chains: number of further chains; they judge the value model.
+        start_chains: number of further chains. Fine-tuning starts its episodes where their tasks
+            began.
+        benchmark_chains: number of the benchmark's 1000 chains in an evaluation.
+        steps_per_subtask: number of control steps per subtask; 360 is the official protocol.
     """
 
     scene: Annotated[str, one_of(*SCENES)] = "D"

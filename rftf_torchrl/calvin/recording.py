@@ -1,4 +1,4 @@
-"""Record demonstrations and starts: a scripted expert walks training chains.
+"""Record demonstrations and starts: a scripted expert plays training chains.
 
 Writes beside the demonstrations ``calvin/{training,validation}`` in CALVIN's own format, and
 ``states.npz``: where every task of further chains began, in the scene of fine-tuning, which starts
@@ -110,8 +110,8 @@ def _refuse_other_settings(folder: Path, earlier: dict[str, Any], now: dict[str,
     ]
     if changed:
         raise ValueError(
-            f"{folder} is a recording that stopped early, with {'; '.join(changed)}. It goes on "
-            "with its own settings; move or remove the folder, and it is recorded anew"
+            f"{folder} is a recording that stopped early, with {'; '.join(changed)}. It continues "
+            "with its own settings; move or remove the folder, and it is recorded again"
         )
 
 
@@ -132,7 +132,7 @@ class ChainRecorder:
     sentences: Sentences
 
     def record(self) -> int:
-        """Record what is missing, or go on where it stopped.
+        """Record what is missing, or continue where it stopped.
 
         Returns:
             The control steps used for the starts, and for the demonstrations unless they were
@@ -221,7 +221,7 @@ class ChainRecorder:
             batch = one_more()
 
     def record_starts(self) -> None:
-        """Walk chains that gave no demonstration, and keep where each task began."""
+        """Play chains without recording them, and store the states in which each task began."""
         count, scene = self.options.start_chains, cast(Scene, self.options.scene)
         seed = derive_seed(self.recording.seed, "chains", "states") % 2**31
         jobs = (

@@ -52,8 +52,8 @@ def _make_env(root: Path, scene: Scene) -> Any:
 class CalvinSimulator:
     """Reset, step, draw and judge one CALVIN scene.
 
-    A reset is bitwise: the same arguments give the same numbers and images whatever ran before.
-    Simulators in one process do not disturb each other, but each takes tens of MB.
+    A reset is bitwise: the same arguments give the same numbers and images, independent of what
+    ran before. Simulators in one process do not disturb each other, but each takes tens of MB.
 
     Args:
         scene: ``"A"``, ``"B"``, ``"C"`` or ``"D"``.
@@ -114,11 +114,11 @@ class CalvinSimulator:
     def reset(
         self, robot_obs: np.ndarray | None = None, scene_obs: np.ndarray | None = None
     ) -> None:
-        """Put robot and scene into a state, whatever ran before.
+        """Put robot and scene into a state, independent of what ran before.
 
         Equal to ``reset(robot_obs, scene_obs)`` of a calvin_env that was just built, except that
-        the last gripper action is taken from ``robot_obs[14]`` instead of always being 1. For
-        this everything is loaded anew, which takes about 0.1 s: the physics engine's own
+        the last gripper action is taken from ``robot_obs[14]`` instead of always being 1. For this
+        everything is loaded again, which takes about 0.1 s: the physics engine's own
         ``restoreState`` keeps the order of old contacts, so that the same actions end elsewhere.
 
         Args:
@@ -212,11 +212,11 @@ class CalvinSimulator:
         return cast(set[str], self._oracle.get_task_info_for_set(start_info, self.info, set(tasks)))
 
     def picture(self, size: int) -> np.ndarray:
-        """What the static camera sees now, uint8 [3, size, size]."""
+        """The static camera's present image, uint8 [3, size, size]."""
         return self._draw("static", size)[0]
 
     def wrist_picture(self, size: int) -> np.ndarray:
-        """What the camera at the gripper sees now, uint8 [3, size, size]."""
+        """The gripper camera's present image, uint8 [3, size, size]."""
         return self._draw("gripper", size)[0]
 
     def depth(self, size: int) -> np.ndarray:

@@ -21,7 +21,7 @@ def default_states(split: Split, scene: Scene = "D") -> States:
     """Start an episode of a task where a chain can start with it.
 
     ``"test"`` draws one of the benchmark's initial scenes from which the task can be done;
-    ``"train"`` draws one of their descriptions and places the blocks anew, so that the two never
+    ``"train"`` draws one of their descriptions with the blocks at new places, so that the two never
     share a state.
 
     Args:

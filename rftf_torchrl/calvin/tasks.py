@@ -86,7 +86,7 @@ def get_task(name: str) -> CalvinTask:
 def load_sentences(
     calvin_root: str | Path, split: Literal["training", "validation"]
 ) -> dict[str, tuple[str, ...]]:
-    """The instructions of a checkout of CALVIN; the benchmark speaks those of ``"validation"``.
+    """The instructions of a checkout of CALVIN; the benchmark uses those of ``"validation"``.
 
     Source: https://github.com/mees/calvin, ``calvin_models/conf/annotations``.
 

@@ -32,7 +32,7 @@ def whole_demos(config: RunConfig) -> Demonstrations:
     if not found.complete:
         raise ValueError(
             f"{found.root} holds the {len(found.episodes)} episodes of a recording that stopped "
-            "early. Move or remove the folder, and it is recorded anew (resume=true does it where "
+            "early. Move or remove the folder, and it is recorded again (resume=true does it where "
             "the folder is the run's own); or, to use what there is, write "
             '"complete": true in its demonstrations.json, and remove its digests.json'
         )
@@ -75,7 +75,7 @@ def training_data(config: RunConfig) -> Demonstrations:
 def need(
     config: RunConfig, *, demos: bool = False, policy: bool = False, value_model: bool = False
 ) -> None:
-    """Stop where what an earlier stage makes is missing, or was made in another environment.
+    """Stop if the result of an earlier stage is missing, or was made in another environment.
 
     Raises:
         FileNotFoundError: where it is missing; names the command that makes it.

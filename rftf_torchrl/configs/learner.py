@@ -194,7 +194,7 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
 
 
 def keep_features(config: RunConfig, policy: nn.Module, data: TensorDictBase) -> TensorDictBase:
-    """Run the policy's frozen towers once for all epochs, where what they give fits."""
+    """Run the policy's frozen encoders once for all epochs, if their outputs fit into memory."""
     needed = 2 * cache_bytes(policy, data) / 2**30  # in the data and in the replay buffer
     if not needed or not config.ppo.cache_gib:
         return data

@@ -134,8 +134,8 @@ def help_text(name: str, run: Callable[[Any], object], schema: type) -> str:
         for group in sorted(words_of(schema))
     ]
     described = (sys.modules[run.__module__].__doc__ or name).strip()
-    values = f"values that YAML files give them: rftf {name.replace('_', '-')} --cfg job"
-    head = [described, "", "words, as group=word:", *groups, "", values]
+    values = f"to see the values that YAML files set: rftf {name.replace('_', '-')} --cfg job"
+    head = [described, "", "config groups, as group=choice:", *groups, "", values]
     return "\n".join([*head, *help_lines(schema)])
 
 
@@ -154,7 +154,7 @@ def refuse_unknown_settings(arguments: Sequence[str], schema: type) -> None:
 
 @contextmanager
 def user_errors(name: str, verbose: bool) -> Iterator[None]:
-    """Show what a user can mend as one message, without a traceback, and exit with code 2."""
+    """Show an error that a user can fix as one message without traceback; exit with code 2."""
     try:
         yield
     except (*MENDABLE, HydraException, OmegaConfBaseException) as error:

@@ -35,7 +35,7 @@ MAY_CHANGE = (
     "ppo.cache_gib",
     "ppo.ratio_bound",
 )
-"""What a resumed run may be told anew: where it runs, how long, and what is looked at."""
+"""The settings that a resumed run may change: where it runs, how long, and what is looked at."""
 
 RECORDING = ("seed", "env", "demos")
 """What decides demonstrations."""
@@ -115,7 +115,7 @@ def refuse_other_split(config: RunConfig) -> None:
 
 
 def may_change(config: RunConfig) -> tuple[str, ...]:
-    """What a resumed run may be told anew, the simulator's own settings included."""
+    """The settings that a resumed run may change, including the simulator's own."""
     own: tuple[str, ...] = getattr(make_simulator(config.env), "may_change", ())
     return (*MAY_CHANGE, *(f"env.options.{name}" for name in own))
 

@@ -60,16 +60,16 @@ class DemosConfig:
     """Demonstrations of the scripted experts.
 
     Attributes:
-        per_task: successful episodes per task to train on.
-        held_out_per_task: further episodes per task, to judge the value model.
-        noise: standard deviation of the noise added to the actions that the expert executes; the
-            recorded actions are without it.
-        takeover: file of a policy that acts first, for up to half of ``env.horizon``, in half of
-            the episodes to train on; the expert takes over, and its part is recorded. Null for
+        per_task: number of successful episodes per task to train on.
+        held_out_per_task: number of further episodes per task; they judge the value model.
+        noise: standard deviation of the noise added to the expert's actions. The recorded actions
+            have no noise.
+        takeover: file of a policy that acts first in half of the episodes to train on, for up to
+            half of ``env.horizon``. Then the expert takes over, and its part is recorded; null for
             none.
-        path: where they are or go; null for ``demos`` in the output folder.
-        validate: check every frame and every digest whenever they are opened; false for data so
-            large that this takes too long, and then only the index is checked.
+        path: folder of the demonstrations; null for ``demos`` in the output folder.
+        validate: check every frame and every digest when demonstrations are opened; false checks
+            only the index, for data so large that the full check takes too long.
     """
 
     per_task: Count = 5
@@ -85,16 +85,16 @@ class CloningConfig:
     """Behaviour cloning.
 
     Attributes:
-        steps: optimizer steps.
-        batch_size: windows per step.
-        learning_rate: of Adam, with a cosine decay to zero.
-        random_shift: pixels by which images are shifted at random.
+        steps: number of optimizer steps.
+        batch_size: number of windows per step.
+        learning_rate: learning rate of Adam, with a cosine decay to zero.
+        random_shift: images are shifted at random by up to this many pixels; 0 for none.
         tasks: names of the tasks whose demonstrations are cloned; null for all of ``env.tasks``.
-            The others are known to the value model alone, from frames without actions.
-        per_task: the first so many demonstrations of each task are cloned; null for all. The value
-            model, which reads no actions, learns from all of them as from videos.
-        gripper_threshold: of policies of an arm and a gripper, the least number that is an open
-            gripper; null where demonstrations have 1 (open) and -1 (closed), and no others.
+            The value model still learns from the frames of the others, without actions.
+        per_task: number of demonstrations of each task that are cloned, the first ones; null for
+            all. The value model reads no actions and learns from all of them, as from videos.
+        gripper_threshold: for policies with a separate gripper: the smallest number that means an
+            open gripper; null where demonstrations have only 1 (open) and -1 (closed).
     """
 
     steps: Count = 600
@@ -113,26 +113,27 @@ class ValueConfig:
     Attributes:
         kind: ``"small"``, ``"pretrained"``, ``"score"``, or a class of your own as
             ``"module:Class"``, see :class:`ValueSpecProtocol`.
-        options: of the kind: of ``"small"`` ``channels``, see :class:`SmallValue`; of
-            ``"pretrained"`` ``image_tower`` and more, see :class:`PretrainedValue`; of ``"score"``
-            ``model`` and ``inputs``, see :class:`ScoreValue`.
-        steps: optimizer steps.
-        clips: clips per step.
-        frames: frames per clip.
-        learning_rate: of Adam, with a cosine decay to zero.
-        random_shift: pixels by which images are shifted at random.
-        wrong_instruction: weight of the wrong-instruction term.
-        pair_distance: how much the value should rise within an episode before calibration, evenly;
-            0 for as far as possible, as in the paper.
-        failures: weight of the failure term; above 0 rolls out the cloned policy for negatives, or
-            takes the failures that data from outside say.
-        successes: order the frames of the rollouts that succeeded too, as of demonstrations.
-        rollout_episodes: rollouts per task for the two, counted in the run's environment steps.
-        calibration: ``"instruction"`` or ``"global"``: where each instruction's, or all,
-            demonstrations run from 0 to 1.
-        shuffle_time: negative control: frames in random order, and values of mean 0 and standard
-            deviation 1, as there is no order to calibrate by.
-        path: a value model's file to load, of any kind; null for the one this run has trained.
+        options: settings of this kind alone: see :class:`SmallValue`, :class:`PretrainedValue`,
+            :class:`ScoreValue`.
+        steps: number of optimizer steps.
+        clips: number of clips per step.
+        frames: number of frames per clip.
+        learning_rate: learning rate of Adam, with a cosine decay to zero.
+        random_shift: images are shifted at random by up to this many pixels; 0 for none.
+        wrong_instruction: weight of the term that ranks a wrong instruction below the right one.
+        pair_distance: how much the value should rise within an episode before calibration, evenly
+            over time; 0 for as much as possible, as in the paper.
+        failures: weight of the term that ranks failures below success. Above 0, the failures come
+            from rollouts of the cloned policy, or from ``data`` that has failures labelled.
+        successes: also order the frames of the policy's successful rollouts, as those of
+            demonstrations.
+        rollout_episodes: number of rollouts per task for ``failures`` and ``successes``. They count
+            as environment steps of the run.
+        calibration: ``"instruction"``: the demonstrations of each instruction run from 0 to 1 on
+            average; ``"global"``: all demonstrations together do.
+        shuffle_time: negative control: train on frames in random order. Values then have mean 0 and
+            standard deviation 1, because there is no order to calibrate by.
+        path: file of a trained value model of any kind; null for the one that this run has trained.
     """
 
     kind: Text = "small"
@@ -157,18 +158,19 @@ class RewardConfig:
     """The reward of fine-tuning.
 
     Attributes:
-        form: what the values pay, see :mod:`rftf_torchrl.rewards.forms`: ``"difference"``, or a
-            function of your own as ``"module:function"``.
-        options: of the form, besides ``gamma``, which is ``ppo.gamma``. ``"difference"`` has
-            ``terminal``, the value at true terminations: ``"zero"`` or ``"keep"``.
-        dense_weight: weight of the form; 0 is plain PPO on success.
-        place: ``"reward"``: the form's reward is added to success. ``"advantage"``: standardised,
-            it is added to the advantages after GAE, so that no critic learns to expect it.
-        outcome_weight: weight of success.
-        potential: ``"value"``: the value model. ``"environment"``: the dense reward of the
-            simulator itself, as an upper reference.
-        value_range: smallest and largest value of a state, e.g. ``[0, 1]``, which a calibrated
-            model's demonstrations run through; null leaves values as they are.
+        form: how values become a reward, see :mod:`rftf_torchrl.rewards.forms`: ``"difference"``
+            and others, or a function of your own as ``"module:function"``.
+        options: settings of this form alone. ``"difference"`` has ``terminal``: ``"zero"`` or
+            ``"keep"``, the value where an episode terminates. ``gamma`` is always ``ppo.gamma``.
+        dense_weight: weight of the dense reward; 0 is plain PPO on success.
+        place: ``"reward"``: the dense reward is added to success. ``"advantage"``: it is
+            standardised and added to the advantages after GAE, so that no critic learns to expect
+            it.
+        outcome_weight: reward of a success.
+        potential: ``"value"``: the value model. ``"environment"``: the simulator's own dense
+            reward, as an upper reference.
+        value_range: values are clipped to this range, e.g. ``[0, 1]``, the range of a calibrated
+            model on its demonstrations; null does not clip.
     """
 
     form: Text = "difference"
@@ -185,7 +187,8 @@ class BalanceConfig:
     """Which decisions form a minibatch.
 
     Attributes:
-        kind: ``"outcome"`` for as many from successes as from failures, or ``"none"``.
+        kind: ``"outcome"``: a minibatch has as many decisions from successes as from failures;
+            ``"none"``: every decision once per epoch, in random order.
     """
 
     kind: Annotated[str, one_of("outcome", "none")] = "outcome"
@@ -196,38 +199,40 @@ class PPOConfig:
     """Fine-tuning by PPO.
 
     Attributes:
-        tasks: names of the tasks that are fine-tuned, and rolled out for the value model; null for
-            all of ``env.tasks``.
-        iterations: rounds of collection and update.
-        env_steps: simulator steps after which fine-tuning ends, with the iteration in which they
-            are reached; null leaves it to ``iterations``.
-        episodes_per_task: episodes per task and iteration.
-        group_size: episodes that share an initial state, whose outcomes ``critic=group`` compares.
-        epochs: passes over an iteration's decisions.
-        minibatch: decisions an optimizer step.
-        micro_batch: decisions that go through the networks at once in an update, whose gradients
-            add up to the minibatch's; null for all of them.
-        cache_gib: what frozen towers give is kept for the epochs if that of an iteration's
-            decisions, with its copy in the replay buffer, takes no more memory than this, in GiB; 0
-            runs the towers in every epoch.
-        learning_rate: of the policy.
-        critic_learning_rate: of the critic.
-        critic_warmup: iterations in which only the critic learns.
-        critic_warmup_epochs: passes over the decisions of such an iteration.
+        tasks: names of the tasks to fine-tune; null for all of ``env.tasks``. The value model's
+            rollouts are of these tasks, too.
+        iterations: number of rounds of collection and update.
+        env_steps: stop after the iteration in which this number of simulator steps is reached;
+            null stops after ``iterations``.
+        episodes_per_task: number of episodes per task and iteration.
+        group_size: number of episodes that share an initial state; ``critic=group`` compares their
+            outcomes.
+        epochs: number of passes over an iteration's decisions.
+        minibatch: number of decisions per optimizer step.
+        micro_batch: number of decisions that go through the networks at once. Gradients are summed
+            to that of the minibatch; null for the whole minibatch at once.
+        cache_gib: memory limit (GiB) for cached encoder outputs. If one iteration fits, including
+            its replay-buffer copy, outputs of frozen encoders are computed once and reused in every
+            epoch; 0 disables caching.
+        learning_rate: learning rate of the policy.
+        critic_learning_rate: learning rate of the critic.
+        critic_warmup: number of first iterations in which only the critic learns.
+        critic_warmup_epochs: number of passes over the decisions in such an iteration.
         gamma: discount per decision.
-        lmbda: GAE's lambda.
-        bootstrap_timeouts: an episode that runs out of time goes on as the critic expects; false
-            ends it there, and tells a learned critic the time that is left.
-        clip_epsilon: PPO's clipping.
+        lmbda: lambda of GAE.
+        bootstrap_timeouts: true: an episode that runs out of time continues with the critic's
+            value. False: it ends there, and a learned critic is told the time that is left.
+        clip_epsilon: clipping range of PPO's probability ratio.
         entropy_coeff: weight of the entropy bonus.
         critic_coeff: weight of the critic's loss.
-        kl_coeff: initial weight of the divergence from the starting policy; 0 for none.
-        kl_target: divergence in nats per decision at which the weight is kept; null never adapts.
-        max_grad_norm: largest norm of the gradient.
-        ratio_bound: how far the learner's log-probability of a decision may be from the rollout's
-            before an iteration's first step; beyond it the run stops. Null for 0.01 in float32 and
-            0.25 in bfloat16, see :func:`check_first_ratio`.
-        checkpoint_every: iterations between checkpoints.
+        kl_coeff: initial weight of the KL divergence from the starting policy; 0 for none.
+        kl_target: target of that divergence, in nats per decision; the weight adapts towards it
+            once per iteration. Null keeps the weight.
+        max_grad_norm: gradients are clipped to this norm.
+        ratio_bound: largest allowed difference between the learner's and the rollout's
+            log-probability of a decision, before an iteration's first step. Above it the run stops.
+            Null for 0.01 in float32 and 0.25 in bfloat16, see :func:`check_first_ratio`.
+        checkpoint_every: number of iterations between checkpoints.
     """
 
     tasks: Names | None = None
@@ -261,11 +266,13 @@ class EvaluationConfig:
     """Evaluation on initial states that training never draws.
 
     Attributes:
-        episodes_per_task: episodes per task.
-        deterministic: mean actions instead of samples; of a flow policy, those from zero noise.
-        swapped_per_task: episodes per task of the same-scene pairs with the partner's instruction.
-        video_episodes: tasks of which a video is made; 0 for none.
-        video_size: edge of the video's images in pixels; a video of less than 480 is enlarged.
+        episodes_per_task: number of held-out episodes per task.
+        deterministic: use mean actions instead of samples; a flow policy starts from zero noise.
+        swapped_per_task: number of episodes per task that are played with the partner task's
+            instruction, for tasks that share a scene.
+        video_episodes: number of tasks of which a video is made, one episode each; 0 for none.
+        video_size: width and height of a video's images in pixels. A video of less than 480 is
+            enlarged.
     """
 
     episodes_per_task: Count = 40
@@ -280,8 +287,7 @@ class LoggerConfig:
     """Where the numbers go besides ``metrics.csv``.
 
     Attributes:
-        kind: ``"csv"``, ``"tensorboard"``, ``"wandb"``, some of them joined by ``+``, or
-            ``"none"``.
+        kind: ``"csv"``, ``"tensorboard"``, ``"wandb"``, several joined by ``+``, or ``"none"``.
     """
 
     kind: Annotated[str, _taken_by(logger_words)] = "csv+tensorboard"
@@ -289,24 +295,24 @@ class LoggerConfig:
 
 @dataclass
 class RunConfig:
-    """Everything a run can be told.
+    """All settings of a run.
 
     Attributes:
-        critic: ``"learned"``; ``"temporal"``: the value model is the value function and no critic
-            is learned; ``"none"``: returns alone; ``"group"``: outcomes, normalised within
-            ``ppo.group_size`` episodes (GRPO); or a class or function of your own, as
-            ``"module:Name"``, see :func:`make_critic`.
-        augment: share of the rows of a batch that a symmetry of the simulator's changes, in
-            cloning, in the value model's training and in the critic's first iterations. CALVIN's,
-            from the state, permutes the colours of the blocks.
-        seed: from which every random number of the run derives.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        critic: ``"learned"``: a critic network. ``"temporal"``: the value model is the value
+            function, and no critic is learned. ``"none"``: returns alone. ``"group"``: outcomes,
+            normalised within ``ppo.group_size`` episodes (GRPO). Or a class or function of your own
+            as ``"module:Name"``, see :func:`make_critic`.
+        augment: share of a batch's rows that are changed by a symmetry of the simulator, in cloning,
+            in the value model's training and in the critic's first iterations. CALVIN's symmetry
+            permutes the colours of the blocks; it needs the state.
+        seed: seed of all random numbers of the run.
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ...
         precision: ``"auto"`` (bf16 on a GPU that has it), ``"fp32"`` or ``"bf16"``.
-        threads: PyTorch threads of the main process; null leaves PyTorch's choice.
-        output: folder of everything the run writes.
-        resume: continue in the output folder of a run that was stopped: fine-tuning from its
-            newest checkpoint, and the quick start after its last finished stage.
-        baseline: ``"sparse"`` lets the quick start fine-tune a second policy by plain PPO.
+        threads: number of PyTorch threads of the main process; null for PyTorch's default.
+        output: folder for everything that the run writes.
+        resume: continue a stopped run in the output folder: fine-tuning from its newest checkpoint,
+            the quick start after its last finished stage.
+        baseline: ``"sparse"``: the quick start also fine-tunes by plain PPO, for comparison.
     """
 
     env: EnvConfig = field(default_factory=EnvConfig)

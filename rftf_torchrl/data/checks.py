@@ -1,4 +1,4 @@
-"""Checks of frames against the format; each lists its violations, so that all are told at once."""
+"""Checks of frames against the format; each lists all violations at once."""
 
 from __future__ import annotations
 

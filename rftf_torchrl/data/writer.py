@@ -34,10 +34,10 @@ class DemonstrationWriter:
     """Write episodes into a new folder, in the format of ``rftf_torchrl.data``.
 
     Episodes collect in a hidden folder beside ``root``; :meth:`close` gives it its name in one
-    step, with the digests that :func:`load_demonstrations` checks. Where the ``with`` block ends by
-    an exception or Ctrl-C, a full disk among them, the episodes that were added are kept the same
-    way, with ``complete: false``; where there is none, nothing is left. What a killed process left
-    hidden is removed by the next one that writes ``root``, and named in the log.
+    step, with the digests that :func:`load_demonstrations` checks. If the ``with`` block ends by an
+    exception (a full disk, for example) or Ctrl-C, the episodes that were added are kept in the
+    same way, with ``complete: false``. Without any episode, no folder is left. What a killed
+    process left hidden is removed by the next one that writes ``root``, and named in the log.
 
     Args:
         root: the folder to make. It must not exist.

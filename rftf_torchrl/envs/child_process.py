@@ -1,4 +1,4 @@
-"""Child processes that end with the process that started them, whatever they are doing then."""
+"""Child processes that end with the process that started them, whatever they are doing."""
 
 from __future__ import annotations
 

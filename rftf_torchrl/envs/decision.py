@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class DecisionBase(EnvBase):
-    """An environment that acts in decisions and listens to an instruction.
+    """An environment that acts in decisions and has an instruction.
 
     A subclass has a ``task`` before it calls :meth:`_prepare`, starts an episode in :meth:`_begin`,
     carries out an action in :meth:`_act`, and says in :meth:`_see` what is seen then.
@@ -221,7 +221,7 @@ class DecisionBase(EnvBase):
 
 def _copied(entries: Mapping[Any, Any]) -> dict[Any, Any]:
     """Entries whose tensors nobody else has."""
-    copies = {}
+    copies: dict[Any, Any] = {}
     for key, each in entries.items():
         if isinstance(each, Mapping):
             copies[key] = _copied(each)

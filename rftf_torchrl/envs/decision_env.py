@@ -1,4 +1,4 @@
-"""Any TorchRL environment as one that acts in decisions and listens to an instruction."""
+"""Any TorchRL environment as one that acts in decisions and has an instruction."""
 
 from __future__ import annotations
 

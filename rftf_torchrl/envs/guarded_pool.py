@@ -217,6 +217,7 @@ class GuardedPool:
         self._timeout = timeout
         self._restarts_left = max_restarts
         self._arrived: _Arrived = SimpleQueue()
+        self._next_look = time.monotonic()
         self.workers = [self._start() for _ in range(size)]
 
     def _start(self) -> _Worker:
@@ -269,6 +270,9 @@ class GuardedPool:
                 yield place, Question(payload, worker.send)
             else:
                 worker.ready, worker.busy = True, worker.busy and kind != "idle"
+        if time.monotonic() < self._next_look:  # of many workers each has messages
+            return
+        self._next_look = time.monotonic() + _POLL_SECONDS
         for place, worker in enumerate(self.workers):
             hung = worker.hung(self._timeout)
             if hung is not None:
@@ -276,9 +280,9 @@ class GuardedPool:
                 self._replace(place, hung)
 
     def _messages(self) -> Iterator[tuple[_Worker, str, Any]]:
-        """What has arrived, or what arrives first within a second."""
+        """What has arrived, or what arrives first until the workers are looked at again."""
         with suppress(Empty):
-            yield self._arrived.get(timeout=_POLL_SECONDS)
+            yield self._arrived.get(timeout=max(0.0, self._next_look - time.monotonic()))
             for _ in range(self._arrived.qsize()):
                 yield self._arrived.get_nowait()
 

@@ -44,10 +44,11 @@ class EnvConfig:
         kind: ``"metaworld"``, ``"calvin"``, ``"libero"``, ``"gym"``, or a simulator of your own as
             ``"module:Class"``.
         tasks: names of the tasks.
-        image_size: edge of the image in pixels; null for state only.
-        chunk_size: actions per decision.
-        horizon: decisions after which an episode is truncated.
-        options: the simulator's own settings, see its ``Options``.
+        image_size: width and height of the image in pixels; null for the simulator's state without
+            images.
+        chunk_size: number of actions per decision of the policy.
+        horizon: an episode is truncated after this many decisions.
+        options: settings of this simulator alone, see its ``Options``.
     """
 
     kind: Text = "metaworld"
@@ -63,15 +64,16 @@ class CollectorConfig:
     """The simulator processes.
 
     Attributes:
-        policy: who decides: ``"copy"``, a copy of the policy on the CPU in each process, or
-            ``"server"``, the policy itself on its device, in batches for all processes.
-        workers: processes, each of which plays one episode at a time; 0 simulates in the main
-            process.
-        batch: of a server, most decisions at once; null for as many as there are workers.
-        wait: of a server, seconds for which a batch waits for workers that have not asked yet;
-            null for half of what the policy took for its last batches.
-        timeout: seconds without a sign of life after which a worker is replaced.
-        max_restarts: replacements before the run gives up.
+        policy: ``"copy"``: each process has a copy of the policy on the CPU. ``"server"``: the
+            policy itself decides on its device, in batches for all processes.
+        workers: number of simulator processes, each of which plays one episode at a time; 0
+            simulates in the main process.
+        batch: for ``"server"``: the largest number of decisions at once; null for as many as there
+            are workers.
+        wait: for ``"server"``: seconds to wait for more workers before a batch starts; null for
+            half of the time that the policy took for its last batches.
+        timeout: a worker that shows no sign of life for this many seconds is replaced.
+        max_restarts: number of replaced workers after which the run stops.
     """
 
     policy: Annotated[str, one_of("copy", "server")] = "copy"

@@ -24,18 +24,20 @@ class AnnotateConfig:
     """The values of a data set's episodes, and which episodes look wrong.
 
     Attributes:
-        failed_below: an episode whose last frame has a lower value looks failed.
-        done_above: a labelled failure whose last frame has such a value looks like a success, and
-            an episode that reached it is not cut off.
-        mislabelled_by: how much higher another instruction's value at the last frame has to be.
-        sentences: instructions of the data, the first ones, that each last frame is compared under.
-        idle_share: share of the episode in which nothing changes that makes it idle.
-        idle_value: a smaller change of the value is none.
-        idle_picture: a smaller mean change of the image's pixels, from 0 to 255, is none.
-        end_share: share of the episode that is its end.
-        cut_off_rise: how much the value rises over the end of an episode that is cut off.
-        plots: episodes that are plotted, flagged ones first.
-        videos: episodes that are recorded, flagged ones first.
+        failed_below: an episode looks failed if its last frame has a value below this.
+        done_above: a labelled failure looks like a success if its last frame has a value of this or
+            more. An episode that reached it is not cut off.
+        mislabelled_by: an episode looks mislabelled if another instruction's value at the last
+            frame is higher by this.
+        sentences: number of instructions of the data, the first ones, that each last frame is
+            compared with.
+        idle_share: an episode is idle if nothing changes for this share of it.
+        idle_value: a change of the value below this counts as no change.
+        idle_picture: a mean change of the image's pixels (0 to 255) below this counts as no change.
+        end_share: the last part of an episode that counts as its end, as a share.
+        cut_off_rise: an episode looks cut off if the value still rises by this much in its end.
+        plots: number of episodes that are plotted, flagged ones first.
+        videos: number of episodes of which a video is made, flagged ones first.
     """
 
     failed_below: NotNegative = 0.5

@@ -1,4 +1,4 @@
-"""Does the policy listen? The same scenes with the right and with the wrong instruction."""
+"""Does the policy follow the instruction? The same scenes with the right and with the wrong one."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ def instruction_sensitivity(
         \mathrm{spread} = \operatorname{mean}_{i \ne j} |a_i - a_j|, \qquad
         \mathrm{ratio} = \mathrm{change} / \mathrm{spread}.
 
-    A ratio near 0 means that the policy does not listen; at 1 another instruction changes the chunk
-    as much as another initial state does. Far above 1 it only says that the spread is small: the
-    initial states differ little, or the policy does not look at them. A policy that listens fails
-    under the swapped instruction, because success is still that of the scene's task.
+    A ratio near 0 means that the policy ignores the instruction. At 1 another instruction changes
+    the chunk as much as another initial state does. Far above 1 it only says that the spread is
+    small: the initial states differ little, or the policy does not look at them. A policy that
+    follows the instruction fails under the swapped one, because success is still that of the
+    scene's task.
 
     Args:
         collector: runs episodes, see :class:`~rftf_torchrl.EpisodeCollector`.

@@ -155,7 +155,7 @@ def protocols(reports: Mapping[str, Any]) -> str:
 def run_report(title: str, sections: Mapping[str, str], lead: str = "") -> str:
     """A Markdown document: a title, what comes first, then a heading and a text for each section.
 
-    Where a table has a dash, for a number that is not known, a last line says what it stands for.
+    If a table has a dash, for an unknown number, a last line explains it.
 
     Args:
         title: the document's title.

@@ -90,7 +90,8 @@ def plot_calibration(report: ValueReport, path: str | Path, title: str | None = 
 def plot_confusion(report: ValueReport, path: str | Path, title: str | None = None) -> Path:
     """Plot the values of the last states of successes under the instruction of each task.
 
-    A value model that listens is high on the diagonal alone. The colours cover at least 0 to 1.
+    A value model that reads the instruction is high on the diagonal alone. The colours cover at
+    least 0 to 1.
 
     Args:
         report: of :func:`~rftf_torchrl.value_report`.

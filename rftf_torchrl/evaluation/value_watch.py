@@ -23,10 +23,10 @@ class WatchConfig:
     Attributes:
         source: number of a camera, a URL, or a video file.
         instruction: the task's text.
-        done_above: value from which on the task counts as done.
-        undone_below: value below which it no longer counts as done.
-        hold: frames in a row that a change between the two takes.
-        timeout: seconds after which a camera or a URL that gives nothing ends the watch.
+        done_above: the task counts as done from this value on.
+        undone_below: the task no longer counts as done below this value.
+        hold: number of frames in a row that such a change needs.
+        timeout: stop if a camera or a URL gives no frame for this many seconds.
     """
 
     source: Text | None = None

@@ -144,7 +144,7 @@ def walk_pool(
     generator: torch.Generator | None = None,
     shuffle: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Draws from a pool without replacement and shuffles it anew each time it is exhausted.
+    """Draws from a pool without replacement and shuffles it again each time it is exhausted.
 
     What was left of the old order at the start of this call comes last in the new ones, so that
     within the draws of one call no index is ahead of another by more than one draw.

@@ -66,8 +66,8 @@ def calibration_curve(
     A value that is calibrated has :math:`\bar p_b \approx \bar V_b` in every bin. A value on the
     edge of two bins belongs to the lower one.
 
-    Source: the reliability diagram, DeGroot, Fienberg, The Statistician 1983, with progress in
-    the place of the outcome.
+    Source: the reliability diagram, DeGroot, Fienberg, The Statistician 1983, with progress instead
+    of the outcome.
 
     Args:
         values: floating, any shape.

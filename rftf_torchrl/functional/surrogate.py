@@ -30,9 +30,10 @@ def surrogate_gain(
         r_t = \frac{\pi_\mathrm{new}(a_t \mid s_t)}{\pi_\mathrm{old}(a_t \mid s_t)}
 
     It is the change of PPO's objective without the clipping. On the episodes of the update it is
-    positive whatever these hold, chance included; on others of the same old policy only if the
-    update found something that holds for them too. The interval is normal and takes the decisions
-    of an episode for dependent: with episode e's :math:`n_e` decisions and E episodes,
+    always positive, even if the update learned only chance. On other episodes of the same old
+    policy it is positive only if the update learned something that holds for them, too. The
+    interval is normal and takes the decisions of an episode for dependent: with episode e's
+    :math:`n_e` decisions and E episodes,
 
     .. math::
         \mathrm{s.e.} = \frac{1}{N} \sqrt{\frac{E}{E - 1} \sum_e

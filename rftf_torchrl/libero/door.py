@@ -47,15 +47,16 @@ class LiberoOptions:
     Attributes:
         suite: the suite of the tasks. Those of LIBERO-PRO, such as ``"libero_object_swap"``, have
             the same tasks changed; they are there to evaluate, and nothing is trained on them.
-        wrist: whether there are images of the camera at the gripper too.
-        pictures: how demonstrations and training draw: ``"exact"``, ``"plain"`` or ``"fast"``, see
-            :class:`LiberoSimulator`.
-        evaluation_pictures: how evaluations do; all but ``"exact"`` departs from the protocol.
-        environments: environments that the tasks share, in all processes together.
-        kept: simulators that each of them keeps, at 1.0 to 1.6 GB.
-        protocol: the variant of the official evaluation: ``"openvla-oft"``, ``"openpi"`` or
+        wrist: also draw the images of the camera at the gripper.
+        pictures: how images are drawn for demonstrations and training: ``"exact"``, ``"plain"`` or
+            ``"fast"``, see :class:`LiberoSimulator`.
+        evaluation_pictures: the same for evaluations; anything but ``"exact"`` is not the official
+            protocol.
+        environments: number of environments in all processes together; the tasks share them.
+        kept: number of simulators that each environment keeps in memory, at 1.0 to 1.6 GB each.
+        protocol: variant of the official evaluation: ``"openvla-oft"``, ``"openpi"`` or
             ``"lerobot"``.
-        states_per_task: official initial states of each task in an evaluation, of 50.
+        states_per_task: number of the 50 official initial states of each task in an evaluation.
     """
 
     suite: Annotated[str, one_of(*SUITES)] = "libero_object"
@@ -104,7 +105,7 @@ class Libero:
             )
 
     def factory(self, split: Split, recorded: Path) -> LiberoFactory:
-        """Makes the environments of a split, of states that are drawn anew.
+        """Makes the environments of a split, of states that are newly drawn.
 
         Raises:
             UserError: for the training states of a perturbed suite.

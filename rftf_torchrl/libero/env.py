@@ -54,8 +54,8 @@ class LiberoEnv(DecisionBase):
         suite: the suite, e.g. ``"libero_object"``.
         split: ``"train"`` refuses the official initial states, whatever ``starts`` says.
         starts: where episodes start, a function from a task's name and an episode's seed to a
-            :class:`~rftf_torchrl.LiberoStart`; by default states drawn anew from the regions of the
-            task's definition, of which the two splits share none.
+            :class:`~rftf_torchrl.LiberoStart`; by default new random states from the regions of the
+            task's definition; the two splits share none.
         image_size: edge of the images in pixels; ``None`` for none.
         wrist: whether to draw what the camera at the gripper sees, too.
         pictures: ``"exact"``, ``"plain"`` or ``"fast"``, see
@@ -209,7 +209,7 @@ class LiberoEnv(DecisionBase):
         return {"observation": seen}
 
     def picture(self, size: int) -> torch.Tensor:
-        """What the camera sees now at another size, uint8 [3, size, size], for videos."""
+        """The camera's present image at another size, uint8 [3, size, size], for videos."""
         return torch.from_numpy(self._simulator.picture(size))
 
     def close(self, *, raise_if_closed: bool = True) -> None:

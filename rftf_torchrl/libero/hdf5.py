@@ -38,8 +38,8 @@ def libero_demonstrations(
 ) -> int:
     """Turn LIBERO's demonstrations of a suite into a folder that the recipes read.
 
-    In these files an observation stands beside the action that led to it; here it is put beside the
-    action that follows. Images are rotated by 180 degrees and resized. The state has eight
+    In these files an observation is stored with the action that led to it; here it is stored with
+    the action that follows. Images are rotated by 180 degrees and resized. The state has eight
     numbers. The official initial states are not in the files: they begin five steps after a start.
 
     Source: LIBERO's ``scripts/create_dataset.py``.

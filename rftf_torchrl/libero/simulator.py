@@ -48,8 +48,9 @@ def numpy_seed(seed: int) -> Iterator[None]:
 class LiberoSimulator:
     """Step, reset, draw and judge one task.
 
-    A reset is bitwise: the same arguments give the same numbers and images whatever ran before,
-    and those of a LIBERO environment that resets hard, which compiles its model each time.
+    A reset is bitwise: the same arguments give the same numbers and images, independent of what ran
+    before. They equal those of a LIBERO environment with hard resets, which compiles its model each
+    time.
     A simulator takes 1.0 GB, with images 1.6 GB.
 
     Args:
@@ -171,7 +172,8 @@ class LiberoSimulator:
         return bool(done)
 
     def picture(self, size: int, camera: str = CAMERA) -> np.ndarray:
-        """What a camera sees now as policies get it, rotated by 180 degrees, uint8 [3, size, size].
+        """The present image of a camera as policies get it, rotated by 180 degrees, uint8 [3,
+        size, size].
 
         LIBERO's own images are upside down. After the rotation they stand upright, and left and
         right are swapped.

@@ -1,4 +1,4 @@
-"""Where episodes begin: drawn anew from the tasks' regions, or at the official initial states."""
+"""Where episodes begin: newly drawn from the tasks' regions, or at the official initial states."""
 
 from __future__ import annotations
 
@@ -117,5 +117,5 @@ def refuse_official_state(suite: str, task: str, positions: np.ndarray) -> None:
     if same.any():
         raise ValueError(
             f"official initial state {same.argmax()} of {task!r} in {suite}: it must not be "
-            "trained on; draw starts anew (starts=None)"
+            "trained on; draw new starts (starts=None)"
         )

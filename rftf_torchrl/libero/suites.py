@@ -52,8 +52,8 @@ def _suite(name: str) -> Any:
 def libero_tasks(suite: str) -> Mapping[str, Task]:
     """The tasks of a suite by name, in LIBERO's order; a task's number is its place.
 
-    The instructions are those that evaluations speak: of the file's name, and where LIBERO-PRO
-    changes the instruction or the goal, of the task's definition.
+    The instructions are those of evaluations: from the file's name, or from the task's definition
+    where LIBERO-PRO changes the instruction or the goal.
 
     Args:
         suite: one of ``SUITES``.

@@ -138,7 +138,7 @@ class MetaWorldEnv(DecisionBase):
         return seen
 
     def picture(self, size: int) -> torch.Tensor:
-        """What the camera sees now at another size, uint8 [3, size, size], for videos."""
+        """The camera's present image at another size, uint8 [3, size, size], for videos."""
         return torch.from_numpy(self._simulator.picture(size))
 
     def close(self, *, raise_if_closed: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Meta-World's own step and reset without what nobody reads, bit for bit the same."""
+"""Meta-World's own step and reset without unused work, bit for bit the same."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _FIRST_OBJECT, _PLACE, _TURN = 4, 3, 4
 class FastEnv:
     """Steps and resets an environment of Meta-World.
 
-    Its own step takes twice as long as the physics: it looks bodies up by name, places markers
-    that MuJoCo then places anew, computes forces that nothing reads, and joins small arrays. Its
+    Its own step takes twice as long as the physics: it looks bodies up by name, places markers that
+    MuJoCo then places again, computes forces that nothing reads, and joins small arrays. Its
     own reset simulates the hand's way twice.
 
     Args:
@@ -48,7 +48,7 @@ class FastEnv:
         The first has to move the objects alone, so the hand is simulated in the second only.
 
         Args:
-            start_draws: starts the sequence of random vectors anew.
+            start_draws: starts the sequence of random vectors again.
         """
         env = self._env
         for self._hand_waits in (True, False):

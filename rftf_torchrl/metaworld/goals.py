@@ -14,8 +14,8 @@ class GoalSampler:
     """Draw a task's random vector (object and goal position) from one half of a fine grid.
 
     Every varying dimension of the reset space is cut into ``CELLS`` cells. Training draws the even
-    cells, testing the odd ones, so that no training state can be a test state, whatever the seeds,
-    while both halves cover the space alike (neighbouring cells are about 1e-7 m apart). The split
+    cells, testing the odd ones. So no training state can be a test state, with any seed, and both
+    halves cover the whole space (neighbouring cells are about 1e-7 m apart). The split
     is part of the seed too: the same seed in the other half is an unrelated state, not a neighbour.
 
     Args:

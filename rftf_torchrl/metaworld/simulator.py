@@ -101,8 +101,9 @@ class MetaWorldSimulator:
     def step(self, action: np.ndarray) -> bool:
         """Apply one action [4] for one simulator step and tell whether the task is solved.
 
-        MuJoCo answers unstable physics with a warning and puts the scene back to its start, from
-        where the episode would go on unnoticed; the warning counters since the reset tell.
+        MuJoCo answers unstable physics with a warning and puts the scene back to its start. The
+        episode would continue from there unnoticed, so the warning counters since the reset are
+        checked.
 
         Raises:
             SimulatorCrashedError: when the physics became unstable.
@@ -114,7 +115,7 @@ class MetaWorldSimulator:
         return success
 
     def picture(self, size: int) -> np.ndarray:
-        """What the camera sees now, uint8 [3, size, size]."""
+        """The camera's present image, uint8 [3, size, size]."""
         if size not in self._renderers:
             markers = (self.model.site(index).name for index in range(self.model.nsite))
             hidden = () if self._show_goal else tuple(name for name in markers if "goal" in name)

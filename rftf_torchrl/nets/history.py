@@ -18,9 +18,9 @@ from rftf_torchrl.nets.entries import required, state_and_observation
 class ObservationHistory(Transform):
     """Writes the last observations beside the present one, oldest first.
 
-    The window of step t + 1 is made from that of step t, which lies in the data, and the new
-    observation: the transform itself remembers nothing. It therefore starts anew wherever an
-    episode does, each environment of a batch by itself, in worker processes too. What is not there
+    The window of step t + 1 is made from that of step t, which is in the data, and the new
+    observation. The transform itself stores nothing. So it restarts with each episode, separately
+    for each environment of a batch, in worker processes, too. What is not there
     yet is zero, at the end of the window.
 
     Unlike :class:`torchrl.envs.transforms.CatFrames`, it keeps no buffers, does not repeat the

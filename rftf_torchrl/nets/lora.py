@@ -24,8 +24,8 @@ def add_lora(policy: Policy, config: LoraConfig, *, part: str | type | None = No
     .. math::
         W' = W + \frac{\alpha}{r} B A, \qquad B = 0 \text{ at the start}
 
-    so the policy acts as before until it is trained. What lies outside the part (an action head,
-    say) trains on as it did. Adapters are float32, also beside weights in bfloat16.
+    so the policy acts as before until it is trained. Everything outside the part (an action head,
+    for example) is trained as before. Adapters are float32, also beside weights in bfloat16.
 
     Source: Hu et al. 2021, "LoRA", arXiv 2106.09685; layers by the library peft.
 

@@ -18,7 +18,7 @@ _TYPEWRITER = (
 
 
 def normal_sentence(text: str) -> str:
-    """Spell an instruction in one way, whatever it was typed with.
+    """Spell an instruction in one way, however it was typed.
 
     The Unicode form is NFKC, quotes and dashes are those of a typewriter, characters without width
     are dropped, and every run of white space (no-break spaces and line ends too) is one space. A

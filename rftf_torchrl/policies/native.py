@@ -21,8 +21,8 @@ class CheckConfig:
     """A policy's actions beside those of the library that it comes from.
 
     Attributes:
-        observations: how many are made up and compared.
-        bound: the largest difference that passes, in the units of what is compared.
+        observations: number of random observations to compare on.
+        bound: largest difference that passes, in the units of what is compared.
     """
 
     observations: Count = 8

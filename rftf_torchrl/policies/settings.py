@@ -1,4 +1,4 @@
-"""What a run can be told of its policy, whatever its kind."""
+"""The settings of a run's policy that all kinds share."""
 
 from __future__ import annotations
 
@@ -35,23 +35,26 @@ class PolicyConfig:
 
     Attributes:
         kind: ``"small"``; ``"transformers"``: on a vision-language model of that library;
-            ``"lerobot"``, ``"gr_mg"``, ``"seer"``; an installed package's; or the spec of a policy
-            of your own, as ``"module:Class"``.
-        options: what this kind has of its own; see the fields of its options or spec
-            (:class:`SmallOptions`, :class:`TransformersOptions`, :class:`LeRobotOptions`,
-            :class:`GRMGSpec`, :class:`SeerSpec`).
-        pretrained: folder or hub id of the model that cloning starts from; not of the small policy.
-        random_weights: take config, tokenizer and image processor of ``pretrained`` and leave the
-            weights; to try a run.
-        path: a policy to load; null for the one this run has cloned.
-        lora_rank: rank of low-rank adapters, which cloning and fine-tuning train in place of a
-            vision-language model's weights (of another policy: in place of all its weights), and
-            whose absence is the reference policy; null trains the weights themselves.
-        lora_alpha: the adapters' output counts ``lora_alpha / lora_rank``; null for twice the rank.
-        lora_targets: names of the layers that get adapters; ``"all-linear"`` for each linear layer
-            of a vision-language model that trains, without its output layer.
-        checkpoint_activations: compute a vision-language model's layers again in the backward pass
-            instead of keeping what is inside them.
+            ``"lerobot"``, ``"gr_mg"``, ``"seer"``; a name that an installed package offers; or a
+            class of your own as ``"module:Class"``.
+        options: settings of this kind alone, see :class:`SmallOptions`,
+            :class:`TransformersOptions`, :class:`LeRobotOptions`, :class:`GRMGSpec`,
+            :class:`SeerSpec`.
+        pretrained: folder or hub id of the model that cloning starts from; not for the small
+            policy.
+        random_weights: use the config, tokenizer and image processor of ``pretrained`` with random
+            weights, to try out a run.
+        path: file of a policy to load; null for the one that this run has cloned.
+        lora_rank: rank of low-rank adapters. Cloning and fine-tuning then train the adapters
+            instead of the weights of a vision-language model (of another policy: of all its
+            weights). The reference policy is the one without adapters. Null trains the weights
+            themselves.
+        lora_alpha: the adapters' output is multiplied by ``lora_alpha / lora_rank``; null for twice
+            the rank.
+        lora_targets: names of the layers that get adapters; ``"all-linear"`` for all linear layers
+            of the trained part of a vision-language model, except its output layer.
+        checkpoint_activations: save memory: compute a vision-language model's layers again in the
+            backward pass instead of storing their activations.
         compile: run a vision-language model through ``torch.compile`` in fine-tuning.
     """
 
@@ -69,7 +72,7 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the spec of a run's policy is told of its environment.
+    """What the spec of a run's policy gets to know of its environment.
 
     Attributes:
         chunk_size: actions per chunk.

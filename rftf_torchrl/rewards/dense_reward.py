@@ -39,7 +39,7 @@ from rftf_torchrl.settings import Finite, check_value
 
 
 class DenseReward(Transform):
-    r"""Rewards success, and what a form makes of values that :class:`StateValues` wrote.
+    r"""Rewards success, and a form's reward from the values that :class:`StateValues` wrote.
 
     .. math::
         r_t = w_{outcome} \, success_t + w_{dense} \, form(V(s_t), V(s_{t+1}), \ldots)_t

@@ -93,9 +93,9 @@ def goal_zero(
 ) -> Tensor:
     """The difference of V - 1, a potential that is zero at the goal by itself.
 
-    With V itself the last step of a success pays 1 - V(s_t) and takes V(s_t) back, so until the
-    critic knows better a near miss looks as good as a success. V - 1 is minus the way that is left.
-    Optimal policies stay what they were, as with every potential.
+    With V itself the last step of a success pays 1 - V(s_t) and takes V(s_t) back. So a near miss
+    looks as good as a success until the critic has learned the difference. V - 1 is minus the way
+    that is left. Optimal policies stay what they were, as with every potential.
 
     Source: Ng, Harada, Russell, "Policy invariance under reward transformations", ICML 1999.
 

@@ -21,8 +21,8 @@ def label_time_left(
 ) -> TensorDictBase:
     """Write the share of the decisions that an episode has left, at s_t and at s_{t+1}.
 
-    Where an episode ends by running out of time, the return depends on the time that is left, and
-    a critic that isn't told takes it for noise.
+    If an episode ends because time runs out, the return depends on the time that is left. To a
+    critic that does not know this time, it is noise.
 
     Source: Pardo, Tavakoli, Levdik, Kormushev, "Time limits in reinforcement learning", ICML 2018.
 

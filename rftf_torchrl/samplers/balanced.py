@@ -31,13 +31,13 @@ class BalancedTrajectorySampler(SamplerWithoutReplacement):
     - **Halves inside.** A task with both outcomes contributes pairs of one decision from a
       successful and one from a failed trajectory. With an even batch size no pair is cut, so
       every full minibatch is balanced exactly, in each such task; with an odd one the extra
-      decision alternates between the outcomes. Each outcome is walked in a shuffled order and
-      shuffled anew when exhausted: in one epoch no decision of a (task, outcome) is drawn twice
+      decision alternates between the outcomes. Each outcome is drawn in a shuffled order and
+      shuffled again when exhausted: in one epoch no decision of a (task, outcome) is drawn twice
       before all the others were drawn once.
     - **One outcome only.** Such a task has no counterpart to balance against: each of its
       decisions is visited once per epoch, so that the rare ones among them are not repeated.
       ``task_key=None`` balances over all tasks at once instead.
-    - **An epoch** with ``"total"`` has N draws, as many minibatches as without balance; the walk
+    - **An epoch** with ``"total"`` has N draws, as many minibatches as without balance; the pass
       over the larger outcome continues in the next epoch. With ``"larger"`` it visits each
       decision of the larger outcome of each task exactly once and reuses the smaller (up to 2N
       draws). Then ``ran_out`` is ``True`` and ``for batch in buffer`` ends. When N is odd, the

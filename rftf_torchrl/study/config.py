@@ -26,7 +26,7 @@ SIGN_OF_LIFE = 1.0
 
 @dataclass
 class MethodConfig:
-    """A method: what its runs are told beyond what all runs of a study are.
+    """A method: the settings of its runs in addition to those of all runs of a study.
 
     Attributes:
         label: what reports call it.
@@ -44,25 +44,25 @@ class StudyConfig:
     """A study: every method on every task set with every seed.
 
     Attributes:
-        catalogue: the known methods by name.
-        methods: names of those to run.
-        task_sets: words and settings of each task set, by name; ``ppo.env_steps`` among them is
-            the budget, from which rollouts beside fine-tuning are taken off.
-        only_task_sets: names of those to run; null for all.
+        catalogue: known methods by name.
+        methods: names of the methods to run.
+        task_sets: config group choices and settings of each task set, by name. ``ppo.env_steps``
+            among them is the budget; rollouts outside fine-tuning are subtracted from it.
+        only_task_sets: names of the task sets to run; null for all.
         seeds: seeds of the runs.
-        settings: words and settings of all runs.
-        baseline: the method that the others are compared with.
-        curve_every: iterations between the points of the learning curve.
-        curve_episodes: held-out episodes per task for such a point.
-        levels: levels of success whose environment steps are reported.
-        resamples: resamples of the bootstrap.
-        workers: cells side by side, one thread each; null for as many as there are cores, 0 to run
-            them in the main process.
-        timeout: seconds without a sign of life after which a cell's process counts as hung. A cell
-            gives one every second, however long it takes.
-        output: folder of the cells and of all they need.
+        settings: config group choices and settings of all runs.
+        baseline: method that the others are compared with.
+        curve_every: number of iterations between points of the learning curve.
+        curve_episodes: number of held-out episodes per task for each point.
+        levels: levels of success; the report says after how many steps they are reached.
+        resamples: number of resamples of the bootstrap.
+        workers: number of cells that run at the same time, one thread each; null for the number of
+            cores, 0 to run them in the main process.
+        timeout: a cell's process that shows no sign of life for this many seconds counts as hung. A
+            cell shows one every second, however long it takes.
+        output: folder of the cells and of everything that they need.
         report: folder of the report; null for ``report`` in the output folder.
-        title: the report's title.
+        title: title of the report.
     """
 
     catalogue: dict[str, MethodConfig] = MISSING

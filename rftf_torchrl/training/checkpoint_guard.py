@@ -1,4 +1,4 @@
-"""What a checkpoint archive may hold, so that loading it can never run code."""
+"""The allowed content of a checkpoint archive, so that loading it can never run code."""
 
 from __future__ import annotations
 

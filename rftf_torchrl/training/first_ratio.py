@@ -1,4 +1,4 @@
-"""Stops a run whose learner scores actions otherwise than the rollout that chose them."""
+"""Stops a run whose learner gives actions another probability than the rollout did."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ class MetricsFile:
                 f"{self.path} is not a table of metrics (first column '{STEP}'): move it away or "
                 "choose another folder."
             )
-        advice = f"remove the column '{DIGEST}'" if signed else "mend the line"
+        advice = f"remove the column '{DIGEST}'" if signed else "repair the line"
         try:
             for cells in lines:
                 self._take(cells, signed)

@@ -42,8 +42,8 @@ def record_episode(
         decisions: how many it takes.
 
     Returns:
-        The expert's frames [T + 1] with the actions that were meant, zero in the last one; whether
-        it did the task; and the actions that policy and expert took.
+        The expert's frames [T + 1] with the actions before noise, zero in the last one; whether it
+        did the task; and the number of actions of policy and expert.
     """
     current = env.reset(TensorDict({"episode_seed": torch.tensor([episode_seed])}))
     before = 0

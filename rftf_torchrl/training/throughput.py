@@ -14,7 +14,7 @@ class BenchConfig:
     """A measurement of collection and update.
 
     Attributes:
-        seconds: about how long each of the two is measured.
+        seconds: seconds to measure each of the two, about.
     """
 
     seconds: Positive = 30.0
@@ -73,13 +73,13 @@ class Throughput:
         places = 1 if self.served else max(self.workers, 1)
         of = "" if places == 1 else f" of each of {places} copies"
         rows = {
-            "decisions a second": f"{self.decisions_per_second:.1f}",
+            "decisions per second": f"{self.decisions_per_second:.1f}",
             "mean batch of the policy": f"{self.mean_batch:.1f}",
             "simulators idle": f"{self.simulator_idle:.0%} of {max(self.workers, 1)}",
             "policy idle": f"{self.policy_idle:.0%}{of}",
             "simulator, a step": f"{self.simulator_ms:.2f} ms",
             "policy, a forward pass": f"{self.policy_ms:.2f} ms",
-            "update samples a second": f"{self.samples_per_second:.1f}",
+            "update samples per second": f"{self.samples_per_second:.1f}",
             "update's share of an iteration": f"{self.update_share:.0%}",
             "peak memory": f"{self.memory_gib:.2f} GiB",
         }

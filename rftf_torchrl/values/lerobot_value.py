@@ -1,4 +1,4 @@
-"""Reward models of LeRobot, and whatever has their interface, as value models."""
+"""Reward models of LeRobot, and anything with their interface, as value models."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def lerobot_value(
 ) -> TensorDictModule:
     """Makes a value model of a reward model with LeRobot's interface.
 
-    The reward model is any object with ``compute_reward(batch) -> [B]``. It gets what a data loader
-    of LeRobot gives: images float32 [B, 3, H, W] in 0..1, states float32 [B, D], and ``"task"``,
-    a list of B instructions. It stays on the device where it is, and is not trained.
+    The reward model is any object with ``compute_reward(batch) -> [B]``. It gets a batch of
+    LeRobot's data loader: images float32 [B, 3, H, W] in 0..1, states float32 [B, D], and
+    ``"task"``, a list of B instructions. It stays on the device where it is, and is not trained.
 
     A value model reads tensors, so that the instructions are found by their tokens, among
     `sentences`. The model is called once for each instruction of a batch, because SARM takes the

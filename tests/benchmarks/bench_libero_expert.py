@@ -1,7 +1,7 @@
 """How often LIBERO's scripted expert does the tasks of a suite from the official initial states.
 
 The suite's own limit of steps, after ten in which the scene settles, without images. ``--fresh``
-plays states that are drawn anew instead, as demonstrations do: those the expert is developed on.
+plays states that are newly drawn instead, as demonstrations do: those the expert is developed on.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def checkpoint(folder):
 
 
 def rewrite(file, change):
-    """Write an archive anew with some members changed or added."""
+    """Write an archive again with some members changed or added."""
     with zipfile.ZipFile(file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)

@@ -165,7 +165,7 @@ def test_only_an_official_state_is_refused():
     positions[:9] += 0.1
     message = (
         f"official initial state 3 of '{TASK}' in libero_goal: it must not be trained on; draw "
-        "starts anew (starts=None)"
+        "new starts (starts=None)"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         refuse_official_state("libero_goal", TASK, positions)

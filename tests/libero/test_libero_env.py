@@ -220,7 +220,7 @@ def test_an_official_state_is_refused_in_training(make_env):
     env = make_env(split="train", starts=OfficialStarts("libero_goal"))
     message = (
         "official initial state 7 of 'turn_on_the_stove' in libero_goal: it must not be trained "
-        "on; draw starts anew (starts=None)"
+        "on; draw new starts (starts=None)"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         start(env, 7)

@@ -38,7 +38,7 @@ def test_unknown_task():
 @pytest.mark.slow
 @pytest.mark.metaworld
 def test_every_task_resets_to_a_settled_state_that_its_seed_decides():
-    """Settled: nothing moves when positions are computed anew, so the first image is true."""
+    """Settled: nothing moves when positions are computed again, so the first image is true."""
     import mujoco
 
     moved, forgetful, seedless = [], [], []

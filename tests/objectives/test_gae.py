@@ -67,7 +67,7 @@ def flat(seed: int = 0) -> TensorDict:
 
 
 def grid() -> TensorDict:
-    """[B, T]: rows of several trajectories, of which the last goes on after the batch."""
+    """[B, T]: rows of several trajectories, of which the last continues after the batch."""
     rows = [
         [(3, "terminated"), (2, "truncated"), (3, "open")],
         [(8, "open")],

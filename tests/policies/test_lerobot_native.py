@@ -41,7 +41,7 @@ def test_a_wrapped_checkpoint_acts_as_lerobot_does(checkpoint):
     assert found.ours.shape == (6, 3, 4)
     assert torch.equal(found.ours, found.native)
     assert found.in_use == {
-        "picture of observation.images.camera1": "32 x 32, of the checkpoint 32 x 32",
+        "image of observation.images.camera1": "32 x 32, of the checkpoint 32 x 32",
         "statistics of observation.images.camera1": found.in_use[
             "statistics of observation.images.camera1"
         ],

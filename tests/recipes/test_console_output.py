@@ -1,6 +1,6 @@
 """What a tiny quick start writes to the console without a terminal is in a file, times masked.
 
-    python tests/recipes/test_console_output.py    # writes the file anew
+    python tests/recipes/test_console_output.py    # writes the file again
 
 Decimals and numbers of thousands differ from machine to machine and are masked too.
 """

@@ -141,8 +141,8 @@ def test_a_recording_does_not_go_on_with_other_settings(recording, run):
     other = replace(run, seed=5, env=replace(run.env, options=options))
     message = (
         f"{training} is a recording that stopped early, with seed=0, not 5; "
-        "env.options.demo_chains=2, not 8. It goes on with its own settings; move or remove the "
-        "folder, and it is recorded anew"
+        "env.options.demo_chains=2, not 8. It continues with its own settings; move or remove the "
+        "folder, and it is recorded again"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect(other)
@@ -403,7 +403,7 @@ def test_meta_world_after_ctrl_c(configure, tmp_path, monkeypatch):
     monkeypatch.undo()
     message = (
         f"{tmp_path / 'demos'} holds the 1 episodes of a recording that stopped early. Move or "
-        "remove the folder, and it is recorded anew (resume=true does it where the folder is the "
+        "remove the folder, and it is recorded again (resume=true does it where the folder is the "
         "run's own); or, to use what there is, write "
         '"complete": true in its demonstrations.json, and remove its digests.json'
     )

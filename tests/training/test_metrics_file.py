@@ -153,7 +153,7 @@ def test_a_line_that_was_taken_out_is_refused(path):
 )
 def test_a_line_without_a_digest_has_to_be_numbers(path, line, problem):
     path.write_text(f"step,loss\n{line}\n", encoding="utf-8")
-    message = f"{path}, line 2: {problem}. {AGAIN}mend the line."
+    message = f"{path}, line 2: {problem}. {AGAIN}repair the line."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         MetricsFile(path)
 

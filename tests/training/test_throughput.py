@@ -98,13 +98,13 @@ def test_the_next_setting(changes, advice):
 
 def test_the_table():
     assert replace(BASE, **GPU).table() == (
-        "decisions per second              10.0\n"
+        "decisions per second            10.0\n"
         "mean batch of the policy        1.0\n"
         "simulators idle                 50% of 8\n"
         "policy idle                     50% of each of 8 copies\n"
         "simulator, a step               20.00 ms\n"
         "policy, a forward pass          20.00 ms\n"
-        "update samples per second         360.0\n"
+        "update samples per second       360.0\n"
         "update's share of an iteration  10%\n"
         "peak memory                     1.00 GiB\n"
         "peak memory of the GPU          40.00 of 80 GiB"

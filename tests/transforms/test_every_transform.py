@@ -80,7 +80,7 @@ every_on_data = pytest.mark.parametrize("name", [n for n in TRANSFORMS if n not 
 
 
 class ArmWalkEnv(ChunkWalkEnv):
-    """With an arm's pose, which turns, a picture, and the seven numbers of an arm's action."""
+    """With an arm's pose, which turns, an image, and the seven numbers of an arm's action."""
 
     def __init__(self):
         super().__init__(strings=True)

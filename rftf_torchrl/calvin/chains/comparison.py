@@ -35,7 +35,7 @@ def compare_chains(
 
     Raises:
         ValueError: if no chain is in both, a chain has other tasks, or the protocols differ.
-            Instructions count only where both hear any: a controller does not.
+            Instructions count only if both get any: a controller does not.
 
     Example:
         >>> from rftf_torchrl import ChainResult

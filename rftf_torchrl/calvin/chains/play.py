@@ -63,7 +63,7 @@ def evaluate_chains(
     """Play CALVIN's chains of five tasks and report success in a row and the average length.
 
     One reset per chain and none between its tasks. Each task starts with a policy that was reset
-    and with the oracle's start taken anew, has ``steps_per_subtask`` control steps, and is done
+    and with a new start for the oracle. It has ``steps_per_subtask`` control steps, and is done
     when the oracle first says so, also in the middle of a chunk. The first failure ends the chain.
     The results do not depend on the number of workers: each chain has its own noise. A chain whose
     simulator dies is played once more by a new worker; if that one dies too, the chain is reported
@@ -84,7 +84,7 @@ def evaluate_chains(
         wrist_size: see :class:`~rftf_torchrl.CalvinEnv`.
         depth: see :class:`~rftf_torchrl.CalvinEnv`.
         chunk_size: see :class:`~rftf_torchrl.CalvinEnv`.
-        sentences: instructions by task, the first of which is spoken. The benchmark's are those of
+        sentences: instructions by task, the first of which is used. The benchmark's are those of
             ``load_sentences(calvin_root, "validation")``; by default it is our own.
         make_env: builds the environment (for a controller the simulator) instead of what the
             arguments above say; picklable.

@@ -51,7 +51,7 @@ def protocol_label(
         >>> chains = benchmark_sequences()
         >>> protocol_label(steps=360, chains=chains, crashed=0, scene="D",
         ...                sentences="the benchmark's", privileged=None)
-        'Official protocol: 1000 chains, 360 steps a subtask, scene D'
+        'Official protocol: 1000 chains, 360 steps per subtask, scene D'
     """
     differences = []
     if steps != OFFICIAL_STEPS:

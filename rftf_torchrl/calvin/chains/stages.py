@@ -35,7 +35,7 @@ class PolicyStage:
             to an environment's transforms a subtask is an episode.
         limit: control steps for each task.
         deterministic: mean actions instead of samples.
-        sentences: instructions by task, the first of which is spoken; ``None`` for the
+        sentences: instructions by task, the first of which is used; ``None`` for the
             environment's.
     """
 
@@ -117,7 +117,7 @@ class ControllerStage:
     Args:
         simulator: a :class:`~rftf_torchrl.CalvinSimulator`.
         make_controller: builds one with ``start(task, simulator)`` and ``action(simulator)``,
-            anew for each chain.
+            again for each chain.
         limit: control steps for each task.
     """
 

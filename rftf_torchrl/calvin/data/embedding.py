@@ -1,4 +1,4 @@
-"""Sentence embeddings that need no model and no download, in the place of CALVIN's MiniLM ones."""
+"""Sentence embeddings that need no model and no download, instead of CALVIN's MiniLM ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recording that stopped early: how far it had come, and what it takes to go on from there."""
+"""A recording that stopped early: how far it came, and what is needed to continue."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def read_mark(folder: Path) -> Mark:
     if not file.exists():
         raise FileNotFoundError(
             f"{file} is missing: the split is whole, and there is nothing to go on with. Choose "
-            "another folder, or move or remove this one to record anew."
+            "another folder, or move or remove this one to record again."
         )
     if damaged := digest_problems(folder, [INTERRUPTED_FILE], all_named=False):
         raise DemonstrationError(f"CALVIN data in {folder}", damaged)
@@ -154,7 +154,7 @@ def resume_recording(folder: Path) -> Recorded:
 
 
 def _error(folder: Path, problem: str) -> DemonstrationError:
-    advice = "move or remove the folder to record anew, or this file to use what there is"
+    advice = "move or remove the folder to record again, or this file to use what there is"
     return DemonstrationError(
         f"CALVIN data in {folder}", [f"{INTERRUPTED_FILE} {problem}; {advice}"]
     )

@@ -64,7 +64,7 @@ def span_problems(span: CalvinSpan, episodes: np.ndarray) -> list[str]:
 
     Example:
         >>> span_problems(CalvinSpan(3, 64, 80, "open_door", " "), np.array([[64, 90]]))
-        ["annotation 3: unknown task 'open_door'", 'annotation 3: the sentence is empty']
+        ["annotation 3: unknown task 'open_door'", 'annotation 3: the instruction is empty']
     """
     where = f"annotation {span.index}"
     problems = []

@@ -1,8 +1,8 @@
 """``.npy`` files that hold Python objects, read without running what is inside them.
 
 A pickle is a program: ``numpy.load(..., allow_pickle=True)`` runs whatever the file says. The
-objects in CALVIN's files need four names, and none of them has to be the real one: here each is a
-stand-in that only remembers what it was given, and arrays are built from that with checks. The
+objects in CALVIN's files need four names, and none of them has to be the real one. Here each is a
+replacement that only stores its arguments, and arrays are built from these with checks. The
 real ``numpy.ndarray`` would not do, as a pickle can have it point at memory of the file's choice.
 Python's unpickler in Python is used, not the one in C, which a few bytes can make ask for all the
 memory there is.

@@ -1,4 +1,4 @@
-"""Frames written as CALVIN's own loader reads them; a split that is not whole says so."""
+"""Frames written as CALVIN's own loader reads them; an incomplete split is marked."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class CalvinWriter:
         config: what to write to ``.hydra/merged_config.yaml``, from which CALVIN's evaluation
             rebuilds the simulator. By default the scene's name and the cameras' sizes, which its
             loader does not need and its evaluation finds too little.
-        resume: go on with an interrupted split from its last :meth:`mark`, where there is one; what
+        resume: continue an interrupted split from its last :meth:`mark`, where there is one; what
             was recorded after the mark is removed. The split ends as it would have ended without
             the interruption.
 
@@ -114,7 +114,7 @@ class CalvinWriter:
         self._new: NewFolder | None = None
         if resume and self.folder.exists():
             found = resume_recording(self.folder)
-            (self.folder / DIGESTS_FILE).unlink(missing_ok=True)  # until close writes them anew
+            (self.folder / DIGESTS_FILE).unlink(missing_ok=True)  # until close writes them again
             self._stage = self.folder
             self._scene = next(reversed(found.scenes), self._scene)
         else:

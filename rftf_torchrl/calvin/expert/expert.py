@@ -18,8 +18,8 @@ PUSH_STEPS = 4
 class CalvinExpert:
     """Does a task by way of waypoints that it takes from the simulator's true state.
 
-    It acts through the relative actions that a policy has, and tries again until it is told to
-    stop: it does not know the oracle.
+    It acts through the relative actions that a policy has, and tries again until the caller stops
+    it: it does not know the oracle.
 
     Args:
         noise: standard deviation of the pushes of :meth:`disturb`, in units of an action.

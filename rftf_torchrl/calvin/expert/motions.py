@@ -77,7 +77,7 @@ def grip(view: View, gripper: float, steps: int = 5) -> Skill:
 
 
 def rise(view: View, gripper: float, height: float = LANE_Z) -> Skill:
-    """Go up out of whatever the hand is in."""
+    """Move the hand up and out."""
     if view.hand[2] < height - 0.02:
         up = np.array([view.hand[0], view.hand[1], height])
         yield from move(view, up, view.euler.copy(), gripper, within=0.025, turned=3.2)

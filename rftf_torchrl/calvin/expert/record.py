@@ -35,7 +35,7 @@ class RecordedTask:
         scene: the scene's letter.
         robot_obs: float64 [T + 1, 15], before each step and after the last.
         scene_obs: float64 [T + 1, 24].
-        actions: float64 [T, 7], relative actions as the expert meant them, without its noise.
+        actions: float64 [T, 7], relative actions of the expert without its noise.
         pictures: uint8 [T + 1, 3, size, size] of the static camera, or ``None``.
         wrist_pictures: uint8 [T + 1, 3, size, size] of the gripper camera, or ``None``.
         takeover: decisions that a policy took before the expert.
@@ -154,7 +154,7 @@ def record_chain(
 
 
 class _Recorder:
-    """A process's only simulator, made anew where the scene changes."""
+    """A process's only simulator, made again where the scene changes."""
 
     def __init__(self, takeover: Takeover | None = None) -> None:
         self._takeover = takeover

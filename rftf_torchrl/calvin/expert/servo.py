@@ -43,7 +43,7 @@ class Servo:
     a = clip(gain (target - hand) / step). The simulator adds actions to a stored target; the
     sum of the actions is kept within ``slack`` of the measured hand, so that a blocked hand
     presses with a bounded force and comes back at once. A hand that jumped was reset: the sum
-    begins anew.
+    begins again.
 
     Args:
         gain: share of the remaining way that is commanded at each step.

@@ -55,8 +55,8 @@ def video_episodes(
 
     Args:
         path: a folder or a file; of ``"lerobot"`` also a data set's id on the hub.
-        kind: the reader, see :mod:`rftf_torchrl.data.readers`; None guesses it from what is there
-            and says so in the log.
+        kind: the reader, see :mod:`rftf_torchrl.data.readers`; None guesses it from the files and
+            logs the guess.
         size: edge of the square images in pixels; None for the source's own sizes.
         fps: frames per second to keep, and the last one; None for all.
         options: of the reader, by keyword.
@@ -144,7 +144,7 @@ def reader_options(reader: Callable[..., Any]) -> dict[str, Any]:
 
 
 def guess_reader(path: str | Path) -> str:
-    """Guess the kind of a source from what lies there.
+    """Guess the kind of a source from its files.
 
     Args:
         path: a folder or a file.

@@ -1,4 +1,4 @@
-"""What a reader gives: an episode whose frames are decoded when asked for, or what is wrong."""
+"""The result of a reader: an episode whose frames are decoded when they are needed, or an error."""
 
 from __future__ import annotations
 

@@ -43,9 +43,9 @@ Record = dict[str, Any]
 def import_videos(data: DataConfig, root: str | Path) -> Demonstrations:
     """Decode a source into a folder of demonstrations without state and action, and open it.
 
-    Frames are added to one memory-mapped file, an episode at a time. An import that was killed goes
-    on where it stopped. A folder that was made from the same source with the same settings is used
-    as it is; of another source or settings it is made anew.
+    Frames are added to one memory-mapped file, an episode at a time. An import that was killed
+    continues where it stopped. A folder that was made from the same source with the same settings
+    is used as it is. For another source or other settings it is made again.
 
     The split is by episode: ``data.held_out`` of the episodes of each task and outcome are the
     split ``"test"``, always the same ones for the same data.
@@ -109,7 +109,7 @@ def _finished(data: DataConfig, settings: Record, root: Path) -> list[Record] | 
         if len(listing) == len(records) and all(map(_same, records, listing)):
             _refuse_bad(data, records)
             return records
-    logger.info("%s is made anew: the source or the settings have changed", root)
+    logger.info("%s is made again: the source or the settings have changed", root)
     shutil.rmtree(root)
     return None
 
@@ -257,7 +257,7 @@ def _publish(data: DataConfig, settings: Record, root: Path, rows: RowsFile) -> 
     image.unlink()
     try:
         image.hardlink_to(rows.file)
-    except OSError:  # a file system without links: a kill from here on decodes anew
+    except OSError:  # a file system without links: a kill from here on decodes again
         rows.file.rename(image)
     folder.publish()
 

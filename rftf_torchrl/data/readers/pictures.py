@@ -89,7 +89,7 @@ def picture(source: Any, size: int | None) -> Tensor:
 
 
 def file_version(*files: Path) -> str:
-    """Sizes and times of files: a text that changes when they are written anew."""
+    """Sizes and times of files: a text that changes when they are written again."""
     stats = [file.stat() for file in files]
     return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
 

@@ -15,19 +15,21 @@ class DataConfig:
     """Videos, LeRobot's data sets and others, for the value model in place of a simulator's.
 
     Attributes:
-        path: a folder or a file; of ``kind=lerobot`` also a data set's id on the hub. null for the
-            simulator's demonstrations. ``data=...`` is short for ``data.path=...``.
+        path: folder or file of the data; with ``kind=lerobot`` also the id of a data set on the
+            hub. Null for the simulator's demonstrations. ``data=...`` is short for
+            ``data.path=...``.
         kind: ``"videos"``, ``"lerobot"``, ``"hdf5"``, ``"calvin"``, ``"demonstrations"``, or a
             reader of your own as ``"module:function"``; null guesses it from the path.
-        options: of the reader, such as ``camera``.
-        image_size: edge of the square images that frames are resized to, in pixels.
-        fps: frames per second that are kept, and an episode's last one; null for all.
+        options: settings of this reader alone, such as ``camera``.
+        image_size: frames are resized to squares of this width in pixels.
+        fps: number of frames per second that are kept; the last frame of an episode is always kept.
+            Null keeps all.
         episodes: numbers of the episodes to use; null for all.
-        tasks: instructions, or names of tasks, to use; null for all.
-        held_out: share of the episodes of each task and outcome that no model is trained on, where
-            the source does not say; 0 for none.
+        tasks: instructions or task names to use; null for all.
+        held_out: share of the episodes of each task and outcome that no model is trained on, unless
+            the source names its own test episodes; 0 for none.
         skip_bad: leave out episodes that cannot be used and count them, instead of stopping.
-        max_words: longest instruction.
+        max_words: largest number of words of an instruction.
         cache: folder of the decoded frames; null for ``data`` in the output folder.
     """
 

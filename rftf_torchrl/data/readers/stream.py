@@ -24,8 +24,8 @@ class StreamError(ValueError):
 def stream_frames(source: str, *, timeout: float = 10.0) -> Iterator[tuple[float, Tensor]]:
     """Go through the frames of a camera, a URL or a video file.
 
-    A camera and a URL go on while a frame is worked on: the next one is then the newest, and those
-    in between are left out. Of a file every frame comes.
+    A camera and a URL continue while a frame is processed: the next frame is then the newest one,
+    and those in between are skipped. Of a file every frame comes.
 
     Args:
         source: number of a camera (``"0"``, with Video4Linux), a URL, or a file.
@@ -72,7 +72,7 @@ def stream_frames(source: str, *, timeout: float = 10.0) -> Iterator[tuple[float
 
 
 def newest(source: Iterable[T]) -> Iterator[T]:
-    """The newest item of a source that does not wait; what nobody took in time is left out.
+    """The newest item of a source that does not wait; older items are dropped.
 
     Args:
         source: is gone through in a thread.

@@ -42,7 +42,7 @@ def read_videos(
         fps: frames per second to keep; None for all.
         instruction: one instruction for all videos.
         picture_fps: images per second in a folder of images, whose names sort in time order;
-            None keeps all of them, whatever ``fps`` says.
+            None keeps all of them, with any ``fps``.
 
     Yields:
         The episodes by name, after what belongs to none.

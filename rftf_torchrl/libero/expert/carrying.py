@@ -17,7 +17,7 @@ _DROP_IN, _DROP_ON = 0.05, -0.005  # on: until it touches
 
 
 def pick(scene: Scene, name: str, target: str, inside: bool, attempt: int = 0) -> Skill:
-    """Take hold of a thing from above, raise it a little, and from under what hangs over it."""
+    """Grasp an object from above, raise it a little, and move it from under what hangs over it."""
     obstacles, points = scene.others([name]), scene.points(name)
     way = _landing(scene, name, target, inside) - _foot(scene, name)
     grasps = find_grasps(points, scene.others([name, target]), scene.home_yaw, way)
@@ -95,7 +95,7 @@ def put(scene: Scene, name: str, target: str, inside: bool) -> Skill:
 
 
 def carry(scene: Scene, name: str, target: str, inside: bool, attempt: int = 0) -> Skill:
-    """Pick a thing up and put it in or on a target."""
+    """Pick up an object and put it in or on a target."""
     lay = scene.place(name)[2]
     yield from pick(scene, name, target, inside, attempt)
     if scene.place(name)[2] > lay + _LIFTED:

@@ -1,4 +1,4 @@
-"""Where to take hold of a thing, from points on it and on what stands around."""
+"""Where to grasp an object, from points on it and on what is around it."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def find_grasps(
 ) -> list[Grasp]:
     """Ways to hold a thing from above, the best one first.
 
-    A thing that fits between the fingers is held across where it is narrow; of a wider one, its
-    rim. Those at which points of other things would touch the open hand on its way down come last,
-    where the thing is or where it goes.
+    An object that fits between the fingers is held across its narrow side; a wider one is held by
+    its rim. Grasps at which other objects would touch the open hand on its way down come last,
+    where the object is or where it goes.
 
     Args:
         points: on the thing [n, 3].

@@ -108,7 +108,7 @@ def travel(
     below: float = 0.02,
     width: float = 0.1,
 ) -> Skill:
-    """Go to a place above whatever lies on the way.
+    """Go to a place above everything on the way.
 
     Args:
         scene: what is seen.

@@ -14,8 +14,8 @@ _SKILLS = ("on", "in", "open", "close", "turnon", "turnoff")
 def order(goals: Sequence[Goal]) -> list[Goal]:
     """The goals in the order in which they can be done.
 
-    What opens and turns comes first, then what is moved, of which a thing before what is put on
-    it, then what closes; but what closes without anything being put in comes at the very start.
+    First comes what opens and turns. Then objects are moved, an object before those that are put on
+    it. What closes comes last, or at the very start if nothing is put in.
 
     Args:
         goals: predicates in small letters with their arguments, as LIBERO parses them.

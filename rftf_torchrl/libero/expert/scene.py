@@ -1,4 +1,4 @@
-"""What the expert sees: the hand, and where the surfaces of all things are."""
+"""What the expert sees: the hand, and the surfaces of all objects."""
 
 from __future__ import annotations
 

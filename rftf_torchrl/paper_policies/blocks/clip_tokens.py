@@ -30,7 +30,7 @@ class ClipTokens(Transform):
     Args:
         config: the text tower's sizes.
         files: CLIP's tokenizer, by file name; see :func:`tokenizer_files`. Without them, words are
-            hashed into the vocabulary: a stand-in for towers that were not pretrained.
+            hashed into the vocabulary, which is enough for encoders that were not pretrained.
     """
 
     def __init__(self, config: ClipTextConfig, files: Mapping[str, bytes] | None = None) -> None:

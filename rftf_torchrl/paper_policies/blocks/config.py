@@ -23,7 +23,7 @@ class NetworkConfig:
         hidden: features of a token.
         layers: blocks of the transformer.
         heads: attention heads of the transformer.
-        history: observations that the policy looks back on, the present one counted.
+        history: number of observations that the policy reads, the present one included.
         act_len: actions that it predicts.
         arm_dim: size of the arm's action and of its state: 3 for a position, 6 with Euler angles.
         resampler_latents: tokens per image.

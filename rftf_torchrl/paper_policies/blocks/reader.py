@@ -62,7 +62,7 @@ class WindowReader(nn.Module):
         return seen, pose, opened, _flat(valid, batch), text.to(self.dtype)
 
     def frozen_features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the encoders that do not train make of images and instruction, batch [N]."""
+        """The frozen encoders' outputs for images and instruction, batch [N]."""
         encoder, text_tower = self.network.towers
         found = {}
         if not trains(encoder):

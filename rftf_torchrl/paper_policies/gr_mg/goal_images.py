@@ -21,7 +21,7 @@ AGE = ("vla_inputs", "goal_age")
 
 
 def current_frame(observation: TensorDictBase, percent: int) -> Tensor:
-    """A stand-in for a generator of goal images: the static camera's present image.
+    """Replaces a generator of goal images: the static camera's present image.
 
     Args:
         observation: one observation, batch [].
@@ -36,7 +36,7 @@ def current_frame(observation: TensorDictBase, percent: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class LastFrames:
-    """A stand-in for a generator of goal images: how a demonstration of the task ended.
+    """Replaces a generator of goal images: the last frame of a demonstration of the task.
 
     Attributes:
         pictures: by ``"task_id"``, the last image of a successful demonstration, uint8
@@ -71,7 +71,7 @@ class GoalImages(Transform):
 
     The provider gets the observation and how much of the instruction the policy thought it had
     carried out when it last acted, in steps of ten percent. Goal image, its age and that progress
-    lie in the data: the transform remembers nothing.
+    are in the data: the transform stores nothing.
 
     Source: Li et al. 2024, "GR-MG", arXiv 2408.14368; ``evaluate/eval.py`` of its code. There, a
     diffusion model (InstructPix2Pix) paints the goal image; it is not part of this package.

@@ -22,8 +22,8 @@ class GRMG(nn.Module):
     """Reads a goal image, an instruction and a window of observations, and predicts actions.
 
     A transformer runs over ten tokens of the goal image and, per observation, tokens of
-    instruction, arm, and both images, followed by queries. Tokens see those before them; the
-    queries are seen by nobody, so leaving some out does not change the others. There is no dropout.
+    instruction, arm, and both images, followed by queries. Tokens see those before them; no token
+    sees the queries, so leaving some out does not change the others. There is no dropout.
 
     Source: Li et al. 2024, "GR-MG: Leveraging Partially Annotated Data via Multi-Modal Goal
     Conditioned Policy", arXiv 2408.14368.

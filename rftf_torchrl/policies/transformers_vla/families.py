@@ -24,8 +24,8 @@ class Family:
         positions: position ids of unpadded ids, [L]; with a grid [3, L].
         image_options: how the image processor is called.
         nested: whether the image processor takes a list of images for every observation.
-        prefix_types: whether the model is told by ``token_type_ids`` that the prompt is a prefix,
-            in which attention goes both ways.
+        prefix_types: whether the model needs ``token_type_ids``, which say that the prompt is a
+            prefix, in which attention goes both ways.
         grid: whether it needs ``image_grid_thw``; then ``pixel_values`` are patches
             [..., 3 * patch], and else images [..., 3, h, w].
         connector: name of the module between the vision tower and the language model; None where

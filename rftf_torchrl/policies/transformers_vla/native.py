@@ -137,8 +137,8 @@ def _in_use(spec: Any, processor: VLAProcessor, data: Any) -> dict[str, str]:
     seen = " x ".join(map(str, data[keys.VLA_INPUTS, "pixel_values"].shape[2:]))
     mean, std = (", ".join(f"{n:g}" for n in part) for part in (spec.image_mean, spec.image_std))
     rows = {
-        "picture": f"{shown}, which the model sees as {seen}",
-        "statistics of pictures": f"scaled by {spec.rescale:g}, mean {mean}, deviation {std}",
+        "image": f"{shown}, which the model sees as {seen}",
+        "statistics of images": f"scaled by {spec.rescale:g}, mean {mean}, deviation {std}",
         "prompt": repr(processor.prompt),
     }
     if spec.head == "tokens":

@@ -33,7 +33,7 @@ class VLAInputs(Transform):
 
     Args:
         processor: maps images, uint8 [n, images, 3, h, w], and n instructions to named tensors
-            [n, ...], each of the same shape whatever the instruction, like :class:`VLAProcessor`.
+            [n, ...], each of the same shape for every instruction, like :class:`VLAProcessor`.
             Where the cameras' sizes differ, it is given the images as n lists of [3, h, w].
         image_keys: the images of an observation, uint8 [*B, 3, h, w].
         instruction_key: the instruction.

@@ -125,8 +125,8 @@ def keep_image_features(
 ) -> TensorDictBase:
     """Keeps the features of every frame on the disk, where frames are too many for the memory.
 
-    One minibatch is in memory at a time. A call that was killed goes on where it stopped; features
-    of another tower, or of other frames, are made anew.
+    One minibatch is in memory at a time. A call that was killed continues where it stopped.
+    Features of another encoder, or of other frames, are computed again.
 
     Args:
         model: a value model on a pretrained image tower that is frozen.

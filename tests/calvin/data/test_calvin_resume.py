@@ -192,7 +192,7 @@ def test_a_whole_split_does_not_go_on(tmp_path, whole):
     assert files_of(tmp_path / "whole" / "training") == whole
 
 
-ADVICE = "; move or remove the folder to record anew, or this file to use what there is"
+ADVICE = "; move or remove the folder to record again, or this file to use what there is"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A source decoded once: reused, resumed after a kill, made anew when it changes."""
+"""A source decoded once: reused, resumed after a kill, made again when it changes."""
 
 import json
 import logging
@@ -103,7 +103,7 @@ def test_other_settings_make_it_anew(tmp_path, source, decoded, settings, caplog
         found = import_videos(config(source, **settings), tmp_path / "data")
     assert len(decoded) == 12
     assert caplog.messages[-1] == (
-        f"{tmp_path}/data is made anew: the source or the settings have changed"
+        f"{tmp_path}/data is made again: the source or the settings have changed"
     )
     assert same(import_videos(config(source, **settings), tmp_path / "other"), found)
 
@@ -161,6 +161,26 @@ def test_a_killed_import_goes_on(tmp_path, source, decoded, monkeypatch, after, 
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".data")) == [
         ".data.lock"
     ]
+
+
+def test_a_damaged_piece_of_a_stopped_import_is_refused_by_name(tmp_path, source):
+    (source / "open-4.mp4").write_bytes(b"")
+    with pytest.raises(DemonstrationError):
+        import_videos(config(source), tmp_path / "data")
+    image = tmp_path / ".data.importing" / "image"
+    content = bytearray(image.read_bytes())
+    content[0] ^= 1
+    image.write_bytes(content)
+    with pytest.raises(ValueError) as raised:
+        import_videos(config(source), tmp_path / "data")
+    assert str(raised.value) == (
+        f"{image}.jsonl, line 1: the line, or its bytes in image, are damaged or of an earlier "
+        "version. Remove both files, and they are made again."
+    )
+    image.unlink()
+    image.with_name("image.jsonl").unlink()
+    found = import_videos(config(source, skip_bad=True), tmp_path / "data")
+    assert len(found.episodes) == 11
 
 
 def test_a_killed_import_of_other_settings_is_not_gone_on_with(tmp_path, source, decoded):

@@ -112,12 +112,12 @@ def test_the_table(described, checkpoint):
     spec = described("smolvlm")
     found = compared(spec.load(checkpoint("smolvlm")), spec, checkpoint("smolvlm"))
     assert found.table() == (
-        "compared                logits after the prompt, 5 x 320\n"
-        f"largest difference      {found.largest:.3g}\n"
-        "bit for bit             no\n"
-        "image                 40 x 40, which the model sees as 3 x 28 x 28\n"
-        "statistics of images  scaled by 0.00392157, mean 0.5, 0.5, 0.5, deviation 0.5, 0.5, "
+        "compared               logits after the prompt, 5 x 320\n"
+        f"largest difference     {found.largest:.3g}\n"
+        "bit for bit            no\n"
+        "image                  40 x 40, which the model sees as 3 x 28 x 28\n"
+        "statistics of images   scaled by 0.00392157, mean 0.5, 0.5, 0.5, deviation 0.5, 0.5, "
         "0.5\n"
-        f"prompt                  {spec.processor().prompt!r}\n"
-        "statistics of actions   16 bins, centres from -1 to 1"
+        f"prompt                 {spec.processor().prompt!r}\n"
+        "statistics of actions  16 bins, centres from -1 to 1"
     )
