@@ -4,10 +4,10 @@
     python recipes/bench.py env=calvin policy=smolvlm collector.workers=4
     python recipes/bench.py policy.path=outputs/run/bc/policy.safetensors bench.seconds=60
 
-Takes the settings of ``finetune.py``. Plays training episodes with the policy (of random weights
-where none is given or pretrained), more in each round until ``bench.seconds`` are over. The last
-round counts, its end included, when few episodes are left. Then updates on what was played, without
-a value model. Prints a table and one sentence, and writes nothing.
+Takes the settings of ``finetune.py``. Plays training episodes with the policy (with random weights
+if none is given or pretrained), more in each round until ``bench.seconds`` are over. The last
+round counts, including its end with few episodes left. Then it updates on these episodes, without
+a value model. Prints a table and one setting to try next, and writes nothing.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
     python recipes/calvin.py env.options.demo_scenes=ABC       # ABC->D
     python recipes/calvin.py env=calvin device=cuda            # from pixels
     python recipes/calvin.py --config-name calvin_pixels       # from pixels, for a CPU
-    python recipes/calvin.py baseline=sparse                   # plain PPO beside it
+    python recipes/calvin.py baseline=sparse                   # and plain PPO, for comparison
     python recipes/calvin.py resume=true                       # after a kill
 
-Needs calvin_env, see the README. Everything lands in ``outputs/calvin/seed<seed>``: ``report.md``,
+Needs calvin_env, see the README. Everything goes to ``outputs/calvin/seed<seed>``: ``report.md``,
 ``results.json``, the chains of every policy, curves, and the files of the single recipes.
 """
 

@@ -28,16 +28,16 @@ from rftf_torchrl import (
 from rftf_torchrl.configs.recipe import print_in_any_locale, user_errors
 from rftf_torchrl.digests import read_record
 from rftf_torchrl.evaluation import _figures as figures
-from rftf_torchrl.evaluation.report import interval, percent
+from rftf_torchrl.evaluation.report import interval, percent, protocols
 
 POLICIES = ("cloned", "sparse", "RFTF")
 
 READING = """\
 `k in a row` is the share of chains whose first k tasks were done, and the average length the mean
 number of tasks in a row, over chains and seeds. The interval over chains is about these policies,
-normal, with each chain's mean over the seeds as the unit; the one over seeds is about training
-again, Student's, and needs two seeds. In the curves, dots are the training episodes of one
-iteration of a seed. Tasks: how often each was done out of the times that it was tried."""
+by empirical likelihood, with each chain's mean over the seeds as the unit; the one over seeds is
+about training again, Student's, and needs two seeds. In the curves, dots are the training episodes
+of one iteration of a seed. Tasks: how often each was done out of the times that it was tried."""
 
 
 def load(folders: Sequence[Path]) -> dict[str, list[ChainReport]]:
@@ -146,6 +146,12 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         [run["seed"], *(f"{run['simulator_steps'][label]:,}" for label in ("RFTF", "sparse"))]
         for run in runs
     ]
+    every = {
+        f"{label} of {folder}": report
+        for label, reports in found.items()
+        for folder, report in zip(folders, reports, strict=True)
+    }
+    about = dict.fromkeys(run["about"] for run in runs if "about" in run)
     report = run_report(
         f"CALVIN, seed{'s' * (len(runs) > 1)} {', '.join(str(run['seed']) for run in runs)}",
         {
@@ -157,8 +163,8 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
                 ["seed", "RFTF", "sparse"], used
             ),
             "Tasks of the chains, all seeds": task_table(found),
-            "Protocol": found["cloned"][0].protocol,
         },
+        " ".join([protocols(every), *about]),
     )
     write_text(out / "report.md", report)
     return results

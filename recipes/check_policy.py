@@ -4,9 +4,9 @@
     python recipes/check_policy.py policy=smolvlm env.image_size=224
     python recipes/check_policy.py policy.path=outputs/run/rftf/policy.safetensors
 
-Makes up observations and prints the largest difference between the two, and what both were given:
-statistics, sizes of images, the prompt. A policy's file is exported first (``export.py``) and
-loaded by its own library. Ends with exit code 1 beyond ``check.bound``. Writes nothing.
+Makes random observations and prints the largest difference between the two, and what both were
+given: statistics, sizes of images, the prompt. A policy's file is exported first (``export.py``)
+and loaded by its own library. Ends with exit code 1 beyond ``check.bound``. Writes nothing.
 """
 
 from __future__ import annotations

@@ -18,15 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from rftf_torchrl import (
+    ConfigError,
     Episode,
     Recording,
     RunConfig,
+    Takeover,
     check_seeds,
     load_demonstrations,
+    load_policy,
     make_simulator,
     recipe,
 )
 from rftf_torchrl.configs.artefacts import whole_demos
+from rftf_torchrl.configs.record import refuse_other_environment, refuse_other_recording
 from rftf_torchrl.configs.run import stage
 
 logger = logging.getLogger("collect_demos")
@@ -39,6 +43,29 @@ def clear_interrupted(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def takeover(config: RunConfig) -> Takeover | None:
+    """The policy that acts first, if one is asked for.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ConfigError: where it is of another environment, or has inputs that a recording lacks.
+    """
+    if config.demos.takeover is None:
+        return None
+    file = Path(config.demos.takeover)
+    if not file.is_file():
+        raise FileNotFoundError(f"demos.takeover={file}: there is no such file of a policy")
+    refuse_other_environment(config, file, "demos.takeover")
+    policy, spec = load_policy(file, kind=config.policy.kind)
+    if spec.observation_transform() is not None:
+        raise ConfigError(
+            f"demos.takeover={file}: a policy of kind {config.policy.kind} makes inputs of its own "
+            "from text or history, which a recording does not have: give a small one"
+        )
+    most = max(1, config.env.horizon // 2)
+    return Takeover(policy.eval().requires_grad_(False), config.env.chunk_size, most)
+
+
 @stage(
     "collect_demos",
     "demonstrations",
@@ -47,6 +74,9 @@ def clear_interrupted(folder: Path) -> None:
         f"each of {len(config.env.tasks)} tasks in {config.env.kind}"
     ),
     writes=lambda config: config.folder.demonstrations,
+    entitled=lambda config: refuse_other_recording(
+        config, Path(config.output, "collect_demos.yaml")
+    ),
 )
 def collect(config: RunConfig) -> int:
     """Record what is missing of the demonstrations, and return the simulator steps used for all."""
@@ -66,6 +96,7 @@ def collect(config: RunConfig) -> int:
                 config.demos.held_out_per_task,
                 config.tuned_tasks,
                 noise=config.demos.noise,
+                takeover=takeover(config),
                 seed=config.seed,
                 workers=config.collector.workers,
                 timeout=config.collector.timeout,

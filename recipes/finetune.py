@@ -3,7 +3,7 @@
     python recipes/finetune.py output=outputs/run
     python recipes/finetune.py output=outputs/run reward=sparse      # plain PPO, all else equal
     python recipes/finetune.py output=outputs/run critic=temporal    # no critic network
-    python recipes/finetune.py output=outputs/run reward=sparse critic=none    # nor anything else
+    python recipes/finetune.py output=outputs/run reward=sparse critic=none    # outcomes alone
     python recipes/finetune.py output=outputs/run resume=true        # after a kill
 
 Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`` is ``rftf`` or
@@ -75,6 +75,19 @@ from rftf_torchrl.digests import write_record
 logger = logging.getLogger("finetune")
 
 
+def budget(config: RunConfig) -> str:
+    """How many simulator steps it may take in all, in words, where they are limited."""
+    if config.ppo.env_steps is None:
+        return ""
+    longest = config.env.horizon * config.env.chunk_size
+    longest *= make_simulator(config.env).steps_per_action
+    iteration = longest * config.ppo.episodes_per_task * len(config.tuned_tasks)
+    return (
+        f", until {config.ppo.env_steps:,} simulator steps are played, at most "
+        f"{config.ppo.env_steps - 1 + iteration:,}, as an iteration is played to its end"
+    )
+
+
 def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
     """Fresh training states: the same for every method with this seed and ``ppo.group_size``."""
     group = config.ppo.group_size
@@ -129,7 +142,8 @@ def first_ratio(
     "fine-tuning",
     about=lambda config: (
         f"{config.name}, {config.ppo.iterations:,} iterations of {config.ppo.episodes_per_task} "
-        f"episodes of each of {len(config.tuned_tasks)} tasks in {config.env.kind}, "
+        f"episodes of each of {len(config.tuned_tasks)} tasks in {config.env.kind}"
+        f"{budget(config)}, "
         f"critic {config.critic}, on {resolve_device(config.device)}"
     ),
     writes=lambda config: config.tuned.root,
@@ -276,10 +290,14 @@ def update(
         micro_batch=settings.micro_batch or settings.minibatch,
         context=lambda: autocast(data.device, config.precision),
     )
+    simulator: Any = make_simulator(config.env)
+    generator = torch.Generator().manual_seed(seed)
     totals: dict[str, list[float]] = {}
     terms = None if train_policy else ["loss_critic"]
     for _ in range(settings.epochs if train_policy else settings.critic_warmup_epochs):
         for batch in buffer:
+            if config.augment and not train_policy:  # of the critic alone: nothing is acted
+                batch = simulator.augment(batch, config.augment, generator)
             optimizer.zero_grad()
             losses = gradients(batch, terms=terms)
             stop_on_non_finite_loss(losses)

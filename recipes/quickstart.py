@@ -1,12 +1,12 @@
-"""The main job from one command: demonstrations, cloning, value model, RFTF, before and after.
+"""Everything by one command: demonstrations, cloning, value model, RFTF, before and after.
 
     python recipes/quickstart.py
     python recipes/quickstart.py seed=1
     python recipes/quickstart.py resume=true         # after a kill
-    python recipes/quickstart.py baseline=sparse     # a plain PPO run beside it (longer)
+    python recipes/quickstart.py baseline=sparse     # and plain PPO, for comparison (longer)
     python recipes/quickstart.py --config-name calvin    # chains of CALVIN, see calvin.py
 
-Everything lands in ``outputs/quickstart/seed<seed>``: ``report.md``, ``results.json``, the curves,
+Everything goes to ``outputs/quickstart/seed<seed>``: ``report.md``, ``results.json``, the curves,
 the value over time, videos before and after, and the files that ``evaluate.py`` and
 ``finetune.py`` load with the same ``output``. A simulator with an evaluation of its own, like
 CALVIN's chains, has that in place of success, values and videos.
@@ -15,7 +15,6 @@ CALVIN's chains, has that in place of success, values and videos.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -48,7 +47,7 @@ from rftf_torchrl.configs.learner import refuse_used_folder
 from rftf_torchrl.configs.record import CLONING, VALUE, made_already
 from rftf_torchrl.configs.run import announced, stage
 from rftf_torchrl.digests import read_record, write_record
-from rftf_torchrl.evaluation.report import film_images
+from rftf_torchrl.evaluation.report import film_images, protocols
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.evaluate import add_values, check_language, film, judge, judged
 from rftf_torchrl.recipes.finetune import finetune
@@ -92,6 +91,12 @@ def compare_reports(
     return comparison, comparison_table(comparison, labels)
 
 
+def about_run(config: RunConfig) -> str:
+    """What the simulator says of the run, if anything."""
+    simulator: Any = make_simulator(config.env)
+    return str(simulator.about(config.folder.demonstrations)) if hasattr(simulator, "about") else ""
+
+
 def tuned_policy(config: RunConfig, clock: PhaseClock) -> dict[str, Any]:
     """Fine-tune, or read where an earlier run of this folder ended."""
     ended = config.tuned.end
@@ -125,7 +130,10 @@ def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
 )
 def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     folder = Path(config.output)
-    clock, started = PhaseClock(), time.perf_counter()
+    spent = folder / "seconds.json"
+    if not config.resume:
+        spent.unlink(missing_ok=True)
+    clock = PhaseClock(spent)
 
     with clock("demonstrations"):
         demo_steps = collect(config)
@@ -169,6 +177,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         for before, after in pairs
     }
     results: dict[str, Any] = {
+        "about": about_run(config),
         "seed": config.seed,
         reports["cloned"].name: {label: report.to_dict() for label, report in reports.items()},
         "comparisons": {f"{after} - {before}": c for (before, after), (c, _) in compared.items()},
@@ -202,7 +211,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         name = reports["cloned"].name.capitalize()
         sections |= {"Success while training": draw_curves(runs, None)}
         sections |= {f"{name} of the {label} policy": r.markdown() for label, r in reports.items()}
-    results["seconds"] = {**clock.seconds, "total": time.perf_counter() - started}
+    results["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
     results["peak_memory_gib"] = memory.gib
     write_record(folder / "results.json", results)
     steps = [[name, f"{count:,}"] for name, count in results["simulator_steps"].items()]
@@ -210,9 +219,10 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     sections |= {
         "Simulator steps": section(STEPS, markdown_table(["stage", "steps"], steps)),
         "Time": phase_table(clock.seconds),
-        "Peak memory": f"{memory.gib:.2f} GiB in {processes}",
+        "Peak memory": f"{memory.gib:.2f} GiB in {processes}, since the last start",
     }
-    report = run_report(f"Quick start, seed {config.seed}", sections)
+    lead = " ".join(filter(None, [protocols(reports), results["about"]]))
+    report = run_report(f"Quick start, seed {config.seed}", sections, lead)
     write_text(folder / "report.md", report)
     logger.info("\n%s", report)
     return results

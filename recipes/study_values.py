@@ -72,7 +72,13 @@ from rftf_torchrl.recipes.evaluate import add_values
 from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.study_cells import digest
 from rftf_torchrl.recipes.train_bc import clone
-from rftf_torchrl.recipes.train_value import cloned_rollouts, fit, rollout_episodes, untrained
+from rftf_torchrl.recipes.train_value import (
+    calibrate,
+    cloned_rollouts,
+    fit,
+    rollout_episodes,
+    untrained,
+)
 from rftf_torchrl.recipes.value_terms import Tried, rollout_with_context, with_context
 from rftf_torchrl.study.intervals import paired_difference
 from rftf_torchrl.values.kinds import value_spec
@@ -201,6 +207,7 @@ def value_model(
         seed_everything(derive_seed(own.seed, "value"))
         model = cast(TemporalValueModel, untrained(own, train))
         fit(own, model, train, (), rollouts)
+        calibrate(own, model, train)
         models.append(model)
     return minimum(models)
 
@@ -274,8 +281,7 @@ def student(scores: Tensor) -> Interval:
     seen = scores[~scores.isnan()]
     if not len(seen):
         return Interval(math.nan, math.nan, math.nan)
-    found = paired_difference(seen, torch.zeros_like(seen))
-    return Interval(found.estimate, max(found.low, 0.0), min(found.high, 1.0))
+    return paired_difference(seen, torch.zeros_like(seen), bounds=(0.0, 1.0))
 
 
 def shown(found: Interval) -> str:
@@ -291,7 +297,7 @@ def result_table(study: StudyConfig, seeds: list[dict[str, Found]]) -> str:
     rows = []
     for method, own in scores.items():
         differ = own.nanmean(-1) - scores[study.baseline].nanmean(-1)
-        found = paired_difference(differ, torch.zeros_like(differ))
+        found = paired_difference(differ, torch.zeros_like(differ), bounds=(-1.0, 1.0))
         steps = fmean(found[method]["simulator_steps"] for found in seeds)
         rows.append(
             [

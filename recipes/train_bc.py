@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensordict import NonTensorStack
@@ -30,6 +31,7 @@ from rftf_torchrl import (
     derive_seed,
     keys,
     make_logger,
+    make_simulator,
     merge_lora,
     new_policy,
     prepare_output,
@@ -127,6 +129,7 @@ def clone(config: RunConfig) -> Path:
     add_adapters(config, policy)
     policy.to(device)
     transform = spec.observation_transform()
+    simulator: Any = make_simulator(config.env)
     sentences = {task.id: task.instruction for task in demonstrations.tasks}
 
     loss_module = cloning_loss(policy, config.cloning.gripper_threshold)
@@ -143,6 +146,8 @@ def clone(config: RunConfig) -> Path:
         for step in steps:
             rows = torch.randint(len(windows), (config.cloning.batch_size,), generator=generator)
             batch = windows.batch(rows)
+            if config.augment:
+                batch = simulator.augment(batch, config.augment, generator)
             if config.env.image_size and config.cloning.random_shift:
                 image = random_shift(batch[keys.IMAGE], config.cloning.random_shift, generator)
                 batch[keys.IMAGE] = image

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
@@ -50,6 +50,7 @@ from rftf_torchrl import (
     prepare_output,
     progress_bar,
     random_shift,
+    read_made_by,
     recipe,
     resolve_device,
     sample_clips,
@@ -67,6 +68,8 @@ from rftf_torchrl.evaluation.report import percent
 from rftf_torchrl.values.calibration import CalibrationMode
 
 logger = logging.getLogger("train_value")
+
+ROLLOUT_STEPS = "simulator steps of rollouts"
 
 
 def rollout_episodes(config: RunConfig) -> list[Episode]:
@@ -216,12 +219,47 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
     if not isinstance(model, TemporalValueModel):
         write_value_report(config, model, demonstrations, 0)
         return config.folder.value_model, 0
-    rollouts, extra_steps = cloned_rollouts(config)
-    fit(config, model, train, failed, rollouts)
-    file = prepare_output(config.folder.value) / "value.safetensors"
+    folder = prepare_output(config.folder.value)
+    file, kept = folder / "value.safetensors", folder / "uncalibrated.safetensors"
+    made_by = value_made_by(config)
+    extra_steps = steps_of_kept(kept, made_by) if config.resume else None
+    if extra_steps is None:
+        rollouts, extra_steps = cloned_rollouts(config)
+        fit(config, model, train, failed, rollouts)
+    else:
+        model = TemporalValueModel.load(kept, kind=config.value.kind)
+        model.to(resolve_device(config.device))
+    try:
+        calibrate(config, model, train)
+    except ValueError as error:
+        model.save(kept, made_by={**made_by, ROLLOUT_STEPS: extra_steps})
+        raise ValueError(f"{error} {way_on(config, kept)}") from error
     write_value_report(config, model, demonstrations, extra_steps)
-    model.save(file, made_by=value_made_by(config))
+    model.save(file, made_by=made_by)
+    kept.unlink(missing_ok=True)
     return file, extra_steps
+
+
+def steps_of_kept(kept: Path, made_by: dict[str, Any]) -> int | None:
+    """Rollout steps of a model that is trained and lacks but a calibration, if there is one."""
+    if not kept.is_file():
+        return None
+    earlier = read_made_by(kept)
+    alike = all(earlier.get(n) == v for n, v in made_by.items() if n != "value.calibration")
+    return int(earlier[ROLLOUT_STEPS]) if alike else None
+
+
+def way_on(config: RunConfig, kept: Path) -> str:
+    """What to type after a calibration that failed."""
+    again = f"rftf train-value output={config.output} with the same settings and"
+    text = f"The trained model is kept in {kept}. To train another for longer: {again} "
+    text += f"value.steps={2 * config.value.steps}"
+    if config.value.calibration == "global":
+        return text
+    return (
+        f"{text}. To calibrate this one for all instructions together: {again} resume=true "
+        "value.calibration=global"
+    )
 
 
 def untrained(config: RunConfig, train: Demonstrations) -> TensorDictModuleBase:
@@ -245,7 +283,7 @@ def fit(
     failed: tuple[DemonstrationEpisode, ...],
     rollouts: list[TensorDictBase],
 ) -> None:
-    """Train and calibrate the model, and log into the output folder.
+    """Train the model, and log into the output folder.
 
     Args:
         config: of the run.
@@ -257,16 +295,12 @@ def fit(
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value", "batches"))
     device = resolve_device(config.device)
     settings = config.value
-    ranked, clip_keys = model, None
-    tower = model.config if isinstance(model.config, PretrainedEncoderConfig) else None
-    if tower is not None and tower.image_training == "frozen":
-        ranked = on_cached_features(model)
+    simulator: Any = make_simulator(config.env)
+    augments = config.augment > 0 and config.data.path is None
+    ranked, train = on_features(config, model, train)
+    clip_keys = None
+    if ranked is not model:
         clip_keys = [*ranked.in_keys, keys.TASK_ID]
-        if config.data.path is None:
-            frames = cache_image_features(model, train.frames.copy())
-        else:
-            frames = keep_image_features(model, train.frames, train.root / "features")
-        train = replace(train, frames=frames)
         rollouts = [cache_image_features(model, rollout) for rollout in rollouts]
     outcomes = {
         True: [r for r in rollouts if settings.successes and r[keys.TRAJECTORY_SUCCESS].any()],
@@ -319,6 +353,8 @@ def fit(
             if keys.IMAGE in ranked.in_keys and settings.random_shift:
                 image = random_shift(clips[keys.IMAGE], settings.random_shift, generator)
                 clips[keys.IMAGE] = image
+            if augments:
+                clips = simulator.augment(clips, config.augment, generator)
             with autocast(device, config.precision):
                 losses = loss_module(clips.to(device))
             stop_on_non_finite_loss(losses)
@@ -331,12 +367,31 @@ def fit(
                 log.log({key: float(value) for key, value in losses.detach().items()}, step)
                 steps.set_postfix(accuracy=f"{float(losses['pairwise_accuracy']):.3f}")
 
+
+def on_features(
+    config: RunConfig, model: TemporalValueModel, train: Demonstrations
+) -> tuple[TemporalValueModel, Demonstrations]:
+    """The model behind a tower that is frozen and what that says of the frames, if there is one."""
+    tower = model.config if isinstance(model.config, PretrainedEncoderConfig) else None
+    if tower is None or tower.image_training != "frozen":
+        return model, train
+    if config.data.path is None:
+        frames = cache_image_features(model, train.frames.copy())
+    else:
+        frames = keep_image_features(model, train.frames, train.root / "features")
+    return on_cached_features(model), replace(train, frames=frames)
+
+
+def calibrate(config: RunConfig, model: TemporalValueModel, train: Demonstrations) -> None:
+    """Let demonstrations run from 0 to 1."""
+    settings = config.value
     first, last = train.spans[:, 0], train.spans[:, 1] - 1
     calibration = "standardise" if settings.shuffle_time else settings.calibration
     # Of data from outside, an episode's image may be large, and there may be many.
     calibrated, ends = model, train.frames
     if config.data.path is not None:
-        calibrated, ends = ranked, train.frames.select(*ranked.in_keys, model.tokens_key)
+        calibrated, train = on_features(config, model, train)
+        ends = train.frames.select(*calibrated.in_keys, model.tokens_key)
     calibrated.calibrate(ends[first], ends[last], mode=cast(CalibrationMode, calibration))
 
 

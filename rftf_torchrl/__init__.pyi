@@ -6,6 +6,7 @@ from .calvin.chains.play import evaluate_chains as evaluate_chains
 from .calvin.chains.report import ChainReport as ChainReport
 from .calvin.chains.results import ChainResult as ChainResult
 from .calvin.chains.seeds import compare_seeds as compare_seeds
+from .calvin.colours import permute_block_colours as permute_block_colours
 from .calvin.data.convert import to_demonstrations as to_demonstrations
 from .calvin.data.embedding import hashed_embedding as hashed_embedding
 from .calvin.data.format import absolute_action as absolute_action
@@ -113,6 +114,7 @@ from .envs.simulator import make_simulator as make_simulator
 from .envs.simulator import simulator_class as simulator_class
 from .envs.simulator import simulator_problems as simulator_problems
 from .envs.simulator import task_names as task_names
+from .envs.takeover import Takeover as Takeover
 from .errors import SimulatorCrashedError as SimulatorCrashedError
 from .errors import TooManyCrashesError as TooManyCrashesError
 from .evaluation.benchmark import BenchmarkReport as BenchmarkReport
@@ -174,6 +176,7 @@ from .functional.balance import outcome_pools as outcome_pools
 from .functional.balance import pairs_per_task as pairs_per_task
 from .functional.balance import spread_evenly as spread_evenly
 from .functional.balance import walk_pool as walk_pool
+from .functional.bounded_mean import bounded_mean_interval as bounded_mean_interval
 from .functional.flow import flow_matching_error as flow_matching_error
 from .functional.flow import flow_sde_transition as flow_sde_transition
 from .functional.intervals import newcombe_interval as newcombe_interval

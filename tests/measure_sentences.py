@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 LONGEST, MEAN = 40, 25
+# One term per thing: these have another one, image and video.
+OTHER_TERMS = re.compile(r"\b(pictures?|films?|filmed)\b")
 # Directives whose indented or fenced content is no prose.
 NO_PROSE = (
     *("code-block", "code", "math", "list-table", "table", "csv-table", "toctree", "autosummary"),
@@ -100,6 +102,8 @@ def blocks(lines):
             in_table = True
         elif text.startswith("|") or re.match(r":[\w-]+:( |$)", text):
             yield from flush()
+        elif not block and not in_section and indent_of(line) >= 4:
+            pass  # an indented block is code
         elif SECTION.match(text):
             yield from flush()
             in_section = text not in ("Notes:", "Note:")

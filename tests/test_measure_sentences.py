@@ -1,7 +1,16 @@
 """Sentences are short: in the README, on the pages and in the docstrings of public names."""
 
 import pytest
-from measure_sentences import LONGEST, MEAN, blocks, docstrings, mean, measure, sentences_of
+from measure_sentences import (
+    LONGEST,
+    MEAN,
+    OTHER_TERMS,
+    blocks,
+    docstrings,
+    mean,
+    measure,
+    sentences_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +24,10 @@ def test_no_sentence_is_too_long(measured):
 
 def test_sentences_are_short_on_average(measured):
     assert mean(measured) <= MEAN
+
+
+def test_one_term_per_thing(measured):
+    assert [sentence for sentence in measured if OTHER_TERMS.search(sentence.text)] == []
 
 
 def test_every_kind_of_text_is_measured(measured):
@@ -52,6 +65,7 @@ def words_of(text):
         ("As in::\n\n    some code\n\nText.", [2, 1]),
         ("====  ====\na     table\n====  ====\nof    cells\n====  ====\n\nText.", [1]),
         ("Args:\n    key: two words.\n        They go on.\n    other: one.", [2, 3, 1]),
+        ("Call it:\n\n    rftf finetune\n\nText.", [2, 1]),
         ("Example:\n    >>> print(1)\n    1\n\nText.", [1]),
         ("-0.1 (-0.2 to +0.3) counts.", [5]),
     ],

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal, cast
 
+import torch
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs.transforms import Transform
 
@@ -14,11 +16,12 @@ from rftf_torchrl.calvin.chains.comparison import chain_comparison_table, compar
 from rftf_torchrl.calvin.chains.play import evaluate_chains
 from rftf_torchrl.calvin.chains.report import ChainReport
 from rftf_torchrl.calvin.chains.results import ChainResult
+from rftf_torchrl.calvin.colours import draw_permutations, permute_block_colours
+from rftf_torchrl.calvin.data.reader import CalvinDataset
 from rftf_torchrl.calvin.factory import CalvinFactory
 from rftf_torchrl.calvin.options import CalvinOptions
-from rftf_torchrl.calvin.recording import ChainRecorder, states_file
+from rftf_torchrl.calvin.recording import ChainRecorder, load_starts
 from rftf_torchrl.calvin.settings import SCENES, Scene
-from rftf_torchrl.calvin.state_bank import StateBank
 from rftf_torchrl.calvin.tasks import TASKS, load_sentences
 from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig, Recording
@@ -65,18 +68,37 @@ class Calvin:
         return problems
 
     def factory(self, split: Split, recorded: Path) -> CalvinFactory:
-        """Makes the environments of a split; training starts where the recorded chains did."""
+        """Makes the environments of a split; training starts where the recorded chains did.
+
+        Raises:
+            ValueError: where the states to train from are of another scene.
+        """
         env, options = self.env, self.options
+        train = split == "train"
         return CalvinFactory(
             split,
             scene=self.scene,
-            states=StateBank.load(states_file(recorded)).draw if split == "train" else None,
+            states=load_starts(recorded, self.scene) if train else None,
             image_size=env.image_size,
             wrist_size=options.wrist_size,
             chunk_size=env.chunk_size,
             horizon=env.horizon,
             sentences=self._sentences("training"),
         )
+
+    def about(self, recorded: Path) -> str:
+        """Where demonstrations are from, as far as it is known, and where the rest is played."""
+        data = recorded.parent / "calvin"
+        if not data.exists():
+            return f"Fine-tuning and evaluation in scene {self.scene}."
+        scenes = ", ".join(sorted(set(CalvinDataset(data).scenes)))
+        return f"Demonstrations in scene {scenes}; fine-tuning and evaluation in {self.scene}."
+
+    def augment(
+        self, frames: TensorDictBase, share: float, generator: torch.Generator
+    ) -> TensorDictBase:
+        """In a share of the rows [B, ...] the blocks have each other's colours."""
+        return permute_block_colours(frames, draw_permutations(len(frames), share, generator))
 
     def record(self, recording: Recording) -> int:
         """Records what is missing of demonstrations and starts; returns the control steps used."""

@@ -74,8 +74,8 @@ class CalvinEnv(DecisionBase):
             or enter a storage: see :class:`~rftf_torchrl.PolicyInputEnv`.
 
     Raises:
-        ValueError: for an unknown task, scene or split, a non-positive count, or
-            depth without a camera.
+        ValueError: for an unknown task, scene or split, a non-positive count, depth without a
+            camera, or a bank of another scene.
         CalvinNotInstalledError: when calvin_env, or a file of the scene in it, is missing.
 
     A reset takes an optional ``"episode_seed"`` int64 [1] in its tensordict and starts exactly
@@ -134,6 +134,11 @@ class CalvinEnv(DecisionBase):
         self.image_size = image_size
         self.wrist_size = wrist_size
         self.depth = depth
+        if isinstance(states, StateBank) and states.scene != scene:
+            raise ValueError(
+                f"states is a bank of scene {states.scene}, and the environment is scene {scene}, "
+                "where furniture and blocks lie elsewhere: give a bank of that scene"
+            )
         source: Any = default_states(split, scene) if states is None else states
         self._draw_state: States = getattr(source, "draw", source)
         self._sentences = sentences or {}

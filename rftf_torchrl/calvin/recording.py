@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -24,15 +25,20 @@ from rftf_torchrl.calvin.expert.record import ChainToRecord, RecordedTask, recor
 from rftf_torchrl.calvin.install import require_calvin_env
 from rftf_torchrl.calvin.options import CalvinOptions
 from rftf_torchrl.calvin.scenes import benchmark_scene
-from rftf_torchrl.calvin.sequences import training_sequences
+from rftf_torchrl.calvin.sequences import training_chains
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.state_bank import StateBank
 from rftf_torchrl.calvin.tasks import get_task
 from rftf_torchrl.envs.simulator import EnvConfig, Recording
+from rftf_torchrl.envs.takeover import Takeover
+from rftf_torchrl.evaluation.fingerprint import policy_digest
 from rftf_torchrl.training.progress import progress_bar
 from rftf_torchrl.training.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
+
+MORE_CHAINS = 1000
+"""Among so many further chains those are walked that have a task which is missing."""
 
 CalvinSplit = Literal["training", "validation"]
 Sentences = Callable[[CalvinSplit], Mapping[str, Sequence[str]] | None]
@@ -41,6 +47,35 @@ Sentences = Callable[[CalvinSplit], Mapping[str, Sequence[str]] | None]
 def states_file(demonstrations: Path) -> Path:
     """Where fine-tuning starts: a file beside the demonstrations."""
     return demonstrations.parent / "states.npz"
+
+
+def load_starts(demonstrations: Path, scene: Scene, tasks: Collection[str] = ()) -> StateBank:
+    """Where fine-tuning starts, of a recording in the scene.
+
+    Args:
+        demonstrations: their folder.
+        scene: of fine-tuning.
+        tasks: that need a start.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where the states are of another scene, or a task has none.
+    """
+    file = states_file(demonstrations)
+    bank = StateBank.load(file)
+    if bank.scene != scene:
+        raise ValueError(
+            f"{file} holds states of scene {bank.scene}, and fine-tuning is in scene {scene}, "
+            "where furniture and blocks lie elsewhere: give the scene of the recording as "
+            "env.options.scene, or record in another folder (output, demos.path)"
+        )
+    missing = [task for task in tasks if not bank.count(task)]
+    if missing:
+        raise ValueError(
+            f"{file} has no state in which {', '.join(missing)} begins: leave these tasks out of "
+            "ppo.tasks, or move the file away, and the starts are recorded anew"
+        )
+    return bank
 
 
 def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str) -> None:
@@ -58,7 +93,7 @@ def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str) -> None:
                 rgb_gripper=None if task.wrist_pictures is None else task.wrist_pictures[step],
             )
         )
-    writer.annotate(frames[0], frames[-1] + 1, task.task, sentence)
+    writer.annotate(frames[0], frames[-1] + 1, task.task, sentence, takeover=task.takeover)
     writer.end_episode()
 
 
@@ -104,7 +139,9 @@ class ChainRecorder:
             there: their own index says it.
         """
         folder, steps = self.recording.folder, 0
-        root = folder.parent / "calvin"
+        root, scene = folder.parent / "calvin", cast(Scene, self.options.scene)
+        if states_file(folder).exists():
+            load_starts(folder, scene, self.recording.tuned)
         if not folder.exists():
             require_calvin_env()
             splits: list[CalvinSplit] = ["training"]
@@ -125,57 +162,89 @@ class ChainRecorder:
         if not states_file(folder).exists():
             require_calvin_env()
             self.record_starts()
-        return steps + StateBank.load(states_file(folder)).simulator_steps
+        return steps + load_starts(folder, scene).simulator_steps
 
-    def chains(self, split: CalvinSplit) -> list[ChainToRecord]:
-        """The chains of a split, spread over the scenes."""
-        options, training = self.options, split == "training"
-        count = options.demo_chains if training else options.held_out_chains
-        scenes = sorted(options.demo_scenes or options.scene) if training else [options.scene]
+    def count(self, split: CalvinSplit) -> int:
+        """Chains that a split is asked for."""
+        options = self.options
+        return options.demo_chains if split == "training" else options.held_out_chains
+
+    def scenes(self, split: CalvinSplit) -> list[Scene]:
+        """The scenes of a split."""
+        options = self.options
+        training = split == "training"
+        found = sorted(options.demo_scenes or options.scene) if training else [options.scene]
+        return cast(list[Scene], found)
+
+    def chains(self, split: CalvinSplit) -> Iterator[ChainToRecord]:
+        """A split's chains, spread over the scenes, and further ones in the last scene."""
+        count, scenes = self.count(split), self.scenes(split)
         seed = derive_seed(self.recording.seed, "chains", split) % 2**31
-        return [
-            ChainToRecord(
+        for number, chain in enumerate(training_chains(seed)):
+            yield ChainToRecord(
                 chain,
                 seed + number,
-                scene=cast(Scene, scenes[number * len(scenes) // count]),
+                scene=scenes[min(number * len(scenes) // count, len(scenes) - 1)],
                 noise=self.recording.noise,
                 image_size=self.env.image_size,
-                wrist_size=options.wrist_size,
+                wrist_size=self.options.wrist_size,
             )
-            for number, chain in enumerate(training_sequences(seed, count))
-        ]
 
-    def _play(self, jobs: list[ChainToRecord]) -> Iterator[list[RecordedTask]]:
-        recording = self.recording
-        return record_chains(
-            jobs,
-            workers=recording.workers,
-            timeout=recording.timeout,
-            max_restarts=recording.max_restarts,
-        )
+    def _walk(
+        self,
+        jobs: Iterator[ChainToRecord],
+        done: int,
+        count: int,
+        missing: Callable[[], Collection[str]],
+        takeover: Takeover | None = None,
+    ) -> Iterator[tuple[int, ChainToRecord, list[RecordedTask]]]:
+        """Walk ``count`` chains from number ``done`` on, then more while a task is missing."""
+        numbered = enumerate(islice(jobs, count + MORE_CHAINS))
+        ahead = (item for item in numbered if item[0] >= done)
+
+        def one_more() -> list[tuple[int, ChainToRecord]]:
+            wanted = set(missing())
+            found = (item for item in ahead if wanted & set(item[1].chain.tasks))
+            return list(islice(found, 1)) if wanted else []
+
+        batch = list(islice(ahead, max(count - done, 0))) or one_more()
+        while batch:
+            recorded = record_chains(
+                [job for _, job in batch],
+                workers=self.recording.workers,
+                timeout=self.recording.timeout,
+                max_restarts=self.recording.max_restarts,
+                takeover=takeover,
+            )
+            for (number, job), tasks in zip(batch, recorded, strict=True):
+                yield number, job, tasks
+            batch = one_more()
 
     def record_starts(self) -> None:
         """Play chains without recording them, and store the states in which each task began."""
         count, scene = self.options.start_chains, cast(Scene, self.options.scene)
         seed = derive_seed(self.recording.seed, "chains", "states") % 2**31
-        jobs = [
+        jobs = (
             ChainToRecord(chain, seed + number, scene=scene)
-            for number, chain in enumerate(training_sequences(seed, count))
-        ]
+            for number, chain in enumerate(training_chains(seed))
+        )
         wanted = self.recording.tuned
         starts: list[RecordedTask] = []
         steps = 0
-        with progress_bar(len(jobs), f"starts in scene {scene}", unit="chains") as bar:
-            for tasks in self._play(jobs):
+
+        def missing() -> set[str]:
+            return set(wanted) - {task.task for task in starts}
+
+        with progress_bar(count, f"starts in scene {scene}", unit="chains") as bar:
+            for _, _, tasks in self._walk(jobs, 0, count, missing):
                 steps += sum(len(task.actions) for task in tasks)
                 starts += [task for task in tasks if _usable(task, wanted)]
                 bar.update()
-        missing = set(wanted) - {task.task for task in starts}
-        if missing:
+        if missing():
             raise ValueError(
-                f"no task of {len(jobs)} chains was {', '.join(sorted(missing))}, so fine-tuning "
-                "could not start there: raise env.options.start_chains, or leave these tasks out "
-                "of ppo.tasks"
+                f"the expert did no {', '.join(sorted(missing()))} in {count:,} chains and those "
+                f"of the {MORE_CHAINS:,} after them that have it, so fine-tuning could not start "
+                "there: leave these tasks out of ppo.tasks"
             )
         StateBank(
             np.stack([task.robot_obs[0] for task in starts]),
@@ -189,6 +258,7 @@ class ChainRecorder:
     def _settings(self, split: CalvinSplit) -> dict[str, Any]:
         """All that decides what a split's recording holds."""
         recording, options = self.recording, self.options
+        takeover = recording.takeover if split == "training" else None
         settings: dict[str, Any] = {"seed": recording.seed}
         if split == "training":
             settings["env.options.demo_chains"] = options.demo_chains
@@ -200,6 +270,7 @@ class ChainRecorder:
             settings["env.options.scene"] = options.scene
         return settings | {
             "demos.noise": recording.noise,
+            "demos.takeover": None if takeover is None else policy_digest(takeover.policy),
             "env.image_size": self.env.image_size,
             "env.options.wrist_size": options.wrist_size,
             "CALVIN's own sentences": options.checkout is not None,
@@ -214,49 +285,54 @@ class ChainRecorder:
         recording, training = self.recording, split == "training"
         per_task = recording.per_task if training else recording.held_out_per_task
         sentences = self.sentences(split) or {}
-        jobs = self.chains(split)
+        chains, scenes = self.count(split), self.scenes(split)
         settings = self._settings(split)
-        share = -(-per_task // len({job.scene for job in jobs}))
+        share = -(-per_task // len(scenes))
         with (
-            CalvinWriter(root, split, scene=jobs[0].scene, resume=True) as writer,
-            progress_bar(len(jobs), f"{split} demonstrations", unit="chains") as bar,
+            CalvinWriter(root, split, scene=scenes[0], resume=True) as writer,
+            progress_bar(chains, f"{split} demonstrations", unit="chains") as bar,
         ):
             done = whole = 0
-            kept: dict[str, dict[str, int]] = {job.scene: {} for job in jobs}
+            kept: dict[str, dict[str, int]] = {scene: {} for scene in scenes}
             if writer.progress:
                 _refuse_other_settings(writer.folder, writer.progress["settings"], settings)
                 done, whole, writer.simulator_steps, kept = (
                     writer.progress[name] for name in ("done", "whole", "steps", "kept")
                 )
-            bar.update(done)
-            recorded = self._play(jobs[done:])
-            for job, tasks in zip(jobs[done:], recorded, strict=True):
+            bar.update(min(done, chains))
+
+            def missing() -> list[str]:
+                found = {task for tasks in kept.values() for task in tasks}
+                return [task for task in self.env.tasks if training and task not in found]
+
+            takeover = recording.takeover if training else None
+            walk = self._walk(self.chains(split), done, chains, missing, takeover)
+            for number, job, tasks in walk:
                 writer.set_scene(job.scene)
-                rng = np.random.default_rng(derive_seed(recording.seed, "sentences", split, done))
+                rng = np.random.default_rng(derive_seed(recording.seed, "sentences", split, number))
                 for task in tasks:
                     count = kept[job.scene].get(task.task, 0)
                     if count < share and _usable(task, self.env.tasks):
                         kept[job.scene][task.task] = count + 1
                         choices = sentences.get(task.task, [get_task(task.task).instruction])
                         write_task(writer, task, str(rng.choice(choices)))
-                done += 1
                 whole += len(tasks) == len(job.chain.tasks)
-                writer.simulator_steps += sum(len(task.actions) for task in tasks)
-                progress = {"done": done, "whole": whole, "steps": writer.simulator_steps}
+                writer.simulator_steps += sum(task.steps for task in tasks)
+                progress = {"done": number + 1, "whole": whole, "steps": writer.simulator_steps}
                 writer.mark(settings=settings, **progress, kept=kept)
                 bar.update()
             total = {
                 name: sum(tasks.get(name, 0) for tasks in kept.values()) for name in self.env.tasks
             }
-            missing = [name for name, count in total.items() if not count]
-            if training and missing:
+            if missing():
                 raise ValueError(
-                    f"the {len(jobs)} training chains have no {', '.join(missing)}. Remove "
-                    f"{root / split} and raise env.options.demo_chains, or remove its "
-                    f"{INTERRUPTED_FILE} and leave these tasks out of env.tasks"
+                    f"the expert did no {', '.join(missing())} in {chains:,} training chains and "
+                    f"those of the {MORE_CHAINS:,} after them that have it: remove "
+                    f"{root / split / INTERRUPTED_FILE} and leave these tasks out of env.tasks, "
+                    "and what was recorded is used"
                 )
         lacking = {name: count for name, count in total.items() if count < per_task}
-        logger.info("%s: %d of %d chains done to the end", split, whole, len(jobs))
+        logger.info("%s: %d chains done to the end", split, whole)
         if lacking:
             found = ", ".join(f"{count} of {name}" for name, count in lacking.items())
             logger.warning("fewer than %d %s demonstrations per task: %s", per_task, split, found)

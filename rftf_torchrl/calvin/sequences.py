@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -209,14 +209,17 @@ def training_sequences(seed: int, count: int) -> list[Chain]:
     """
     if seed < 0 or count < 0:
         raise ValueError(f"seed and count must be 0 or more, got {seed} and {count}")
+    return list(islice(training_chains(seed), count))
+
+
+def training_chains(seed: int) -> Iterator[Chain]:
+    """The chains of :func:`training_sequences`, without an end."""
     rng = np.random.default_rng(seed)
     refused = frozenset(_benchmark())
-    chains: list[Chain] = []
-    while len(chains) < count:
+    while True:
         chain = _draw(rng)
         if chain not in refused:
-            chains.append(chain)
-    return chains
+            yield chain
 
 
 def _draw(rng: np.random.Generator) -> Chain:

@@ -44,6 +44,13 @@ def whole_demos(config: RunConfig) -> Demonstrations:
     }
     advice = "record others in another folder (demos.path), or give the settings of these"
     refuse_changes(f"{root}", recorded, environment(config), (), advice)
+    handed = sum(episode.takeover > 0 for episode in found.episodes)
+    if handed and config.demos.takeover is None:
+        raise ConfigError(
+            f"in {handed} of {len(found.episodes)} demonstrations of {root} the expert took over "
+            "from a policy: give that policy's file as demos.takeover, or record others in another "
+            "folder (demos.path)"
+        )
     missing = set(config.env.tasks) - {task.name for task in found.tasks}
     if missing:
         raise ConfigError(

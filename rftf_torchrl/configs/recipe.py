@@ -134,7 +134,7 @@ def help_text(name: str, run: Callable[[Any], object], schema: type) -> str:
         for group in sorted(words_of(schema))
     ]
     described = (sys.modules[run.__module__].__doc__ or name).strip()
-    values = f"values that YAML files give them: rftf {name.replace('_', '-')} --cfg job"
+    values = f"to see the values that YAML files set: rftf {name.replace('_', '-')} --cfg job"
     head = [described, "", "config groups, as group=choice:", *groups, "", values]
     return "\n".join([*head, *help_lines(schema)])
 

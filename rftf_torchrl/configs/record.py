@@ -7,9 +7,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
-from rftf_torchrl.envs.simulator import make_simulator
+from rftf_torchrl.envs.simulator import make_simulator, simulator_class
 from rftf_torchrl.weights_file import read_made_by
 
 MAY_CHANGE = (
@@ -35,7 +37,13 @@ MAY_CHANGE = (
 )
 """The settings that a resumed run may change: where it runs, how long, and what is looked at."""
 
-CLONING = ("seed", "env", "demos", "policy", "cloning", "precision", "ppo.max_grad_norm")
+RECORDING = ("seed", "env", "demos")
+"""What decides demonstrations."""
+
+CLONING = (
+    *("seed", "env", "demos", "policy", "cloning", "augment", "precision"),
+    "ppo.max_grad_norm",
+)
 """What decides a cloned policy."""
 
 VALUE = (*CLONING, "data", "value", "ppo.tasks")
@@ -117,6 +125,28 @@ def refuse_other_environment(config: RunConfig, file: Path, word: str) -> None:
     if file.is_file():
         advice = f"train it in this environment, or give another file by {word}"
         refuse_changes(str(file), read_made_by(file), environment(config), (), advice)
+
+
+def refuse_other_recording(config: RunConfig, settings: Path) -> None:
+    """Stop where the run's own demonstrations were recorded with other settings.
+
+    Args:
+        config: the run.
+        settings: what the recording was told, as :func:`stage` keeps it.
+
+    Raises:
+        ConfigError: listing every setting that differs.
+    """
+    if config.demos.path is None and config.folder.demonstrations.exists() and settings.is_file():
+        earlier: Any = OmegaConf.to_container(OmegaConf.load(settings))
+        defaults = asdict(simulator_class(config.env.kind).Options())
+        own = _flat({"env": {"options": defaults}})
+        refuse_changes(
+            str(config.folder.demonstrations),
+            own | _flat(earlier),
+            own | made_by(config, RECORDING),
+            (*may_change(config), "demos.path"),
+        )
 
 
 def made_already(config: RunConfig, file: Path, parts: Collection[str]) -> bool:

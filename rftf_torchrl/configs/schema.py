@@ -64,6 +64,9 @@ class DemosConfig:
         held_out_per_task: number of further episodes per task; they judge the value model.
         noise: standard deviation of the noise added to the expert's actions. The recorded actions
             have no noise.
+        takeover: file of a policy that acts first in half of the episodes to train on, for up to
+            half of ``env.horizon``. Then the expert takes over, and its part is recorded; null for
+            none.
         path: folder of the demonstrations; null for ``demos`` in the output folder.
         validate: check every frame and every digest when demonstrations are opened; false checks
             only the index, for data so large that the full check takes too long.
@@ -72,6 +75,7 @@ class DemosConfig:
     per_task: Count = 5
     held_out_per_task: NotNegativeInt = 3
     noise: NotNegative = 0.0
+    takeover: str | None = None
     path: str | None = None
     validate: bool = True
 
@@ -198,7 +202,8 @@ class PPOConfig:
         tasks: names of the tasks to fine-tune; null for all of ``env.tasks``. The value model's
             rollouts are of these tasks, too.
         iterations: number of rounds of collection and update.
-        env_steps: stop after this many simulator steps; null stops after ``iterations``.
+        env_steps: stop after the iteration in which this number of simulator steps is reached;
+            null stops after ``iterations``.
         episodes_per_task: number of episodes per task and iteration.
         group_size: number of episodes that share an initial state; ``critic=group`` compares their
             outcomes.
@@ -290,13 +295,16 @@ class LoggerConfig:
 
 @dataclass
 class RunConfig:
-    """Everything a run can be told.
+    """All settings of a run.
 
     Attributes:
         critic: ``"learned"``: a critic network. ``"temporal"``: the value model is the value
             function, and no critic is learned. ``"none"``: returns alone. ``"group"``: outcomes,
             normalised within ``ppo.group_size`` episodes (GRPO). Or a class or function of your own
             as ``"module:Name"``, see :func:`make_critic`.
+        augment: share of a batch's rows that are changed by a symmetry of the simulator: in
+            cloning, in the value model's training and in the critic's first iterations. CALVIN's
+            symmetry permutes the colours of the blocks; it needs the state.
         seed: seed of all random numbers of the run.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ...
         precision: ``"auto"`` (bf16 on a GPU that has it), ``"fp32"`` or ``"bf16"``.
@@ -324,6 +332,7 @@ class RunConfig:
     bench: BenchConfig = field(default_factory=BenchConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     critic: Text = "learned"
+    augment: Fraction = 0.0
     seed: Seed = 0
     device: Annotated[str, _taken_by(resolve_device)] = "auto"
     precision: Annotated[str, one_of("auto", "fp32", "bf16")] = "auto"

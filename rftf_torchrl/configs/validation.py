@@ -65,6 +65,12 @@ def check_config(config: DictConfig) -> RunConfig:
     problems += value_problems(run.value.kind, run.value.options)
     if run.value.kind == "pretrained" and run.image_size is None:
         problems.append("value.kind=pretrained needs images: set env.image_size")
+    if run.augment and not hasattr(simulator_class(run.env.kind), "augment"):
+        problems.append(f"augment={run.augment}: {run.env.kind} has no symmetry to augment by")
+    elif run.augment and run.env.image_size is not None:
+        problems.append(
+            f"augment={run.augment}: changes the state, not images: set env.image_size=null"
+        )
     if not of_simulator:
         problems += policy_problems(run.policy, run_sizes(run))
     problems += _advantage_problems(run.critic, run.ppo, run.reward)

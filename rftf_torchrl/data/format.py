@@ -101,6 +101,7 @@ class Episode:
         goal_seed: the seed that the goal was drawn with, if known.
         split: the name of the part of the data it belongs to, such as ``"train"``.
         source: where it came from, of an episode that was imported.
+        takeover: decisions that a policy took before the expert, whose frames these are, took over.
 
     Example:
         >>> len(Episode(index=0, task_id=0, start=10, stop=25, success=True))
@@ -115,6 +116,7 @@ class Episode:
     goal_seed: StrictInt | None = None
     split: StrictStr = "train"
     source: StrictStr | None = None
+    takeover: StrictInt = 0
 
     def __len__(self) -> int:
         return self.stop - self.start

@@ -73,8 +73,9 @@ def write_index(root: Path, index: Index) -> None:
     if index.wrist_image_size is None:
         del content["wrist_image_size"]
     for episode in content["episodes"]:
-        if episode["source"] is None:
-            del episode["source"]
+        for name, plain in (("source", None), ("takeover", 0)):
+            if episode[name] == plain:
+                del episode[name]
     write_json(index_file(root), content)
 
 

@@ -107,6 +107,7 @@ class DemonstrationWriter:
         success: bool,
         goal_seed: int | None = None,
         split: str = "train",
+        takeover: int = 0,
     ) -> Episode:
         """Check one episode and write it.
 
@@ -121,6 +122,7 @@ class DemonstrationWriter:
             success: whether the episode reached its goal.
             goal_seed: the seed that the goal was drawn with.
             split: the name of the part of the data that the episode belongs to.
+            takeover: decisions that a policy took before the expert took over.
 
         Returns:
             The episode's record.
@@ -153,6 +155,7 @@ class DemonstrationWriter:
             success=bool(success),
             goal_seed=goal_seed,
             split=split,
+            takeover=takeover,
         )
         self.episodes.append(episode)
         self._remember_sizes(tensordict, entries)

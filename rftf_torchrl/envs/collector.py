@@ -6,7 +6,7 @@ import logging
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -50,6 +50,10 @@ class _ServedActor:
     def __init__(self, in_keys: Sequence[NestedKey]) -> None:
         self.in_keys = in_keys
         self.line: Line | None = None
+
+    def episode(self) -> AbstractContextManager[None]:
+        """Nothing; the server decides for several episodes."""
+        return nullcontext()
 
     def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
         """The answer; whether it is deterministic, the server knows."""

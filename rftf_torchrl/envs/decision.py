@@ -221,7 +221,7 @@ class DecisionBase(EnvBase):
 
 def _copied(entries: Mapping[Any, Any]) -> dict[Any, Any]:
     """Entries whose tensors nobody else has."""
-    copies = {}
+    copies: dict[Any, Any] = {}
     for key, each in entries.items():
         if isinstance(each, Mapping):
             copies[key] = _copied(each)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -16,6 +16,7 @@ from torchrl.envs import EnvBase
 
 from rftf_torchrl.envs.action_sizes import check_action_sizes
 from rftf_torchrl.envs.row_noise import decide
+from rftf_torchrl.nets.encoders import keep_instruction
 from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.policies.call_on_tensors import Tensors, leaves
 
@@ -63,6 +64,10 @@ class Actor(Protocol):
 
     in_keys: Sequence[NestedKey]
 
+    def episode(self) -> AbstractContextManager[None]:
+        """Entered for an episode, in which no weight changes."""
+        ...
+
     def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
         """The decision for one observation, both leaves by key; ``noise`` seeds its noise."""
         ...
@@ -78,6 +83,10 @@ class LocalActor:
     def __init__(self, policy: TensorDictModuleBase) -> None:
         self.in_keys = policy.in_keys
         self._policy = policy
+
+    def episode(self) -> AbstractContextManager[None]:
+        """Encodes the episode's instruction once."""
+        return keep_instruction(self._policy)
 
     def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
         """The policy's decision."""
@@ -196,18 +205,19 @@ class EpisodePlayer:
         current = stage.start(episode)
         columns: dict[NestedKey, list[Any]] = {}
         decisions, done = 0, False
-        while not done:
-            alive()
-            noise = noise_seed(seed, index, decisions)
-            observed = {key: each for key, each in leaves(current).items() if key in read}
-            decision = self._actor(observed, noise, deterministic)
-            stage.check(decision)
-            step = stage.env.step(current.update(decision))
-            for key, each in leaves(step).items():
-                if key not in stage.repeated:
-                    columns.setdefault(key, []).append(each)
-            current = step["next"].select(*stage.observed)
-            decisions, done = decisions + 1, bool(step["next", "done"])
+        with self._actor.episode():
+            while not done:
+                alive()
+                noise = noise_seed(seed, index, decisions)
+                observed = {key: each for key, each in leaves(current).items() if key in read}
+                decision = self._actor(observed, noise, deterministic)
+                stage.check(decision)
+                step = stage.env.step(current.update(decision))
+                for key, each in leaves(step).items():
+                    if key not in stage.repeated:
+                        columns.setdefault(key, []).append(each)
+                current = step["next"].select(*stage.observed)
+                decisions, done = decisions + 1, bool(step["next", "done"])
         trajectory = {key: torch.stack(column) for key, column in columns.items()}
         return TensorDict(trajectory, [decisions], device=current.device)
 

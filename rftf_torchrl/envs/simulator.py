@@ -19,6 +19,7 @@ from rftf_torchrl.data.format import Task
 from rftf_torchrl.envs.collector import EpisodeCollector
 from rftf_torchrl.envs.episodes import Episode, Split
 from rftf_torchrl.envs.policy_inputs import PolicyInputFactory
+from rftf_torchrl.envs.takeover import Takeover
 from rftf_torchrl.registry import Registry
 from rftf_torchrl.settings import (
     Count,
@@ -93,6 +94,7 @@ class Recording:
         held_out_per_task: further episodes per task, of the split ``"test"``.
         tuned: the tasks of which fine-tuning plays episodes.
         noise: standard deviation of the noise added to the actions that the expert executes.
+        takeover: a policy that acts first in half of the episodes to train on; None for none.
         seed: from which all random numbers derive.
         workers: processes; 0 records in the main process.
         timeout: seconds without a sign of life after which a process is replaced.
@@ -104,6 +106,7 @@ class Recording:
     held_out_per_task: int
     tuned: Sequence[str]
     noise: float = 0.0
+    takeover: Takeover | None = None
     seed: int = 0
     workers: int = 0
     timeout: float = 120.0
@@ -129,6 +132,10 @@ class Simulator(Protocol):
       its environments write the simulator's own dense reward as ``"env_potential"``.
     - ``may_change: Sequence[str]``: options that a resumed run may change, as they decide nothing
       that training reads.
+    - ``about(recorded: Path) -> str``: a sentence on the data and the run for the report's first
+      line.
+    - ``augment(frames, share, generator) -> TensorDictBase``: frames [B, ...] as they are cloned,
+      of which a share of the rows is changed by a symmetry of the simulator's.
     - ``wrist: bool``: whether there are images of a gripper camera.
 
     Attributes:

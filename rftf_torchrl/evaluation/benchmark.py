@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -22,7 +21,7 @@ from rftf_torchrl.envs.shared_weights import share_weights
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.evaluation.fingerprint import policy_digest
 from rftf_torchrl.evaluation.finished import FinishedFile
-from rftf_torchrl.evaluation.parallel import play_parts
+from rftf_torchrl.evaluation.parallel import play_unfinished
 from rftf_torchrl.evaluation.success import EpisodeOutcome, SuccessReport
 from rftf_torchrl.evaluation.trajectories import succeeded
 
@@ -231,31 +230,19 @@ def play_benchmark(
         "episodes": len(episodes),
     }
     file = None if resume_path is None else EpisodeFile(resume_path, told)
-    results = {} if file is None else dict(file.results)
-    left = {index: episode for index, episode in enumerate(episodes) if index not in results}
-    crashed = []
-    playing = play_parts(
+    finished, crashed = play_unfinished(
         partial(_Stage, make_env, copy, deterministic),
         partial(_play, seed=seed),
-        left,
+        episodes,
+        file,
+        on_episode,
         workers=workers,
         timeout=timeout,
         max_restarts=max_restarts,
     )
-    with closing(playing):
-        for index, result in playing:
-            if result is None:
-                crashed.append(index)
-            else:
-                results[index] = result
-                if file is not None:
-                    file.add(result)
-            if on_episode is not None:
-                on_episode(result)
-    finished = [results[index] for index in sorted(results)]
     return BenchmarkReport(
         tuple(episode.outcome for episode in finished),
-        tuple((episodes[index].task, episodes[index].seed) for index in sorted(crashed)),
+        tuple((episodes[index].task, episodes[index].seed) for index in crashed),
         sum(episode.decisions for episode in finished),
         protocol(len(crashed)),
         told,

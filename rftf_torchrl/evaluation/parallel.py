@@ -6,7 +6,7 @@ The results do not depend on the number of processes where each part has its own
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -15,6 +15,7 @@ import torch
 
 from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
 from rftf_torchrl.errors import SimulatorCrashedError
+from rftf_torchrl.evaluation.finished import FinishedFile
 
 logger = logging.getLogger(__name__)
 
@@ -114,3 +115,40 @@ def play_parts(
         jobs = {index: (index, part) for index, part in parts.items()}
         for index, found in pool.play(jobs, _ATTEMPTS):
             yield index, None if isinstance(found, Lost) else found
+
+
+def play_unfinished(
+    make_stage: Callable[[], Stage],
+    play: Play,
+    parts: Sequence[Any],
+    file: FinishedFile[Any] | None,
+    on_part: Callable[[Any | None], None] | None,
+    **patience: Any,
+) -> tuple[list[Any], list[int]]:
+    """Play what an evaluation's file does not have, and add it there.
+
+    Args:
+        make_stage: see :func:`play_parts`.
+        play: see :func:`play_parts`.
+        parts: all parts.
+        file: those that are finished already, if they are kept.
+        on_part: called with each result as it comes, ``None`` for a crash; not with the file's.
+        patience: ``workers``, ``timeout`` and ``max_restarts`` of :func:`play_parts`.
+
+    Returns:
+        The results of all parts in order, and the indices of those that crashed.
+    """
+    results = {} if file is None else dict(file.results)
+    left = {index: part for index, part in enumerate(parts) if index not in results}
+    crashed = []
+    with closing(play_parts(make_stage, play, left, **patience)) as playing:
+        for index, result in playing:
+            if result is None:
+                crashed.append(index)
+            else:
+                results[index] = result
+                if file is not None:
+                    file.add(result)
+            if on_part is not None:
+                on_part(result)
+    return [results[index] for index in sorted(results)], sorted(crashed)

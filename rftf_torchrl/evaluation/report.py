@@ -134,14 +134,33 @@ def phase_table(seconds: Mapping[str, float]) -> str:
     return markdown_table(["phase", "seconds", "share"], rows)
 
 
-def run_report(title: str, sections: Mapping[str, str]) -> str:
-    """A Markdown document: a title, then a heading and a text for each section.
+def protocols(reports: Mapping[str, Any]) -> str:
+    """What evaluations say of their protocol, by policy where they differ; empty without any.
+
+    Example:
+        >>> from rftf_torchrl import ChainReport
+        >>> reports = {"cloned": ChainReport((), protocol="Official protocol")}
+        >>> protocols({**reports, "RFTF": reports["cloned"]})
+        'Official protocol.'
+    """
+    said: dict[str, list[str]] = {}
+    for label, report in reports.items():
+        said.setdefault(getattr(report, "protocol", ""), []).append(label)
+    if len(said) == 1:
+        (only,) = said
+        return only and f"{only}."
+    return " ".join(f"{', '.join(labels)}: {protocol}." for protocol, labels in said.items())
+
+
+def run_report(title: str, sections: Mapping[str, str], lead: str = "") -> str:
+    """A Markdown document: a title, what comes first, then a heading and a text for each section.
 
     If a table has a dash, for an unknown number, a last line explains it.
 
     Args:
         title: the document's title.
         sections: text by heading, in order; empty texts are left out with their headings.
+        lead: what a reader has to know before all else, such as a departure from a protocol.
 
     Example:
         >>> print(run_report("Run", {"Success": "9 of 10", "Notes": ""}))
@@ -152,12 +171,12 @@ def run_report(title: str, sections: Mapping[str, str]) -> str:
         9 of 10
         <BLANKLINE>
     """
-    parts = [f"# {title}"]
+    parts = [f"# {title}", *filter(None, [lead])]
     for heading, text in sections.items():
         if text.strip():
             parts += [f"## {heading}", text.strip()]
     if any(f"| {MISSING} |" in part for part in parts):
-        parts.append(f"{MISSING} stands for what the data do not tell.")
+        parts.append(f"{MISSING} means that the data do not say.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -146,7 +146,7 @@ class Libero:
                 image_size=env.image_size,
                 wrist=options.wrist,
                 pictures=cast(Pictures, options.pictures),
-                horizon=max_actions + 1,
+                horizon=2 * max_actions + 1,
             )
 
         def make_expert(task: Task, seed: int) -> Expert:

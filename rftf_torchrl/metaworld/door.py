@@ -72,7 +72,7 @@ class MetaWorld:
                 split=split,
                 image_size=self.env.image_size,
                 action_repeat=self.options.action_repeat,
-                horizon=max_actions + 1,
+                horizon=2 * max_actions + 1,
             )
 
         def make_expert(task: Task, seed: int) -> Expert:

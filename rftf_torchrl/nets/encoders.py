@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -112,6 +115,7 @@ class TokenEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.max_tokens = max_tokens
+        self._last: list[Tensor] | None = None
         self.words = nn.Embedding(vocab_size, embedding_dim)
         self.positions = nn.Parameter(torch.randn(max_tokens, embedding_dim) * 0.1)
         self.bind = nn.Linear(embedding_dim, embedding_dim)
@@ -143,10 +147,27 @@ class TokenEncoder(nn.Module):
                 f"mask must have the shape of tokens, got {tuple(mask.shape)} and "
                 f"{tuple(tokens.shape)}."
             )
+        if self._last and torch.equal(tokens, self._last[0]) and torch.equal(mask, self._last[1]):
+            return self._last[2]
         x: Tensor = torch.relu(self.bind(self.words(tokens) + self.positions[:length]))
         weight = mask.unsqueeze(-1).to(x.dtype)
         x = self.head((x * weight).sum(-2) / weight.sum(-2).clamp_min(1))
+        if self._last is not None:
+            self._last = [tokens, mask, x]
         return x
+
+
+@contextmanager
+def keep_instruction(module: nn.Module) -> Iterator[None]:
+    """Lets a module's token encoders encode the same tokens once, while no weight changes."""
+    encoders = [part for part in module.modules() if isinstance(part, TokenEncoder)]
+    for encoder in encoders:
+        encoder._last = []
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            encoder._last = None
 
 
 def random_shift(image: Tensor, pad: int = 4, generator: torch.Generator | None = None) -> Tensor:

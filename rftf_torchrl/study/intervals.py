@@ -122,7 +122,13 @@ def bootstrap_interval(
     return Interval(estimate, max(estimate - half, bounds[0]), min(estimate + half, bounds[1]))
 
 
-def paired_difference(x: Tensor, y: Tensor, *, confidence: float = 0.95) -> Difference:
+def paired_difference(
+    x: Tensor,
+    y: Tensor,
+    *,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Difference:
     r"""Student's interval of the mean difference of paired runs.
 
     .. math::
@@ -137,6 +143,7 @@ def paired_difference(x: Tensor, y: Tensor, *, confidence: float = 0.95) -> Diff
         x: score of each run of the first method, floating, [n].
         y: score of the run of the second method with the same seed, floating, [n].
         confidence: coverage, strictly between 0 and 1.
+        bounds: smallest and largest possible difference, to which the interval is cut.
 
     Returns:
         The mean of x - y, its interval, and the detectable difference; NaN ends for one pair.
@@ -165,4 +172,5 @@ def paired_difference(x: Tensor, y: Tensor, *, confidence: float = 0.95) -> Diff
     quantile = float(stats.t.ppf(0.5 + 0.5 * confidence, runs - 1))
     power = float(stats.t.ppf(0.8, runs - 1))
     half = quantile * error
-    return Difference(mean, mean - half, mean + half, runs, (quantile + power) * error)
+    low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
+    return Difference(mean, low, high, runs, (quantile + power) * error)

@@ -86,8 +86,8 @@ def summarise(
                     bounds=(0.0, 1.0),
                 ),
                 float(during.mean()),
-                paired_difference(scores.mean(-1), base.mean(-1)),
-                paired_difference(during, base_during),
+                paired_difference(scores.mean(-1), base.mean(-1), bounds=(-1.0, 1.0)),
+                paired_difference(during, base_during, bounds=(-1.0, 1.0)),
                 tuple(level_steps(own, grid, level) for level in asked),
                 sum(cell.env_steps for cell in own) / len(own),
             )

@@ -9,9 +9,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from rftf_torchrl.digests import read_record, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +110,9 @@ class PhaseClock:
     CUDA runs behind Python: a phase that waits for a result, by ``.item()`` for one, is charged for
     the work that was queued before it.
 
+    Args:
+        file: keeps the seconds after each phase, so that a resumed run adds to those before.
+
     Example:
         >>> clock = PhaseClock()
         >>> with clock("collect"):
@@ -115,8 +121,10 @@ class PhaseClock:
         (['collect'], True)
     """
 
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = defaultdict(float)
+    def __init__(self, file: Path | None = None) -> None:
+        earlier = read_record(file) if file is not None and file.is_file() else {}
+        self._file = file
+        self._seconds: dict[str, float] = defaultdict(float, earlier)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -135,3 +143,5 @@ class PhaseClock:
             yield
         finally:
             self._seconds[phase] += time.perf_counter() - start
+            if self._file is not None:
+                write_record(self._file, self.seconds)

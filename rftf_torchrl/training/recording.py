@@ -14,6 +14,7 @@ from rftf_torchrl.data.format import Task
 from rftf_torchrl.data.writer import DemonstrationWriter
 from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.envs.simulator import Recording, check_seeds
+from rftf_torchrl.envs.takeover import Takeover
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.training.progress import progress_bar
 from rftf_torchrl.training.seeding import derive_seed
@@ -23,8 +24,13 @@ Expert = Callable[[EnvBase], tuple[np.ndarray, np.ndarray]]
 
 
 def record_episode(
-    env: EnvBase, expert: Expert, episode_seed: int, max_actions: int
-) -> tuple[TensorDictBase, bool]:
+    env: EnvBase,
+    expert: Expert,
+    episode_seed: int,
+    max_actions: int,
+    takeover: Takeover | None = None,
+    decisions: int = 0,
+) -> tuple[TensorDictBase, bool, int]:
     """Let an expert play one episode.
 
     Args:
@@ -32,14 +38,20 @@ def record_episode(
         expert: see :data:`Expert`.
         episode_seed: the episode.
         max_actions: actions after which it ends without success.
+        takeover: a policy that acts before the expert.
+        decisions: how many it takes.
 
     Returns:
-        The frames [T + 1] with the actions before noise, zero in the last one, and whether the
-        task was done.
+        The expert's frames [T + 1] with the actions before noise, zero in the last one; whether it
+        did the task; and the number of actions of policy and expert.
     """
     current = env.reset(TensorDict({"episode_seed": torch.tensor([episode_seed])}))
+    before = 0
+    if takeover is not None:
+        current, before = takeover.act(env, current, decisions)
+    action = torch.zeros(env.action_spec.shape)
     frames: list[TensorDictBase] = []
-    success = ended = False
+    success, ended = False, bool(current["done"])
     while not ended and len(frames) < max_actions:
         meant, executed = expert(env)
         action = torch.as_tensor(executed, dtype=torch.float32)
@@ -49,7 +61,7 @@ def record_episode(
         success, ended = bool(current[keys.SUCCESS]), bool(current["done"])
     frames.append(current.set("action", torch.zeros_like(action)))
     recorded = [frame.select("observation", "instruction", "action") for frame in frames]
-    return torch.stack(recorded), success
+    return torch.stack(recorded), success, before + len(frames) - 1
 
 
 def record_demonstrations(
@@ -68,7 +80,7 @@ def record_demonstrations(
         recording: how many, and where.
         tasks: the tasks.
         make_env: makes the environment of a task and a split, with plain actions and a horizon
-            above ``max_actions``.
+            above ``max_actions``, and above twice that for a policy that acts first.
         make_expert: makes the expert of a task, with a seed for its noise.
         simulator: the simulator's kind, which is recorded.
         max_actions: actions of an episode.
@@ -107,14 +119,23 @@ def record_demonstrations(
                         )
                     seed = derive_seed(recording.seed, "demos", split, tried) % 2**31
                     expert = make_expert(task, seed)
-                    episode, success = record_episode(env, expert, seed, max_actions)
-                    steps += (len(episode) - 1) * steps_per_action
+                    takeover = recording.takeover if split == "train" else None
+                    decisions = 0 if takeover is None else takeover.decisions(seed)
+                    episode, success, actions = record_episode(
+                        env, expert, seed, max_actions, takeover, decisions
+                    )
+                    steps += actions * steps_per_action
                     writer.simulator_steps = steps
                     tried += 1
                     if success:
                         found += 1
                         writer.add_episode(
-                            episode, task_id=task.id, success=True, goal_seed=seed, split=split
+                            episode,
+                            task_id=task.id,
+                            success=True,
+                            goal_seed=seed,
+                            split=split,
+                            takeover=decisions,
                         )
                         bar.update()
                 env.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from _calvin_steps import start
 from tensordict import TensorDict
 
-from rftf_torchrl import CalvinEnv
+from rftf_torchrl import CalvinEnv, StateBank, initial_states, training_scene
 from rftf_torchrl.calvin.tasks import TASKS
 
 
@@ -56,6 +57,11 @@ def test_counts_must_be_positive(name):
         CalvinEnv("open_drawer", **{name: 0})
 
 
+def one_state(scene):
+    robot_obs, scene_obs = training_scene(initial_states()[0], 0, scene)
+    return StateBank(robot_obs[None], scene_obs[None], np.array([2]), np.array([0]), scene)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -65,6 +71,11 @@ def test_counts_must_be_positive(name):
         (
             {"image_size": None, "depth": True},
             "depth needs a camera: give image_size or wrist_size",
+        ),
+        (
+            {"scene": "A", "states": one_state("D")},
+            "states is a bank of scene D, and the environment is scene A, where furniture and "
+            "blocks lie elsewhere: give a bank of that scene",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from rftf_torchrl.configs.typos import setting_names
 BAD = [math.nan, math.inf, -math.inf, -1, -0.5, "no such word", ["a", "a"], {"a": 1}]
 # Any text, number or list may be right for these; what they say is checked where it is used.
 FREE = {
-    *("demos.path", "policy.path", "value.path", "output", "policy.pretrained"),
+    *("demos.path", "demos.takeover", "policy.path", "value.path", "output", "policy.pretrained"),
     *("data.cache", "watch.source", "watch.instruction"),
     *("policy.lora_targets", "value.options", "reward.options", "policy.options", "env.options"),
 }

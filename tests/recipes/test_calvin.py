@@ -1,6 +1,7 @@
 """The whole path on CALVIN from one command, with tiny settings."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from tiny import CALVIN
 from rftf_torchrl import (
     CalvinNotInstalledError,
     ChainReport,
+    ConfigError,
     PeakMemory,
     StateBank,
+    load_demonstrations,
     require_calvin_env,
 )
 from rftf_torchrl.digests import read_record
@@ -51,7 +54,11 @@ def test_every_policy_plays_the_same_chains(run):
             "NOT the official protocol: 8 steps per subtask; 2 of the"
         )
     assert read_record(Path(config.output, "results.json")) == json.loads(json.dumps(results))
-    assert "## RFTF against sparse" in Path(config.output, "report.md").read_text(encoding="utf-8")
+    text = Path(config.output, "report.md").read_text(encoding="utf-8")
+    first = text.splitlines()[2]
+    assert first.startswith("NOT the official protocol: 8 steps per subtask; 2 of the")
+    assert first.endswith(" Demonstrations in scene D; fine-tuning and evaluation in D.")
+    assert "## RFTF against sparse" in text
 
 
 def test_simulator_steps_are_counted(run):
@@ -116,14 +123,86 @@ def test_several_scenes_are_recorded_and_the_one_of_fine_tuning_is_held_out(conf
         assert blue[-1] - blue[0] > 0.03, "the blocks have the same order whatever the scene"
 
 
-def test_tasks_that_no_chain_starts_are_named(configure, tmp_path):
+def test_chains_are_walked_until_a_task_has_a_start(configure, tmp_path):
     from rftf_torchrl.recipes.collect_demos import collect
 
     changes = ["ppo.tasks=[turn_off_lightbulb]", "env.options.start_chains=1", f"output={tmp_path}"]
     config = configure(*CALVIN, *changes, name="calvin")
-    with pytest.raises(ValueError, match="no task of 1 chains was turn_off_lightbulb"):
-        collect(config)
-    assert not (tmp_path / "states.npz").exists()
+    collect(config)
+    assert StateBank.load(tmp_path / "states.npz").count("turn_off_lightbulb") > 0
+
+
+def test_the_critics_first_iteration_sees_permuted_colours(run, tmp_path, monkeypatch):
+    """And no other: what the policy learns from has to be what it saw."""
+    from rftf_torchrl.calvin.door import Calvin
+    from rftf_torchrl.recipes.finetune import finetune, update
+
+    config, _ = run
+    folder = config.folder
+    parts = {
+        "demos": replace(config.demos, path=str(folder.demonstrations)),
+        "policy": replace(config.policy, path=str(folder.policy)),
+        "value": replace(config.value, path=str(folder.value_model)),
+        "ppo": replace(config.ppo, critic_warmup=1, iterations=1),
+    }
+    alone, augmented = [], []
+
+    def watched(*arguments, train_policy):
+        alone.append(not train_policy)
+        return update(*arguments, train_policy=train_policy)
+
+    def augment(self, frames, share, generator):
+        augmented.append((alone[-1], share))
+        return frames
+
+    monkeypatch.setattr("rftf_torchrl.recipes.finetune.update", watched)
+    monkeypatch.setattr(Calvin, "augment", augment)
+    finetune(replace(config, output=str(tmp_path), augment=0.5, **parts))
+    assert alone == [True, False]
+    assert set(augmented) == {(True, 0.5)}
+
+
+def test_the_expert_takes_over_from_the_cloned_policy(run, tmp_path):
+    """Which demonstrations say, and which no run uses that does not know it."""
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_bc import clone
+
+    config, _ = run
+    led = replace(config.demos, takeover=str(config.folder.policy), per_task=4)
+    options = {**config.env.options, "demo_chains": 8}
+    env = replace(config.env, horizon=6, options=options)
+    folders = []
+    for workers in (0, 2):
+        output = str(tmp_path / str(workers))
+        collector = replace(config.collector, workers=workers)
+        again = replace(config, output=output, demos=led, env=env, collector=collector)
+        steps = collect(again)
+        folders.append(load_demonstrations(again.folder.demonstrations))
+    assert folders[0].episodes == folders[1].episodes
+    assert folders[0].frames["action"].equal(folders[1].frames["action"])
+    handed = sum(episode.takeover > 0 for episode in folders[0].episodes)
+    assert 0 < handed < len(folders[0].episodes)
+    assert max(episode.takeover for episode in folders[0].episodes) <= 3
+    assert steps > folders[0].simulator_steps > len(folders[0].frames)
+    clone(again)
+    message = (
+        f"in {handed} of {len(folders[1].episodes)} demonstrations of {folders[1].root} the expert "
+        "took over from a policy: give that policy's file as demos.takeover, or record others in "
+        "another folder (demos.path)"
+    )
+    with pytest.raises(ConfigError) as error:
+        clone(replace(again, demos=replace(led, takeover=None)))
+    assert str(error.value) == message
+
+
+def test_a_policy_to_take_over_from_that_is_not_there(run, tmp_path):
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    config, _ = run
+    led = replace(config.demos, takeover=str(tmp_path / "none"))
+    message = f"demos.takeover={tmp_path / 'none'}: there is no such file of a policy"
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
+        collect(replace(config, output=str(tmp_path), demos=led))
 
 
 def test_a_finished_run_is_read_and_not_repeated(run):
@@ -137,6 +216,7 @@ def test_a_finished_run_is_read_and_not_repeated(run):
     assert again["chains"] == results["chains"]
     steps = [found["simulator_steps"]["demonstrations"] for found in (again, results)]
     assert steps[0] == steps[1] > 0
+    assert all(again["seconds"][name] >= spent for name, spent in results["seconds"].items())
 
 
 def test_a_policy_with_two_cameras(configure, tmp_path):

@@ -1,6 +1,7 @@
 """The pooled report of several CALVIN runs, from files as calvin.py writes them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from rftf_torchrl import ChainReport, ChainResult
 
 pytestmark = pytest.mark.recipe
 
+ABOUT = "Demonstrations in scene A; and so on."
 TASKS = ("open_drawer", "close_drawer")
 
 
@@ -15,7 +17,8 @@ def write_run(folder, seed, lengths):
     folder.mkdir()
     for label, numbers in lengths.items():
         chains = (ChainResult(i, TASKS, (9, 9)[: n + 1], n) for i, n in enumerate(numbers))
-        ChainReport(tuple(chains)).save(folder / f"chains_{label}.json")
+        report = ChainReport(tuple(chains), protocol="NOT the official protocol: 2 chains")
+        report.save(folder / f"chains_{label}.json")
     for name in ("rftf", "sparse"):
         (folder / name).mkdir()
         (folder / name / "metrics.csv").write_text(
@@ -23,7 +26,7 @@ def write_run(folder, seed, lengths):
         )
     steps = {"demonstrations": 5, "RFTF": 1200, "sparse": 1234}
     (folder / "results.json").write_text(
-        json.dumps({"seed": seed, "simulator_steps": steps}), encoding="utf-8"
+        json.dumps({"seed": seed, "simulator_steps": steps, "about": ABOUT}), encoding="utf-8"
     )
 
 
@@ -47,10 +50,23 @@ def test_the_report(folders, tmp_path):
         json.dumps(results)
     )
     text = (out / "report.md").read_text(encoding="utf-8")
-    assert "# CALVIN, seeds 3, 4" in text
+    lines = text.splitlines()
+    assert lines[0] == "# CALVIN, seeds 3, 4"
+    assert lines[2] == "NOT the official protocol: 2 chains. Demonstrations in scene A; and so on."
     assert "| RFTF | 100.0% | 50.0% | 1.500 | 1.50, 1.50 |" in text
     assert "| open_drawer | 3 / 4 | 4 / 4 | 4 / 4 |" in text
     assert (out / "learning_curves.png").stat().st_size > 5000
+
+
+def test_a_policy_with_another_departure_is_named(folders, tmp_path):
+    from rftf_torchrl.recipes.calvin_seeds import pool
+
+    file = folders[1] / "chains_RFTF.json"
+    replace(ChainReport.load(file), protocol="NOT the official protocol: 1 crashed").save(file)
+    pool(folders, tmp_path / "report")
+    line = (tmp_path / "report" / "report.md").read_text(encoding="utf-8").splitlines()[2]
+    assert f"RFTF of {folders[0]}: NOT the official protocol: 2 chains. " in line
+    assert f"RFTF of {folders[1]}: NOT the official protocol: 1 crashed. " in line
 
 
 def test_one_seed_says_nothing_about_training_again(folders, tmp_path):

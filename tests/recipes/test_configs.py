@@ -364,6 +364,14 @@ def test_a_value_critic_needs_the_value_model(configure):
             ["env=calvin_state", "reward=environment"],
             "reward.potential=environment: calvin has no dense reward of its own",
         ),
+        (
+            ["env=metaworld_state", "augment=0.5"],
+            "augment=0.5: metaworld has no symmetry to augment by",
+        ),
+        (
+            ["env=calvin", "policy=calvin", "augment=0.5"],
+            "augment=0.5: changes the state, not images: set env.image_size=null",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

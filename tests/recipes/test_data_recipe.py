@@ -1,8 +1,10 @@
 """The value model trained and reported on videos, with no simulator."""
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,42 @@ def test_another_split_is_refused(configure, trained):
         f"{file} was made with other settings:\n  - data.held_out=0.5, and now 0.25\nTo go on, "
         "give the settings of the training, so that the same episodes are held out."
     )
+
+
+def test_a_model_that_cannot_be_calibrated_is_kept(configure, tmp_path, monkeypatch):
+    """And calibrated in another way without training again, to what training gives at once."""
+    from rftf_torchrl.recipes import train_value as recipe
+    from rftf_torchrl.values.calibration import ValueCalibration
+
+    fit = ValueCalibration.fit
+
+    def refusing(self, *scores, mode, **rest):
+        if mode == "instruction":
+            raise ValueError("cannot calibrate: too short.")
+        fit(self, *scores, mode=mode, **rest)
+
+    monkeypatch.setattr(ValueCalibration, "fit", refusing)
+    settings = [*SMALL, f"data.path={write_videos(tmp_path)}", "value.calibration=instruction"]
+    config = configure(*settings, f"output={tmp_path}/run")
+    kept = tmp_path / "run" / "value" / "uncalibrated.safetensors"
+    command = f"rftf train-value output={tmp_path}/run with the same settings and"
+    message = (
+        f"cannot calibrate: too short. The trained model is kept in {kept}. To train another for "
+        f"longer: {command} value.steps=60. To calibrate this one for all instructions together: "
+        f"{command} resume=true value.calibration=global"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        recipe.train_value(config)
+    assert kept.is_file()
+    assert not config.folder.value_model.exists()
+
+    in_one = replace(config.value, calibration="global")
+    recipe.train_value(replace(config, value=in_one, output=f"{tmp_path}/at_once"))
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "fit", lambda *_: pytest.fail("it is trained already"))
+        file, _ = recipe.train_value(replace(config, value=in_one, resume=True))
+    assert file.read_bytes() == (tmp_path / "at_once" / "value" / file.name).read_bytes()
+    assert not kept.exists()
 
 
 def test_failures_that_nobody_labelled(configure, tmp_path):

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,16 @@ from tiny import CALVIN, TINY
 from rftf_torchrl import (
     CalvinDataset,
     CalvinOptions,
+    ConfigError,
     EnvConfig,
     RecordedTask,
     Recording,
     StateBank,
+    derive_seed,
     initial_scene,
     initial_states,
     load_demonstrations,
+    make_simulator,
     training_scene,
     training_sequences,
     write_synthetic_demonstrations,
@@ -47,7 +51,8 @@ def recording(monkeypatch):
                 return
             first = first_seeds.setdefault(jobs[-1].seed, jobs[0].seed)
             skipped = jobs[0].seed - first
-            for number, chain in enumerate(chains[skipped:], skipped):
+            for number in range(skipped, skipped + len(jobs)):
+                chain = chains[min(number, len(chains) - 1)]
                 if chain is KeyboardInterrupt:
                     raise KeyboardInterrupt
                 yield [recorded_task(task, number) for task in chain]
@@ -159,16 +164,110 @@ def test_calvin_may_be_used_as_it_is(recording, run):
     assert len(demos.episodes) == 1
 
 
-def test_chains_that_lack_a_task_are_no_recording(recording, run):
-    """The error says what to do, and the next run does not go on as if it were done."""
+def expert_with_tasks(*tasks):
+    """In place of the simulators: does those of a chain's tasks, and knows what it walked."""
+    walked = []
+
+    def record_chains(jobs, **_):
+        for job in jobs:
+            walked.append(job)
+            yield [recorded_task(task, job.seed) for task in job.chain.tasks if task in tasks]
+
+    return record_chains, walked
+
+
+RARE = "lift_red_block_drawer"
+
+
+def test_chains_are_walked_until_each_task_is_there(run, monkeypatch, tmp_path):
+    """Demonstrations and starts; the first chains are those of the list, whatever comes after."""
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    record_chains, walked = expert_with_tasks("open_drawer", RARE)
+    monkeypatch.setattr("rftf_torchrl.calvin.recording.record_chains", record_chains)
+    rare = replace(run, env=replace(run.env, tasks=["open_drawer", RARE]))
+    collect(rare)
+    demos = load_demonstrations(Path(run.output, "demos"))
+    assert {task.name for task in demos.tasks} == {"open_drawer", RARE}
+    assert StateBank.load(Path(run.output, "states.npz")).count(RARE) > 0
+    seeds = derive_seed(0, "chains", "training") % 2**31, derive_seed(0, "chains", "states") % 2**31
+    for seed, count in zip(seeds, (2, 3), strict=True):
+        chains = [job.chain for job in walked if 0 <= job.seed - seed < 2000]
+        first = training_sequences(seed, count)
+        assert chains[:count] == first
+        assert not any(RARE in chain.tasks for chain in first)
+        assert sum(RARE in chain.tasks for chain in chains[count:]) == 1
+
+
+def test_cloning_and_value_model_see_permuted_colours(run, monkeypatch):
+    """In the share of rows that is asked for; without, the files are what they were."""
+    from rftf_torchrl.calvin.door import Calvin
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import train_value
+
+    tasks = ["open_drawer", "lift_red_block_table", "lift_blue_block_table"]
+    options = {**run.env.options, "demo_chains": 40}
+    run = replace(run, env=replace(run.env, tasks=tasks, options=options))
+    run = replace(run, value=replace(run.value, failures=0.0, shuffle_time=True))
+    record_chains, _ = expert_with_tasks(*tasks)
+    monkeypatch.setattr("rftf_torchrl.calvin.recording.record_chains", record_chains)
+    collect(run)
+    augment, changed = Calvin.augment, []
+
+    def watched(self, frames, share, generator):
+        permuted = augment(self, frames, share, generator)
+        assert (permuted["task_id"] < 34).all()
+        states = permuted["observation", "state"] != frames["observation", "state"]
+        changed.append(states.flatten(1).any(1).float().mean().item())
+        return permuted
+
+    monkeypatch.setattr(Calvin, "augment", watched)
+    for train in (clone, train_value):
+        train(run)
+        assert not changed
+        train(replace(run, augment=1.0))
+        assert set(changed) == {1.0}
+        changed.clear()
+
+
+def test_further_chains_go_on_after_ctrl_c(run, monkeypatch, tmp_path):
+    from rftf_torchrl.calvin import recording as calvin_recording
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    record_chains, walked = expert_with_tasks("open_drawer", RARE)
+    rare = replace(run, env=replace(run.env, tasks=["open_drawer", RARE]))
+
+    def interrupted(jobs, **_):
+        if len(walked) >= 2:
+            raise KeyboardInterrupt
+        yield from record_chains(jobs)
+
+    monkeypatch.setattr(calvin_recording, "record_chains", record_chains)
+    collect(replace(rare, output=str(tmp_path / "whole")))
+    walked.clear()
+    monkeypatch.setattr(calvin_recording, "record_chains", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collect(rare)
+    monkeypatch.setattr(calvin_recording, "record_chains", record_chains)
+    collect(rare)
+    training = Path("calvin", "training")
+    assert files_of(run.output / training) == files_of(tmp_path / "whole" / training)
+
+
+def test_a_task_that_the_expert_never_does_is_named(run, monkeypatch):
+    """What was recorded stays, and the next run does not go on as if it were done."""
+    from rftf_torchrl.calvin import recording as calvin_recording
     from rftf_torchrl.recipes.collect_demos import collect
 
     training = Path(run.output, "calvin", "training")
-    recording(BOTH[:1], BOTH[:1])
+    record_chains, _ = expert_with_tasks("open_drawer")
+    monkeypatch.setattr(calvin_recording, "record_chains", record_chains)
+    monkeypatch.setattr(calvin_recording, "MORE_CHAINS", 20)
     message = (
-        f"the 2 training chains have no turn_off_lightbulb. Remove {training} and raise "
-        "env.options.demo_chains, or remove its interrupted.txt and leave these tasks out of "
-        "env.tasks"
+        "the expert did no turn_off_lightbulb in 2 training chains and those of the 20 after them "
+        f"that have it: remove {training / 'interrupted.txt'} and leave these tasks out of "
+        "env.tasks, and what was recorded is used"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect(run)
@@ -178,6 +277,78 @@ def test_chains_that_lack_a_task_are_no_recording(recording, run):
     fewer = replace(run, env=replace(run.env, tasks=BOTH[:1]))
     collect(fewer)
     assert len(load_demonstrations(Path(run.output, "demos")).episodes) == 1
+
+
+def test_a_task_in_which_no_episode_can_start_is_named(run, monkeypatch):
+    from rftf_torchrl.calvin import recording as calvin_recording
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    record_chains, _ = expert_with_tasks(*BOTH)
+    monkeypatch.setattr(calvin_recording, "record_chains", record_chains)
+    monkeypatch.setattr(calvin_recording, "MORE_CHAINS", 20)
+    never = replace(run, ppo=replace(run.ppo, tasks=["stack_block"]))
+    message = (
+        "the expert did no stack_block in 3 chains and those of the 20 after them that have it, so "
+        "fine-tuning could not start there: leave these tasks out of ppo.tasks"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        collect(never)
+    assert not Path(run.output, "states.npz").exists()
+
+
+def test_starts_of_another_recording_are_refused_at_once(run, monkeypatch):
+    """Of another scene, or without a task that is fine-tuned."""
+    from rftf_torchrl.calvin import recording as calvin_recording
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    record_chains, walked = expert_with_tasks(*BOTH)
+    monkeypatch.setattr(calvin_recording, "record_chains", record_chains)
+    collect(run)
+    file = Path(run.output, "states.npz")
+    walked.clear()
+    shared = replace(run, demos=replace(run.demos, path=str(run.folder.demonstrations)))
+    options = {**run.env.options, "scene": "A"}
+    message = (
+        f"{file} holds states of scene D, and fine-tuning is in scene A, where furniture and "
+        "blocks lie elsewhere: give the scene of the recording as env.options.scene, or record in "
+        "another folder (output, demos.path)"
+    )
+    in_a = replace(shared, env=replace(run.env, options=options))
+    demos = run.folder.demonstrations
+    for use in (collect, lambda config: make_simulator(config.env).factory("train", demos)):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            use(in_a)
+    message = (
+        f"{file} has no state in which stack_block begins: leave these tasks out of ppo.tasks, or "
+        "move the file away, and the starts are recorded anew"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        collect(replace(shared, ppo=replace(run.ppo, tasks=["stack_block"])))
+    assert not walked
+
+
+def test_a_recording_with_other_settings_is_no_success(recording, run):
+    """Neither its demonstrations nor the record of its settings change."""
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    recording(BOTH, BOTH, BOTH)
+    collect(run)
+    before = files_of(Path(run.output))
+    options = {**run.env.options, "demo_scenes": "AB", "benchmark_chains": 7}
+    more = replace(run.demos, per_task=9, noise=0.5, validate=False)
+    message = (
+        f"{run.folder.demonstrations} was made with other settings:\n"
+        "  - env.options.demo_scenes=None, and now AB\n"
+        "  - seed=0, and now 3\n"
+        "  - demos.per_task=1, and now 9\n"
+        f"  - demos.noise={run.demos.noise}, and now 0.5\n"
+        "To go on, use another output folder, or give the earlier settings."
+    )
+    with pytest.raises(ConfigError) as error:
+        collect(replace(run, seed=3, demos=more, env=replace(run.env, options=options)))
+    assert str(error.value) == message
+    assert files_of(Path(run.output)) == before
+    collect(run)
 
 
 def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatch):
@@ -200,15 +371,16 @@ def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatc
     assert [bank.count(task) for task in BOTH] == [2, 3]
 
 
-@pytest.mark.parametrize(("scenes", "expected"), [(None, "DDDDDD"), ("ABC", "AABBCC")])
+@pytest.mark.parametrize(("scenes", "expected"), [(None, "DDDDDDD"), ("ABC", "AABBCCC")])
 def test_chains_are_spread_over_the_scenes(scenes, expected):
     from rftf_torchrl.calvin.recording import ChainRecorder
 
     options = CalvinOptions(demo_scenes=scenes, demo_chains=6, held_out_chains=3)
     recording = Recording(Path("x"), 1, 1, BOTH)
     recorder = ChainRecorder(EnvConfig("calvin", BOTH), options, recording, lambda split: None)
-    assert "".join(job.scene for job in recorder.chains("training")) == expected
-    assert [job.scene for job in recorder.chains("validation")] == ["D"] * 3
+    jobs = islice(recorder.chains("training"), 7)
+    assert "".join(job.scene for job in jobs) == expected
+    assert [job.scene for job in islice(recorder.chains("validation"), 3)] == ["D"] * 3
 
 
 @pytest.mark.metaworld

@@ -96,6 +96,15 @@ def test_clock_counts_a_phase_that_raises_and_phases_inside_phases(ticks):
     assert clock.seconds == {"inner": 3.0, "outer": 9.0}
 
 
+def test_a_clock_goes_on_from_its_file(ticks, tmp_path):
+    ticks(0.0, 2.0, 10.0, 11.0, 20.0, 24.0)
+    file = tmp_path / "seconds.json"
+    for phase in ("collect", "train", "collect"):
+        with PhaseClock(file)(phase):
+            pass
+    assert PhaseClock(file).seconds == {"collect": 6.0, "train": 1.0}
+
+
 def test_seconds_are_a_copy():
     clock = PhaseClock()
     clock.seconds["collect"] = 1.0

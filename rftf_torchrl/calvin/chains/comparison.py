@@ -5,10 +5,11 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from rftf_torchrl.calvin.chains.report import ChainReport, mean_interval
+from rftf_torchrl.calvin.chains.report import ChainReport
 from rftf_torchrl.calvin.chains.results import ChainResult
 from rftf_torchrl.evaluation.comparison import compare_pairs, paired_cells
 from rftf_torchrl.evaluation.report import interval, markdown_table
+from rftf_torchrl.functional.bounded_mean import bounded_mean_interval
 
 _PROTOCOL = ("steps_per_subtask", "scene", "sentences")
 
@@ -16,10 +17,10 @@ _PROTOCOL = ("steps_per_subtask", "scene", "sentences")
 def compare_chains(
     before: ChainReport, after: ChainReport, confidence: float = 0.95
 ) -> dict[str, Any]:
-    r"""Compare two evaluations chain by chain.
+    """Compare two evaluations chain by chain.
 
-    The interval of the difference of average lengths is :math:`\bar d \pm z s_d / \sqrt n` over the
-    differences d of the same n chains; those of success in a row are Newcombe's for pairs.
+    The interval of the difference of average lengths is :func:`~rftf_torchrl.bounded_mean_interval`
+    of the chains' differences; those of success in a row are Newcombe's for pairs.
 
     Args:
         before: an evaluation.
@@ -65,7 +66,7 @@ def compare_chains(
     if not pairs:
         raise ValueError("no chain is in both evaluations; expected the same chains")
     gains = [new.length - old.length for old, new in pairs]
-    low, high = mean_interval(gains, confidence)
+    low, high = bounded_mean_interval(gains, -before.longest, before.longest, confidence)
     return {
         "chains": len(pairs),
         "before": fmean(old.length for old, _ in pairs),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,7 @@ from rftf_torchrl.calvin.tasks import get_task
 from rftf_torchrl.envs.policy_inputs import PolicyInputEnv
 from rftf_torchrl.envs.shared_weights import share_weights
 from rftf_torchrl.evaluation.fingerprint import function_name, policy_digest, transform_label
-from rftf_torchrl.evaluation.parallel import play_parts
+from rftf_torchrl.evaluation.parallel import play_unfinished
 
 
 def evaluate_chains(
@@ -181,27 +180,16 @@ def evaluate_chains(
     }
     found = versions()
     file = None if resume_path is None else ChainFile(resume_path, {**settings, **found})
-    results = {} if file is None else dict(file.results)
-    left = {index: chain for index, chain in enumerate(chosen) if index not in results}
-    crashed = []
-    playing = play_parts(
+    results, crashed = play_unfinished(
         make_stage,
         partial(play_chain, scene=scene, seed=seed),
-        left,
+        chosen,
+        file,
+        on_chain,
         workers=workers,
         timeout=timeout,
         max_restarts=max_restarts,
     )
-    with closing(playing):
-        for index, result in playing:
-            if result is None:
-                crashed.append(index)
-            else:
-                results[index] = result
-                if file is not None:
-                    file.add(result)
-            if on_chain is not None:
-                on_chain(result)
     label = protocol_label(
         steps=steps_per_subtask,
         chains=chosen,
@@ -210,8 +198,7 @@ def evaluate_chains(
         sentences=settings.get("sentences"),
         privileged=privileged,
     )
-    in_order = tuple(results[index] for index in sorted(results))
-    return ChainReport(in_order, tuple(sorted(crashed)), label, settings, found)
+    return ChainReport(tuple(results), tuple(crashed), label, settings, found)
 
 
 def _policy_stage(

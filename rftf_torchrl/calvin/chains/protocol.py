@@ -51,13 +51,17 @@ def protocol_label(
         >>> chains = benchmark_sequences()
         >>> protocol_label(steps=360, chains=chains, crashed=0, scene="D",
         ...                sentences="the benchmark's", privileged=None)
-        'Official protocol: 1000 chains, 360 steps a subtask, scene D'
+        'Official protocol: 1000 chains, 360 steps per subtask, scene D'
     """
     differences = []
     if steps != OFFICIAL_STEPS:
         differences.append(f"{steps} steps per subtask")
-    if list(chains) != benchmark_sequences()[: len(chains)]:
+    first = _first_chain(chains)
+    if first is None:
         differences.append("other chains than the benchmark's")
+    elif first:
+        last = first + len(chains) - 1
+        differences.append(f"chains {first} to {last} of the {BENCHMARK_CHAINS}")
     elif len(chains) < BENCHMARK_CHAINS:
         differences.append(f"{len(chains)} of the {BENCHMARK_CHAINS} chains")
     if crashed:
@@ -71,6 +75,13 @@ def protocol_label(
     if differences:
         return f"NOT the official protocol: {'; '.join(differences)}"
     return f"Official protocol: {len(chains)} chains, {steps} steps per subtask, scene {scene}"
+
+
+def _first_chain(chains: Sequence[Chain]) -> int | None:
+    """The place in the benchmark's list from which on it has these chains, if any."""
+    official, wanted = benchmark_sequences(), list(chains)
+    starts = (n for n in range(BENCHMARK_CHAINS - len(wanted) + 1) if official[n] == wanted[0])
+    return next((n for n in starts if official[n : n + len(wanted)] == wanted), None)
 
 
 def versions() -> dict[str, str | None]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean
 from typing import Any, ClassVar
 
 from rftf_torchrl.calvin.chains.results import ChainResult
@@ -18,30 +18,10 @@ from rftf_torchrl.evaluation.report import (
     percent,
     percent_interval,
 )
+from rftf_torchrl.functional.bounded_mean import bounded_mean_interval
 from rftf_torchrl.functional.intervals import wilson_interval
 
 _RATE_HEADER = ["successes", "rate", "95% interval"]
-
-
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    r"""The normal interval of a mean, :math:`\bar x \pm z s / \sqrt n`.
-
-    Args:
-        values: independent measurements.
-        confidence: coverage.
-
-    Returns:
-        ``(low, high)``, NaN with fewer than two values.
-
-    Example:
-        >>> [round(bound, 2) for bound in mean_interval([4, 5, 3, 4])]
-        [3.2, 4.8]
-    """
-    if len(values) < 2:
-        return math.nan, math.nan
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    margin = z * stdev(values) / math.sqrt(len(values))
-    return fmean(values) - margin, fmean(values) + margin
 
 
 @dataclass(frozen=True)
@@ -71,15 +51,19 @@ class ChainReport:
     @property
     def average_length_interval(self) -> tuple[float, float]:
         """The 95% interval of the average length, over chains."""
-        return mean_interval([r.length for r in self.results])
+        return bounded_mean_interval([r.length for r in self.results], 0, self.longest)
+
+    @property
+    def longest(self) -> int:
+        """Tasks of the longest chain."""
+        return max((len(r.tasks) for r in self.results), default=0)
 
     @property
     def in_a_row(self) -> list[dict[str, float]]:
         """For k = 1, 2, ...: how many chains had their first k tasks done."""
-        longest = max((len(r.tasks) for r in self.results), default=0)
         return [
             _rate([r.length >= k for r in self.results if len(r.tasks) >= k])
-            for k in range(1, longest + 1)
+            for k in range(1, self.longest + 1)
         ]
 
     @property

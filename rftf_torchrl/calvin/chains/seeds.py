@@ -10,19 +10,20 @@ from typing import Any
 import torch
 
 from rftf_torchrl.calvin.chains.comparison import compare_chains
-from rftf_torchrl.calvin.chains.report import ChainReport, mean_interval
+from rftf_torchrl.calvin.chains.report import ChainReport
+from rftf_torchrl.functional.bounded_mean import bounded_mean_interval
 from rftf_torchrl.study.intervals import paired_difference
 
 
 def compare_seeds(
     before: Sequence[ChainReport], after: Sequence[ChainReport], confidence: float = 0.95
 ) -> dict[str, Any]:
-    r"""Compare average lengths of policies pair by pair, over seeds and chains.
+    """Compare average lengths of policies pair by pair, over seeds and chains.
 
     Two intervals answer two questions. Over chains: do *these* policies get farther than those,
-    :math:`\bar d \pm z s_d / \sqrt n` over the differences of the n chains, each averaged over the
+    :func:`~rftf_torchrl.bounded_mean_interval` of the chains' differences, each averaged over the
     seeds. Over seeds: would training *again* get farther, Student's interval of the seeds' mean
-    differences, wide with few seeds.
+    differences, wide with few seeds, cut where no difference can be.
 
     Args:
         before: an evaluation for each seed.
@@ -69,12 +70,14 @@ def compare_seeds(
             for result in report.results:
                 gained[result.index] += sign * result.length / len(pairs)
     by_seed = [found["difference"] for found in compared]
+    longest = before[0].longest
     over_seeds = (math.nan, math.nan)
     if len(pairs) > 1:
         student = paired_difference(
             torch.tensor([found["after"] for found in compared], dtype=torch.float64),
             torch.tensor([found["before"] for found in compared], dtype=torch.float64),
             confidence=confidence,
+            bounds=(-longest, longest),
         )
         over_seeds = (student.low, student.high)
     return {
@@ -84,6 +87,6 @@ def compare_seeds(
         "after": fmean(found["after"] for found in compared),
         "difference": fmean(by_seed),
         "by_seed": by_seed,
-        "over_chains": mean_interval(list(gained.values()), confidence),
+        "over_chains": bounded_mean_interval(list(gained.values()), -longest, longest, confidence),
         "over_seeds": over_seeds,
     }

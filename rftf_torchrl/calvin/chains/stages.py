@@ -61,15 +61,18 @@ class PolicyStage:
         """Puts the simulator into the initial state of a chain."""
         self._env.simulator.reset(robot_obs, scene_obs)
 
-    def do(self, task: str, alive: Callable[[], None]) -> tuple[bool, int]:
+    def do(
+        self, task: str, alive: Callable[[], None], limit: int | None = None
+    ) -> tuple[bool, int]:
         """Tries a task from where the simulator is: whether it was done, and its control steps."""
+        limit = self._limit if limit is None else limit
         forget = getattr(self._policy, "reset", None)
         if forget is not None:
             forget()
         sentence = None if self._sentences is None else self._sentences[task][0]
         current = _begin_subtask(self._env, task, sentence)
         steps = 0
-        while steps < self._limit:
+        while steps < limit:
             alive()
             with torch.inference_mode(), set_exploration_type(self._mode):
                 decision = self._policy(current.select(*self._read).unsqueeze(0).to(self._device))
@@ -82,14 +85,14 @@ class PolicyStage:
                 raise SimulatorCrashedError(f"the simulator crashed in task {task!r}")
             steps += int(after["executed"].sum())
             if after[keys.SUCCESS].item():
-                return steps <= self._limit, min(steps, self._limit)
-            if after["done"].item() and steps < self._limit:
+                return steps <= limit, min(steps, limit)
+            if after["done"].item() and steps < limit:
                 raise ValueError(
                     f"the environment ended task {task!r} after {steps} control steps, and the "
-                    f"evaluation grants {self._limit}: give it a larger horizon"
+                    f"evaluation grants {limit}: give it a larger horizon"
                 )
             current = after
-        return False, self._limit
+        return False, limit
 
     def close(self) -> None:
         """Frees the simulator."""

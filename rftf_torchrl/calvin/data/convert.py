@@ -132,6 +132,7 @@ def to_demonstrations(
                 task_id=span.task_id,
                 success=True,
                 split=SPLIT_NAMES[name],
+                takeover=span.takeover,
             )
         if not all(dataset.complete for _, dataset, _ in found):
             writer.close(complete=False)

@@ -68,7 +68,7 @@ def describe_split(
     embeddings = np.zeros((len(spans), 1, EMBEDDING_DIM), dtype=np.float32)
     for index, span in enumerate(spans):
         embeddings[index, 0] = hashed_embedding(span.sentence)
-    annotations = {
+    annotations: dict[str, Any] = {
         "language": {  # equal texts as one object, so that equal annotations are equal bytes
             "ann": [intern(span.sentence) for span in spans],
             "task": [intern(span.task) for span in spans],
@@ -76,6 +76,8 @@ def describe_split(
         },
         "info": {"episodes": [], "indx": [(span.start, span.stop) for span in spans]},
     }
+    if any(span.takeover for span in spans):  # CALVIN's own loader passes it over
+        annotations["language"]["takeover"] = [span.takeover for span in spans]
     arrays = {  # in this order: a killed recording goes on from an old part and a new part too
         SCENES_FILE: _object({name: list(frames) for name, frames in scenes.items()}),
         EPISODES_FILE: bounds,

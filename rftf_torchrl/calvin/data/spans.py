@@ -28,6 +28,7 @@ class CalvinSpan:
         stop: one past the number of its last frame.
         task: CALVIN's name of the task.
         sentence: the instruction.
+        takeover: decisions that a policy took before the expert, whose frames these are.
 
     Example:
         >>> span = CalvinSpan(0, 64, 128, "open_drawer", "pull the drawer open")
@@ -40,6 +41,7 @@ class CalvinSpan:
     stop: int
     task: str
     sentence: str
+    takeover: int = 0
 
     @property
     def task_id(self) -> int:
@@ -121,9 +123,12 @@ def _parse(content: Any) -> tuple[list[CalvinSpan], list[str]]:
     """The spans that a file's contents name, and what they lack."""
     found: dict[str, list[Any]] = {}
     problems = []
-    for group, name in (("info", "indx"), ("language", "task"), ("language", "ann")):
+    names = [("info", "indx"), ("language", "task"), ("language", "ann"), ("language", "takeover")]
+    for group, name in names:
         part = content.get(group) if isinstance(content, Mapping) else None
         entry = part.get(name) if isinstance(part, Mapping) else None
+        if entry is None and name == "takeover":
+            continue
         if isinstance(entry, (list, tuple, np.ndarray)):
             found[name] = list(entry)
         else:
@@ -133,15 +138,18 @@ def _parse(content: Any) -> tuple[list[CalvinSpan], list[str]]:
         problems.append(f"entries of different lengths: {lengths}")
     if problems:
         return [], problems
+    found.setdefault("takeover", [0] * len(found["indx"]))
     spans = []
-    for index, (bounds, task, sentence) in enumerate(zip(*found.values(), strict=True)):
+    for index, (bounds, task, sentence, takeover) in enumerate(zip(*found.values(), strict=True)):
         if not is_pair(bounds):
             problems.append(f"annotation {index}: 'indx' is {bounds}, expected two frame numbers")
         elif not isinstance(task, str) or not isinstance(sentence, str):
             problems.append(f"annotation {index}: 'task' and 'ann' must be text")
+        elif not isinstance(takeover, int) or takeover < 0:
+            problems.append(f"annotation {index}: 'takeover' is {takeover!r}, expected 0 or more")
         else:
             start, stop = map(int, bounds)
-            spans.append(CalvinSpan(index, start, stop, str(task), str(sentence)))
+            spans.append(CalvinSpan(index, start, stop, str(task), str(sentence), takeover))
     return spans, problems
 
 

@@ -222,7 +222,9 @@ class CalvinWriter:
         number, self._next = self._next, self._next + 1
         return number
 
-    def annotate(self, start: int, end: int, task: str, sentence: str) -> None:
+    def annotate(
+        self, start: int, end: int, task: str, sentence: str, *, takeover: int = 0
+    ) -> None:
         """Say what happens in some frames of one episode, the open one or one before.
 
         Args:
@@ -231,6 +233,7 @@ class CalvinWriter:
                 own spans have 33 to 64 frames, and its loader skips those of fewer than 16.
             task: CALVIN's name of the task.
             sentence: the instruction.
+            takeover: decisions that a policy took before the expert took over.
 
         Raises:
             DemonstrationError: with every violation; nothing is noted.
@@ -238,7 +241,7 @@ class CalvinWriter:
         """
         self._check_open("nothing can be annotated")
         episodes = [*self.episodes, (self._start, self._next - 1)]
-        span = CalvinSpan(len(self.spans), start, end, task, sentence)
+        span = CalvinSpan(len(self.spans), start, end, task, sentence, takeover)
         problems = span_problems(span, np.array(episodes))
         if problems:
             raise DemonstrationError(f"Annotation for {self.folder}", problems)

@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from rftf_torchrl.calvin.chains.stages import PolicyStage
+from rftf_torchrl.calvin.env import CalvinEnv
 from rftf_torchrl.calvin.expert.expert import CalvinExpert
 from rftf_torchrl.calvin.scenes import training_scene
 from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.simulator import CalvinSimulator
 from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
+from rftf_torchrl.envs.takeover import Takeover
 from rftf_torchrl.errors import SimulatorCrashedError
+from rftf_torchrl.training.seeding import derive_seed
 
 _ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
 class RecordedTask:
-    """A task that was done, T control steps long.
+    """A task that was done, T control steps of the expert's long.
 
     Attributes:
         task: CALVIN's name.
@@ -33,6 +38,8 @@ class RecordedTask:
         actions: float64 [T, 7], relative actions of the expert without its noise.
         pictures: uint8 [T + 1, 3, size, size] of the static camera, or ``None``.
         wrist_pictures: uint8 [T + 1, 3, size, size] of the gripper camera, or ``None``.
+        takeover: decisions that a policy took before the expert.
+        steps_before: control steps of those.
     """
 
     task: str
@@ -43,6 +50,13 @@ class RecordedTask:
     actions: np.ndarray
     pictures: np.ndarray | None = None
     wrist_pictures: np.ndarray | None = None
+    takeover: int = 0
+    steps_before: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Control steps of policy and expert."""
+        return self.steps_before + len(self.actions)
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,11 @@ def _look(simulator: CalvinSimulator, job: ChainToRecord) -> dict[str, np.ndarra
 
 
 def record_chain(
-    simulator: CalvinSimulator, job: ChainToRecord, alive: Callable[[], None] = lambda: None
+    simulator: CalvinSimulator,
+    job: ChainToRecord,
+    alive: Callable[[], None] = lambda: None,
+    takeover: Takeover | None = None,
+    stage: PolicyStage | None = None,
 ) -> list[RecordedTask]:
     """Let the expert do one chain and keep every task that it did.
 
@@ -86,9 +104,12 @@ def record_chain(
         simulator: of the job's scene.
         job: the chain.
         alive: called at every control step.
+        takeover: a policy that begins half of the tasks; the oracle judges from the task's start.
+        stage: where it acts, in the same simulator.
 
     Returns:
-        The done tasks in order; the one that failed, which ends the chain, is left out.
+        The tasks that the expert did, in order, from where it took over. The one that failed, which
+        ends the chain, is left out, and so is one that the policy did alone.
 
     Raises:
         ValueError: where the simulator is of another scene.
@@ -100,6 +121,13 @@ def record_chain(
     recorded = []
     for depth, task in enumerate(job.chain.tasks):
         start = simulator.info
+        decisions, before = 0, 0
+        if takeover is not None and stage is not None:
+            decisions = takeover.decisions(derive_seed(job.seed, "takeover", depth))
+        if decisions and takeover is not None and stage is not None:
+            alone, before = stage.do(task, alive, decisions * takeover.chunk_size)
+            if alone:
+                continue
         expert.start(task, simulator)
         seen, actions = [_look(simulator, job)], []
         for _ in range(job.max_steps):
@@ -112,7 +140,15 @@ def record_chain(
         else:
             break
         columns = {name: np.stack([each[name] for each in seen]) for name in seen[0]}
-        done = RecordedTask(task, depth, job.scene, actions=np.stack(actions), **columns)
+        done = RecordedTask(
+            task,
+            depth,
+            job.scene,
+            actions=np.stack(actions),
+            takeover=decisions,
+            steps_before=before,
+            **columns,
+        )
         recorded.append(done)
     return recorded
 
@@ -120,14 +156,28 @@ def record_chain(
 class _Recorder:
     """A process's only simulator, made again where the scene changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, takeover: Takeover | None = None) -> None:
+        self._takeover = takeover
+        self._stage: PolicyStage | None = None
         self._simulator: CalvinSimulator | None = None
 
     def record(self, job: ChainToRecord, alive: Callable[[], None]) -> list[RecordedTask]:
         if self._simulator is None or self._simulator.scene != job.scene:
             self.close()
-            self._simulator = CalvinSimulator(job.scene)
-        return record_chain(self._simulator, job, alive)
+            self._simulator = self._open(job)
+        return record_chain(self._simulator, job, alive, self._takeover, self._stage)
+
+    def _open(self, job: ChainToRecord) -> CalvinSimulator:
+        if self._takeover is None:
+            return CalvinSimulator(job.scene)
+        env = CalvinEnv(
+            scene=job.scene,
+            image_size=job.image_size,
+            wrist_size=job.wrist_size,
+            chunk_size=self._takeover.chunk_size,
+        )
+        self._stage = PolicyStage(env, self._takeover.policy, job.max_steps, True, None)
+        return env.simulator
 
     def play(self, job: ChainToRecord, send: Callable[[Any], None]) -> None:
         """Sends what is recorded, and signs of life before."""
@@ -146,6 +196,7 @@ def record_chains(
     workers: int = 2,
     timeout: float = 120.0,
     max_restarts: int = 10,
+    takeover: Takeover | None = None,
 ) -> Iterator[list[RecordedTask]]:
     """Record many chains; the result does not depend on the number of processes.
 
@@ -155,6 +206,7 @@ def record_chains(
         workers: processes; 0 records in this one.
         timeout: seconds without a control step after which a process counts as hung.
         max_restarts: how many dead or hung processes to replace before giving up.
+        takeover: a policy that begins half of the tasks.
 
     Yields:
         What :func:`record_chain` returns, in the order of the jobs.
@@ -165,12 +217,12 @@ def record_chains(
         RuntimeError: when a process met a programming error.
     """
     if workers == 0:
-        with closing(_Recorder()) as recorder:
+        with closing(_Recorder(takeover)) as recorder:
             for job in jobs:
                 yield recorder.record(job, lambda: None)
         return
     pool = GuardedPool(
-        _Recorder,
+        partial(_Recorder, takeover),
         min(workers, len(jobs)),
         timeout=timeout,
         max_restarts=max_restarts,

@@ -3,9 +3,8 @@
 import math
 
 import pytest
-import torch
 
-from rftf_torchrl import ChainReport, ChainResult, compare_seeds
+from rftf_torchrl import ChainReport, ChainResult, bounded_mean_interval, compare_seeds
 
 TASKS = ("open_drawer", "close_drawer", "turn_on_led")
 
@@ -24,12 +23,16 @@ def test_by_hand():
     assert found["difference"] == pytest.approx(5 / 6)
     assert (found["before"], found["after"]) == pytest.approx((1.0, 11 / 6))
     # Chains, averaged over the seeds: 1.5, 0.5, 0.5.
-    error = torch.tensor([1.5, 0.5, 0.5]).std().item() / math.sqrt(3)
-    expected = (5 / 6 - 1.95996 * error, 5 / 6 + 1.95996 * error)
-    assert found["over_chains"] == pytest.approx(expected, rel=1e-4)
+    expected = bounded_mean_interval([1.5, 0.5, 0.5], -3, 3)
+    assert found["over_chains"] == pytest.approx(expected)
     # Student's t with one degree of freedom is 12.706.
     half = 12.7062 * (1 / 3) / 2
     assert found["over_seeds"] == pytest.approx((5 / 6 - half, 5 / 6 + half), rel=1e-4)
+
+
+def test_two_seeds_differ_by_no_more_than_a_chain_is_long():
+    found = compare_seeds([report(0, 0), report(0, 3)], [report(3, 3), report(0, 3)])
+    assert found["over_seeds"] == (-3, 3)
 
 
 def test_one_seed_says_nothing_about_training_again():

@@ -199,6 +199,10 @@ SPANS = {
         lambda content: content["language"]["ann"].pop() and None,
         ["entries of different lengths: 4 in 'indx', 4 in 'task', 3 in 'ann'"],
     ),
+    "a policy that led for less than nothing": (
+        lambda content: content["language"].update(takeover=[0, -1, 0, 0]) and None,
+        ["annotation 1: 'takeover' is -1, expected 0 or more"],
+    ),
     "something else": (
         lambda content: [1],
         [

@@ -175,7 +175,7 @@ def test_a_damaged_piece_of_a_stopped_import_is_refused_by_name(tmp_path, source
         import_videos(config(source), tmp_path / "data")
     assert str(raised.value) == (
         f"{image}.jsonl, line 1: the line, or its bytes in image, are damaged or of an earlier "
-        "version. Remove both files, and they are made anew."
+        "version. Remove both files, and they are made again."
     )
     image.unlink()
     image.with_name("image.jsonl").unlink()
