@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import torch
 
 from rftf_torchrl.envs.child_process import ChildContext
+from rftf_torchrl.envs.watch_clock import WatchClock
 from rftf_torchrl.errors import SimulatorCrashedError, TooManyCrashesError, UserError
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 Key = TypeVar("Key", bound=Hashable)
 
 START_UP_SECONDS = 120.0
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.5
 _SIGN_OF_LIFE_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
 _PIPE_BYTES = 32768
@@ -128,14 +129,18 @@ class _Worker:
     """
 
     def __init__(
-        self, context: ChildContext, make_player: Callable[[], Player], arrived: _Arrived
+        self,
+        context: ChildContext,
+        make_player: Callable[[], Player],
+        arrived: _Arrived,
+        clock: WatchClock,
     ) -> None:
         self._connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, make_player), daemon=True)
         self.process.start()
         theirs.close()
         self.ready = self.busy = self._asking = False
-        self.last_message = time.monotonic()
+        self._clock, self.last_message = clock, clock()
         Thread(target=self._read, args=(arrived,), daemon=True).start()
 
     def _read(self, arrived: _Arrived) -> None:
@@ -147,7 +152,7 @@ class _Worker:
                 kind, payload = "lost", None
             except Exception:
                 kind, payload = "error", f"unreadable message\n\n{traceback.format_exc()}"
-            self.last_message = time.monotonic()
+            self.last_message = self._clock()
             self._asking = kind == "question"
             arrived.put((self, kind, payload))
 
@@ -157,7 +162,7 @@ class _Worker:
 
     def send(self, content: Any) -> None:
         waits, self._asking = self._asking, False
-        self.last_message = time.monotonic()
+        self.last_message = self._clock()
         message = ForkingPickler.dumps(content)
         if waits and len(message) < _PIPE_BYTES:
             self._write(message)  # it has read all before, so that there is room
@@ -176,7 +181,7 @@ class _Worker:
         """How long it was silent, where that is too long; loading libraries may take longer."""
         patience = timeout if self.ready else max(timeout, START_UP_SECONDS)
         waiting = self.ready and not self.busy
-        if waiting or self._asking or time.monotonic() - self.last_message <= patience:
+        if waiting or self._asking or self._clock() - self.last_message <= patience:
             return None
         return f"hung for {patience:g} s"
 
@@ -217,11 +222,11 @@ class GuardedPool:
         self._timeout = timeout
         self._restarts_left = max_restarts
         self._arrived: _Arrived = SimpleQueue()
-        self._next_look = time.monotonic()
+        self._clock, self._next_look = WatchClock(), time.monotonic()
         self.workers = [self._start() for _ in range(size)]
 
     def _start(self) -> _Worker:
-        return _Worker(self._context, self._make_player, self._arrived)
+        return _Worker(self._context, self._make_player, self._arrived, self._clock)
 
     @property
     def busy(self) -> bool:
@@ -241,7 +246,7 @@ class GuardedPool:
         self.workers[place].submit(job)
 
     def wait(self) -> Iterator[tuple[int, Any]]:
-        """Wait a second at most for messages.
+        """Wait half a second at most for messages.
 
         Yields:
             The worker's place and its message, or :class:`Question`, or :class:`Lost`, after which

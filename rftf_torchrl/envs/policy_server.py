@@ -17,6 +17,7 @@ from torchrl.modules.inference_server import InferenceServer, ThreadingTransport
 
 from rftf_torchrl.envs.packed import Packed, pack, rows, unpack_stacked
 from rftf_torchrl.envs.row_noise import decide
+from rftf_torchrl.envs.watch_clock import WatchClock
 from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
 from rftf_torchrl.policies.call_on_tensors import leaves
 
@@ -68,7 +69,7 @@ class PolicyServer:
         self._eval = eval_mode(policy)
         self._latencies: list[float] = []
         self._unanswered: dict[Future[Packed], float] = {}
-        self._last_answer = 0.0
+        self._clock, self._last_answer = WatchClock(), 0.0
         self._error: BaseException | None = None
         self._engine = InferenceServer(
             self._decide,
@@ -115,14 +116,14 @@ class PolicyServer:
         """
 
         def finish(future: Future[Packed]) -> None:
-            self._last_answer = time.monotonic()
+            self._last_answer = self._clock()
             self._unanswered.pop(future)
             self._error = future.exception() or self._error
             if future.exception() is None:
                 answer(future.result())
 
         future = self._engine.transport.submit(observed)
-        self._unanswered[future] = time.monotonic()
+        self._unanswered[future] = self._clock()
         future.add_done_callback(finish)
 
     def stats(self) -> dict[str, float | int]:
@@ -145,7 +146,7 @@ class PolicyServer:
         thread = self._engine._worker
         if thread is None or not thread.is_alive():
             raise RuntimeError("the thread in which the policy decides has ended without an error")
-        if time.monotonic() - max(self._last_answer, min(asked)) > self._patience:
+        if self._clock() - max(self._last_answer, min(asked)) > self._patience:
             frame: Any = sys._current_frames().get(thread.ident or 0)
             where = "".join(traceback.format_stack(frame))
             raise RuntimeError(

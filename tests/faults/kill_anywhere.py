@@ -53,6 +53,14 @@ threads=1
 NOT_COMPARED = ("seconds", "peak_memory_gib")
 
 
+def tiny(output: Path, *overrides: str) -> RunConfig:
+    """The settings of a tiny run."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        given = [*TINY.split(), f"output={output}", *overrides]
+        return check_config(compose("config", overrides=given))
+
+
 def whole(config: RunConfig) -> None:
     """The quick start, from nothing to its report."""
     with PeakMemory() as memory:
@@ -90,9 +98,14 @@ def left(config: RunConfig) -> list[str]:
     return [file.name for file in (*hidden, *temporary(config).iterdir())]
 
 
-def run(stage: str, config: RunConfig, seconds: float | None = None) -> int | None:
+def run(
+    stage: str,
+    config: RunConfig,
+    seconds: float | None = None,
+    target: Callable[[str, RunConfig], None] = quietly,
+) -> int | None:
     """Run a stage in a forked process, killed after some time; its exit code."""
-    process = multiprocessing.get_context("fork").Process(target=quietly, args=(stage, config))
+    process = multiprocessing.get_context("fork").Process(target=target, args=(stage, config))
     process.start()
     process.join(seconds)
     if process.is_alive():
@@ -150,13 +163,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     given = parser.parse_args()
-    register()
     wrong, draw = 0, random.Random(given.seed)
     with tempfile.TemporaryDirectory() as work:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = check_config(
-                compose("config", overrides=[*TINY.split(), f"output={work}/run"])
-            )
+        config = tiny(Path(work, "run"))
         for stage in STAGES:
             if stage == "quickstart":  # from nothing, in a folder of its own
                 config = replace(config, output=f"{work}/quickstart")

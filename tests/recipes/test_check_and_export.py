@@ -38,7 +38,7 @@ def run(rftf, capsys):
 def test_the_difference_decides_the_exit_code(model, run):
     code, shown = run("check-policy", *model)
     assert code == 0
-    assert shown.out.startswith("compared                logits after the prompt, 3 x 320\n")
+    assert shown.out.startswith("compared               logits after the prompt, 3 x 320\n")
     code, shown = run("check-policy", *model, "check.bound=1e-15")
     assert code == 1
     assert shown.out.endswith("check_policy: the difference is above check.bound=1e-15\n")
