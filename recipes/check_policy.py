@@ -41,7 +41,7 @@ def check_policy(config: RunConfig) -> NativeComparison:
         if settings.path is not None:
             policy, spec = load_policy(settings.path, kind=settings.kind)
             source = str(folder / "exported")
-            export_policy(policy, spec, source)
+            export_policy(policy, spec, source, source=settings.pretrained)
         elif settings.pretrained is not None:
             policy, spec = new_policy(config, state_dim=1, action_dim=1)
             source = settings.pretrained

@@ -1,9 +1,11 @@
 """Write a policy in the format that it came from, for the library that it came from.
 
     python recipes/export.py policy.path=outputs/run/rftf/policy.safetensors output=exported
+    python recipes/export.py policy=seer policy.path=... policy.pretrained=seer output=exported
 
 ``output`` is a new folder that ``from_pretrained`` of ``transformers`` or LeRobot reads: weights
-with low-rank adapters merged, configuration, tokenizer and processors.
+with low-rank adapters merged, configuration, tokenizer and processors. For GR-MG and Seer it has
+the files of their authors again, of which ``policy.pretrained`` names the released ones.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ def export(config: RunConfig) -> None:
     if config.policy.path is None:
         raise ValueError("there is nothing to export: give policy.path=<file>")
     policy, spec = load_policy(config.policy.path, kind=config.policy.kind)
-    export_policy(policy, spec, config.output)
+    export_policy(policy, spec, config.output, source=config.policy.pretrained)
     logger.info("%s: exported to %s", config.policy.path, config.output)
 
 

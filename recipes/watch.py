@@ -25,7 +25,7 @@ def watch(config: RunConfig) -> dict[str, float]:
     if settings.source is None or settings.instruction is None:
         raise ValueError(
             "there is nothing to watch: give watch.source=<number of a camera, URL or file> and "
-            'watch.instruction="<sentence>"'
+            'watch.instruction="<instruction>"'
         )
     model = load_value_model(config).to(resolve_device(config.device))
     watched = ValueWatch(

@@ -302,7 +302,7 @@ class RunConfig:
             function, and no critic is learned. ``"none"``: returns alone. ``"group"``: outcomes,
             normalised within ``ppo.group_size`` episodes (GRPO). Or a class or function of your own
             as ``"module:Name"``, see :func:`make_critic`.
-        augment: share of a batch's rows that are changed by a symmetry of the simulator. Used in
+        augment: share of a batch's rows that are changed by a symmetry of the simulator: in
             cloning, in the value model's training and in the critic's first iterations. CALVIN's
             symmetry permutes the colours of the blocks; it needs the state.
         seed: seed of all random numbers of the run.

@@ -176,7 +176,7 @@ def run_report(title: str, sections: Mapping[str, str], lead: str = "") -> str:
         if text.strip():
             parts += [f"## {heading}", text.strip()]
     if any(f"| {MISSING} |" in part for part in parts):
-        parts.append(f"{MISSING} stands for what the data do not tell.")
+        parts.append(f"{MISSING} means that the data do not say.")
     return "\n\n".join(parts) + "\n"
 
 

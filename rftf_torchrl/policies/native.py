@@ -107,7 +107,11 @@ def compare_with_native(
 
 
 def export_policy(
-    policy: nn.Module, spec: PolicySpecProtocol, folder: str | os.PathLike[str]
+    policy: nn.Module,
+    spec: PolicySpecProtocol,
+    folder: str | os.PathLike[str],
+    *,
+    source: str | None = None,
 ) -> None:
     """Write a policy in the format that it came from, for the library that it came from.
 
@@ -115,6 +119,8 @@ def export_policy(
         policy: the policy, its low-rank adapters merged as in a run's files.
         spec: what describes it; it has a method ``export``.
         folder: where; it must not exist, and is there whole or not at all.
+        source: what the policy was loaded from, for kinds that go back into copies of their
+            authors' files: GR-MG and Seer. The others do not read it.
 
     Raises:
         FileExistsError: if the folder exists.
@@ -125,7 +131,7 @@ def export_policy(
     export: Any = _of(spec, "export", "there is no other format to export it to")
     new = NewFolder(Path(folder), "exported policies")
     try:
-        export(policy, new.hidden)
+        export(policy, new.hidden, source)
         new.publish()
     finally:
         new.discard()

@@ -38,8 +38,8 @@ class PolicySpecProtocol(Protocol):
     ``problems(settings, sizes)``, where there are such; see :func:`policy_spec` and
     :func:`policy_problems`. With a method ``load(source)`` the policy starts from the weights of
     ``policy.pretrained``. A spec of another library's policies has a method ``export(policy,
-    folder)``, see :func:`export_policy`, and ``compare_with_native(policy, source, sentences,
-    image_size)``, see :func:`compare_with_native`.
+    folder, source)``, see :func:`export_policy`, and ``compare_with_native(policy, source,
+    sentences, image_size)``, see :func:`compare_with_native`.
 
     Attributes:
         kind: a name of the library's, or ``"module:Class"``, where Python finds the class.

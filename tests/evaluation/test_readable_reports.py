@@ -69,7 +69,7 @@ def test_values_that_nothing_tells():
     check_page(section)
     assert "| cloned | – | – |" in section
     page = run_report("Run", {"Values": section})
-    assert page.endswith("\n\n– stands for what the data do not tell.\n")
+    assert page.endswith("\n\n– means that the data do not say.\n")
 
 
 @pytest.mark.parametrize(

@@ -220,5 +220,5 @@ def test_nothing_to_watch(configure):
         watch(configure(*OWN, "output=unused", "watch.source=0"))
     assert str(raised.value) == (
         "there is nothing to watch: give watch.source=<number of a camera, URL or file> and "
-        'watch.instruction="<sentence>"'
+        'watch.instruction="<instruction>"'
     )

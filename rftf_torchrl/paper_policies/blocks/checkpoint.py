@@ -1,4 +1,4 @@
-"""Fill a module from a checkpoint that has other names, or say everything that does not fit."""
+"""Fill a module from a checkpoint that has other names, or the checkpoint from the module."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Source:
         return replace(self, name=prefix + self.name)
 
     def read(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The parameter."""
+        """The parameter, in the memory of the checkpoint's."""
         value = tensors[self.name]
         if self.third is not None:
             value = value.chunk(3)[self.third]
@@ -68,6 +68,35 @@ def load_tensors(
         ValueError: if a key is missing, unexpected or of another shape; all are listed, and
             nothing is copied.
     """
+    own = _own_that_fit(module, tensors, sources, unused, where)
+    with torch.no_grad():
+        for name, source in sources.items():
+            own[name].copy_(source.read(tensors))
+
+
+def store_tensors(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    sources: Mapping[str, Source],
+    *,
+    unused: tuple[str, ...] = (),
+    where: str,
+) -> None:
+    """Copies a module into a checkpoint, in place; see :func:`load_tensors`."""
+    own = _own_that_fit(module, tensors, sources, unused, where)
+    with torch.no_grad():
+        for name, source in sources.items():
+            source.read(tensors).copy_(own[name])
+
+
+def _own_that_fit(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    sources: Mapping[str, Source],
+    unused: tuple[str, ...],
+    where: str,
+) -> dict[str, Tensor]:
+    """The module's state dict, where it is one of the checkpoint's shapes."""
     own = module.state_dict()
     known = {name: value for name, value in tensors.items() if not name.startswith(unused)}
     check_weights_fit(
@@ -77,9 +106,7 @@ def load_tensors(
         whose="this architecture",
         advice="Build the policy with the sizes that the checkpoint was trained with.",
     )
-    with torch.no_grad():
-        for name, source in sources.items():
-            own[name].copy_(source.read(tensors))
+    return own
 
 
 def stored_shapes(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from tensordict import TensorDictBase
@@ -133,6 +134,10 @@ class PaperPolicySpec(ABC):
     def fill(self, policy: nn.Module, source: str) -> None:
         """Reads the authors' weights into a policy."""
 
+    @abstractmethod
+    def write(self, policy: nn.Module, source: str, folder: Path) -> Path:
+        """Writes a policy into copies of the authors' files, and says where :meth:`fill` reads."""
+
     @nested_keys
     def build(self, *written: NestedKey) -> ProbabilisticTensorDictSequential:
         """The policy with fresh weights; `written` are entries of its actor's besides the chunk."""
@@ -171,6 +176,32 @@ class PaperPolicySpec(ABC):
         policy = self.build()
         self.fill(policy, source)
         return policy
+
+    def export(self, policy: nn.Module, folder: Path, source: str | None) -> None:
+        """Writes what :meth:`load` and the authors' code read; see :func:`export_policy`.
+
+        Parts of `source` that the policy does not have stay as they are. The deviation of the arm
+        is left out: the authors have none.
+
+        Raises:
+            ValueError: without a source, or if it cannot hold the policy's numbers bit for bit.
+        """
+        if source is None:
+            raise ValueError(
+                f"a policy of the kind {self.kind!r} goes back into its authors' files, of which "
+                "it has not every part: name what it was loaded from (in the recipes "
+                "policy.pretrained=<file or folder>)."
+            )
+        again: Any = self.build()
+        self.fill(again, str(self.write(policy, source, folder)))
+        written, first = again[0].state_dict(), cast("Any", policy)[0]
+        lost = [n for n, v in first.state_dict().items() if not torch.equal(v, written[n])]
+        if lost:
+            raise ValueError(
+                f"the format of {source} cannot hold this policy bit for bit: {len(lost)} of its "
+                f"tensors come back otherwise, the first is {lost[0]}. Its frozen encoders have to "
+                "be those of these files, whose numbers must not be less precise than the policy's."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold, without the files."""

@@ -1,17 +1,23 @@
-"""Load GR-MG's released checkpoints."""
+"""GR-MG's released checkpoints: load one, and write a policy into a copy of one."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
+from rftf_torchrl.files import whole_file
 from rftf_torchrl.paper_policies.blocks.checkpoint import (
     Source,
     entry,
     load_tensors,
     only_module,
     read_file,
+    store_tensors,
     without_prefix,
 )
 from rftf_torchrl.paper_policies.blocks.clip_text import OPENAI_UNUSED, openai_sources
@@ -42,10 +48,28 @@ def load_gr_mg_checkpoint(
         ValueError: if it is another kind of file, or a key is missing, unexpected or of another
             shape; all are listed.
     """
+    _copy(load_tensors, policy, path, weights_only=weights_only)
+
+
+def write_gr_mg_checkpoint(policy: nn.Module, source: str | os.PathLike[str], path: Path) -> None:
+    """Writes a copy of the authors' file `source` that has the policy's weights."""
+    payload = _copy(store_tensors, policy, source)
+    with whole_file(path) as hidden:
+        torch.save(payload, hidden)
+
+
+def _copy(
+    copy: Callable[..., None],
+    policy: nn.Module,
+    path: str | os.PathLike[str],
+    weights_only: bool = True,
+) -> Any:
+    """Copy between a policy and what its authors' file holds, which is returned."""
     network = only_module(policy, GRMG)
     payload = read_file(path, weights_only=weights_only)
     tensors = without_prefix(entry(payload, "state_dict", str(path)), "model.")
-    load_tensors(network, tensors, gr_mg_sources(network), unused=_UNUSED, where=str(path))
+    copy(network, tensors, gr_mg_sources(network), unused=_UNUSED, where=str(path))
+    return payload
 
 
 def gr_mg_sources(network: GRMG) -> dict[str, Source]:

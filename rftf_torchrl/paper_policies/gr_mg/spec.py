@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from tensordict import TensorDictBase
@@ -27,7 +28,10 @@ from rftf_torchrl.paper_policies.blocks.inputs import (
 )
 from rftf_torchrl.paper_policies.blocks.spec import PaperPolicySpec
 from rftf_torchrl.paper_policies.gr_mg.actor import GRMGActor, GRMGProgress
-from rftf_torchrl.paper_policies.gr_mg.checkpoint import load_gr_mg_checkpoint
+from rftf_torchrl.paper_policies.gr_mg.checkpoint import (
+    load_gr_mg_checkpoint,
+    write_gr_mg_checkpoint,
+)
 from rftf_torchrl.paper_policies.gr_mg.config import GRMGConfig
 from rftf_torchrl.paper_policies.gr_mg.goal_images import (
     PROGRESS,
@@ -91,6 +95,12 @@ class GRMGSpec(PaperPolicySpec):
     def fill(self, policy: nn.Module, source: str) -> None:
         """Reads the authors' file."""
         load_gr_mg_checkpoint(policy, source)
+
+    def write(self, policy: nn.Module, source: str, folder: Path) -> Path:
+        """Writes the authors' file again, under its name."""
+        file = folder / Path(source).name
+        write_gr_mg_checkpoint(policy, source, file)
+        return file
 
     def observation_transform(self, goal_images: GoalImageProvider = current_frame) -> Transform:
         """Instruction tokens, history, goal image and the change of the action's frame.

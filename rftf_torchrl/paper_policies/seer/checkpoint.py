@@ -1,18 +1,23 @@
-"""Load Seer's released checkpoints."""
+"""Seer's released checkpoints: load one, and write a policy into a copy of one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from rftf_torchrl.files import whole_file
 from rftf_torchrl.paper_policies.blocks.checkpoint import (
     Source,
     entry,
     load_tensors,
     only_module,
     read_file,
+    store_tensors,
     without_prefix,
 )
 from rftf_torchrl.paper_policies.blocks.clip_text import load_clip
@@ -60,15 +65,33 @@ def load_seer_checkpoint(
             shape; all are listed.
     """
     network = only_module(policy, Seer)
-    payload = read_file(path, weights_only=weights_only)
-    trained = without_prefix(entry(payload, "model_state_dict", str(path)), "module.")
     image = entry(read_file(mae, weights_only=weights_only), "model", str(mae))
     load_clip(network.clip_model, clip, weights_only=weights_only)
-    trained = _cut(trained, network.transformer_backbone_position_embedding)
-    load_tensors(network, trained, seer_sources(network), unused=_UNUSED, where=str(path))
+    _copy(load_tensors, network, path, weights_only=weights_only)
     encoder = {name: Source(name) for name in network.vision_encoder.state_dict()}
     decoder = ("mask_token", "decoder_")
     load_tensors(network.vision_encoder, image, encoder, unused=decoder, where=str(mae))
+
+
+def write_seer_checkpoint(policy: nn.Module, source: str | os.PathLike[str], path: Path) -> None:
+    """Writes a copy of the authors' file `source` that has the policy's weights."""
+    payload = _copy(store_tensors, only_module(policy, Seer), source)
+    with whole_file(path) as hidden:
+        torch.save(payload, hidden)
+
+
+def _copy(
+    copy: Callable[..., None],
+    network: Seer,
+    path: str | os.PathLike[str],
+    weights_only: bool = True,
+) -> Any:
+    """Copy between a network and what its authors' file holds, which is returned."""
+    payload = read_file(path, weights_only=weights_only)
+    trained = without_prefix(entry(payload, "model_state_dict", str(path)), "module.")
+    trained = _cut(trained, network.transformer_backbone_position_embedding)
+    copy(network, trained, seer_sources(network), unused=_UNUSED, where=str(path))
+    return payload
 
 
 def seer_sources(network: Seer) -> dict[str, Source]:

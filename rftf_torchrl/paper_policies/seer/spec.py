@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +13,10 @@ from torchrl.envs.transforms import Compose, Transform
 from rftf_torchrl.paper_policies.blocks.clip_tokens import ClipTokens
 from rftf_torchrl.paper_policies.blocks.spec import PaperPolicySpec
 from rftf_torchrl.paper_policies.seer.actor import SeerActor
-from rftf_torchrl.paper_policies.seer.checkpoint import load_seer_checkpoint
+from rftf_torchrl.paper_policies.seer.checkpoint import (
+    load_seer_checkpoint,
+    write_seer_checkpoint,
+)
 from rftf_torchrl.paper_policies.seer.config import SeerConfig
 from rftf_torchrl.paper_policies.seer.network import Seer
 
@@ -60,21 +64,31 @@ class SeerSpec(PaperPolicySpec):
         Raises:
             FileNotFoundError: if a file is missing, or there are several epochs.
         """
-        folder = Path(source)
-        epochs = sorted(file for file in folder.glob("*.pth") if file.stem.isdigit())
-        if len(epochs) != 1:
-            raise FileNotFoundError(
-                f"{folder} must hold one checkpoint <epoch>.pth, it has "
-                f"{[file.name for file in epochs]}."
-            )
-        clip = folder / "clip-vit-base-patch32"
-        load_seer_checkpoint(
-            policy,
-            epochs[0],
-            mae=folder / "mae_pretrain_vit_base.pth",
-            clip=clip if clip.is_dir() else folder / "ViT-B-32.pt",
-        )
+        trained, mae, clip = _files(Path(source))
+        load_seer_checkpoint(policy, trained, mae=mae, clip=clip)
+
+    def write(self, policy: nn.Module, source: str, folder: Path) -> Path:
+        """Writes the authors' file again, under its name, beside copies of the towers' files."""
+        trained, *towers = _files(Path(source))
+        write_seer_checkpoint(policy, trained, folder / trained.name)
+        for file in towers:
+            copy = shutil.copytree if file.is_dir() else shutil.copyfile
+            copy(file, folder / file.name)
+        return folder
 
     def observation_transform(self) -> Transform:
         """Instruction tokens and history."""
         return Compose(ClipTokens(self.config.text, self.files), self.history())
+
+
+def _files(folder: Path) -> tuple[Path, Path, Path]:
+    """The authors' file in a folder, and those of the two towers."""
+    epochs = sorted(file for file in folder.glob("*.pth") if file.stem.isdigit())
+    if len(epochs) != 1:
+        raise FileNotFoundError(
+            f"{folder} must hold one checkpoint <epoch>.pth, it has "
+            f"{[file.name for file in epochs]}."
+        )
+    clip = folder / "clip-vit-base-patch32"
+    clip = clip if clip.is_dir() else folder / "ViT-B-32.pt"
+    return epochs[0], folder / "mae_pretrain_vit_base.pth", clip

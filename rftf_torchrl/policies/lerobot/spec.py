@@ -262,7 +262,7 @@ class LeRobotSpec:
         """See :func:`compare_with_native`."""
         return native.compare(self, policy, source, sentences, size)
 
-    def export(self, policy: nn.Module, folder: Path) -> None:
+    def export(self, policy: nn.Module, folder: Path, source: str | None = None) -> None:
         """Writes what LeRobot's ``from_pretrained`` reads; see :func:`export_policy`.
 
         LeRobot executes as many actions of a chunk as fine-tuning did (``chunk_size``). The

@@ -201,7 +201,7 @@ class TransformersPolicySpec(ModelOptions):
         """
         return native.compare(self, policy, source, sentences, size)
 
-    def export(self, policy: nn.Module, folder: Path) -> None:
+    def export(self, policy: nn.Module, folder: Path, source: str | None = None) -> None:
         """Writes what ``from_pretrained`` of ``transformers`` reads; see :func:`export_policy`.
 
         Queries, state and action head, of which that library has none, go to
