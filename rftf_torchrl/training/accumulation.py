@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchrl.objectives.common import LossModule
 
-from rftf_torchrl.training.backward import backward_apart
 from rftf_torchrl.training.guards import LOSS_PREFIX
 
 
@@ -94,7 +93,8 @@ def accumulate_gradients(
                 with context():
                     losses = loss_module(piece)
                 names = terms if terms is not None else _loss_names(losses)
-                backward_apart([losses[name].float() * share for name in names])
+                loss = sum(losses[name].float() for name in names)
+                (loss * share).backward()
             results.append(losses.detach())
     finally:
         if normalize:

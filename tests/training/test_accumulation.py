@@ -1,4 +1,5 @@
 import re
+import threading
 
 import pytest
 import torch
@@ -60,6 +61,17 @@ def test_equal_weights_or_advantages_by_piece_would_be_seen():
             (share * total(loss(piece))).backward()
         gap = max(float((g - right[n]).abs().max()) for n, g in gradients(loss).items())
         assert gap > 1e-2
+
+
+def test_all_of_a_backward_pass_runs_in_the_calling_thread():
+    """Layers that run again in it, with dropout, share the process's random generator."""
+    loss, data = built(functional=False)
+    used = set()
+    for network in (loss.actor_network, loss.critic_network):
+        trained = [weight for weight in network.parameters() if weight.requires_grad]
+        trained[-1].register_hook(lambda grad: used.add(threading.get_ident()))
+    accumulate_gradients(loss, data, 4)
+    assert used == {threading.get_ident()}
 
 
 def test_padding_counts_for_nothing():
