@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -15,6 +15,7 @@ from tensordict.utils import NestedKey, unravel_key
 from torchrl.envs import EnvBase
 
 from rftf_torchrl.envs.action_sizes import check_action_sizes
+from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.envs.row_noise import decide
 from rftf_torchrl.nets.encoders import keep_instruction
 from rftf_torchrl.nets.evaluate_states import eval_mode
@@ -241,18 +242,6 @@ class EpisodePlayer:
             self.drop(name)
 
 
-@contextmanager
-def _as_in_a_worker() -> Iterator[None]:
-    """One thread, on which last bits depend, and torch's generator as it was before."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def run_episodes(
     make_env: Callable[[Episode], EnvBase],
     policy: TensorDictModuleBase,
@@ -295,6 +284,6 @@ def run_episodes(
     """
     player = EpisodePlayer(make_env, LocalActor(policy), envs)
     for index, episode in episodes:
-        with _as_in_a_worker(), eval_mode(policy):
+        with one_thread(), torch.random.fork_rng(devices=[]), eval_mode(policy):
             trajectory = player.play(index, episode, deterministic=deterministic, seed=seed)
         yield EpisodeResult(index, trajectory)

@@ -12,6 +12,7 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl import keys
+from rftf_torchrl.envs.one_thread import one_thread
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,11 @@ class Takeover:
         actions = 0
         for _ in range(decisions):
             seen = current.select(*self.policy.in_keys, strict=False).unsqueeze(0)
-            with torch.inference_mode(), set_exploration_type(ExplorationType.DETERMINISTIC):
+            with (
+                one_thread(),
+                torch.inference_mode(),
+                set_exploration_type(ExplorationType.DETERMINISTIC),
+            ):
                 chunk = self.policy(seen)[keys.CHUNK][0]
             for action in chunk.clone():
                 current = env.step(current.set("action", action))["next"]

@@ -11,9 +11,8 @@ from contextlib import closing
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-import torch
-
 from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
+from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.evaluation.finished import FinishedFile
 
@@ -39,15 +38,14 @@ def _play_here(
     make_stage: Callable[[], Stage], play: Play, parts: Mapping[int, Any]
 ) -> Generator[tuple[int, Any | None], None, None]:
     stage: Stage | None = None
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
         for index, part in parts.items():
             result = None
             for _ in range(_ATTEMPTS):
                 stage = make_stage() if stage is None else stage
                 try:
-                    result = play(stage, index, part, lambda: None)
+                    with one_thread():
+                        result = play(stage, index, part, lambda: None)
                     break
                 except SimulatorCrashedError as error:
                     logger.warning("part %d: %s", index, error)
@@ -55,7 +53,6 @@ def _play_here(
                     stage = None
             yield index, result
     finally:
-        torch.set_num_threads(threads)
         if stage is not None:
             stage.close()
 

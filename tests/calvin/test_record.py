@@ -122,8 +122,15 @@ def test_a_policy_may_begin_with_more_steps_than_a_subtask_has(monkeypatch):
     )
     takeover, task = Takeover(policy, chunk_size=2, most=5), len(PULL.tasks) - 1
     seed = next(n for n in range(99) if takeover.decisions(derive_seed(n, "takeover", task)) == 5)
-    ((pulled,),) = record_chains([ChainToRecord(PULL, seed)], workers=0, takeover=takeover)
+    before, used = torch.get_num_threads(), set()
+    policy.register_forward_hook(lambda *_: used.add(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        ((pulled,),) = record_chains([ChainToRecord(PULL, seed)], workers=0, takeover=takeover)
+    finally:
+        torch.set_num_threads(before)
     assert (pulled.takeover, pulled.steps_before) == (5, 10)
+    assert used == {1}, "as in a worker process: last bits depend on it"
 
 
 def test_a_chain_that_is_lost_twice_ends_the_recording(monkeypatch):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
@@ -45,6 +46,14 @@ class Line:
     def close(self): ...
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def moving(speed, most=5):
     """A policy of chunks of two actions, and when it is taken over from."""
     policy = TensorDictModule(
@@ -82,6 +91,16 @@ def test_the_expert_goes_on_from_where_the_policy_went(tmp_path):
     held_out = [episode for episode in demos.episodes if episode.split == "test"]
     assert [episode.takeover for episode in held_out] == [0, 0], "they judge the value model"
     assert steps == actions + sum(len(episode) - 1 for episode in held_out)
+
+
+def test_the_policy_computes_in_one_thread_as_in_a_worker(tmp_path, two_threads):
+    """On whose number last bits depend."""
+    used = set()
+    takeover = moving(-0.125)
+    takeover.policy.register_forward_hook(lambda *_: used.add(torch.get_num_threads()))
+    recorded(tmp_path / "demos", takeover)
+    assert used == {1}
+    assert torch.get_num_threads() == 2
 
 
 def test_what_the_policy_does_alone_is_no_demonstration(tmp_path):

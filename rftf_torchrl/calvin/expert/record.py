@@ -18,6 +18,7 @@ from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.simulator import CalvinSimulator
 from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
+from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.envs.takeover import Takeover
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.training.seeding import derive_seed
@@ -220,7 +221,9 @@ def record_chains(
     if workers == 0:
         with closing(_Recorder(takeover)) as recorder:
             for job in jobs:
-                yield recorder.record(job, lambda: None)
+                with one_thread():
+                    recorded = recorder.record(job, lambda: None)
+                yield recorded
         return
     pool = GuardedPool(
         partial(_Recorder, takeover),
