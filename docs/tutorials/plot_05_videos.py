@@ -42,7 +42,7 @@ def play(name, seed):
         action = expert.action(env.simulator.state)
         return action, action
 
-    episode, success = record_episode(env, act, seed, max_actions=60)
+    episode, success, _ = record_episode(env, act, seed, max_actions=60)
     env.close()
     return episode["observation", "image"].permute(0, 2, 3, 1).numpy(), task.instruction, success
 

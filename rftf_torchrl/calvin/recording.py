@@ -73,7 +73,7 @@ def load_starts(demonstrations: Path, scene: Scene, tasks: Collection[str] = ())
     if missing:
         raise ValueError(
             f"{file} has no state in which {', '.join(missing)} begins: leave these tasks out of "
-            "ppo.tasks, or move the file away, and the starts are recorded anew"
+            "ppo.tasks, or move the file away, and the starts are recorded again"
         )
     return bank
 

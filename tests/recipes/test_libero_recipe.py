@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,6 +68,19 @@ def recorded(configure, tmp_path, monkeypatch):
     config = configure(*WORDS, f"output={tmp_path}")
     assert collect(config) == 3 * 6
     return config
+
+
+def test_the_expert_takes_over_from_the_policy(recorded, tmp_path):
+    from rftf_torchrl.recipes import collect_demos, train_bc
+
+    train_bc.clone(recorded)
+    led = replace(recorded.demos, takeover=str(recorded.folder.policy), per_task=4)
+    config = replace(recorded, output=str(tmp_path / "led"), demos=led)
+    steps = collect_demos.collect(config)
+    found = load_demonstrations(config.folder.demonstrations)
+    decisions = [episode.takeover for episode in found.episodes if episode.split == "train"]
+    assert set(decisions) == {0, 1}
+    assert steps == 6 * len(found.episodes) + 4 * sum(decisions)
 
 
 def test_every_stage_and_the_official_states(recorded):

@@ -14,7 +14,11 @@ from safetensors.torch import load_file
 from tensordict import TensorDict
 from tiny import RECIPES, TINY
 
-from rftf_torchrl import ConfigError, TemporalValueModel
+from rftf_torchrl import (
+    ConfigError,
+    TemporalValueModel,
+    load_demonstrations,
+)
 from rftf_torchrl.values.calibration import ValueCalibration
 
 pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
@@ -40,6 +44,24 @@ def cloned(configure, tmp_path_factory):
 
 def weights(result):
     return load_file(result["policy"])
+
+
+def test_the_expert_takes_over_from_the_policy(cloned, tmp_path):
+    """In demonstrations of Meta-World; those to judge by stay the expert's alone."""
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    policy = str(cloned.folder.policy)
+    led = replace(cloned.demos, takeover=policy, per_task=4, held_out_per_task=1)
+    env = replace(cloned.env, horizon=2 * cloned.env.horizon)
+    config = replace(cloned, output=str(tmp_path), demos=led, env=env)
+    steps = collect(config)
+    demos = load_demonstrations(config.folder.demonstrations)
+    train = [episode.takeover for episode in demos.episodes if episode.split == "train"]
+    assert 0 < sum(decisions > 0 for decisions in train) < len(train)
+    assert not any(episode.takeover for episode in demos.episodes if episode.split == "test")
+    alone = len(demos.frames) - len(demos.episodes)
+    led_by_policy = sum(train) * config.env.chunk_size
+    assert steps >= (alone + led_by_policy) * demos.action_repeat
 
 
 def test_value_report_of_held_out_demonstrations(cloned):

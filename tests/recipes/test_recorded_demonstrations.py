@@ -320,7 +320,7 @@ def test_starts_of_another_recording_are_refused_at_once(run, monkeypatch):
             use(in_a)
     message = (
         f"{file} has no state in which stack_block begins: leave these tasks out of ppo.tasks, or "
-        "move the file away, and the starts are recorded anew"
+        "move the file away, and the starts are recorded again"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect(replace(shared, ppo=replace(run.ppo, tasks=["stack_block"])))
