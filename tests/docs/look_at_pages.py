@@ -4,8 +4,9 @@
     python tests/docs/look_at_pages.py docs/_build
     python tests/docs/look_at_pages.py docs/_build --out screenshots --browser /usr/bin/chromium
 
-Looks at each page, and at two of the API's, at desktop and at phone width, without a network: that it does not scroll
-sideways, that each image has loaded, and that equations are drawn. Exits with 1 where one does not.
+Looks at each page, and at two of the API's, at desktop and at phone width, without a network: that
+it does not scroll sideways, that each image has loaded, and that equations are drawn. Exits with 1
+where one does not.
 """
 
 import argparse
