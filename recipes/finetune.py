@@ -296,10 +296,12 @@ def update(
     terms = None if train_policy else ["loss_critic"]
     for _ in range(settings.epochs if train_policy else settings.critic_warmup_epochs):
         for batch in buffer:
-            if config.augment and not train_policy:  # of the critic alone: nothing is acted
+            if terms and config.augment:  # of the critic alone: nothing is acted
                 batch = simulator.augment(batch, config.augment, generator)
             optimizer.zero_grad()
             losses = gradients(batch, terms=terms)
+            if terms and config.augment:  # the policy never saw these states
+                losses = losses.select(*terms, "explained_variance", strict=False)
             stop_on_non_finite_loss(losses)
             norm = clip_and_check_gradients(loss_module.named_parameters(), settings.max_grad_norm)
             optimizer.step()

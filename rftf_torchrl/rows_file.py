@@ -66,9 +66,10 @@ class RowsFile:
         """Add a piece.
 
         Raises:
-            OSError: where the disk is full; the pieces before are whole.
+            OSError: where the disk is full; the pieces before are whole, and others can follow.
         """
         with name_in_errors(f"Cannot write {self.file}"):
+            self.cut(len(self.records))  # what an append that failed has left
             with self.file.open("ab") as file:
                 size = file.write(content)
             to_disk(self.file)

@@ -1,5 +1,6 @@
 """Pieces of bytes with a line each: whole after a kill, refused where they are damaged."""
 
+import errno
 import json
 
 import pytest
@@ -36,6 +37,20 @@ def test_what_was_appended_is_there_and_can_be_gone_on_with(file):
     rows.cut(1)
     rows.append(b"xy", {"number": 1})
     assert pieces(file) == [b"abc", b"xy"]
+
+
+def test_what_follows_a_piece_that_could_not_be_written_is_whole(file, monkeypatch):
+    rows = RowsFile(file)
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rftf_torchrl.rows_file.to_disk", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        rows.append(b"lost", {"number": 3})
+    monkeypatch.undo()
+    rows.append(b"next", {"number": 3})
+    assert pieces(file) == [*PIECES, b"next"]
 
 
 @pytest.mark.parametrize("kept", range(8))

@@ -17,6 +17,7 @@ from rftf_torchrl.calvin.chains.play import evaluate_chains
 from rftf_torchrl.calvin.chains.report import ChainReport
 from rftf_torchrl.calvin.chains.results import ChainResult
 from rftf_torchrl.calvin.colours import draw_permutations, permute_block_colours
+from rftf_torchrl.calvin.data.format import split_folder
 from rftf_torchrl.calvin.data.reader import CalvinDataset
 from rftf_torchrl.calvin.factory import CalvinFactory
 from rftf_torchrl.calvin.options import CalvinOptions
@@ -89,7 +90,7 @@ class Calvin:
     def about(self, recorded: Path) -> str:
         """Where demonstrations are from, as far as it is known, and where the rest is played."""
         data = recorded.parent / "calvin"
-        if not data.exists():
+        if not split_folder(data, "training").is_dir():
             return f"Fine-tuning and evaluation in scene {self.scene}."
         scenes = ", ".join(sorted(set(CalvinDataset(data).scenes)))
         return f"Demonstrations in scene {scenes}; fine-tuning and evaluation in {self.scene}."

@@ -67,7 +67,8 @@ def bounded_mean_interval(
         )
     bound = NormalDist().inv_cdf(0.5 + 0.5 * confidence) ** 2 / 2
     distinct, counts = x.unique(return_counts=True)
-    return -_upper_end(-distinct, counts, -low, bound), _upper_end(distinct, counts, high, bound)
+    ends = -_upper_end(-distinct, counts, -low, bound), _upper_end(distinct, counts, high, bound)
+    return max(float(low), ends[0]), min(float(high), ends[1])
 
 
 def _upper_end(x: Tensor, counts: Tensor, high: float, bound: float) -> float:

@@ -153,7 +153,7 @@ class TokenEncoder(nn.Module):
         weight = mask.unsqueeze(-1).to(x.dtype)
         x = self.head((x * weight).sum(-2) / weight.sum(-2).clamp_min(1))
         if self._last is not None:
-            self._last = [tokens, mask, x]
+            self._last = [tokens.clone(), mask.clone(), x]
         return x
 
 

@@ -30,11 +30,13 @@ _USUAL: dict[str, Any] = {
     "partial_tolerant": False,
     "num_samples": None,
     "return_log_prob": True,
+    "_requires_sample": True,
     "_generator": None,
     "_generator_key": None,
     "_forward_hooks": {},
     "_forward_pre_hooks": {},
     "_compiled_call_impl": None,
+    "forward": None,
 }
 
 

@@ -8,11 +8,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from tensordict.nn import TensorDictModule
 
 from rftf_torchrl import (
     Chain,
     ChainToRecord,
     SimulatorCrashedError,
+    Takeover,
+    derive_seed,
+    keys,
     record_chain,
     record_chains,
     starting_states,
@@ -107,6 +112,18 @@ def test_the_number_of_processes_changes_nothing():
     apart = list(record_chains(jobs, workers=2))
     assert [len(tasks) for tasks in here] == [2, 1, 1]
     assert all(same(*pair) for pair in zip(here, apart, strict=True))
+
+
+@pytest.mark.calvin
+def test_a_policy_may_begin_with_more_steps_than_a_subtask_has(monkeypatch):
+    monkeypatch.setattr("rftf_torchrl.calvin.env.SUBTASK_STEPS", 4)
+    policy = TensorDictModule(
+        lambda state: torch.zeros(len(state), 2, 7), [keys.STATE], [keys.CHUNK]
+    )
+    takeover, task = Takeover(policy, chunk_size=2, most=5), len(PULL.tasks) - 1
+    seed = next(n for n in range(99) if takeover.decisions(derive_seed(n, "takeover", task)) == 5)
+    ((pulled,),) = record_chains([ChainToRecord(PULL, seed)], workers=0, takeover=takeover)
+    assert (pulled.takeover, pulled.steps_before) == (5, 10)
 
 
 def test_a_chain_that_is_lost_twice_ends_the_recording(monkeypatch):

@@ -66,6 +66,17 @@ def test_it_covers_the_mean_of_few_chains():
     assert held / 150 > 0.9
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("bound", [0, 0.1, 0.7])
+def test_it_stays_in_the_bounds_where_all_numbers_are_at_one(bound, count):
+    """A sum of numbers rounds, and a report does not say -0.00."""
+    low, _ = bounded_mean_interval([bound] * count, bound, 1)
+    _, high = bounded_mean_interval([bound] * count, -1, bound)
+    assert bound <= low == pytest.approx(bound)
+    assert bound >= high == pytest.approx(bound)
+    assert math.copysign(1, low) == 1
+
+
 def test_no_number_has_no_mean():
     assert all(map(math.isnan, bounded_mean_interval([], 0, 5)))
 

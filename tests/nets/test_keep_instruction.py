@@ -26,4 +26,7 @@ def test_equal_tokens_are_encoded_once():
         encoder.positions.add_(1)
     with keep_instruction(encoder):
         assert not torch.equal(encoder(tokens, mask), fresh)
+        fresh = encoder(tokens, mask)
+        tokens.add_(1)  # a simulator may write into the tensors that it gave before
+        assert not torch.equal(encoder(tokens, mask), fresh)
     assert encoder._last is None

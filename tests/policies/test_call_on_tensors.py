@@ -6,11 +6,17 @@ import pytest
 import torch
 from every_policy import POLICIES, every_policy, states
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule, TensorDictSequential
+from tensordict.nn import (
+    ProbabilisticTensorDictModule,
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+    TensorDictSequential,
+)
 from torch import nn
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl.policies.call_on_tensors import call_on_tensors, leaves
+from rftf_torchrl.policies.heads.distributions import ChunkNormal
 
 MODES = (ExplorationType.RANDOM, ExplorationType.DETERMINISTIC)
 
@@ -51,10 +57,28 @@ def hooked():
     return module
 
 
+def own_forward():
+    module = TensorDictModule(nn.Linear(2, 2), ["a"], ["b"])
+    module.forward = lambda tensordict: tensordict.set("b", tensordict["a"] + 1)
+    return module
+
+
+def given_chunk():
+    """A network that draws the chunk, of which the distribution gives the log-probability only."""
+    network = TensorDictModule(lambda a: (a[..., None], a[..., None]), ["a"], ["loc", "chunk"])
+    spread = TensorDictModule(lambda loc: torch.ones_like(loc), ["loc"], ["scale"])
+    drawn = ProbabilisticTensorDictModule(
+        ["loc", "scale"], ["chunk"], distribution_class=ChunkNormal, return_log_prob=True
+    )
+    return ProbabilisticTensorDictSequential(network, spread, drawn)
+
+
 DATA = TensorDict({"a": torch.rand(3, 2), "deep": {"er": torch.rand(3, 2)}}, [3])
 SPECIAL = {
     "subclass": lambda: Hooked(nn.Linear(2, 2), ["a"], ["b"]),
     "hook": hooked,
+    "own forward": own_forward,
+    "given chunk": given_chunk,
     "keywords": lambda: TensorDictModule(lambda *, x: x + 1, {"x": "a"}, ["b"]),
     "method": lambda: TensorDictModule(nn.Linear(2, 2), ["a"], ["b"], method="forward"),
     "dict": lambda: TensorDictModule(lambda x: {"c": x, "b": x + 1}, ["a"], ["b", "c"]),

@@ -16,6 +16,7 @@ from rftf_torchrl import (
     PeakMemory,
     StateBank,
     load_demonstrations,
+    read_metrics,
     require_calvin_env,
 )
 from rftf_torchrl.digests import read_record
@@ -145,7 +146,7 @@ def test_the_critics_first_iteration_sees_permuted_colours(run, tmp_path, monkey
         "value": replace(config.value, path=str(folder.value_model)),
         "ppo": replace(config.ppo, critic_warmup=1, iterations=1),
     }
-    alone, augmented = [], []
+    alone, augmented, original = [], [], Calvin.augment
 
     def watched(*arguments, train_policy):
         alone.append(not train_policy)
@@ -153,13 +154,18 @@ def test_the_critics_first_iteration_sees_permuted_colours(run, tmp_path, monkey
 
     def augment(self, frames, share, generator):
         augmented.append((alone[-1], share))
-        return frames
+        return original(self, frames, share, generator)
 
     monkeypatch.setattr("rftf_torchrl.recipes.finetune.update", watched)
     monkeypatch.setattr(Calvin, "augment", augment)
-    finetune(replace(config, output=str(tmp_path), augment=0.5, **parts))
+    changed = replace(config, output=str(tmp_path), augment=0.5, **parts)
+    finetune(changed)
     assert alone == [True, False]
     assert set(augmented) == {(True, 0.5)}
+    first, second = read_metrics(changed.tuned.metrics, ended=True)
+    assert first["kl"] == 0, "the policy has not moved"
+    assert "ESS" in second
+    assert "ESS" not in first
 
 
 def test_the_expert_takes_over_from_the_cloned_policy(run, tmp_path):

@@ -164,6 +164,13 @@ def test_calvin_may_be_used_as_it_is(recording, run):
     assert len(demos.episodes) == 1
 
 
+def test_a_clone_of_calvin_beside_demonstrations_is_no_recording(tmp_path):
+    (tmp_path / "calvin" / "calvin_models").mkdir(parents=True)
+    simulator = make_simulator(EnvConfig("calvin", ["open_drawer"], image_size=None))
+    found = simulator.about(tmp_path / "demos")
+    assert found == "Fine-tuning and evaluation in scene D."
+
+
 def expert_with_tasks(*tasks):
     """In place of the simulators: does those of a chain's tasks, and knows what it walked."""
     walked = []

@@ -175,6 +175,7 @@ class _Recorder:
             image_size=job.image_size,
             wrist_size=job.wrist_size,
             chunk_size=self._takeover.chunk_size,
+            horizon=self._takeover.most,
         )
         self._stage = PolicyStage(env, self._takeover.policy, job.max_steps, True, None)
         return env.simulator
