@@ -149,6 +149,7 @@ class PolicyServer:
         if self._clock() - max(self._last_answer, min(asked)) > self._patience:
             frame: Any = sys._current_frames().get(thread.ident or 0)
             where = "".join(traceback.format_stack(frame))
+            self._engine.shutdown(0.0)  # it would wait for the thread
             raise RuntimeError(
                 f"the policy has not answered for {self._patience:g} s. It is here:\n\n{where}"
             )

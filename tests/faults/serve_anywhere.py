@@ -38,7 +38,7 @@ from rftf_torchrl import RunConfig, read_metrics
 from rftf_torchrl.envs import collector
 from rftf_torchrl.envs.policy_server import PolicyServer
 
-TIMEOUT = 15.0  # a machine with much to do makes an environment in it
+TIMEOUT = 30.0  # as long as a busy machine may take to make an environment
 SERVER = ["collector=server", "collector.workers=2", "collector.batch=1"]
 STAGES = ["collect-demos", "train-bc", "train-value"]
 MOMENTS = ["start", "middle", "end"]
