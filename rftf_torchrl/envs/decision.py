@@ -220,11 +220,8 @@ class DecisionBase(EnvBase):
 
 
 def _copied(entries: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Entries whose tensors nobody else has."""
-    copies: dict[Any, Any] = {}
-    for key, each in entries.items():
-        if isinstance(each, Mapping):
-            copies[key] = _copied(each)
-        else:
-            copies[key] = each.clone() if isinstance(each, Tensor) else each
-    return copies
+    """Entries as tensors that nobody else has."""
+    return {
+        key: _copied(each) if isinstance(each, Mapping) else torch.as_tensor(each).clone()
+        for key, each in entries.items()
+    }
