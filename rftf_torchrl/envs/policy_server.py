@@ -96,8 +96,15 @@ class PolicyServer:
         seeds = asked.pop(NOISE).tolist()
         observed = leaves(asked)
         begin = time.monotonic()
-        with torch.autocast(device, dtype=dtype, enabled=enabled):
-            decisions = decide(self._policy, observed, seeds, deterministic=self._deterministic)
+        try:
+            with torch.autocast(device, dtype=dtype, enabled=enabled):
+                decisions = decide(self._policy, observed, seeds, deterministic=self._deterministic)
+        except Exception:
+            raise
+        except BaseException as error:  # ends the engine's thread
+            what = f"the thread in which the policy decides was ended by {type(error).__name__}"
+            self._error = RuntimeError(what)
+            raise
         if self._wait is None:
             self._latencies = [*self._latencies, time.monotonic() - begin][-_LATENCIES:]
             self._engine.timeout = max(median(self._latencies) / 2, _LEAST_WAIT)
@@ -118,7 +125,7 @@ class PolicyServer:
         def finish(future: Future[Packed]) -> None:
             self._last_answer = self._clock()
             self._unanswered.pop(future)
-            self._error = future.exception() or self._error
+            self._error = self._error or future.exception()
             if future.exception() is None:
                 answer(future.result())
 
@@ -143,10 +150,8 @@ class PolicyServer:
         asked = list(self._unanswered.values())
         if not asked:
             return
-        thread = self._engine._worker
-        if thread is None or not thread.is_alive():
-            raise RuntimeError("the thread in which the policy decides has ended without an error")
         if self._clock() - max(self._last_answer, min(asked)) > self._patience:
+            thread: Any = self._engine._worker
             frame: Any = sys._current_frames().get(thread.ident or 0)
             where = "".join(traceback.format_stack(frame))
             self._engine.shutdown(0.0)  # it would wait for the thread

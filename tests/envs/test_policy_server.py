@@ -77,7 +77,7 @@ def test_a_policy_that_hangs_is_reported_with_where_it_is(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_ended_is_reported():
-    message = "the thread in which the policy decides has ended without an error"
+    message = "the thread in which the policy decides was ended by SystemExit"
 
     def act():
         raise SystemExit

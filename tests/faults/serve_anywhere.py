@@ -35,7 +35,7 @@ from kill_anywhere import left, published, quietly, run, temporary, tiny
 from stop_anywhere import LEFT_SECONDS, MARK, seconds_until_none
 
 from rftf_torchrl import RunConfig, read_metrics
-from rftf_torchrl.envs import collector
+from rftf_torchrl.envs import collector, policy_server
 from rftf_torchrl.envs.policy_server import PolicyServer
 
 TIMEOUT = 30.0  # as long as a busy machine may take to make an environment
@@ -49,7 +49,7 @@ SAID = {
     ("simulator", STOP): f"a simulator process hung for {TIMEOUT:g} s" + DROPPED,
     ("learner", KILL): None,
     ("learner", STOP): None,
-    ("serving thread", "end"): "the thread in which the policy decides has ended without an error",
+    ("serving thread", "end"): "the thread in which the policy decides was ended by SystemExit",
     ("serving thread", "hang"): (
         f"the policy has not answered for {TIMEOUT:g} s. It is here:\n\n(.|\n)*"
     ),
@@ -88,7 +88,7 @@ def finetune(trouble: Trouble, stage: str, config: RunConfig) -> None:
     """The stage, in this process, with a trouble; writes down what was said, and when."""
     clock, broken, asked, begun = Clock(), threading.Event(), 0, 0.0
     sys.modules["__main__"] = ModuleType("__main__")  # simulators need not import this script
-    ask, decide = PolicyServer.ask, PolicyServer._decide
+    ask, decide = PolicyServer.ask, policy_server.decide
 
     def troubled_ask(server: PolicyServer, observed: Any, answer: Any) -> None:
         nonlocal asked, begun
@@ -98,12 +98,12 @@ def finetune(trouble: Trouble, stage: str, config: RunConfig) -> None:
             trouble.begin(answer.__self__.process.pid, broken)
         ask(server, observed, answer)
 
-    def troubled_decide(server: PolicyServer, observed: Any) -> Any:
+    def troubled_decide(*observed: Any, **how: Any) -> Any:
         if broken.is_set():
             trouble.in_thread()
-        return decide(server, observed)
+        return decide(*observed, **how)
 
-    PolicyServer.ask, PolicyServer._decide = troubled_ask, troubled_decide  # type: ignore
+    PolicyServer.ask, policy_server.decide = troubled_ask, troubled_decide  # type: ignore
     collector.START_UP_SECONDS = TIMEOUT  # what a policy has at least for an answer
     logging.getLogger(collector.__name__).addHandler(clock)
     try:

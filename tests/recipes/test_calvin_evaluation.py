@@ -9,6 +9,7 @@ from tiny import CALVIN
 from rftf_torchrl import PRIVILEGED_DIM, ChainReport, benchmark_sequences
 from rftf_torchrl.calvin import env
 from rftf_torchrl.calvin.chains import play as chains
+from rftf_torchrl.evaluation import parallel
 
 pytestmark = pytest.mark.recipe
 
@@ -75,12 +76,12 @@ def test_evaluate_again_plays_only_what_is_missing(cloned, monkeypatch):
     lines = finished.read_text(encoding="utf-8").splitlines(keepends=True)
     finished.write_text("".join(lines[:2]), encoding="utf-8")
     played = []
-    original = chains.play_parts
+    original = parallel.play_parts
 
     def counting(make_stage, play, left, **settings):
         played.extend(left)
         return original(make_stage, play, left, **settings)
 
-    monkeypatch.setattr(chains, "play_parts", counting)
+    monkeypatch.setattr(parallel, "play_parts", counting)
     assert recipe.evaluate(cloned) == before
     assert played == [1]

@@ -216,7 +216,7 @@ def test_cloning_and_value_model_see_permuted_colours(run, monkeypatch):
     tasks = ["open_drawer", "lift_red_block_table", "lift_blue_block_table"]
     options = {**run.env.options, "demo_chains": 40}
     run = replace(run, env=replace(run.env, tasks=tasks, options=options))
-    run = replace(run, value=replace(run.value, failures=0.0, shuffle_time=True))
+    run = replace(run, value=replace(run.value, failures=0.0, successes=False, shuffle_time=True))
     record_chains, _ = expert_with_tasks(*tasks)
     monkeypatch.setattr("rftf_torchrl.calvin.recording.record_chains", record_chains)
     collect(run)
