@@ -13,8 +13,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
 OF_THE_API = ["ValueReward", "RFTFPPOLoss"]
 WIDTHS = {"desktop": 1280, "phone": 390}
 SEEN = """() => ({
@@ -41,6 +39,8 @@ def faults(page, address, width):
 
 
 def main():
+    from playwright.sync_api import sync_playwright
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("html", type=Path, help="what sphinx-build has written")
     parser.add_argument("--out", type=Path, help="a folder for screenshots")
