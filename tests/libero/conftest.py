@@ -13,9 +13,9 @@ from rftf_torchrl import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _needs_libero(request):
-    if request.node.get_closest_marker("libero") is None:
+def pytest_runtest_setup(item):
+    """Before the fixtures of a module, which may need it."""
+    if item.get_closest_marker("libero") is None:
         return
     try:
         require_libero()

@@ -9,9 +9,9 @@ import pytest
 from rftf_torchrl import MetaWorldEnv, NoOpenGLBackendError, select_gl_backend
 
 
-@pytest.fixture(autouse=True)
-def _needs_metaworld(request):
-    if request.node.get_closest_marker("metaworld") is None:
+def pytest_runtest_setup(item):
+    """Before the fixtures of a module, which may need it."""
+    if item.get_closest_marker("metaworld") is None:
         return
     for package in ("metaworld", "packaging"):
         if importlib.util.find_spec(package) is None:

@@ -28,14 +28,15 @@ def configured(*overrides):
 def test_every_method_of_every_study_can_be_run(name):
     from rftf_torchrl.recipes.compare import list_jobs
 
-    study = configured(f"study={name}")
-    study = replace(study, methods=list(study.catalogue))
-    jobs = list_jobs(replace(study, seeds=[0]), "")
+    study = replace(configured(f"study={name}"), seeds=[0])
+    jobs = list_jobs(replace(study, methods=list(study.catalogue)), "")
     assert len(jobs) == len(study.catalogue) * len(study.task_sets)
     assert all(job.config.ppo.env_steps for job in jobs)
     shared = {(job.task_set, job.shared.output) for job in jobs}
     assert len(shared) == len(study.task_sets), "equal start for all methods"
-    assert len({job.digest for job in jobs}) == len(jobs), "no two methods are the same"
+    # A task set may fix what a method of the catalogue changes; the study does not pick that one.
+    picked = list_jobs(study, "")
+    assert len({job.digest for job in picked}) == len(picked), "no two methods are the same"
 
 
 def test_a_later_setting_wins():
