@@ -6,7 +6,7 @@ import pytest
 import stop_anywhere as faults
 import torch
 
-SIGNALS = [signal.SIGSTOP, signal.SIGKILL]
+SIGNALS = [pytest.param(signal.SIGSTOP, marks=pytest.mark.slow), signal.SIGKILL]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -16,6 +16,7 @@ def test_a_lost_worker_is_noticed_and_the_pool_closes(state, number):
     assert min(faults.stop_worker(state, number)) >= 0
 
 
+@pytest.mark.slow
 def test_closing_a_pool_of_stopped_workers_ends():
     assert faults.stop_worker("closing", signal.SIGSTOP) > (0, 0)
 

@@ -55,6 +55,7 @@ def test_of_many_numbers_it_is_the_normal_interval():
     assert bounded_mean_interval(values, 0, 5) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_it_covers_the_mean_of_few_chains():
     """Chains of which each task is done in nine of ten cases; the normal one covers 87%."""
     rng, true = np.random.default_rng(0), sum(0.9**k for k in range(1, 6))

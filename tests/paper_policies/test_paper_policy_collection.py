@@ -29,6 +29,7 @@ def test_parallel_environments(spec):
         torch.testing.assert_close(together[row][keys.CHUNK], alone[keys.CHUNK])
 
 
+@pytest.mark.slow
 def test_worker_processes(spec):
     """GR-MG has more weights than a process can be given file descriptors."""
     policy = build(spec)

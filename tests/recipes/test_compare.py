@@ -184,6 +184,7 @@ def test_a_cell_that_fails_and_one_that_is_lost_do_not_stop_the_others(tmp_path,
         recipe.run_cells(jobs, 1, tmp_path / "workers.log", 300.0)
 
 
+@pytest.mark.slow
 def test_a_cell_that_stops_is_noticed_and_does_not_stop_the_others(tmp_path, monkeypatch):
     from rftf_torchrl.recipes import compare as recipe
 

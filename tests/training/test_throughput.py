@@ -111,6 +111,7 @@ def test_the_table():
     )
 
 
+@pytest.mark.slow
 def test_processes_add_to_one_sum():
     import torch.multiprocessing as mp
 
