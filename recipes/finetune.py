@@ -5,6 +5,7 @@
     python recipes/finetune.py output=outputs/run critic=temporal    # no critic network
     python recipes/finetune.py output=outputs/run reward=sparse critic=none    # outcomes alone
     python recipes/finetune.py output=outputs/run resume=true        # after a kill
+    torchrun --nproc-per-node=2 recipes/finetune.py output=outputs/run ppo.parallel=ddp
 
 Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`` is ``rftf`` or
 ``sparse``): the policy, checkpoints, ``metrics.csv`` and TensorBoard events, the learning curve.
@@ -28,6 +29,7 @@ from rftf_torchrl import (
     Episode,
     PhaseClock,
     PolicySpecProtocol,
+    Processes,
     RFTFPPOLoss,
     RunCheckpoints,
     RunConfig,
@@ -61,18 +63,22 @@ from rftf_torchrl import (
     warn_if_exploited,
 )
 from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.configs.joined import joined
 from rftf_torchrl.configs.learner import (
     Learner,
     keep_features,
     make_buffer,
     make_learner,
     refuse_to_tune,
+    shard_learner,
 )
 from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.digests import write_record
 
 logger = logging.getLogger("finetune")
+
+CHECKPOINT = "checkpoint"
 
 
 def budget(config: RunConfig) -> str:
@@ -100,19 +106,26 @@ def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
     ]
 
 
-def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) -> TensorDictBase:
+def add_advantages(
+    config: RunConfig, learner: Learner, data: TensorDictBase, processes: Processes | None = None
+) -> TensorDictBase:
     """Rewards, values, advantages, and what else the loss reads of a batch of episodes."""
+    processes = processes or Processes()
     settings, policy = config.ppo, learner.policy
     data = label_outcomes(data)
     if not settings.bootstrap_timeouts:
         data["next", "terminated"] = data["next", "done"].clone()
         data = label_time_left(data, config.env.horizon)
-    data = learner.reward(data)
+    data = processes.in_shares(learner.reward, data)
     data = learner.advantages(data)
-    with autocast(data.device, config.precision):
+
+    def forward_passes(data: TensorDictBase) -> TensorDictBase:
         data = keep_features(config, policy, data)
         data = mark_executed(data, policy, minibatch=settings.minibatch)
-        data = learner.loss.add_reference(data, minibatch=settings.minibatch)
+        return learner.loss.add_reference(data, minibatch=settings.minibatch)
+
+    with autocast(data.device, config.precision):
+        data = processes.in_shares(forward_passes, data)
     check_finite(data, [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE])
     return data
 
@@ -154,20 +167,24 @@ def finetune(
     config: RunConfig,
     clock: PhaseClock | None = None,
     on_iteration: Callable[[int, nn.Module, dict[str, int]], None] | None = None,
+    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Run the fine-tuning and return where it ended; progress lands in the output folder.
 
-    ``on_iteration(iterations, policy, progress)`` is called after each iteration.
+    ``on_iteration(iterations, policy, progress)`` is called after each iteration. Of several
+    ``processes`` the first one plays the episodes and writes; the others :func:`follow` it.
     """
+    processes = processes or Processes()
     clock = clock or PhaseClock()
     device = resolve_device(config.device)
     seed_everything(derive_seed(config.seed, "finetune"))
     settings, name = config.ppo, config.name
-    folder = prepare_output(config.tuned.root)
-    write_record(config.tuned.settings, made_by(config, RUN))
+    folder = config.tuned.root
+    if not processes.rank:
+        prepare_output(folder)
+        write_record(config.tuned.settings, made_by(config, RUN))
     learner = make_learner(config, device)
-    policy, spec = learner.policy, learner.spec
-    value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer
+    policy, spec, value_model = learner.policy, learner.spec, learner.value_model
     buffer = make_buffer(config, device)
     simulator = make_simulator(config.env)
     names = task_names(simulator, config.tuned_tasks)
@@ -175,14 +192,16 @@ def finetune(
     checkpoints = RunCheckpoints(
         config.tuned.checkpoints,
         policy=policy,
-        loss=loss_module,
-        optimizer=optimizer,
+        loss=learner.loss,
+        optimizer=learner.optimizer,
         progress=progress,
     )
-    done = checkpoints.load() if config.resume and checkpoints.files() else 0
-    if config.resume:
-        checkpoints.clear()
+    done = restore(config, checkpoints, processes)
+    learner = shard_learner(config, learner, device)
     warmup = settings.critic_warmup if learner.critic is not None else 0
+    if processes.rank:
+        follow(config, learner, buffer, processes, warmup)
+        return {}
     iterations = settings.iterations + warmup
     exploited = False
     if done:
@@ -209,8 +228,9 @@ def finetune(
             progress["crashed"] += collector.crashed
             collector.crashed = 0
             with clock(f"{name}: rewards and values"):
+                processes.tell(iteration)
                 log_probs = data[keys.LOG_PROB].to(device)
-                data = add_advantages(config, learner, data.to(device))
+                data = add_advantages(config, learner, processes.tell(data).to(device), processes)
                 ratio_error = first_ratio(config, learner, data, log_probs)
             metrics = {**success_rates(data, names), **progress, "ratio_error": ratio_error}
             if value_model is not None:
@@ -222,13 +242,15 @@ def finetune(
             with clock(f"{name}: update"):
                 metrics |= update(
                     config,
-                    loss_module,
-                    optimizer,
+                    learner.trained.loss,
+                    learner.trained.optimizer,
                     buffer,
                     data,
                     iteration,
                     train_policy=iteration >= warmup,
+                    processes=processes,
                 )
+                learner.gather()
             log.log(metrics, iteration)
             if value_model is not None and not exploited:
                 exploited = warn_if_exploited(read_metrics(config.tuned.metrics))
@@ -240,9 +262,12 @@ def finetune(
             )
             if last or (iteration + 1) % settings.checkpoint_every == 0:
                 with clock(f"{name}: checkpoints"):
+                    processes.tell(CHECKPOINT)
+                    learner.gather_optimizer()
                     checkpoints.save(iteration + 1)
                     if not last:  # the last one is published below, after a resume too
                         publish(config, policy, spec)
+    processes.tell(None)
     publish(config, policy, spec)
     logger.info("what fine-tuning held and took:\n%s", learner.footprint(clock.seconds, device))
     plot_learning_curve(
@@ -255,6 +280,46 @@ def finetune(
     steps, crashed = f"{progress['env_steps']:,}", progress["crashed"]
     logger.info("%s: %s simulator steps, %d crashed episodes", name, steps, crashed)
     return {"policy": str(config.tuned.policy), **progress}
+
+
+def restore(config: RunConfig, checkpoints: RunCheckpoints, processes: Processes) -> int:
+    """Load the newest checkpoint of a resumed run, in the first process and then in the others."""
+    done = 0
+    if not processes.rank:
+        done = checkpoints.load() if config.resume and checkpoints.files() else 0
+        if config.resume:
+            checkpoints.clear()
+    done = processes.tell(done)
+    if processes.rank and done:
+        checkpoints.load()
+    return done
+
+
+def follow(
+    config: RunConfig,
+    learner: Learner,
+    buffer: TensorDictReplayBuffer,
+    processes: Processes,
+    warmup: int,
+) -> None:
+    """The work of all processes but the first: its updates, of the episodes that it has played."""
+    while (told := processes.tell()) is not None:
+        if told == CHECKPOINT:
+            learner.gather_optimizer()
+            continue
+        data = processes.tell().to(resolve_device(config.device))
+        data = add_advantages(config, learner, data, processes)
+        update(
+            config,
+            learner.trained.loss,
+            learner.trained.optimizer,
+            buffer,
+            data,
+            told,
+            train_policy=told >= warmup,
+            processes=processes,
+        )
+        learner.gather()
 
 
 def publish(config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol) -> None:
@@ -273,6 +338,7 @@ def update(
     iteration: int,
     *,
     train_policy: bool,
+    processes: Processes | None = None,
 ) -> dict[str, float]:
     """The epochs of one iteration; without ``train_policy`` only the critic learns."""
     settings = config.ppo
@@ -289,6 +355,7 @@ def update(
         loss_module,
         micro_batch=settings.micro_batch or settings.minibatch,
         context=lambda: autocast(data.device, config.precision),
+        processes=processes,
     )
     simulator: Any = make_simulator(config.env)
     generator = torch.Generator().manual_seed(seed)
@@ -315,9 +382,10 @@ def update(
     return means
 
 
-@recipe()
+@recipe(several=True)
 def main(config: RunConfig) -> None:
-    finetune(config)
+    with joined(config) as processes:
+        finetune(config, processes=processes)
 
 
 if __name__ == "__main__":

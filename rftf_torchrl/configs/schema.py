@@ -233,6 +233,11 @@ class PPOConfig:
             log-probability of a decision, before an iteration's first step. Above it the run stops.
             Null for 0.01 in float32 and 0.25 in bfloat16, see :func:`check_first_ratio`.
         checkpoint_every: number of iterations between checkpoints.
+        parallel: of several processes, which torchrun starts, each computes a part of every
+            minibatch. ``"ddp"``: each holds the whole optimizer. ``"fsdp"``: each holds a part of
+            what trains, of its gradients and of the optimizer (FSDP2). ``"none"``: one process.
+        timeout: seconds without a sign of life from one of several processes after which the run
+            ends.
     """
 
     tasks: Names | None = None
@@ -259,6 +264,8 @@ class PPOConfig:
     max_grad_norm: Positive = 1.0
     ratio_bound: Positive | None = None
     checkpoint_every: Count = 10
+    parallel: Annotated[str, one_of("none", "ddp", "fsdp")] = "none"
+    timeout: Positive = 60.0
 
 
 @dataclass
