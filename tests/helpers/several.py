@@ -1,5 +1,9 @@
-"""A fine-tuning of seconds on a line, by one process or by several that torchrun starts."""
+"""A fine-tuning of seconds on a line, by one process or by several that torchrun starts.
 
+python several.py CASES runs the cases of a JSON file, lists of overrides, one after another.
+"""
+
+import json
 import os
 import subprocess
 import sys
@@ -8,12 +12,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from _composed import composed
 from safetensors.torch import load_file
 from tensordict.nn import TensorDictModule
 from tiny import RECIPES
 from torch import nn
 
-from rftf_torchrl import gaussian_actor, keys, save_policy
+from rftf_torchrl import check_config, gaussian_actor, keys, save_policy
+from rftf_torchrl.configs.joined import joined
 
 HELPERS = Path(__file__).parent
 SETTINGS = [
@@ -46,7 +52,9 @@ class Layers(nn.Module):
         self.inner = nn.Linear(1, width)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
         self.outer = nn.Linear(width, 2)
-        nn.init.zeros_(self.outer.bias)  # goes right and left
+        with torch.no_grad():  # goes right and left
+            self.outer.weight.mul_(0.1)
+            self.outer.bias.zero_()
 
     def forward(self, state):
         hidden = self.inner(state)
@@ -91,13 +99,15 @@ def begin(file, **options):
     return file
 
 
-def command(processes, policy, output, *overrides):
-    """What starts the recipe; with no processes, without torchrun."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    torchrun += [f"--nproc-per-node={processes}"]
-    start = torchrun if processes else [sys.executable]
-    given = [*SETTINGS, f"policy.path={policy}", f"output={output}", *overrides]
-    return [*start, str(RECIPES / "finetune.py"), *given]
+def settings(policy, output, *overrides):
+    return [*SETTINGS, f"policy.path={policy}", f"output={output}", *overrides]
+
+
+def torchrun(processes, *arguments):
+    """A command; without processes, of the script alone."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    start += [f"--nproc-per-node={processes}"]
+    return [*(start if processes else [sys.executable]), *map(str, arguments)]
 
 
 def environment():
@@ -105,16 +115,32 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
-def finetune(processes, policy, output, *overrides):
-    """Run the recipe to its end."""
+def run(processes, *arguments):
+    """Run a script to its end."""
     return subprocess.run(
-        command(processes, policy, output, *overrides),
+        torchrun(processes, *arguments),
         env=environment(),
         capture_output=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=600,
         check=False,
     )
+
+
+def finetune(processes, *given):
+    """Run the recipe to its end, see `settings`."""
+    return run(processes, RECIPES / "finetune.py", *settings(*given))
+
+
+def run_cases(cases):
+    """Run the recipe's function several times in the processes that torchrun has started."""
+    from rftf_torchrl.recipes.finetune import finetune
+
+    configs = [check_config(composed(*case)) for case in cases]
+    torch.set_num_threads(1)
+    with joined(configs[0]) as processes:
+        for config in configs:
+            finetune(config, processes=processes)
 
 
 def weights(output):
@@ -126,3 +152,7 @@ def largest_difference(one, other):
     one, other = weights(one), weights(other)
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+if __name__ == "__main__":
+    run_cases(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
