@@ -72,13 +72,8 @@ from rftf_torchrl.recipes.evaluate import add_values
 from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.study_cells import digest
 from rftf_torchrl.recipes.train_bc import clone
-from rftf_torchrl.recipes.train_value import (
-    calibrate,
-    cloned_rollouts,
-    fit,
-    rollout_episodes,
-    untrained,
-)
+from rftf_torchrl.recipes.train_value import cloned_rollouts, fit, rollout_episodes, untrained
+from rftf_torchrl.recipes.value_steps import calibrate
 from rftf_torchrl.recipes.value_terms import Tried, rollout_with_context, with_context
 from rftf_torchrl.study.intervals import paired_difference
 from rftf_torchrl.values.kinds import value_spec
