@@ -31,7 +31,6 @@ from rftf_torchrl import (
     RFTFPPOLoss,
     RunCheckpoints,
     RunConfig,
-    TemporalValueModel,
     accumulate_gradients,
     autocast,
     check_finite,
@@ -175,7 +174,7 @@ def finetune(
     names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
     refresh = None
-    if config.value.refresh_steps and isinstance(value_model, TemporalValueModel):
+    if config.value.refresh_steps and value_model is not None:
         refresh = ValueRefresh(config, value_model)
     checkpoints = RunCheckpoints(
         config.tuned.checkpoints,
