@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -71,6 +72,7 @@ from rftf_torchrl.configs.learner import (
 from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.digests import write_record
+from rftf_torchrl.training.acted_weights import ActedWeights
 
 logger = logging.getLogger("finetune")
 
@@ -111,7 +113,8 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     data = learner.advantages(data)
     with autocast(data.device, config.precision):
         data = keep_features(config, policy, data)
-        data = mark_executed(data, policy, minibatch=settings.minibatch)
+        with learner.acted():
+            data = mark_executed(data, policy, minibatch=settings.minibatch)
         data = learner.loss.add_reference(data, minibatch=settings.minibatch)
     check_finite(data, [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE])
     return data
@@ -128,7 +131,7 @@ def first_ratio(
     rows = torch.linspace(0, len(data) - 1, min(len(data), settings.minibatch)).long()
     rows = rows.to(data.device)
     acted = data.exclude("next", keys.EXECUTED)[rows].set(keys.LOG_PROB, log_probs[rows])
-    with autocast(data.device, config.precision):
+    with autocast(data.device, config.precision), learner.acted():
         return check_first_ratio(
             learner.loss,
             acted,
@@ -172,13 +175,11 @@ def finetune(
     simulator = make_simulator(config.env)
     names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
-    checkpoints = RunCheckpoints(
-        config.tuned.checkpoints,
-        policy=policy,
-        loss=loss_module,
-        optimizer=optimizer,
-        progress=progress,
-    )
+    parts = {"policy": policy, "loss": loss_module, "optimizer": optimizer, "progress": progress}
+    acted = learner.acted
+    if isinstance(acted, ActedWeights):
+        parts["acted"] = acted
+    checkpoints = RunCheckpoints(config.tuned.checkpoints, **parts)
     done = checkpoints.load() if config.resume and checkpoints.files() else 0
     if config.resume:
         checkpoints.clear()
@@ -191,23 +192,38 @@ def finetune(
         logger.info("%s: up to iteration %d the critic alone learns", name, warmup)
     bar = progress_bar(range(done, iterations), name, unit="iterations")
     with (
+        ThreadPoolExecutor(1, "collect") as thread,
         episode_collector(config, "train", policy, spec) as collector,
         make_logger(config.logger.kind, folder, {"seed": config.seed}) as log,
     ):
-        log.metrics.check_reaches(done - 1)
-        for iteration in bar:
-            if settings.env_steps and progress["env_steps"] >= settings.env_steps:
-                break
-            with clock(f"{name}: collect"), autocast(device, config.precision):
-                collector.update_policy_weights_()
-                data = collector.collect(
+
+        def collect(iteration: int) -> TensorDictBase:
+            with autocast(device, config.precision):
+                return collector.collect(
                     training_episodes(config, iteration),
                     seed=derive_seed(config.seed, "noise", iteration),
                 )
+
+        log.metrics.check_reaches(done - 1)
+        playing: Future[TensorDictBase] | None = None
+        for iteration in bar:
+            if settings.env_steps and progress["env_steps"] >= settings.env_steps:
+                break
+            with clock(f"{name}: collect"):
+                if playing is None:
+                    with acted():
+                        collector.update_policy_weights_()
+                data = collect(iteration) if playing is None else playing.result()
             executed = int(data["next", "executed"].sum())
             progress["env_steps"] += executed * simulator.steps_per_action
             progress["crashed"] += collector.crashed
             collector.crashed = 0
+            last = iteration + 1 == iterations or (
+                settings.env_steps is not None and progress["env_steps"] >= settings.env_steps
+            )
+            if settings.overlap and not last:
+                collector.update_policy_weights_()
+                playing = thread.submit(collect, iteration + 1)
             with clock(f"{name}: rewards and values"):
                 log_probs = data[keys.LOG_PROB].to(device)
                 data = add_advantages(config, learner, data.to(device))
@@ -219,6 +235,8 @@ def finetune(
                     separation = final_value_auc(data)
                     metrics["first_rollouts/value_auc"] = separation["final_auc"]
                     warn_if_blind(separation["final_auc"])
+            if isinstance(acted, ActedWeights):
+                acted.keep()
             with clock(f"{name}: update"):
                 metrics |= update(
                     config,
@@ -235,9 +253,6 @@ def finetune(
             bar.set_postfix(success=f"{metrics['success']:.2f}", kl=f"{metrics['kl']:.3f}")
             if on_iteration is not None:
                 on_iteration(iteration + 1, policy, dict(progress))
-            last = iteration + 1 == iterations or (
-                settings.env_steps is not None and progress["env_steps"] >= settings.env_steps
-            )
             if last or (iteration + 1) % settings.checkpoint_every == 0:
                 with clock(f"{name}: checkpoints"):
                     checkpoints.save(iteration + 1)

@@ -62,6 +62,11 @@ def check_config(config: DictConfig) -> RunConfig:
         problems.append(
             f"ppo.tasks={run.tuned_tasks}: expected tasks of env.tasks; ppo.tasks=null tunes all"
         )
+    if run.ppo.overlap and not run.collector.workers:
+        problems.append(
+            "ppo.overlap=true: episodes are played beside the learner only in processes of their "
+            "own: set collector.workers=1 or more"
+        )
     problems += value_problems(run.value.kind, run.value.options)
     if run.value.kind == "pretrained" and run.image_size is None:
         problems.append("value.kind=pretrained needs images: set env.image_size")
