@@ -1,6 +1,5 @@
 """Episodes that are played while the policy learns from those before."""
 
-import logging
 import re
 import threading
 from copy import deepcopy
@@ -10,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rftf_torchrl import ConfigError, Episode, EpisodeCollector, keys, read_metrics, save_policy
+from rftf_torchrl import ConfigError, EpisodeCollector, read_metrics, save_policy
+from rftf_torchrl.errors import TooManyCrashesError
 
 pytestmark = pytest.mark.recipe
 
@@ -132,3 +132,81 @@ def test_without_it_no_weights_are_older(config, monkeypatch):
     assert not submitted
     recipe.finetune(config("single", "collector.workers=0", overlap=False))
     assert same(weights(config("run")), weights(config("single")))
+
+
+def test_a_served_copy_decides_in_its_own_process(config):
+    """With the bits of copies, as the policy is on a CPU and decides for one at a time."""
+    from rftf_torchrl.recipes.finetune import finetune
+
+    served = config("served", "collector=server", "collector.workers=2", "collector.batch=1")
+    for run in (served, config("copies")):
+        finetune(run)
+    assert same(weights(served), weights(config("copies")))
+
+
+def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_follows(config, monkeypatch):
+    from rftf_torchrl.recipes import finetune as recipe
+
+    recipe.finetune(config("whole"))
+    update = recipe.update
+
+    def interrupted(*arguments, **options):
+        if arguments[5] == 2:
+            raise KeyboardInterrupt
+        return update(*arguments, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(recipe, "update", interrupted)
+        recipe.finetune(config("broken"))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("collect")]
+    recipe.finetune(config("broken", resume=True))
+    assert same(weights(config("whole")), weights(config("broken")))
+    numbers = [read_metrics(config(name).tuned.metrics) for name in ("whole", "broken")]
+    assert numbers[0] == numbers[1]
+
+
+def test_an_error_of_the_collection_is_raised_after_the_update(config, monkeypatch):
+    from rftf_torchrl.recipes import finetune as recipe
+
+    collect, update, failed = EpisodeCollector.collect, recipe.update, threading.Event()
+    collections = []
+
+    def failing(self, *arguments, **options):
+        collections.append(threading.current_thread().name)
+        if len(collections) == 3:
+            failed.set()
+            raise TooManyCrashesError("no restart is left")
+        found = collect(self, *arguments, **options)
+        self.crashed += 1
+        return found
+
+    def waiting(*arguments, **options):
+        if arguments[5] == 1:
+            assert failed.wait(60), "the next collection runs during the update"
+        return update(*arguments, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(TooManyCrashesError, match="^no restart"):
+        patched.setattr(EpisodeCollector, "collect", failing)
+        patched.setattr(recipe, "update", waiting)
+        recipe.finetune(config("run"))
+    assert collections == ["MainThread", "collect_0", "collect_0"]
+    rows = read_metrics(config("run").tuned.metrics)
+    assert [row["crashed"] for row in rows] == ["1", "2"], "each is counted with its iteration"
+    assert len(list(config("run").tuned.checkpoints.iterdir())) == 2
+
+
+def test_it_needs_processes(config):
+    message = (
+        "ppo.overlap=true: episodes are played beside the learner only in processes of their own: "
+        "set collector.workers=1 or more"
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        config("run", "collector.workers=0")
+
+
+def test_it_is_not_changed_on_the_way(config):
+    from rftf_torchrl.recipes.finetune import finetune
+
+    finetune(config("run", "ppo.iterations=1"))
+    with pytest.raises(ConfigError, match="ppo.overlap=True, and now False"):
+        finetune(config("run", overlap=False, resume=True))
