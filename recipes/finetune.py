@@ -32,6 +32,7 @@ from rftf_torchrl import (
     RFTFPPOLoss,
     RunCheckpoints,
     RunConfig,
+    TemporalValueModel,
     accumulate_gradients,
     autocast,
     check_finite,
@@ -72,6 +73,7 @@ from rftf_torchrl.configs.learner import (
 from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.digests import write_record
+from rftf_torchrl.recipes.refresh_value import ValueRefresh
 from rftf_torchrl.training.acted_weights import ActedWeights
 
 logger = logging.getLogger("finetune")
@@ -175,14 +177,24 @@ def finetune(
     simulator = make_simulator(config.env)
     names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
-    parts = {"policy": policy, "loss": loss_module, "optimizer": optimizer, "progress": progress}
+    refresh = None
+    if config.value.refresh_steps and isinstance(value_model, TemporalValueModel):
+        refresh = ValueRefresh(config, value_model)
     acted = learner.acted
-    if isinstance(acted, ActedWeights):
-        parts["acted"] = acted
-    checkpoints = RunCheckpoints(config.tuned.checkpoints, **parts)
+    checkpoints = RunCheckpoints(
+        config.tuned.checkpoints,
+        policy=policy,
+        loss=loss_module,
+        optimizer=optimizer,
+        progress=progress,
+        **({"acted": acted} if isinstance(acted, ActedWeights) else {}),
+        **(refresh.state() if refresh is not None else {}),
+    )
     done = checkpoints.load() if config.resume and checkpoints.files() else 0
     if config.resume:
         checkpoints.clear()
+    if done and refresh is not None:
+        refresh.publish()
     warmup = settings.critic_warmup if learner.critic is not None else 0
     iterations = settings.iterations + warmup
     exploited = False
@@ -224,6 +236,9 @@ def finetune(
             if settings.overlap and not last:
                 collector.update_policy_weights_()
                 playing = thread.submit(collect, iteration + 1)
+            if refresh is not None:
+                with clock(f"{name}: value model"):
+                    refresh.learn(data, iteration)
             with clock(f"{name}: rewards and values"):
                 log_probs = data[keys.LOG_PROB].to(device)
                 data = add_advantages(config, learner, data.to(device))
@@ -231,10 +246,9 @@ def finetune(
             metrics = {**success_rates(data, names), **progress, "ratio_error": ratio_error}
             if value_model is not None:
                 metrics |= exploitation_watch(data)
+                metrics["value_auc"] = final_value_auc(data)["final_auc"]
                 if iteration == 0:
-                    separation = final_value_auc(data)
-                    metrics["first_rollouts/value_auc"] = separation["final_auc"]
-                    warn_if_blind(separation["final_auc"])
+                    warn_if_blind(metrics["value_auc"])
             if isinstance(acted, ActedWeights):
                 acted.keep()
             with clock(f"{name}: update"):
