@@ -205,7 +205,7 @@ def finetune(
     bar = progress_bar(range(done, iterations), name, unit="iterations")
     with (
         ThreadPoolExecutor(1, "collect") as thread,
-        episode_collector(config, "train", policy, spec, overlap=settings.overlap) as collector,
+        episode_collector(config, "train", policy, spec) as collector,
         make_logger(config.logger.kind, folder, {"seed": config.seed}) as log,
     ):
 

@@ -33,16 +33,10 @@ def episode_factory(
 
 
 def episode_collector(
-    config: RunConfig,
-    split: Split,
-    policy: nn.Module,
-    spec: PolicySpecProtocol,
-    *,
-    overlap: bool = False,
+    config: RunConfig, split: Split, policy: nn.Module, spec: PolicySpecProtocol
 ) -> EpisodeCollector:
-    """Plays episodes of the run's simulator with the policy, which may be trained meanwhile."""
-    make_env = episode_factory(config, split, spec)
-    return make_collector(make_env, policy, config.collector, overlap=overlap)
+    """Plays episodes of the run's simulator with the policy."""
+    return make_collector(episode_factory(config, split, spec), policy, config.collector)
 
 
 @contextmanager

@@ -38,10 +38,8 @@ from rftf_torchrl.envs.guarded_pool import (
     SignsOfLife,
 )
 from rftf_torchrl.envs.packed import pack, unpack
-from rftf_torchrl.envs.policy_process import PolicyProcess
 from rftf_torchrl.envs.policy_server import NOISE, PolicyServer
 from rftf_torchrl.envs.shared_weights import share_weights
-from rftf_torchrl.nets.evaluate_states import policy_device
 from rftf_torchrl.policies.call_on_tensors import Tensors, leaves
 
 logger = logging.getLogger(__name__)
@@ -158,9 +156,6 @@ class EpisodeCollector:
         batch: with ``serve``, most decisions at once; ``None`` for the number of workers.
         wait: with ``serve``, seconds for which a batch waits for workers that have not asked yet;
             ``None`` for half of what the policy took for its last batches.
-        overlap: whether the policy may be trained while :meth:`collect` runs in another thread. A
-            served policy is then a frozen copy on the same device, in a process of its own, which
-            :meth:`update_policy_weights_` refreshes.
         timeout: seconds without any sign of life from a worker before it counts as hung; a worker
             that is still starting has two minutes at least.
         max_restarts: how many dead or hung workers to replace before giving up.
@@ -181,7 +176,6 @@ class EpisodeCollector:
         serve: bool = False,
         batch: int | None = None,
         wait: float | None = None,
-        overlap: bool = False,
         timeout: float = 120.0,
         max_restarts: int = 10,
     ) -> None:
@@ -194,11 +188,9 @@ class EpisodeCollector:
             raise ValueError(f"batch must be at least 1 decision, got {batch}")
         if wait is not None and not 0 <= wait < math.inf:
             raise ValueError(f"wait must be 0 or more seconds, got {wait}")
-        if overlap and not workers:
-            raise ValueError("overlap=True needs workers: the episodes are played beside a learner")
         self._policy = policy
         self._acting = policy
-        if overlap or not serve:
+        if not serve:
             self._acting = share_weights(deepcopy(policy).to("cpu").eval().requires_grad_(False))
         actor = _ServedActor(policy.in_keys) if serve else LocalActor(self._acting)
         self._serve, self._wait, self._timeout = serve, wait, timeout
@@ -212,9 +204,6 @@ class EpisodeCollector:
             max_restarts=max_restarts,
             preload=__name__,
         )
-        self._process: PolicyProcess | None = None
-        if serve and overlap:
-            self._process = PolicyProcess(self._acting, policy_device(policy), timeout=timeout)
         self._held: list[list[Hashable]] = [[] for _ in range(workers)]
         self._closed, self._collecting = False, RLock()
         self.crashed = 0
@@ -223,10 +212,8 @@ class EpisodeCollector:
 
     def update_policy_weights_(self) -> None:
         """Copy the policy's present weights to the workers; a served policy needs no copy."""
-        if self._acting is not self._policy:
+        if not self._serve:
             self._acting.load_state_dict(self._policy.state_dict())
-        if self._process is not None:
-            self._process.changed = True
 
     def collect(
         self,
@@ -303,14 +290,13 @@ class EpisodeCollector:
             yield from self._in_workers(jobs, deterministic, seed, None)
         else:
             server = PolicyServer(
-                self._policy,
+                self._acting,
                 batch=self._batch,
                 wait=self._wait,
                 deterministic=deterministic,
                 patience=max(self._timeout, START_UP_SECONDS),
-                process=self._process,
             )
-            with torch.random.fork_rng(devices=[], enabled=self._process is None), server:
+            with torch.random.fork_rng(devices=[]), server:
                 yield from self._in_workers(jobs, deterministic, seed, server)
             self.server_stats = server.stats()
 
@@ -361,8 +347,6 @@ class EpisodeCollector:
         self._closed = True
         with self._collecting:
             self._pool.close()
-            if self._process is not None:
-                self._process.close()
             for env in self._envs.values():
                 env.close()
             self._envs = {}

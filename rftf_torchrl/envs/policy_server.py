@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import nullcontext
 from statistics import median
 from typing import Any
 
@@ -18,7 +16,6 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.modules.inference_server import InferenceServer, ThreadingTransport
 
 from rftf_torchrl.envs.packed import Packed, pack, rows, unpack_stacked
-from rftf_torchrl.envs.policy_process import PolicyProcess
 from rftf_torchrl.envs.row_noise import decide
 from rftf_torchrl.envs.watch_clock import WatchClock
 from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
@@ -50,7 +47,6 @@ class PolicyServer:
             what the policy took for its last batches.
         deterministic: the policy's mean action instead of a sample.
         patience: seconds after which a policy that does not answer counts as hung.
-        process: where a copy of the policy decides in its place; the policy is not touched.
     """
 
     def __init__(
@@ -61,18 +57,16 @@ class PolicyServer:
         wait: float | None,
         deterministic: bool,
         patience: float,
-        process: PolicyProcess | None = None,
     ) -> None:
         self._policy, self._batch, self._wait = policy, batch, wait
-        self._deterministic, self._process = deterministic, process
-        self._patience = patience if process is None else math.inf  # it notices that itself
+        self._deterministic, self._patience = deterministic, patience
         device = policy_device(policy).type
         self._autocast = (
             device,
             torch.get_autocast_dtype(device),
             torch.is_autocast_enabled(device),
         )
-        self._eval = eval_mode(policy) if process is None else nullcontext()
+        self._eval = eval_mode(policy)
         self._latencies: list[float] = []
         self._unanswered: dict[Future[Packed], float] = {}
         self._clock, self._last_answer = WatchClock(), 0.0
@@ -104,8 +98,7 @@ class PolicyServer:
         begin = time.monotonic()
         try:
             with torch.autocast(device, dtype=dtype, enabled=enabled):
-                call = decide if self._process is None else self._process
-                decisions = call(self._policy, observed, seeds, deterministic=self._deterministic)
+                decisions = decide(self._policy, observed, seeds, deterministic=self._deterministic)
         except Exception:
             raise
         except BaseException as error:  # ends the engine's thread

@@ -287,7 +287,7 @@ def environment_factory(
 
 
 def make_collector(
-    make_env: MakeEnv, policy: nn.Module, collector: CollectorConfig, *, overlap: bool = False
+    make_env: MakeEnv, policy: nn.Module, collector: CollectorConfig
 ) -> EpisodeCollector:
     """Make what runs episodes with a policy, as a run's settings say.
 
@@ -295,7 +295,6 @@ def make_collector(
         make_env: of :func:`environment_factory`.
         policy: the policy.
         collector: how many processes, who decides, and their patience.
-        overlap: whether the policy may be trained meanwhile, see :class:`EpisodeCollector`.
 
     Returns:
         The collector; close it, or use it as a context manager.
@@ -307,7 +306,6 @@ def make_collector(
         serve=collector.policy == "server",
         batch=collector.batch,
         wait=collector.wait,
-        overlap=overlap,
         timeout=collector.timeout,
         max_restarts=collector.max_restarts,
     )

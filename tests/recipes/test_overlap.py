@@ -134,16 +134,6 @@ def test_without_it_no_weights_are_older(config, monkeypatch):
     assert same(weights(config("run")), weights(config("single")))
 
 
-def test_a_served_copy_decides_in_its_own_process(config):
-    """With the bits of copies, as the policy is on a CPU and decides for one at a time."""
-    from rftf_torchrl.recipes.finetune import finetune
-
-    served = config("served", "collector=server", "collector.workers=2", "collector.batch=1")
-    for run in (served, config("copies")):
-        finetune(run)
-    assert same(weights(served), weights(config("copies")))
-
-
 def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_follows(config, monkeypatch):
     from rftf_torchrl.recipes import finetune as recipe
 
@@ -197,13 +187,14 @@ def test_an_error_of_the_collection_is_raised_after_the_update(config, monkeypat
     assert len(list(config("run").tuned.checkpoints.iterdir())) == 2
 
 
-def test_it_needs_processes(config):
+@pytest.mark.parametrize("words", [["collector.workers=0"], ["collector=server"]])
+def test_it_needs_copies_of_the_policy_in_processes(config, words):
     message = (
-        "ppo.overlap=true: episodes are played beside the learner only in processes of their own: "
-        "set collector.workers=1 or more"
+        "ppo.overlap=true: while the policy learns, only copies of it can play: set "
+        "collector.policy=copy and collector.workers=1 or more"
     )
     with pytest.raises(ConfigError, match=re.escape(message)):
-        config("run", "collector.workers=0")
+        config("run", *words)
 
 
 def test_it_is_not_changed_on_the_way(config):
