@@ -261,6 +261,7 @@ def check() -> None:
 
 # Assumed: a simulator with two cameras, a policy of half a billion parameters with cached towers.
 # A pass forward and back takes three times as long as one forward; four epochs, and the reference.
+# Overlap is what it would bring: `ppo.overlap` plays with copies, not with a served policy.
 GPUS, EPISODES = 8, 4000
 LARGE = Machine(
     simulators=125,
@@ -277,7 +278,7 @@ LARGE = Machine(
 BILLIONS = replace(LARGE, policy=(0.06, 0.005), learn=0.065)
 CASES: dict[str, tuple[Machine, bool]] = {
     "as assumed": (LARGE, False),
-    "`ppo.overlap=true`": (LARGE, True),
+    "overlap": (LARGE, True),
     "overlap, and 8 more GPUs to decide": (replace(LARGE, gpu=False), True),
     "two simulators on a core": (replace(LARGE, cores=63), False),
     "four simulators on a core": (replace(LARGE, cores=32), False),

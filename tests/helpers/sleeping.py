@@ -3,13 +3,12 @@
 import time
 from dataclasses import dataclass
 
-import gymnasium
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.data import Binary, Composite, Unbounded
-from torchrl.envs import EnvBase, GymWrapper
+from torchrl.envs import EnvBase
 
 from rftf_torchrl import Episode
 
@@ -75,18 +74,3 @@ class Sleep(nn.Module):
 
 def sleeping_policy(seconds: float) -> TensorDictModule:
     return TensorDictModule(Sleep(seconds), in_keys=["state"], out_keys=["action"])
-
-
-class _SleepingSteps(gymnasium.Wrapper):
-    def __init__(self, env: gymnasium.Env, seconds: float) -> None:
-        super().__init__(env)
-        self.seconds = seconds
-
-    def step(self, action):
-        time.sleep(self.seconds)
-        return super().step(action)
-
-
-def sleeping_gym(env_id: str, seconds: float) -> GymWrapper:
-    """An environment of Gymnasium's whose steps take so much longer."""
-    return GymWrapper(_SleepingSteps(gymnasium.make(env_id), seconds))
