@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -217,15 +217,15 @@ def finetune(
                 )
 
         log.metrics.check_reaches(done - 1)
-        playing: Future[TensorDictBase] | None = None
+        begun: Callable[[], TensorDictBase] | None = None
         for iteration in bar:
             if settings.env_steps and progress["env_steps"] >= settings.env_steps:
                 break
             with clock(f"{name}: collect"):
-                if playing is None:
+                if begun is None:
                     with acted():
                         collector.update_policy_weights_()
-                data = collect(iteration) if playing is None else playing.result()
+                data = collect(iteration) if begun is None else begun()
             executed = int(data["next", "executed"].sum())
             progress["env_steps"] += executed * simulator.steps_per_action
             progress["crashed"] += collector.crashed
@@ -235,7 +235,9 @@ def finetune(
             )
             if settings.overlap and not last:
                 collector.update_policy_weights_()
-                playing = thread.submit(collect, iteration + 1)
+                begun = partial(collect, iteration + 1)
+                if config.collector.workers:
+                    begun = thread.submit(begun).result
             if refresh is not None:
                 with clock(f"{name}: value model"):
                     refresh.learn(data, iteration)

@@ -235,7 +235,8 @@ class PPOConfig:
         max_grad_norm: gradients are clipped to this norm.
         overlap: play the next iteration's episodes while the present ones are learned from. They
             are always played with the weights from before that update. Needs
-            ``collector.policy=copy`` and ``collector.workers`` of 1 or more.
+            ``collector.policy=copy``; with ``collector.workers=0`` they have these weights, too,
+            but nothing runs at the same time.
         ratio_bound: largest allowed difference between the learner's and the rollout's
             log-probability of a decision, before an iteration's first step. Above it the run stops.
             Null for 0.01 in float32 and 0.25 in bfloat16, see :func:`check_first_ratio`.
