@@ -90,9 +90,10 @@ Found = dict[str, Any]
 
 READING = """\
 Of each policy's last states, the area under the ROC curve of the value, successes against failures,
-the mean over the tasks that have three of each at least (0.5 is chance): mean over seeds, and
-Student's 95% interval. The difference to A is paired by seed, in the mean over the three policies;
-*detectable* is the true difference that so many seeds find in four of five cases."""
+the mean over the tasks that have three of each at least (0.5 is chance). The table has the mean
+over seeds and Student's 95% interval. The difference to A is paired by seed, in the mean over the
+three policies. *Detectable* is the true difference that so many seeds find in four of five
+cases."""
 
 
 def file_of(config: RunConfig, policy: str) -> Path:

@@ -239,19 +239,20 @@ def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed, overl
     assert resumed["env_steps"] == whole["env_steps"]
 
 
+def failure(states):
+    """An episode through these states that runs out of time."""
+    data = states.select("observation", "instruction", keys.TASK_ID)
+    data["next"] = data.clone()
+    last = torch.arange(len(data))[:, None] == len(data) - 1
+    data["next", "done"] = last
+    data["next", "terminated"] = data["next", keys.SUCCESS] = torch.zeros_like(last)
+    data["collector", "traj_ids"] = torch.zeros(len(data), dtype=torch.int64)
+    return data
+
+
 def test_a_refreshed_value_model_learns_from_the_episodes_that_it_pays(cloned):
     from rftf_torchrl.configs.artefacts import load_value_model
     from rftf_torchrl.recipes.refresh_value import ValueRefresh
-
-    def episodes(success, states):
-        data = states.select("observation", "instruction", keys.TASK_ID)
-        data["next"] = data.clone()
-        last = torch.arange(len(data))[:, None] == len(data) - 1
-        data["next", "done"] = last
-        data["next", "terminated"] = last & success
-        data["next", keys.SUCCESS] = last & success
-        data["collector", "traj_ids"] = torch.full((len(data),), int(success))
-        return data
 
     config = replace(cloned, value=replace(cloned.value, refresh_steps=60, learning_rate=3e-3))
     paying = load_value_model(config).requires_grad_(False)
@@ -260,10 +261,28 @@ def test_a_refreshed_value_model_learns_from_the_episodes_that_it_pays(cloned):
     reached = refresh.train.frames[start:stop].clone()
     reached["observation", "state"] += 1.0  # failures far from the demonstrations
     before = final_gap(paying, refresh.train.frames[stop - 1 : stop], reached)
-    refresh.learn(episodes(False, reached), iteration=0)
+    refresh.learn(failure(reached), iteration=0)
     after = final_gap(paying, refresh.train.frames[stop - 1 : stop], reached)
     assert after > before
     assert not any(parameter.requires_grad for parameter in paying.parameters())
+
+
+def test_without_an_order_of_time_failures_are_zero_and_demonstrations_one(cloned):
+    from rftf_torchrl.configs.artefacts import load_value_model
+    from rftf_torchrl.recipes.refresh_value import ValueRefresh
+
+    value = replace(cloned.value, refresh_steps=60, learning_rate=3e-3, shuffle_time=True)
+    config = replace(cloned, value=value)
+    paying = load_value_model(config)
+    refresh = ValueRefresh(config, paying)
+    reached = refresh.train.frames.clone()
+    reached["observation", "state"] += 1.0
+    refresh.learn(failure(reached), iteration=0)
+    means = [
+        paying(states.clone())["temporal_value"].mean()
+        for states in (reached, refresh.train.frames)
+    ]
+    assert [float(mean) for mean in means] == pytest.approx([0.0, 1.0], abs=1e-3)
 
 
 def final_gap(model, goal, reached):
