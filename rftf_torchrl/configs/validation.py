@@ -62,6 +62,11 @@ def check_config(config: DictConfig) -> RunConfig:
         problems.append(
             f"ppo.tasks={run.tuned_tasks}: expected tasks of env.tasks; ppo.tasks=null tunes all"
         )
+    if run.ppo.overlap and run.collector.policy == "server":
+        problems.append(
+            "ppo.overlap=true: while the policy learns, only copies of it can play: set "
+            "collector.policy=copy"
+        )
     problems += value_problems(run.value.kind, run.value.options)
     if run.value.kind == "pretrained" and run.image_size is None:
         problems.append("value.kind=pretrained needs images: set env.image_size")

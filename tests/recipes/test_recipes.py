@@ -195,10 +195,19 @@ def test_a_value_model_without_calibration_is_refused(cloned, configure, tmp_pat
         )
 
 
-@pytest.mark.parametrize(("stop", "refreshed"), [(0, 0), (1, 0), (2, 0), (0, 3)])
-def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed):
+@pytest.mark.parametrize(
+    ("stop", "refreshed", "overlap"),
+    [(0, 0, False), (1, 0, False), (2, 0, False), (0, 3, False), (0, 3, True)],
+)
+def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed, overlap):
     from rftf_torchrl.recipes import finetune as recipe
 
+    if overlap:
+        cloned = replace(
+            cloned,
+            ppo=replace(cloned.ppo, overlap=True),
+            collector=replace(cloned.collector, workers=1),
+        )
     demos = f"{cloned.output}/demos" if refreshed else None
     paths = {
         "demos": replace(cloned.demos, path=demos),
