@@ -180,14 +180,16 @@ def finetune(
     if config.value.refresh_steps and value_model is not None:
         refresh = ValueRefresh(config, value_model)
     acted = learner.acted
+    further: dict[str, Any] = {} if refresh is None else refresh.state()
+    if isinstance(acted, ActedWeights):
+        further["acted"] = acted
     checkpoints = RunCheckpoints(
         config.tuned.checkpoints,
         policy=policy,
         loss=loss_module,
         optimizer=optimizer,
         progress=progress,
-        **({"acted": acted} if isinstance(acted, ActedWeights) else {}),
-        **(refresh.state() if refresh is not None else {}),
+        **further,
     )
     done = checkpoints.load() if config.resume and checkpoints.files() else 0
     if config.resume:
