@@ -5,7 +5,6 @@
     python recipes/finetune.py output=outputs/run critic=temporal    # no critic network
     python recipes/finetune.py output=outputs/run reward=sparse critic=none    # outcomes alone
     python recipes/finetune.py output=outputs/run resume=true        # after a kill
-    torchrun --nproc-per-node=2 recipes/finetune.py output=outputs/run ppo.parallel=ddp
 
 Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`` is ``rftf`` or
 ``sparse``): the policy, checkpoints, ``metrics.csv`` and TensorBoard events, the learning curve.
@@ -15,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -29,7 +29,6 @@ from rftf_torchrl import (
     Episode,
     PhaseClock,
     PolicySpecProtocol,
-    Processes,
     RFTFPPOLoss,
     RunCheckpoints,
     RunConfig,
@@ -63,22 +62,20 @@ from rftf_torchrl import (
     warn_if_exploited,
 )
 from rftf_torchrl.configs.episodes import episode_collector
-from rftf_torchrl.configs.joined import joined
 from rftf_torchrl.configs.learner import (
     Learner,
     keep_features,
     make_buffer,
     make_learner,
     refuse_to_tune,
-    shard_learner,
 )
 from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.digests import write_record
+from rftf_torchrl.recipes.refresh_value import ValueRefresh
+from rftf_torchrl.training.acted_weights import ActedWeights
 
 logger = logging.getLogger("finetune")
-
-CHECKPOINT = "checkpoint"
 
 
 def budget(config: RunConfig) -> str:
@@ -106,26 +103,20 @@ def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
     ]
 
 
-def add_advantages(
-    config: RunConfig, learner: Learner, data: TensorDictBase, processes: Processes | None = None
-) -> TensorDictBase:
+def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) -> TensorDictBase:
     """Rewards, values, advantages, and what else the loss reads of a batch of episodes."""
-    processes = processes or Processes()
     settings, policy = config.ppo, learner.policy
     data = label_outcomes(data)
     if not settings.bootstrap_timeouts:
         data["next", "terminated"] = data["next", "done"].clone()
         data = label_time_left(data, config.env.horizon)
-    data = processes.in_shares(learner.reward, data)
+    data = learner.reward(data)
     data = learner.advantages(data)
-
-    def forward_passes(data: TensorDictBase) -> TensorDictBase:
-        data = keep_features(config, policy, data)
-        data = mark_executed(data, policy, minibatch=settings.minibatch)
-        return learner.loss.add_reference(data, minibatch=settings.minibatch)
-
     with autocast(data.device, config.precision):
-        data = processes.in_shares(forward_passes, data)
+        data = keep_features(config, policy, data)
+        with learner.acted():
+            data = mark_executed(data, policy, minibatch=settings.minibatch)
+        data = learner.loss.add_reference(data, minibatch=settings.minibatch)
     check_finite(data, [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE])
     return data
 
@@ -141,7 +132,7 @@ def first_ratio(
     rows = torch.linspace(0, len(data) - 1, min(len(data), settings.minibatch)).long()
     rows = rows.to(data.device)
     acted = data.exclude("next", keys.EXECUTED)[rows].set(keys.LOG_PROB, log_probs[rows])
-    with autocast(data.device, config.precision):
+    with autocast(data.device, config.precision), learner.acted():
         return check_first_ratio(
             learner.loss,
             acted,
@@ -167,41 +158,45 @@ def finetune(
     config: RunConfig,
     clock: PhaseClock | None = None,
     on_iteration: Callable[[int, nn.Module, dict[str, int]], None] | None = None,
-    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Run the fine-tuning and return where it ended; progress lands in the output folder.
 
-    ``on_iteration(iterations, policy, progress)`` is called after each iteration. Of several
-    ``processes`` the first one plays the episodes and writes; the others :func:`follow` it.
+    ``on_iteration(iterations, policy, progress)`` is called after each iteration.
     """
-    processes = processes or Processes()
     clock = clock or PhaseClock()
     device = resolve_device(config.device)
     seed_everything(derive_seed(config.seed, "finetune"))
     settings, name = config.ppo, config.name
-    folder = config.tuned.root
-    if not processes.rank:
-        prepare_output(folder)
-        write_record(config.tuned.settings, made_by(config, RUN))
+    folder = prepare_output(config.tuned.root)
+    write_record(config.tuned.settings, made_by(config, RUN))
     learner = make_learner(config, device)
-    policy, spec, value_model = learner.policy, learner.spec, learner.value_model
+    policy, spec = learner.policy, learner.spec
+    value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer
     buffer = make_buffer(config, device)
     simulator = make_simulator(config.env)
     names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
+    refresh = None
+    if config.value.refresh_steps and value_model is not None:
+        refresh = ValueRefresh(config, value_model)
+    acted = learner.acted
+    further: dict[str, Any] = {} if refresh is None else refresh.state()
+    if isinstance(acted, ActedWeights):
+        further["acted"] = acted
     checkpoints = RunCheckpoints(
         config.tuned.checkpoints,
         policy=policy,
-        loss=learner.loss,
-        optimizer=learner.optimizer,
+        loss=loss_module,
+        optimizer=optimizer,
         progress=progress,
+        **further,
     )
-    done = restore(config, checkpoints, processes)
-    learner = shard_learner(config, learner, device)
+    done = checkpoints.load() if config.resume and checkpoints.files() else 0
+    if config.resume:
+        checkpoints.clear()
+    if done and refresh is not None:
+        refresh.publish()
     warmup = settings.critic_warmup if learner.critic is not None else 0
-    if processes.rank:
-        follow(config, learner, buffer, processes, warmup)
-        return {}
     iterations = settings.iterations + warmup
     exploited = False
     if done:
@@ -210,64 +205,76 @@ def finetune(
         logger.info("%s: up to iteration %d the critic alone learns", name, warmup)
     bar = progress_bar(range(done, iterations), name, unit="iterations")
     with (
+        ThreadPoolExecutor(1, "collect") as thread,
         episode_collector(config, "train", policy, spec) as collector,
         make_logger(config.logger.kind, folder, {"seed": config.seed}) as log,
     ):
-        log.metrics.check_reaches(done - 1)
-        for iteration in bar:
-            if settings.env_steps and progress["env_steps"] >= settings.env_steps:
-                break
-            with clock(f"{name}: collect"), autocast(device, config.precision):
-                collector.update_policy_weights_()
-                data = collector.collect(
+
+        def collect(iteration: int) -> TensorDictBase:
+            with autocast(device, config.precision):
+                return collector.collect(
                     training_episodes(config, iteration),
                     seed=derive_seed(config.seed, "noise", iteration),
                 )
+
+        log.metrics.check_reaches(done - 1)
+        begun: Callable[[], TensorDictBase] | None = None
+        for iteration in bar:
+            if settings.env_steps and progress["env_steps"] >= settings.env_steps:
+                break
+            with clock(f"{name}: collect"):
+                if begun is None:
+                    with acted():
+                        collector.update_policy_weights_()
+                data = collect(iteration) if begun is None else begun()
             executed = int(data["next", "executed"].sum())
             progress["env_steps"] += executed * simulator.steps_per_action
             progress["crashed"] += collector.crashed
             collector.crashed = 0
+            last = iteration + 1 == iterations or (
+                settings.env_steps is not None and progress["env_steps"] >= settings.env_steps
+            )
+            if settings.overlap and not last:
+                collector.update_policy_weights_()
+                begun = partial(collect, iteration + 1)
+                if config.collector.workers:
+                    begun = thread.submit(begun).result
+            if refresh is not None:
+                with clock(f"{name}: value model"):
+                    refresh.learn(data, iteration)
             with clock(f"{name}: rewards and values"):
-                processes.tell(iteration)
                 log_probs = data[keys.LOG_PROB].to(device)
-                data = add_advantages(config, learner, processes.tell(data).to(device), processes)
+                data = add_advantages(config, learner, data.to(device))
                 ratio_error = first_ratio(config, learner, data, log_probs)
             metrics = {**success_rates(data, names), **progress, "ratio_error": ratio_error}
             if value_model is not None:
                 metrics |= exploitation_watch(data)
+                metrics["value_auc"] = final_value_auc(data)["final_auc"]
                 if iteration == 0:
-                    separation = final_value_auc(data)
-                    metrics["first_rollouts/value_auc"] = separation["final_auc"]
-                    warn_if_blind(separation["final_auc"])
+                    warn_if_blind(metrics["value_auc"])
+            if isinstance(acted, ActedWeights):
+                acted.keep()
             with clock(f"{name}: update"):
                 metrics |= update(
                     config,
-                    learner.trained.loss,
-                    learner.trained.optimizer,
+                    loss_module,
+                    optimizer,
                     buffer,
                     data,
                     iteration,
                     train_policy=iteration >= warmup,
-                    processes=processes,
                 )
-                learner.gather()
             log.log(metrics, iteration)
             if value_model is not None and not exploited:
                 exploited = warn_if_exploited(read_metrics(config.tuned.metrics))
             bar.set_postfix(success=f"{metrics['success']:.2f}", kl=f"{metrics['kl']:.3f}")
             if on_iteration is not None:
                 on_iteration(iteration + 1, policy, dict(progress))
-            last = iteration + 1 == iterations or (
-                settings.env_steps is not None and progress["env_steps"] >= settings.env_steps
-            )
             if last or (iteration + 1) % settings.checkpoint_every == 0:
                 with clock(f"{name}: checkpoints"):
-                    processes.tell(CHECKPOINT)
-                    learner.gather_optimizer()
                     checkpoints.save(iteration + 1)
                     if not last:  # the last one is published below, after a resume too
                         publish(config, policy, spec)
-    processes.tell(None)
     publish(config, policy, spec)
     logger.info("what fine-tuning held and took:\n%s", learner.footprint(clock.seconds, device))
     plot_learning_curve(
@@ -280,46 +287,6 @@ def finetune(
     steps, crashed = f"{progress['env_steps']:,}", progress["crashed"]
     logger.info("%s: %s simulator steps, %d crashed episodes", name, steps, crashed)
     return {"policy": str(config.tuned.policy), **progress}
-
-
-def restore(config: RunConfig, checkpoints: RunCheckpoints, processes: Processes) -> int:
-    """Load the newest checkpoint of a resumed run, in the first process and then in the others."""
-    done = 0
-    if not processes.rank:
-        done = checkpoints.load() if config.resume and checkpoints.files() else 0
-        if config.resume:
-            checkpoints.clear()
-    done = processes.tell(done)
-    if processes.rank and done:
-        checkpoints.load()
-    return done
-
-
-def follow(
-    config: RunConfig,
-    learner: Learner,
-    buffer: TensorDictReplayBuffer,
-    processes: Processes,
-    warmup: int,
-) -> None:
-    """The work of all processes but the first: its updates, of the episodes that it has played."""
-    while (told := processes.tell()) is not None:
-        if told == CHECKPOINT:
-            learner.gather_optimizer()
-            continue
-        data = processes.tell().to(resolve_device(config.device))
-        data = add_advantages(config, learner, data, processes)
-        update(
-            config,
-            learner.trained.loss,
-            learner.trained.optimizer,
-            buffer,
-            data,
-            told,
-            train_policy=told >= warmup,
-            processes=processes,
-        )
-        learner.gather()
 
 
 def publish(config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol) -> None:
@@ -338,7 +305,6 @@ def update(
     iteration: int,
     *,
     train_policy: bool,
-    processes: Processes | None = None,
 ) -> dict[str, float]:
     """The epochs of one iteration; without ``train_policy`` only the critic learns."""
     settings = config.ppo
@@ -355,7 +321,6 @@ def update(
         loss_module,
         micro_batch=settings.micro_batch or settings.minibatch,
         context=lambda: autocast(data.device, config.precision),
-        processes=processes,
     )
     simulator: Any = make_simulator(config.env)
     generator = torch.Generator().manual_seed(seed)
@@ -382,10 +347,9 @@ def update(
     return means
 
 
-@recipe(several=True)
+@recipe()
 def main(config: RunConfig) -> None:
-    with joined(config) as processes:
-        finetune(config, processes=processes)
+    finetune(config)
 
 
 if __name__ == "__main__":

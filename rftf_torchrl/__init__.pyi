@@ -369,7 +369,6 @@ from .training.metrics_file import MetricsFile as MetricsFile
 from .training.metrics_file import read_metrics as read_metrics
 from .training.owner import FolderInUseError as FolderInUseError
 from .training.owner import own_folder as own_folder
-from .training.processes import Processes as Processes
 from .training.progress import PhaseClock as PhaseClock
 from .training.progress import progress_bar as progress_bar
 from .training.recording import record_demonstrations as record_demonstrations

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import nn
@@ -17,7 +16,6 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs.artefacts import load_value_model, need
-from rftf_torchrl.configs.joined import check_processes
 from rftf_torchrl.configs.policies import add_adapters, fit_in_memory
 from rftf_torchrl.configs.record import (
     RUN,
@@ -26,7 +24,7 @@ from rftf_torchrl.configs.record import (
     refuse_changes,
     refuse_other_environment,
 )
-from rftf_torchrl.configs.schema import PPOConfig, RunConfig
+from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.digests import read_record
 from rftf_torchrl.nets.feature_cache import cache_bytes, cache_features
@@ -37,8 +35,8 @@ from rftf_torchrl.policies.file import load_policy
 from rftf_torchrl.policies.spec import PolicySpecProtocol
 from rftf_torchrl.rewards.forms import gamma_option, keeps_failures, reward_form
 from rftf_torchrl.rewards.value_reward import ValueReward
+from rftf_torchrl.training.acted_weights import ActedWeights
 from rftf_torchrl.training.footprint import Footprint, footprint
-from rftf_torchrl.training.shards import Shards, parameters_of, shard
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 logger = logging.getLogger("finetune")
@@ -69,9 +67,8 @@ def refuse_to_tune(config: RunConfig) -> None:
 
     Raises:
         FileNotFoundError: naming the command that makes what is missing.
-        FileExistsError, ConfigError: see :func:`refuse_used_folder` and :func:`check_processes`.
+        FileExistsError, ConfigError: see :func:`refuse_used_folder`.
     """
-    check_processes(config, dist.get_world_size() if dist.is_initialized() else 0)
     need(config, policy=True, value_model=uses_value_model(config))
     refuse_used_folder(config)
 
@@ -118,31 +115,20 @@ def refuse_uncalibrated(model: TemporalValueModel, config: RunConfig) -> None:
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns, and what it learns from."""
+    """What learns, and what it learns from.
+
+    Attributes:
+        acted: inside its context the policy is the one that played the present episodes.
+    """
 
     policy: nn.Module
+    acted: Callable[[], AbstractContextManager[None]]
     spec: PolicySpecProtocol
     value_model: TensorDictModuleBase | None
     reward: ValueReward
     advantages: Advantages
     loss: RFTFPPOLoss
     optimizer: torch.optim.Optimizer
-    shards: Shards | None = None
-
-    @property
-    def trained(self) -> Learner | Shards:
-        """What has the loss and the optimizer of the update."""
-        return self.shards or self
-
-    def gather(self) -> None:
-        """Bring the weights that act up to date, where processes train parts of them."""
-        if self.shards is not None:
-            self.shards.gather()
-
-    def gather_optimizer(self) -> None:
-        """The same of the optimizer, for a checkpoint."""
-        if self.shards is not None:
-            self.shards.gather_optimizer()
 
     @property
     def critic(self) -> TensorDictModuleBase | None:
@@ -151,10 +137,8 @@ class Learner:
     def footprint(self, seconds: Mapping[str, float], device: torch.device) -> Footprint:
         """The memory that the parts hold, and where the time went."""
         parts = {"policy": self.policy, "critic": self.critic, "value model": self.value_model}
-        if self.shards is not None:
-            parts["this process's part of what trains"] = self.shards.loss
         held = {part: module for part, module in parts.items() if module is not None}
-        return footprint(held, optimizer=self.trained.optimizer, seconds=seconds, device=device)
+        return footprint(held, optimizer=self.optimizer, seconds=seconds, device=device)
 
 
 def make_learner(config: RunConfig, device: torch.device) -> Learner:
@@ -191,17 +175,10 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
         group_size=settings.group_size,
         dense_weight=config.reward.dense_weight if beside else 0.0,
     )
-    loss_module = _make_loss(settings, policy, critic, reference_actor=reference).to(device)
-    optimizer = _make_optimizer(settings, policy, critic)
-    return Learner(policy, spec, value_model, reward, advantages, loss_module, optimizer)
-
-
-def _make_loss(
-    settings: PPOConfig, policy: nn.Module, critic: TensorDictModuleBase | None, **more: Any
-) -> RFTFPPOLoss:
-    return RFTFPPOLoss(
+    loss_module = RFTFPPOLoss(
         policy,
         critic,
+        reference_actor=reference,
         kl_coeff=settings.kl_coeff,
         kl_target=settings.kl_target,
         clip_epsilon=settings.clip_epsilon,
@@ -210,13 +187,7 @@ def _make_loss(
         critic_coeff=None if critic is None else settings.critic_coeff,
         loss_critic_type="l2",
         normalize_advantage=False,
-        **more,
-    )
-
-
-def _make_optimizer(
-    settings: PPOConfig, policy: nn.Module, critic: TensorDictModuleBase | None
-) -> torch.optim.Optimizer:
+    ).to(device)
     groups = [
         {
             "params": [p for p in policy.parameters() if p.requires_grad],
@@ -225,37 +196,9 @@ def _make_optimizer(
     ]
     if critic is not None:
         groups.append({"params": list(critic.parameters()), "lr": settings.critic_learning_rate})
-    return torch.optim.Adam(groups, eps=1e-5)
-
-
-def shard_learner(config: RunConfig, learner: Learner, device: torch.device) -> Learner:
-    """Under ``ppo.parallel=fsdp``, a learner that updates parts and keeps whole weights beside.
-
-    Policies act and are evaluated whole; :meth:`Shards.gather` brings these weights up to date.
-    Frozen parameters are held once.
-
-    Raises:
-        ConfigError: where the policy or the critic cannot be sharded.
-    """
-    if config.ppo.parallel != "fsdp":
-        return learner
-    whole = nn.ModuleList([learner.policy, *([learner.critic] if learner.critic else [])])
-    frozen = {id(p): p for p in whole.parameters() if not p.requires_grad}
-    policy, *critics = deepcopy(whole, memo=frozen)
-    critic = critics[0] if critics else None
-    loss = _make_loss(config.ppo, policy, critic, functional=False).to(device)
-    loss.kl_coeff.copy_(learner.loss.kl_coeff)
-    try:
-        shard(loss)
-    except ValueError as error:
-        raise ConfigError(
-            f"ppo.parallel=fsdp cannot shard this policy: {error} Give ppo.parallel=ddp"
-        ) from error
-    optimizer = _make_optimizer(config.ppo, policy, critic)
-    pairs = list(zip(parameters_of(learner.optimizer), parameters_of(optimizer), strict=True))
-    shards = Shards(learner.loss, learner.optimizer, loss, optimizer, pairs)
-    shards.scatter_optimizer()
-    return replace(learner, shards=shards)
+    optimizer = torch.optim.Adam(groups, eps=1e-5)
+    acted = ActedWeights(policy) if settings.overlap else nullcontext
+    return Learner(policy, acted, spec, value_model, reward, advantages, loss_module, optimizer)
 
 
 def keep_features(config: RunConfig, policy: nn.Module, data: TensorDictBase) -> TensorDictBase:

@@ -52,7 +52,6 @@ def recipe(
     config_name: str = "config",
     schema: type = RunConfig,
     check: Callable[[DictConfig], Any] = start_run,
-    several: bool = False,
 ) -> Callable[[Callable[[Any], object]], Callable[[], None]]:
     """Make a function of a checked configuration the main function of a recipe.
 
@@ -63,7 +62,6 @@ def recipe(
         config_name: the YAML file that is composed unless ``--config-name`` names another.
         schema: the dataclass of the configuration.
         check: makes one of what was composed, or raises :class:`ConfigError`.
-        several: whether torchrun may start it on several processes, of which the first one prints.
 
     Example:
         >>> @recipe("quickstart")
@@ -80,14 +78,11 @@ def recipe(
         def composed(raw: DictConfig) -> None:
             warnings.showwarning = log_warning  # type: ignore[assignment]
             with user_errors(name, verbose):
-                refuse_several(name, several)
                 run(check(raw))
 
         def main() -> None:
             nonlocal verbose
             end_in_order()
-            if is_follower():
-                logging.disable()
             print_in_any_locale()
             # Run as a script, the file's neighbours would shadow packages of their names.
             sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != RECIPES]
@@ -105,21 +100,6 @@ def recipe(
         return main
 
     return decorate
-
-
-def is_follower() -> bool:
-    """Whether torchrun has started this process beside a first one, which prints for all."""
-    return os.environ.get("RANK", "0") != "0"
-
-
-def refuse_several(name: str, several: bool) -> None:
-    """Stop where torchrun has started a recipe of one process on several."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and not several:
-        raise UserError(
-            f"torchrun has started {world} processes, and {name} is one process: start it without "
-            "torchrun. What runs on several is finetune"
-        )
 
 
 def end_in_order() -> None:
@@ -178,8 +158,6 @@ def user_errors(name: str, verbose: bool) -> Iterator[None]:
     try:
         yield
     except (*MENDABLE, HydraException, OmegaConfBaseException) as error:
-        if is_follower():
-            sys.exit(2)
         if verbose:
             raise
         message = str(error).partition("\nConfig search path:")[0].strip()

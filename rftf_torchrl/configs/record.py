@@ -33,8 +33,6 @@ MAY_CHANGE = (
     "ppo.checkpoint_every",
     "ppo.micro_batch",
     "ppo.cache_gib",
-    "ppo.parallel",
-    "ppo.timeout",
     "ppo.ratio_bound",
 )
 """The settings that a resumed run may change: where it runs, how long, and what is looked at."""

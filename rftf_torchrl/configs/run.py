@@ -17,7 +17,6 @@ from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import check_config
 from rftf_torchrl.files import prepare_output, write_text
 from rftf_torchrl.training.owner import own_folder
-from rftf_torchrl.training.processes import Processes
 from rftf_torchrl.training.progress import duration
 from rftf_torchrl.training.run_log import run_log
 
@@ -80,7 +79,7 @@ def stage(
 
     The settings go to ``<output>/<recipe>.yaml`` once the run is entitled to write: a run that is
     refused changes nothing. The stage's beginning and end are logged, and what is logged meanwhile
-    goes to ``<output>/log.txt`` too. Of several processes the first one does all this.
+    goes to ``<output>/log.txt`` too.
 
     Args:
         recipe: the recipe that the function is the work of.
@@ -96,8 +95,6 @@ def stage(
         def staged(
             config: RunConfig, /, *args: Arguments.args, **kwargs: Arguments.kwargs
         ) -> Result:
-            if Processes.here().rank:
-                return work(config, *args, **kwargs)
             folder = prepare_output(config.output)
             with own_folder(folder, recipe if name is None else name(config)):
                 if entitled is not None:

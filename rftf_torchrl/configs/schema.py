@@ -129,6 +129,9 @@ class ValueConfig:
             demonstrations.
         rollout_episodes: number of rollouts per task for ``failures`` and ``successes``. They count
             as environment steps of the run.
+        refresh_steps: number of optimizer steps in each iteration of fine-tuning, on demonstrations
+            and on the iteration's own episodes, before they are paid; 0 keeps the value model as it
+            was trained. No episode is played for it.
         calibration: ``"instruction"``: the demonstrations of each instruction run from 0 to 1 on
             average; ``"global"``: all demonstrations together do.
         shuffle_time: negative control: train on frames in random order. Values then have mean 0 and
@@ -148,6 +151,7 @@ class ValueConfig:
     failures: NotNegative = 0.0
     successes: bool = False
     rollout_episodes: Count = 10
+    refresh_steps: NotNegativeInt = 0
     calibration: Annotated[str, one_of("instruction", "global")] = "instruction"
     shuffle_time: bool = False
     path: str | None = None
@@ -229,15 +233,14 @@ class PPOConfig:
         kl_target: target of that divergence, in nats per decision; the weight adapts towards it
             once per iteration. Null keeps the weight.
         max_grad_norm: gradients are clipped to this norm.
+        overlap: play the next iteration's episodes while the present ones are learned from. They
+            are always played with the weights from before that update. Needs
+            ``collector.policy=copy``; with ``collector.workers=0`` they have these weights, too,
+            but nothing runs at the same time.
         ratio_bound: largest allowed difference between the learner's and the rollout's
             log-probability of a decision, before an iteration's first step. Above it the run stops.
             Null for 0.01 in float32 and 0.25 in bfloat16, see :func:`check_first_ratio`.
         checkpoint_every: number of iterations between checkpoints.
-        parallel: of several processes, which torchrun starts, each computes a part of every
-            minibatch. ``"ddp"``: each holds the whole optimizer. ``"fsdp"``: each holds a part of
-            what trains, of its gradients and of the optimizer (FSDP2). ``"none"``: one process.
-        timeout: seconds without a sign of life from one of several processes after which the run
-            ends.
     """
 
     tasks: Names | None = None
@@ -262,10 +265,9 @@ class PPOConfig:
     kl_coeff: NotNegative = 0.01
     kl_target: Positive | None = 5.0
     max_grad_norm: Positive = 1.0
+    overlap: bool = False
     ratio_bound: Positive | None = None
     checkpoint_every: Count = 10
-    parallel: Annotated[str, one_of("none", "ddp", "fsdp")] = "none"
-    timeout: Positive = 60.0
 
 
 @dataclass

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager, closing, nullcontext
 from copy import deepcopy
 from functools import partial
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -204,7 +205,7 @@ class EpisodeCollector:
             preload=__name__,
         )
         self._held: list[list[Hashable]] = [[] for _ in range(workers)]
-        self._closed = False
+        self._closed, self._collecting = False, RLock()
         self.crashed = 0
         self.env_steps = 0
         self.server_stats: dict[str, float | int] = {}
@@ -252,7 +253,7 @@ class EpisodeCollector:
         done: dict[int, TensorDictBase] = {}
         jobs = dict(enumerate(episodes))
         try:
-            with closing(self._results(jobs, deterministic, seed)) as results:
+            with self._collecting, closing(self._results(jobs, deterministic, seed)) as results:
                 for result in results:
                     if result.trajectory["next", keys.CRASHED].any():
                         self.crashed += 1
@@ -311,6 +312,8 @@ class EpisodeCollector:
         playing: dict[int, int] = {}
         begun: set[int] = set()
         while len(queue) or playing or self._pool.busy:
+            if self._closed:
+                raise RuntimeError("this collector was closed while it collected")
             for place in self._pool.ready():
                 if len(queue) and (taken := queue.take(place)) is not None:
                     index, dropped = taken
@@ -340,11 +343,13 @@ class EpisodeCollector:
                     yield EpisodeResult(playing.pop(place), trajectory)
 
     def close(self) -> None:
-        """Stop the workers and close the environments."""
-        self._pool.close()
-        for env in self._envs.values():
-            env.close()
-        self._envs, self._closed = {}, True
+        """Stop the workers and close the environments; a collection in another thread ends."""
+        self._closed = True
+        with self._collecting:
+            self._pool.close()
+            for env in self._envs.values():
+                env.close()
+            self._envs = {}
 
     def __enter__(self) -> EpisodeCollector:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -380,14 +380,6 @@ class RFTFPPOLoss(LossKeys, ClipPPOLoss):
                 batch_dims=len(adv_shape),
             ).unsqueeze(-1)
         return out
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, nn.Parameter]]:
-        """As :meth:`torch.nn.Module.named_parameters`; TorchRL's lacks what FSDP asks for."""
-        if remove_duplicate:
-            return super().named_parameters(prefix, recurse)
-        return nn.Module.named_parameters(self, prefix, recurse, False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> RFTFPPOLoss:
         super()._apply(fn, *args, **kwargs)

@@ -11,14 +11,10 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torchrl.objectives.common import LossModule
 
 from rftf_torchrl.training.guards import LOSS_PREFIX
-from rftf_torchrl.training.processes import Processes
-
-MAXIMA = ("max_ratio",)
 
 
 def accumulate_gradients(
@@ -29,7 +25,6 @@ def accumulate_gradients(
     terms: Collection[str] | None = None,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     count: Callable[[TensorDictBase], Tensor | float] | None = None,
-    processes: Processes | None = None,
 ) -> TensorDictBase:
     r"""Runs the loss on pieces of a batch, and adds up the gradient of the whole.
 
@@ -38,28 +33,23 @@ def accumulate_gradients(
 
     where :math:`L_i` is the mean over the :math:`n_i` rows of piece i, so that a smaller last piece
     counts for less. A PPO loss with ``normalize_advantage`` gets its advantages normalised over
-    the whole batch. Call it between ``optimizer.zero_grad()`` and ``optimizer.step()``.
-
-    With several ``processes`` that all have the batch, each takes its share of every piece, and all
-    end with the gradient and the losses of the whole. Under DistributedDataParallel, where each has
-    a batch of its own instead, processes exchange gradients once, after the last piece.
+    the whole batch. Call it between ``optimizer.zero_grad()`` and ``optimizer.step()``. Under
+    DistributedDataParallel, processes exchange gradients once, after the last piece.
 
     Args:
         loss_module: a :class:`torchrl.objectives.LossModule` with ``reduction="mean"``, or
             DistributedDataParallel around one (build the loss with ``functional=False``).
         batch: the batch, split along its first dimension.
-        micro_batch: most rows per piece and process.
+        micro_batch: most rows per piece.
         terms: names of the entries that are summed to the loss; None takes every ``"loss_"``.
         context: called around each forward pass, such as ``lambda: autocast(device)``.
         count: how many elements the loss's mean runs over in a piece. None counts the rows, or
             the True entries of the masks that the loss honours (``("collector", "mask")``).
-        processes: those that share the batch; the loss is then no DistributedDataParallel, and may
-            be sharded by ``fully_shard``.
 
     Returns:
         The loss terms and diagnostics of the whole batch, detached. Terms and means are exact,
         ``"max_ratio"`` is the maximum; ``"ESS"`` and ``"explained_variance"`` are averages over
-        pieces and processes.
+        pieces.
 
     Raises:
         ValueError: if ``micro_batch`` is no positive number, the batch is empty, or the loss does
@@ -78,7 +68,6 @@ def accumulate_gradients(
         raise ValueError(f"micro_batch is {micro_batch}, expected at least 1 row.")
     if not batch.batch_dims or not batch.shape[0]:
         raise ValueError(f"the batch has shape {tuple(batch.shape)}, expected at least one row.")
-    processes = processes or Processes()
     inner: Any = loss_module
     if isinstance(loss_module, DistributedDataParallel):
         inner = loss_module.module
@@ -89,44 +78,28 @@ def accumulate_gradients(
             "number of rows."
         )
     normalize = getattr(inner, "normalize_advantage", False) and inner.advantage_norm is None
-    if normalize and (len(batch) > micro_batch or processes.world > 1):
+    if normalize and len(batch) > micro_batch:
         batch = _with_normalized_advantage(inner, batch)
         inner.normalize_advantage = False
     try:
-        pieces = batch.split(micro_batch * processes.world)
+        pieces = batch.split(micro_batch)
         counted = count or partial(_rows, mask_keys=mask_keys(inner))
         counts = torch.stack([torch.as_tensor(counted(piece)).float() for piece in pieces])
         shares = (counts / counts.sum().clamp_min(1)).tolist()
-        averaged = processes.world if isinstance(loss_module, FSDPModule) else 1
         results = []
-        for number, piece in enumerate(pieces):
+        for number, (piece, share) in enumerate(zip(pieces, shares, strict=True)):
             last = number == len(pieces) - 1
-            if processes.world > 1:
-                piece, part = _part(piece, processes, counted)
-                shares[number] *= part
             with nullcontext() if last else _without_exchange(loss_module):
                 with context():
                     losses = loss_module(piece)
                 names = terms if terms is not None else _loss_names(losses)
                 loss = sum(losses[name].float() for name in names)
-                (loss * shares[number] * averaged).backward()
+                (loss * share).backward()
             results.append(losses.detach())
-        if averaged == 1:
-            processes.add_gradients(loss_module.parameters())
     finally:
         if normalize:
             inner.normalize_advantage = True
-    return processes.combined(_combined(results, shares), MAXIMA)
-
-
-def _part(
-    piece: TensorDictBase, processes: Processes, counted: Callable[[TensorDictBase], Tensor | float]
-) -> tuple[TensorDictBase, float]:
-    """This process's rows of a piece, and their weight in it; one row without any, for no row."""
-    rows = piece[processes.rows(len(piece))]
-    if not len(rows):
-        return piece[:1], 0.0
-    return rows, float(counted(rows)) / max(float(counted(piece)), 1.0)
+    return _combined(results, shares)
 
 
 def _without_exchange(loss_module: nn.Module) -> AbstractContextManager[Any]:
@@ -158,11 +131,10 @@ def _with_normalized_advantage(loss: Any, batch: TensorDictBase) -> TensorDictBa
 
 def _combined(results: list[TensorDictBase], shares: list[float]) -> TensorDictBase:
     combined = TensorDict()
-    for name, first in results[0].items():
+    for name in results[0].keys():  # noqa: SIM118
         values = [result[name] for result in results]
-        if name in MAXIMA:
+        if name == "max_ratio":
             combined[name] = torch.stack(values).max()
-        else:  # that of no row may be NaN
-            terms = [v * share for v, share in zip(values, shares, strict=True) if share]
-            combined[name] = sum(terms, torch.zeros_like(first))
+        else:
+            combined[name] = sum(v * share for v, share in zip(values, shares, strict=True))
     return combined

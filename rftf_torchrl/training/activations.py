@@ -35,20 +35,6 @@ def checkpoint_activations(
         >>> checkpoint_activations(nn.ModuleDict({"blocks": blocks}))
         ['blocks.0', 'blocks.1']
     """
-    names = layer_names(module, layers)
-    if not names:
-        wanted = "nn.ModuleList of two or more" if layers is None else str(layers)
-        raise ValueError(f"{type(module).__name__} has no layer to checkpoint: no {wanted}.")
-    for name in names:
-        layer = module.get_submodule(name)
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-    return names
-
-
-def layer_names(
-    module: nn.Module, layers: type | tuple[type, ...] | None = None
-) -> list[str]:
-    """The names of a module's layers, see :func:`checkpoint_activations`."""
     names: list[str] = []
     for name, child in module.named_modules():
         if name.startswith(tuple(f"{found}." for found in names)):
@@ -58,6 +44,12 @@ def layer_names(
                 names.append(name)
         elif _is_stack(child):
             names += [f"{name}.{index}".lstrip(".") for index, _ in enumerate(child.children())]
+    if not names:
+        wanted = "nn.ModuleList of two or more" if layers is None else str(layers)
+        raise ValueError(f"{type(module).__name__} has no layer to checkpoint: no {wanted}.")
+    for name in names:
+        layer = module.get_submodule(name)
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     return names
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from rftf_torchrl.evaluation.report import markdown_table, phase_table
 
@@ -107,8 +106,8 @@ def footprint(
         rows.append(
             PartFootprint(
                 name,
-                parameters=sum(_local(p).numel() for p in parameters),
-                trained=sum(_local(p).numel() for p in parameters if p.requires_grad),
+                parameters=sum(p.numel() for p in parameters),
+                trained=sum(p.numel() for p in parameters if p.requires_grad),
                 weights_mib=_mib([*parameters, *buffers]),
                 gradients_mib=_mib(p.grad for p in parameters if p.grad is not None),
                 optimizer_mib=_mib(state),
@@ -119,9 +118,4 @@ def footprint(
 
 
 def _mib(tensors: Iterable[Tensor]) -> float:
-    return sum(_local(each).numel() * each.element_size() for each in tensors) / _MIB
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """What of a sharded tensor this process holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return sum(each.numel() * each.element_size() for each in tensors) / _MIB

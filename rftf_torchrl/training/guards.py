@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 LOSS_PREFIX = "loss_"
@@ -81,8 +80,6 @@ def clip_and_check_gradients(
     if not named:
         raise ValueError("No parameter has a gradient: call backward() on the loss first.")
     norm = get_total_norm([gradient for _, _, gradient in named])
-    if isinstance(norm, DTensor):  # of gradients that processes hold in parts
-        norm = norm.full_tensor()
     if not bool(torch.isfinite(norm)):
         bad = [name for name, _, grad in named if not bool(torch.isfinite(grad).all())]
         what = "not finite" if bad else "finite, but their norm overflows"
