@@ -5,6 +5,7 @@
     python recipes/finetune.py output=outputs/run critic=temporal    # no critic network
     python recipes/finetune.py output=outputs/run reward=sparse critic=none    # outcomes alone
     python recipes/finetune.py output=outputs/run resume=true        # after a kill
+    torchrun --nproc-per-node=2 recipes/finetune.py output=outputs/run    # on two GPUs
 
 Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`` is ``rftf`` or
 ``sparse``): the policy, checkpoints, ``metrics.csv`` and TensorBoard events, the learning curve.
@@ -20,6 +21,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from tensordict import TensorDictBase
 from torch import nn
 from torchrl.data import SamplerWithoutReplacement, TensorDictReplayBuffer
@@ -74,6 +76,7 @@ from rftf_torchrl.configs.run import stage
 from rftf_torchrl.digests import write_record
 from rftf_torchrl.recipes.refresh_value import ValueRefresh
 from rftf_torchrl.training.acted_weights import ActedWeights
+from rftf_torchrl.training.processes import first_says, is_first, joined
 
 logger = logging.getLogger("finetune")
 
@@ -161,14 +164,18 @@ def finetune(
 ) -> dict[str, Any]:
     """Run the fine-tuning and return where it ended; progress lands in the output folder.
 
-    ``on_iteration(iterations, policy, progress)`` is called after each iteration.
+    ``on_iteration(iterations, policy, progress)`` is called after each iteration. Of several
+    processes the first one does all but the update, in which each computes a part of every
+    minibatch.
     """
     clock = clock or PhaseClock()
     device = resolve_device(config.device)
     seed_everything(derive_seed(config.seed, "finetune"))
     settings, name = config.ppo, config.name
-    folder = prepare_output(config.tuned.root)
-    write_record(config.tuned.settings, made_by(config, RUN))
+    folder = config.tuned.root
+    if is_first():
+        prepare_output(folder)
+        write_record(config.tuned.settings, made_by(config, RUN))
     learner = make_learner(config, device)
     policy, spec = learner.policy, learner.spec
     value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer
@@ -191,9 +198,13 @@ def finetune(
         progress=progress,
         **further,
     )
-    done = checkpoints.load() if config.resume and checkpoints.files() else 0
-    if config.resume:
-        checkpoints.clear()
+    done = restore(config, checkpoints)
+    learn = partial(update, config, loss_module, optimizer, buffer)
+    if not is_first():
+        while (said := first_says()) is not None:
+            data, iteration, train_policy = said
+            learn(data.to(device), iteration, train_policy=train_policy)
+        return {}
     if done and refresh is not None:
         refresh.publish()
     warmup = settings.critic_warmup if learner.critic is not None else 0
@@ -255,15 +266,10 @@ def finetune(
             if isinstance(acted, ActedWeights):
                 acted.keep()
             with clock(f"{name}: update"):
-                metrics |= update(
-                    config,
-                    loss_module,
-                    optimizer,
-                    buffer,
-                    data,
-                    iteration,
-                    train_policy=iteration >= warmup,
-                )
+                train_policy = iteration >= warmup
+                if dist.is_initialized():
+                    first_says((data.exclude("next").cpu(), iteration, train_policy))
+                metrics |= learn(data, iteration, train_policy=train_policy)
             log.log(metrics, iteration)
             if value_model is not None and not exploited:
                 exploited = warn_if_exploited(read_metrics(config.tuned.metrics))
@@ -286,7 +292,20 @@ def finetune(
     )
     steps, crashed = f"{progress['env_steps']:,}", progress["crashed"]
     logger.info("%s: %s simulator steps, %d crashed episodes", name, steps, crashed)
+    first_says(None)
     return {"policy": str(config.tuned.policy), **progress}
+
+
+def restore(config: RunConfig, checkpoints: RunCheckpoints) -> int:
+    """Load a resumed run's newest checkpoint, in the first process and then in the others."""
+    done = 0
+    if is_first() and config.resume:
+        done = checkpoints.load() if checkpoints.files() else 0
+        checkpoints.clear()
+    done = int(first_says(done))
+    if done and not is_first():
+        checkpoints.load()
+    return done
 
 
 def publish(config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol) -> None:
@@ -315,12 +334,16 @@ def update(
     buffer.set_sampler(
         BalancedTrajectorySampler(seed=seed) if balanced else SamplerWithoutReplacement()
     )
+    group = dist.group.WORLD if dist.is_initialized() else None
+    if group:  # the same minibatches in all processes, whatever random numbers a policy draws
+        buffer.set_rng(torch.Generator(data.device).manual_seed(seed))
     buffer.extend(data.exclude("next"))
     gradients = partial(
         accumulate_gradients,
         loss_module,
         micro_batch=settings.micro_batch or settings.minibatch,
         context=lambda: autocast(data.device, config.precision),
+        group=group,
     )
     simulator: Any = make_simulator(config.env)
     generator = torch.Generator().manual_seed(seed)
@@ -347,9 +370,10 @@ def update(
     return means
 
 
-@recipe()
+@recipe(several=True)
 def main(config: RunConfig) -> None:
-    finetune(config)
+    with joined(config.device):
+        finetune(config)
 
 
 if __name__ == "__main__":

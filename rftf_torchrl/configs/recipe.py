@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +27,7 @@ from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.typos import unknown_settings, with_new_names
 from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.errors import UserError
+from rftf_torchrl.training.processes import is_first, started_processes
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ def recipe(
     config_name: str = "config",
     schema: type = RunConfig,
     check: Callable[[DictConfig], Any] = start_run,
+    several: bool = False,
 ) -> Callable[[Callable[[Any], object]], Callable[[], None]]:
     """Make a function of a checked configuration the main function of a recipe.
 
@@ -62,6 +65,7 @@ def recipe(
         config_name: the YAML file that is composed unless ``--config-name`` names another.
         schema: the dataclass of the configuration.
         check: makes one of what was composed, or raises :class:`ConfigError`.
+        several: whether torchrun may start it on several processes, of which the first one prints.
 
     Example:
         >>> @recipe("quickstart")
@@ -83,6 +87,8 @@ def recipe(
         def main() -> None:
             nonlocal verbose
             end_in_order()
+            if not is_first():
+                logging.disable(logging.WARNING)
             print_in_any_locale()
             # Run as a script, the file's neighbours would shadow packages of their names.
             sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != RECIPES]
@@ -92,6 +98,8 @@ def recipe(
                 print(help_text(name, run, schema))
                 return
             with user_errors(name, verbose):
+                if not several:
+                    refuse_several(name)
                 refuse_unknown_settings(sys.argv[1:], schema)
                 register()
                 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors are shown here
@@ -152,12 +160,27 @@ def refuse_unknown_settings(arguments: Sequence[str], schema: type) -> None:
         raise ConfigError("the command can't be run:\n  - " + "\n  - ".join(problems))
 
 
+def refuse_several(name: str) -> None:
+    """Stop where torchrun has started a recipe of one process on several."""
+    started = started_processes()
+    if started > 1:
+        raise UserError(
+            f"torchrun has started {started} processes, and {name} runs in one: start it without "
+            "torchrun. What runs on several is finetune"
+        )
+
+
 @contextmanager
 def user_errors(name: str, verbose: bool) -> Iterator[None]:
-    """Show an error that a user can fix as one message without traceback; exit with code 2."""
+    """Show an error that a user can fix as one message without traceback; exit with code 2.
+
+    What is wrong with the command itself is wrong in all processes, and the first one says it.
+    """
     try:
         yield
     except (*MENDABLE, HydraException, OmegaConfBaseException) as error:
+        if not (is_first() or dist.is_initialized()):
+            sys.exit(2)
         if verbose:
             raise
         message = str(error).partition("\nConfig search path:")[0].strip()

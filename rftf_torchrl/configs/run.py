@@ -17,6 +17,7 @@ from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import check_config
 from rftf_torchrl.files import prepare_output, write_text
 from rftf_torchrl.training.owner import own_folder
+from rftf_torchrl.training.processes import is_first
 from rftf_torchrl.training.progress import duration
 from rftf_torchrl.training.run_log import run_log
 
@@ -79,7 +80,7 @@ def stage(
 
     The settings go to ``<output>/<recipe>.yaml`` once the run is entitled to write: a run that is
     refused changes nothing. The stage's beginning and end are logged, and what is logged meanwhile
-    goes to ``<output>/log.txt`` too.
+    goes to ``<output>/log.txt`` too. Of several processes the first one does all this.
 
     Args:
         recipe: the recipe that the function is the work of.
@@ -95,6 +96,8 @@ def stage(
         def staged(
             config: RunConfig, /, *args: Arguments.args, **kwargs: Arguments.kwargs
         ) -> Result:
+            if not is_first():
+                return work(config, *args, **kwargs)
             folder = prepare_output(config.output)
             with own_folder(folder, recipe if name is None else name(config)):
                 if entitled is not None:

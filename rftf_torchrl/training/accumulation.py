@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from math import ceil
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchrl.objectives.common import LossModule
 
 from rftf_torchrl.training.guards import LOSS_PREFIX
+from rftf_torchrl.training.processes import reduce_in_place
 
 
 def accumulate_gradients(
@@ -25,6 +28,7 @@ def accumulate_gradients(
     terms: Collection[str] | None = None,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     count: Callable[[TensorDictBase], Tensor | float] | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> TensorDictBase:
     r"""Runs the loss on pieces of a batch, and adds up the gradient of the whole.
 
@@ -33,8 +37,11 @@ def accumulate_gradients(
 
     where :math:`L_i` is the mean over the :math:`n_i` rows of piece i, so that a smaller last piece
     counts for less. A PPO loss with ``normalize_advantage`` gets its advantages normalised over
-    the whole batch. Call it between ``optimizer.zero_grad()`` and ``optimizer.step()``. Under
-    DistributedDataParallel, processes exchange gradients once, after the last piece.
+    the whole batch. Call it between ``optimizer.zero_grad()`` and ``optimizer.step()``.
+
+    With a ``group`` of processes that all have the batch, each computes a part of it, and all end
+    with the gradient of the whole. Under DistributedDataParallel, where each has a batch of its
+    own instead, processes exchange gradients once, after the last piece.
 
     Args:
         loss_module: a :class:`torchrl.objectives.LossModule` with ``reduction="mean"``, or
@@ -45,11 +52,12 @@ def accumulate_gradients(
         context: called around each forward pass, such as ``lambda: autocast(device)``.
         count: how many elements the loss's mean runs over in a piece. None counts the rows, or
             the True entries of the masks that the loss honours (``("collector", "mask")``).
+        group: the processes that share the batch; the loss is then no DistributedDataParallel.
 
     Returns:
         The loss terms and diagnostics of the whole batch, detached. Terms and means are exact,
         ``"max_ratio"`` is the maximum; ``"ESS"`` and ``"explained_variance"`` are averages over
-        pieces.
+        pieces and processes.
 
     Raises:
         ValueError: if ``micro_batch`` is no positive number, the batch is empty, or the loss does
@@ -78,14 +86,22 @@ def accumulate_gradients(
             "number of rows."
         )
     normalize = getattr(inner, "normalize_advantage", False) and inner.advantage_norm is None
-    if normalize and len(batch) > micro_batch:
+    rank, world = (dist.get_rank(group), dist.get_world_size(group)) if group else (0, 1)
+    if normalize and (len(batch) > micro_batch or world > 1):
         batch = _with_normalized_advantage(inner, batch)
         inner.normalize_advantage = False
     try:
-        pieces = batch.split(micro_batch)
+        parts = [part.split(micro_batch) for part in batch.split(ceil(len(batch) / world))]
         counted = count or partial(_rows, mask_keys=mask_keys(inner))
-        counts = torch.stack([torch.as_tensor(counted(piece)).float() for piece in pieces])
-        shares = (counts / counts.sum().clamp_min(1)).tolist()
+        counts = [
+            torch.stack([torch.as_tensor(counted(piece)).float() for piece in pieces])
+            for pieces in parts
+        ]
+        total = torch.cat(counts).sum().clamp_min(1)
+        if rank < len(parts):
+            pieces, shares = parts[rank], (counts[rank] / total).tolist()
+        else:  # nothing is left, but a gradient of zeros
+            pieces, shares = parts[0][:1], [0.0]
         results = []
         for number, (piece, share) in enumerate(zip(pieces, shares, strict=True)):
             last = number == len(pieces) - 1
@@ -96,10 +112,19 @@ def accumulate_gradients(
                 loss = sum(losses[name].float() for name in names)
                 (loss * share).backward()
             results.append(losses.detach())
+        if group:
+            for parameter in loss_module.parameters():
+                if parameter.grad is not None:
+                    reduce_in_place(parameter.grad, group)
     finally:
         if normalize:
             inner.normalize_advantage = True
-    return _combined(results, shares)
+    combined = _combined(results, shares)
+    if group:
+        for name, value in combined.items():
+            op = dist.ReduceOp.MAX if name == "max_ratio" else dist.ReduceOp.SUM
+            reduce_in_place(value, group, op)
+    return combined
 
 
 def _without_exchange(loss_module: nn.Module) -> AbstractContextManager[Any]:
@@ -131,10 +156,11 @@ def _with_normalized_advantage(loss: Any, batch: TensorDictBase) -> TensorDictBa
 
 def _combined(results: list[TensorDictBase], shares: list[float]) -> TensorDictBase:
     combined = TensorDict()
-    for name in results[0].keys():  # noqa: SIM118
+    for name, first in results[0].items():
         values = [result[name] for result in results]
         if name == "max_ratio":
             combined[name] = torch.stack(values).max()
         else:
-            combined[name] = sum(v * share for v, share in zip(values, shares, strict=True))
+            terms = [v * share for v, share in zip(values, shares, strict=True) if share]
+            combined[name] = sum(terms, torch.zeros_like(first))  # no row's may be NaN
     return combined

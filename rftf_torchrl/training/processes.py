@@ -1,0 +1,120 @@
+"""The processes that torchrun starts: what the first one says to the others, and sums over all."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rftf_torchrl.errors import UserError
+from rftf_torchrl.training.device import resolve_device
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT = timedelta(days=30)
+"""For the first process, while it plays episodes: where it is killed, the others notice at once."""
+LOST = (
+    "another process of this run has ended, or torchrun has ended all: the reason stands in that "
+    "process's own message or in torchrun's. resume=true goes on from the newest checkpoint"
+)
+
+
+class LostProcessError(UserError):
+    """Another process of the run has failed or was killed."""
+
+
+def started_processes() -> int:
+    """How many processes torchrun has started; 1 without torchrun."""
+    return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that plays, writes and prints."""
+    return started_processes() == 1 or os.environ["RANK"] == "0"
+
+
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """Make the processes that torchrun has started one group, each on its own GPU where it has one.
+
+    Raises:
+        UserError: where they cannot have a GPU each.
+        LostProcessError: where another one has ended.
+    """
+    if started_processes() == 1:
+        yield
+        return
+    dist.init_process_group(_own_device(device))
+    try:
+        yield
+    except SystemExit:  # SIGTERM, which torchrun sends where another process has ended
+        logger.error(LOST)
+        raise
+    _patient.cache_clear()
+    dist.destroy_process_group()
+
+
+def first_says(message: Any = None) -> Any:
+    """The first process's message, in all of them; the others' is not looked at.
+
+    Args:
+        message: anything that can be pickled, with tensors on the CPU.
+    """
+    if not dist.is_initialized():
+        return message
+    said = [message]
+    with _naming_the_lost():
+        dist.broadcast_object_list(said, src=0, group=_patient(), device=torch.device("cpu"))
+    return said[0]
+
+
+def reduce_in_place(
+    tensor: Tensor, group: dist.ProcessGroup, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM
+) -> None:
+    """Replace a tensor by its sum over the processes, or what else ``op`` says."""
+    whole = tensor.contiguous()
+    with _naming_the_lost():
+        dist.all_reduce(whole, op, group=group)
+    tensor.copy_(whole)
+
+
+@cache
+def _patient() -> dist.ProcessGroup:
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    return group
+
+
+@contextmanager
+def _naming_the_lost() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostProcessError(f"{LOST} ({error})") from error
+
+
+def _own_device(name: str) -> str:
+    """Choose this process's GPU, and the backend that its tensors need."""
+    device = resolve_device(name)
+    if device.type == "cpu":
+        return "gloo"
+    local, there = dist.get_node_local_rank(), torch.cuda.device_count()
+    if device.type != "cuda" or device.index is not None:
+        raise UserError(
+            f"device={name}: of several processes each takes a GPU of its own: give device=cuda, "
+            "or device=cpu"
+        )
+    if local >= there:
+        raise UserError(
+            f"torchrun has started more processes on this machine than its {there} GPUs: give "
+            f"--nproc-per-node={there}, or device=cpu"
+        )
+    torch.cuda.set_device(local)
+    return "cpu:gloo,cuda:nccl"
