@@ -63,6 +63,7 @@ WAYS = {
     "flow": (flow, DistributedDataParallel),
     "lora": (lora, DistributedDataParallel),
     "sharded": (fixed_scale, shard),
+    "shared": (policy, lambda loss: loss),
 }
 
 
@@ -83,15 +84,18 @@ def two_steps(way, rank=0, world=1):
     )
     loss.add_reference(data)
     wrapped = loss if world == 1 else wrap(loss)
-    mine = data[rank::world]
+    batches = [data[rank::world]] * 2
+    if way == "shared":  # all have the batch; of the second one there is a row for one process
+        batches = [data[:7], data[:1]]
     optimizer = torch.optim.SGD([p for p in loss.parameters() if p.requires_grad], lr=0.02)
-    for _ in range(2):
+    for mine in batches:
         optimizer.zero_grad()
         if world > 1 and way == "sharded":
             losses = wrapped(mine)
             sum(v for name, v in losses.items() if name.startswith("loss_")).backward()
         else:
-            accumulate_gradients(wrapped, mine, micro_batch=3)
+            group = dist.group.WORLD if way == "shared" and world > 1 else None
+            accumulate_gradients(wrapped, mine, micro_batch=3, group=group)
         optimizer.step()
     return {
         name: getattr(value, "full_tensor", lambda value=value: value)().detach().clone()

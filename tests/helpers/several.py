@@ -1,25 +1,20 @@
-"""A fine-tuning of seconds on a line, by one process or by several that torchrun starts.
+"""A fine-tuning of seconds on a line, by one process or by several that torchrun starts."""
 
-python several.py CASES runs the cases of a JSON file, lists of overrides, one after another.
-"""
-
-import json
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from _composed import composed
 from safetensors.torch import load_file
 from tensordict.nn import TensorDictModule
 from tiny import RECIPES
 from torch import nn
 
-from rftf_torchrl import check_config, gaussian_actor, keys, save_policy
-from rftf_torchrl.configs.joined import joined
+from rftf_torchrl import gaussian_actor, keys, save_policy
 
 HELPERS = Path(__file__).parent
 SETTINGS = [
@@ -46,36 +41,22 @@ SETTINGS = [
 ]
 
 
-class Layers(nn.Module):
-    def __init__(self, width=8):
-        super().__init__()
-        self.inner = nn.Linear(1, width)
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
-        self.outer = nn.Linear(width, 2)
-        with torch.no_grad():  # goes right and left
-            self.outer.weight.mul_(0.1)
-            self.outer.bias.zero_()
-
-    def forward(self, state):
-        hidden = self.inner(state)
-        for layer in self.layers:
-            hidden = hidden + layer(hidden).tanh()
-        return self.outer(hidden).unflatten(-1, (2, 1))
-
-
 @dataclass(frozen=True)
 class LayersSpec:
-    """A policy with a list of layers, as large ones have; `scalar` adds what cannot be sharded."""
+    """A policy of two layers."""
 
     kind: ClassVar[str] = "several:LayersSpec"
 
     state_dim: int = 1
-    scalar: bool = False
 
     def build(self):
-        network = Layers()
-        if self.scalar:
-            network.temperature = nn.Parameter(torch.ones(()))
+        layers = {
+            "inner": nn.Linear(1, 8),
+            "tanh": nn.Tanh(),
+            "outer": nn.Linear(8, 2),
+            "chunk": nn.Unflatten(-1, (2, 1)),
+        }
+        network = nn.Sequential(OrderedDict(layers))
         return gaussian_actor(
             TensorDictModule(network, [keys.STATE], [keys.LOC]), chunk_size=2, action_dim=1
         )
@@ -91,23 +72,20 @@ class LayersSpec:
         return None
 
 
-def begin(file, **options):
+def begin(file):
     """Save a policy to start from."""
     torch.manual_seed(0)
-    spec = LayersSpec(**options)
+    spec = LayersSpec()
     save_policy(spec.build(), spec, file)
     return file
 
 
-def settings(policy, output, *overrides):
-    return [*SETTINGS, f"policy.path={policy}", f"output={output}", *overrides]
-
-
-def torchrun(processes, *arguments):
-    """A command; without processes, of the script alone."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    start += [f"--nproc-per-node={processes}"]
-    return [*(start if processes else [sys.executable]), *map(str, arguments)]
+def command(processes, *overrides, recipe="finetune.py"):
+    """Of the recipe, by torchrun where there are processes to start."""
+    start = [sys.executable]
+    if processes:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*start, str(RECIPES / recipe), *SETTINGS, *overrides]
 
 
 def environment():
@@ -115,32 +93,16 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
-def run(processes, *arguments):
-    """Run a script to its end."""
+def run(processes, *overrides, recipe="finetune.py"):
+    """Run the recipe to its end."""
     return subprocess.run(
-        torchrun(processes, *arguments),
+        command(processes, *overrides, recipe=recipe),
         env=environment(),
         capture_output=True,
         encoding="utf-8",
         timeout=600,
         check=False,
     )
-
-
-def finetune(processes, *given):
-    """Run the recipe to its end, see `settings`."""
-    return run(processes, RECIPES / "finetune.py", *settings(*given))
-
-
-def run_cases(cases):
-    """Run the recipe's function several times in the processes that torchrun has started."""
-    from rftf_torchrl.recipes.finetune import finetune
-
-    configs = [check_config(composed(*case)) for case in cases]
-    torch.set_num_threads(1)
-    with joined(configs[0]) as processes:
-        for config in configs:
-            finetune(config, processes=processes)
 
 
 def weights(output):
@@ -152,7 +114,3 @@ def largest_difference(one, other):
     one, other = weights(one), weights(other)
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max()) for name in one)
-
-
-if __name__ == "__main__":
-    run_cases(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

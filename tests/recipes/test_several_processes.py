@@ -1,0 +1,125 @@
+"""Fine-tuning on processes that torchrun starts ends where one process does."""
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from safetensors.torch import load_file
+from several import begin, command, environment, largest_difference, run, weights
+
+from rftf_torchrl import read_metrics
+from rftf_torchrl.training.processes import LOST
+
+pytestmark = [pytest.mark.recipe, pytest.mark.slow]
+
+BOUND = 1e-6
+"""Of a parameter after 3 iterations; the largest difference that we have seen is 8e-9."""
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """The setting of a policy to begin from."""
+    return f"policy.path={begin(tmp_path_factory.mktemp('policy') / 'policy.safetensors')}"
+
+
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory):
+    """The folder of a run in one process."""
+    output = tmp_path_factory.mktemp("alone") / "run"
+    done = run(0, start, f"output={output}")
+    assert not done.returncode, done.stderr
+    return output
+
+
+def test_two_processes_end_where_one_does(start, alone, tmp_path):
+    output = tmp_path / "two"
+    done = run(2, start, f"output={output}", "ppo.micro_batch=4")
+    assert not done.returncode, done.stderr
+    assert largest_difference(alone, output) < BOUND
+    untrained = load_file(start.partition("=")[2])
+    assert all((value != untrained[name]).any() for name, value in weights(output).items())
+    assert done.stdout.count("fine-tuning: done in") == 1
+    rows = [read_metrics(folder / "sparse" / "metrics.csv") for folder in (alone, output)]
+    assert rows[0]["success"] == rows[1]["success"]
+    assert rows[0]["kl"] == pytest.approx(rows[1]["kl"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 0), (0, 3)])
+def test_a_run_goes_on_with_another_number_of_processes(start, alone, tmp_path, before, after):
+    output = f"output={tmp_path}/run"
+    assert not run(before, start, output, "ppo.iterations=1").returncode
+    done = run(after, start, output, "resume=true")
+    assert not done.returncode, done.stderr
+    assert "sparse: continues after iteration 2" in done.stdout
+    assert largest_difference(alone, tmp_path / "run") < BOUND
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
+def test_adapters_on_two_processes(start, tmp_path):
+    for processes in (0, 2):
+        settings = [start, f"output={tmp_path}/{processes}", "policy.lora_rank=2"]
+        settings.append("policy.lora_targets=[inner,outer]")
+        done = run(processes, *settings, "ppo.overlap=true")
+        assert not done.returncode, done.stderr
+    assert largest_difference(tmp_path / "0", tmp_path / "2") < BOUND
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_run(start, tmp_path, killed):
+    folder = tmp_path / "run" / "sparse" / "checkpoints"
+    settings = [start, f"output={tmp_path}/run"]
+    with subprocess.Popen(
+        command(2, *settings, "ppo.iterations=1000"),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as torchrun:
+        while not list(folder.glob("checkpoint-*.torchrl")):
+            assert torchrun.poll() is None
+            time.sleep(0.1)
+        processes = children(torchrun.pid)
+        assert len(processes) == 2
+        os.kill(processes[killed], signal.SIGKILL)
+        said = torchrun.communicate(timeout=120)[1]
+    assert torchrun.returncode
+    assert LOST in said
+    assert re.search(rf"rank +: {killed} ", said)
+    assert not [number for number in processes if lives(number)]
+    step = int(max(folder.glob("checkpoint-*.torchrl")).stem.rpartition("-")[2])
+    done = run(0, *settings, "resume=true", f"ppo.iterations={step}")
+    assert not done.returncode, done.stderr
+    assert f"sparse: continues after iteration {step}" in done.stdout
+
+
+def test_other_recipes_run_in_one_process(start, tmp_path):
+    done = run(2, start, f"output={tmp_path}/run", recipe="train_bc.py")
+    message = (
+        "train_bc: torchrun has started 2 processes, and train_bc runs in one: start it without "
+        "torchrun. What runs on several is finetune\n"
+    )
+    assert done.returncode
+    assert done.stderr.count(message) == 1
+
+
+def children(number):
+    """The processes that another one has started, in the order of their start."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(number)],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    return sorted(int(line) for line in found.stdout.split())
+
+
+def lives(number):
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
