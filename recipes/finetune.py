@@ -5,7 +5,7 @@
     python recipes/finetune.py output=outputs/run critic=temporal    # no critic network
     python recipes/finetune.py output=outputs/run reward=sparse critic=none    # outcomes alone
     python recipes/finetune.py output=outputs/run resume=true        # after a kill
-    torchrun --nproc-per-node=2 recipes/finetune.py output=outputs/run    # on two GPUs
+    torchrun --nproc-per-node=2 -m rftf_torchrl.recipes.finetune output=outputs/run    # two GPUs
 
 Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`` is ``rftf`` or
 ``sparse``): the policy, checkpoints, ``metrics.csv`` and TensorBoard events, the learning curve.

@@ -11,7 +11,6 @@ from typing import ClassVar
 import torch
 from safetensors.torch import load_file
 from tensordict.nn import TensorDictModule
-from tiny import RECIPES
 from torch import nn
 
 from rftf_torchrl import gaussian_actor, keys, save_policy
@@ -80,12 +79,12 @@ def begin(file):
     return file
 
 
-def command(processes, *overrides, recipe="finetune.py"):
+def command(processes, *overrides, recipe="finetune"):
     """Of the recipe, by torchrun where there are processes to start."""
     start = [sys.executable]
     if processes:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*start, str(RECIPES / recipe), *SETTINGS, *overrides]
+    return [*start, "-m", f"rftf_torchrl.recipes.{recipe}", *SETTINGS, *overrides]
 
 
 def environment():
@@ -93,7 +92,7 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
-def run(processes, *overrides, recipe="finetune.py"):
+def run(processes, *overrides, recipe="finetune"):
     """Run the recipe to its end."""
     return subprocess.run(
         command(processes, *overrides, recipe=recipe),

@@ -97,7 +97,7 @@ def test_a_killed_process_ends_the_run(start, tmp_path, killed):
 
 
 def test_other_recipes_run_in_one_process(start, tmp_path):
-    done = run(2, start, f"output={tmp_path}/run", recipe="train_bc.py")
+    done = run(2, start, f"output={tmp_path}/run", recipe="train_bc")
     message = (
         "train_bc: torchrun has started 2 processes, and train_bc runs in one: start it without "
         "torchrun. What runs on several is finetune\n"
