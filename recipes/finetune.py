@@ -336,7 +336,8 @@ def update(
     )
     group = dist.group.WORLD if dist.is_initialized() else None
     if group:  # the same minibatches in all processes, whatever random numbers a policy draws
-        buffer.set_rng(torch.Generator(data.device).manual_seed(seed))
+        own = None if balanced else torch.Generator(data.device).manual_seed(seed)
+        buffer.set_rng(own)  # balanced: the sampler has one
     buffer.extend(data.exclude("next"))
     gradients = partial(
         accumulate_gradients,

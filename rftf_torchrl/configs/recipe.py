@@ -174,12 +174,12 @@ def refuse_several(name: str) -> None:
 def user_errors(name: str, verbose: bool) -> Iterator[None]:
     """Show an error that a user can fix as one message without traceback; exit with code 2.
 
-    What is wrong with the command itself is wrong in all processes, and the first one says it.
+    What is wrong before processes are joined is wrong in all of a machine: its first one says it.
     """
     try:
         yield
     except (*MENDABLE, HydraException, OmegaConfBaseException) as error:
-        if not (is_first() or dist.is_initialized()):
+        if started_processes() > 1 and dist.get_node_local_rank() and not dist.is_initialized():
             sys.exit(2)
         if verbose:
             raise

@@ -105,16 +105,16 @@ def _own_device(name: str) -> str:
     device = resolve_device(name)
     if device.type == "cpu":
         return "gloo"
-    local, there = dist.get_node_local_rank(), torch.cuda.device_count()
+    here, there = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
     if device.type != "cuda" or device.index is not None:
         raise UserError(
             f"device={name}: of several processes each takes a GPU of its own: give device=cuda, "
             "or device=cpu"
         )
-    if local >= there:
+    if here > there:
         raise UserError(
-            f"torchrun has started more processes on this machine than its {there} GPUs: give "
+            f"torchrun has started {here} processes on this machine, which has {there} GPUs: give "
             f"--nproc-per-node={there}, or device=cpu"
         )
-    torch.cuda.set_device(local)
+    torch.cuda.set_device(dist.get_node_local_rank())
     return "cpu:gloo,cuda:nccl"
