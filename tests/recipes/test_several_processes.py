@@ -75,8 +75,8 @@ def test_a_killed_process_ends_the_run(start, tmp_path, killed):
     with subprocess.Popen(
         command(2, *settings, "ppo.iterations=1000"),
         env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         encoding="utf-8",
     ) as torchrun:
         while not list(folder.glob("checkpoint-*.torchrl")):
@@ -85,7 +85,7 @@ def test_a_killed_process_ends_the_run(start, tmp_path, killed):
         processes = children(torchrun.pid)
         assert len(processes) == 2
         os.kill(processes[killed], signal.SIGKILL)
-        said = torchrun.communicate(timeout=120)[1]
+        said = torchrun.communicate(timeout=120)[0]
     assert torchrun.returncode
     assert LOST in said
     assert re.search(rf"rank +: {killed} ", said)
