@@ -44,8 +44,9 @@ def test_two_processes_end_where_one_does(start, alone, tmp_path):
     assert all((value != untrained[name]).any() for name, value in weights(output).items())
     assert done.stdout.count("fine-tuning: done in") == 1
     rows = [read_metrics(folder / "sparse" / "metrics.csv") for folder in (alone, output)]
-    assert rows[0]["success"] == rows[1]["success"]
-    assert rows[0]["kl"] == pytest.approx(rows[1]["kl"], abs=1e-5)
+    for one, two in zip(*rows, strict=True):
+        assert one["success"] == two["success"]
+        assert one["kl"] == pytest.approx(two["kl"], abs=1e-5)
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 0), (0, 3)])
