@@ -51,11 +51,14 @@ class _Actor(Worker):
             self._remote.load.options(**_ENDED).remote(self._weights)
         self._remote.play.options(**_ENDED).remote(job)
 
+    def wait_again(self) -> None:
+        """From now on, for a place."""
+        self.last_message = self._clock()
+
     def hung(self, timeout: float) -> str | None:
         seconds = self.silent_for(timeout)
         if seconds is not None and not self.placed:
             self._cluster.no_place(seconds)
-            self.last_message = self._clock()
             return None
         return super().hung(timeout)
 
@@ -158,7 +161,10 @@ class RayActors:
             f"{self._size} asks for {asked}; the cluster has {has}, of which {free} are free. Add "
             "a machine (ray start), or lower collector.workers or collector.gpus_per_simulator."
         )
-        placed = sum(actor.placed for actor in self._alive)
+        waiting = [actor for actor in self._alive if not actor.placed]
+        placed = len(self._alive) - len(waiting)
         if not placed:
             raise UserError(text)
         logger.warning("%s The %d that have one go on.", text, placed)
+        for actor in waiting:  # one line for all
+            actor.wait_again()

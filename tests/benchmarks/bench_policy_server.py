@@ -40,6 +40,10 @@ def seconds(workers: int, episodes: int, engine: str = "process") -> tuple[float
         collector.collect(tasks)
         taken = time.perf_counter() - begin
         stats = collector.server_stats
+    if engine == "ray":
+        import ray
+
+        ray.shutdown()  # the next cluster has another size
     return start, taken, stats.get("avg_batch_size", 1.0)
 
 
