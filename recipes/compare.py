@@ -46,7 +46,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.recipe import CONF
 from rftf_torchrl.configs.run import announced
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, Processes
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.evaluation.commits import file_commit
 from rftf_torchrl.leftovers import clear_leftovers
@@ -182,11 +182,10 @@ def run_cells(jobs: list[Job], workers: int, log: Path, timeout: float) -> None:
         return
     failed = ""
     pool = GuardedPool(
-        partial(CellPlayer, log),
+        Processes(partial(CellPlayer, log), preload="rftf_torchrl.recipes.study_cells"),
         min(workers, len(waiting)),
         timeout=timeout,
         max_restarts=len(waiting),
-        preload="rftf_torchrl.recipes.study_cells",
     )
     with closing(pool), progress_bar(len(waiting), "study", unit="cells") as bar:
         for step, words in zip((make_start, make_value, run_cell), STEPS, strict=True):

@@ -140,7 +140,7 @@ class Calvin:
                 sentences=self._sentences("validation"),
                 deterministic=deterministic,
                 seed=seed,
-                workers=0 if collector.policy == "server" else collector.workers,
+                workers=0 if collector.policy == "server" else collector.workers_here,
                 timeout=collector.timeout,
                 max_restarts=collector.max_restarts,
                 resume_path=folder / f"chains_{label}.jsonl",

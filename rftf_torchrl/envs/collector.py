@@ -34,11 +34,13 @@ from rftf_torchrl.envs.guarded_pool import (
     GuardedPool,
     Line,
     Lost,
+    Processes,
     Question,
     SignsOfLife,
 )
 from rftf_torchrl.envs.packed import pack, unpack
 from rftf_torchrl.envs.policy_server import NOISE, PolicyServer
+from rftf_torchrl.envs.ray_actors import RayActors
 from rftf_torchrl.envs.shared_weights import share_weights
 from rftf_torchrl.policies.call_on_tensors import Tensors, leaves
 
@@ -68,6 +70,11 @@ class _Player:
     def __init__(self, make_env: Callable[[Episode], EnvBase], actor: Actor) -> None:
         self._actor = actor
         self._player = EpisodePlayer(make_env, actor)
+
+    def load(self, weights: Mapping[str, Any]) -> None:
+        """Gives a copy of the policy other weights."""
+        assert isinstance(self._actor, LocalActor), "a served policy is not copied"
+        self._actor.load(weights)
 
     def play(self, job: Any, send: Line) -> None:
         """Sends None when an episode has begun, and its trajectory at the end."""
@@ -149,10 +156,14 @@ class EpisodeCollector:
         policy: TensorDict policy on any device.
         workers: number of processes, each of which plays one episode at a time; 0 runs in this
             process, one episode after another (no protection against crashes).
+        engine: ``"process"``: on this machine. ``"ray"``: as actors of a Ray cluster, each of which
+            asks for one CPU. That is the cluster to which this process is connected, or that
+            ``ray start`` or ``RAY_ADDRESS`` says, or one on this machine, which is started for it
+            and ends with this process.
+        gpus: with ``"ray"``, GPUs or a share of one for each worker, for a renderer.
         serve: whether the policy itself decides, on its device, in batches for all workers, by
             TorchRL's :class:`~torchrl.modules.inference_server.InferenceServer`. Otherwise each
-            worker decides with a CPU copy in shared memory, which
-            :meth:`update_policy_weights_` refreshes.
+            worker decides with a CPU copy, which :meth:`update_policy_weights_` refreshes.
         batch: with ``serve``, most decisions at once; ``None`` for the number of workers.
         wait: with ``serve``, seconds for which a batch waits for workers that have not asked yet;
             ``None`` for half of what the policy took for its last batches.
@@ -173,6 +184,8 @@ class EpisodeCollector:
         policy: TensorDictModuleBase,
         *,
         workers: int = 2,
+        engine: str = "process",
+        gpus: float = 0.0,
         serve: bool = False,
         batch: int | None = None,
         wait: float | None = None,
@@ -182,6 +195,14 @@ class EpisodeCollector:
         for name, value in (("workers", workers), ("max_restarts", max_restarts)):
             if value < 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
+        if engine not in ("process", "ray"):
+            raise ValueError(f"engine must be 'process' or 'ray', got {engine!r}")
+        if engine == "ray" and not workers:
+            raise ValueError("engine='ray' needs 1 or more workers, got 0")
+        if not 0 <= gpus < math.inf:
+            raise ValueError(f"gpus must be 0 or more, got {gpus}")
+        if gpus and engine != "ray":
+            raise ValueError(f"gpus={gpus} is for engine='ray'; processes share all GPUs")
         if not 0 < timeout < math.inf:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
         if batch is not None and batch < 1:
@@ -191,19 +212,17 @@ class EpisodeCollector:
         self._policy = policy
         self._acting = policy
         if not serve:
-            self._acting = share_weights(deepcopy(policy).to("cpu").eval().requires_grad_(False))
+            copy = deepcopy(policy).to("cpu").eval().requires_grad_(False)
+            self._acting = share_weights(copy) if engine == "process" else copy
         actor = _ServedActor(policy.in_keys) if serve else LocalActor(self._acting)
         self._serve, self._wait, self._timeout = serve, wait, timeout
         self._batch = max(workers, 1) if batch is None else batch
         self._make_env = make_env
         self._envs: dict[Any, EnvBase] = {}
-        self._pool = GuardedPool(
-            partial(_Player, make_env, actor),
-            workers,
-            timeout=timeout,
-            max_restarts=max_restarts,
-            preload=__name__,
-        )
+        make_player = partial(_Player, make_env, actor)
+        self._actors = RayActors(make_player, workers, gpus) if engine == "ray" else None
+        start = self._actors or Processes(make_player, preload=__name__)
+        self._pool = GuardedPool(start, workers, timeout=timeout, max_restarts=max_restarts)
         self._held: list[list[Hashable]] = [[] for _ in range(workers)]
         self._closed, self._collecting = False, RLock()
         self.crashed = 0
@@ -214,6 +233,8 @@ class EpisodeCollector:
         """Copy the policy's present weights to the workers; a served policy needs no copy."""
         if not self._serve:
             self._acting.load_state_dict(self._policy.state_dict())
+            if self._actors is not None:
+                self._actors.share(self._acting.state_dict())
 
     def collect(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -84,6 +84,10 @@ class LocalActor:
     def __init__(self, policy: TensorDictModuleBase) -> None:
         self.in_keys = policy.in_keys
         self._policy = policy
+
+    def load(self, weights: Mapping[str, Any]) -> None:
+        """Gives the policy other weights."""
+        self._policy.load_state_dict(weights)
 
     def episode(self) -> AbstractContextManager[None]:
         """Encodes the episode's instruction once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -64,10 +65,13 @@ class CollectorConfig:
     """The simulator processes.
 
     Attributes:
+        engine: ``"process"``: on this machine. ``"ray"``: as actors of a Ray cluster, on any of its
+            machines; each asks for one CPU.
         policy: ``"copy"``: each process has a copy of the policy on the CPU. ``"server"``: the
             policy itself decides on its device, in batches for all processes.
         workers: number of simulator processes, each of which plays one episode at a time; 0
             simulates in the main process.
+        gpus_per_simulator: for ``"ray"``: GPUs, or a share of one, that a simulator asks for.
         batch: for ``"server"``: the largest number of decisions at once; null for as many as there
             are workers.
         wait: for ``"server"``: seconds to wait for more workers before a batch starts; null for
@@ -76,12 +80,19 @@ class CollectorConfig:
         max_restarts: number of replaced workers after which the run stops.
     """
 
+    engine: Annotated[str, one_of("process", "ray")] = "process"
     policy: Annotated[str, one_of("copy", "server")] = "copy"
     workers: NotNegativeInt = 2
+    gpus_per_simulator: NotNegative = 0.0
     batch: Count | None = None
     wait: NotNegative | None = None
     timeout: Positive = 120.0
     max_restarts: NotNegativeInt = 10
+
+    @property
+    def workers_here(self) -> int:
+        """Number of processes for recordings and official evaluations, on this machine alone."""
+        return min(self.workers, os.cpu_count() or 1) if self.engine == "ray" else self.workers
 
 
 @dataclass(frozen=True)
@@ -303,6 +314,8 @@ def make_collector(
         make_env,
         policy,
         workers=collector.workers,
+        engine=collector.engine,
+        gpus=collector.gpus_per_simulator,
         serve=collector.policy == "server",
         batch=collector.batch,
         wait=collector.wait,

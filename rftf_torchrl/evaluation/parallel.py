@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, Processes, SignsOfLife
 from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.evaluation.finished import FinishedFile
@@ -102,11 +102,10 @@ def play_parts(
         yield from _play_here(make_stage, play, parts)
         return
     pool = GuardedPool(
-        partial(_PartPlayer, make_stage, play),
+        Processes(partial(_PartPlayer, make_stage, play), preload=__name__),
         min(workers, len(parts)),
         timeout=timeout,
         max_restarts=max_restarts,
-        preload=__name__,
     )
     with closing(pool):
         jobs = {index: (index, part) for index, part in parts.items()}

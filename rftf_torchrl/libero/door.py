@@ -244,7 +244,7 @@ class Libero:
                 ),
                 deterministic=deterministic,
                 seed=seed,
-                workers=collector.workers,
+                workers=collector.workers_here,
                 timeout=collector.timeout,
                 max_restarts=collector.max_restarts,
                 resume_path=folder / f"episodes_{label}.jsonl",

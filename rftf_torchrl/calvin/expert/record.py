@@ -17,7 +17,7 @@ from rftf_torchrl.calvin.scenes import training_scene
 from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.simulator import CalvinSimulator
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, Processes, SignsOfLife
 from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.envs.takeover import Takeover
 from rftf_torchrl.errors import SimulatorCrashedError
@@ -226,11 +226,10 @@ def record_chains(
                 yield recorded
         return
     pool = GuardedPool(
-        partial(_Recorder, takeover),
+        Processes(partial(_Recorder, takeover), preload=__name__),
         min(workers, len(jobs)),
         timeout=timeout,
         max_restarts=max_restarts,
-        preload=__name__,
     )
     early: dict[int, list[RecordedTask]] = {}
     following = 0
