@@ -140,11 +140,9 @@ class Calvin:
                 sentences=self._sentences("validation"),
                 deterministic=deterministic,
                 seed=seed,
-                workers=0 if collector.policy == "server" else collector.workers,
-                timeout=collector.timeout,
-                max_restarts=collector.max_restarts,
                 resume_path=folder / f"chains_{label}.jsonl",
                 on_chain=count,
+                **collector.arguments(),
             )
         report.save(folder / f"chains_{label}.json")
         return report

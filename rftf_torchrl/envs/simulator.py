@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, cast
@@ -82,6 +82,16 @@ class CollectorConfig:
     wait: NotNegative | None = None
     timeout: Positive = 120.0
     max_restarts: NotNegativeInt = 10
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of :class:`EpisodeCollector`, and of the simulators' own evaluations.
+
+        Example:
+            >>> CollectorConfig(workers=0).arguments()["serve"]
+            False
+        """
+        given = asdict(self)
+        return given | {"serve": given.pop("policy") == "server"}
 
 
 @dataclass(frozen=True)
@@ -299,16 +309,7 @@ def make_collector(
     Returns:
         The collector; close it, or use it as a context manager.
     """
-    return EpisodeCollector(
-        make_env,
-        policy,
-        workers=collector.workers,
-        serve=collector.policy == "server",
-        batch=collector.batch,
-        wait=collector.wait,
-        timeout=collector.timeout,
-        max_restarts=collector.max_restarts,
-    )
+    return EpisodeCollector(make_env, policy, **collector.arguments())
 
 
 def check_seeds(env: EnvBase, task: str) -> None:

@@ -244,11 +244,9 @@ class Libero:
                 ),
                 deterministic=deterministic,
                 seed=seed,
-                workers=collector.workers,
-                timeout=collector.timeout,
-                max_restarts=collector.max_restarts,
                 resume_path=folder / f"episodes_{label}.jsonl",
                 on_episode=count,
+                **collector.arguments(),
             )
         report.save(folder / f"episodes_{label}.json")
         return report

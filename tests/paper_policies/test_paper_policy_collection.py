@@ -14,6 +14,7 @@ from _paper_policies import build, make_env, rollout
 
 from rftf_torchrl import Episode, EpisodeCollector, PolicyInputFactory, keys
 from rftf_torchrl.calvin.chains.stages import PolicyStage
+from rftf_torchrl.envs.episodes import LocalActor
 
 
 @pytest.mark.slow
@@ -59,7 +60,9 @@ def test_a_subtask_of_a_chain_starts_anew(spec):
             seen.append(tensordict.clone())
             return tensordict.set(keys.CHUNK, torch.zeros(1, 2, 7))
 
-    stage = PolicyStage(env, Spy(), 8, True, {"open": ["open it"], "push": ["push it well"]})
+    stage = PolicyStage(
+        env, LocalActor(Spy()), 8, True, {"open": ["open it"], "push": ["push it well"]}
+    )
     env.base_env.simulator = None
     for task in ("open", "push"):
         assert stage.do(task, lambda: None) == (False, 8)

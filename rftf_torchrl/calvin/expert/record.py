@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from rftf_torchrl.calvin.chains.stages import PolicyStage
 from rftf_torchrl.calvin.env import CalvinEnv
@@ -17,6 +18,7 @@ from rftf_torchrl.calvin.scenes import training_scene
 from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.simulator import CalvinSimulator
+from rftf_torchrl.envs.episodes import LocalActor
 from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
 from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.envs.takeover import Takeover
@@ -178,7 +180,8 @@ class _Recorder:
             chunk_size=self._takeover.chunk_size,
             horizon=self._takeover.most,
         )
-        self._stage = PolicyStage(env, self._takeover.policy, job.max_steps, True, None)
+        actor = LocalActor(self._takeover.policy)
+        self._stage = PolicyStage(env, actor, job.max_steps, True, None)
         return env.simulator
 
     def play(self, job: ChainToRecord, send: Callable[[Any], None]) -> None:
@@ -221,7 +224,7 @@ def record_chains(
     if workers == 0:
         with closing(_Recorder(takeover)) as recorder:
             for job in jobs:
-                with one_thread():
+                with one_thread(), torch.random.fork_rng(devices=[]):
                     recorded = recorder.record(job, lambda: None)
                 yield recorded
         return

@@ -19,6 +19,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.calvin.chains.stages import PolicyStage, play_chain
 from rftf_torchrl.calvin.tasks import TASKS
+from rftf_torchrl.envs.episodes import LocalActor
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +116,7 @@ def test_success_counts_inside_a_chunk_and_not_after_the_limit():
 def test_the_policy_is_reset_at_the_start_of_each_task_and_hears_its_first_sentence():
     env, policy = FakeChainEnv(), ChainPolicy(chance=1.0)
     sentences = {task: [f"do {task}", "never said"] for task in TASKS}
-    result = play_chain(PolicyStage(env, policy, STEPS, True, sentences), 0, CHAINS[0])
+    result = play_chain(PolicyStage(env, LocalActor(policy), STEPS, True, sentences), 0, CHAINS[0])
     assert result.length == 5
     assert policy.resets == 5
     assert policy.module.decisions == -(-result.steps[-1] // 4)
@@ -124,7 +125,9 @@ def test_the_policy_is_reset_at_the_start_of_each_task_and_hears_its_first_sente
 
 def test_without_sentences_the_environment_chooses_its_own():
     env = FakeChainEnv()
-    play_chain(PolicyStage(env, ChainPolicy(chance=1.0), STEPS, True, None), 0, CHAINS[0])
+    play_chain(
+        PolicyStage(env, LocalActor(ChainPolicy(chance=1.0)), STEPS, True, None), 0, CHAINS[0]
+    )
     assert env.spoken == [None] * 5
 
 
@@ -312,4 +315,8 @@ def test_unknown_task():
 def test_the_error_of_a_simulator_reaches_the_caller_of_a_single_chain():
     simulator = FakeSimulator("crash", SCENES[0])
     with pytest.raises(SimulatorCrashedError, match="the simulator crashed in task"):
-        play_chain(PolicyStage(FakeChainEnv(simulator), ChainPolicy(), 9, True, None), 0, CHAINS[0])
+        play_chain(
+            PolicyStage(FakeChainEnv(simulator), LocalActor(ChainPolicy()), 9, True, None),
+            0,
+            CHAINS[0],
+        )
