@@ -34,16 +34,14 @@ class JobQueue(Generic[Key]):
         held = self._held[place]
         holders = Counter(name for names in self._held for name in names)
         left = [name for name, keys in self._waiting.items() if keys]
-        name = next((name for name in left if name in held), None)
+        name = next((name for name in left if name in held), min(left, key=holders.__getitem__))
         dropped = None
-        if name is None:
-            name = min(left, key=holders.__getitem__)
-            if len(held) >= self._room:
-                if holders[name]:
-                    return None
-                dropped = held.pop(0)
-        else:
+        if name in held:
             held.remove(name)
+        elif len(held) >= self._room:
+            if holders[name]:
+                return None
+            dropped = held.pop(0)
         held.append(name)
         return self._waiting[name].popleft(), dropped
 

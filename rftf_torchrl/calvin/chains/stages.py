@@ -65,7 +65,7 @@ class PolicyStage:
         """Tries a task from where the simulator is: whether it was done, and its control steps."""
         limit = self._limit if limit is None else limit
         sentence = None if self._sentences is None else self._sentences[task][0]
-        current = _begin_subtask(self._env, task, sentence)
+        current = begin_subtask(self._env, task, sentence)
         steps = 0
         with self.actor.episode():
             while steps < limit:
@@ -99,7 +99,7 @@ class PolicyStage:
         self._env.close()
 
 
-def _begin_subtask(env: Any, task: str, sentence: str | None) -> TensorDictBase:
+def begin_subtask(env: Any, task: str, sentence: str | None) -> TensorDictBase:
     """What a policy sees first; transforms take it for the start of an episode.
 
     A transformed environment hands ``continue_chain`` on to the one inside, whose observation has
@@ -107,7 +107,7 @@ def _begin_subtask(env: Any, task: str, sentence: str | None) -> TensorDictBase:
     """
     if not isinstance(env, TransformedEnv):
         return env.continue_chain(task, sentence)
-    started = _begin_subtask(env.base_env, task, sentence)
+    started = begin_subtask(env.base_env, task, sentence)
     return env.transform._reset(started.empty(), started)
 
 
@@ -155,6 +155,13 @@ ChainStage: TypeAlias = PolicyStage | ControllerStage
 """Where chains are played, one after another."""
 
 
+def chain_start(chain: Chain, index: int, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Where the simulator is put: the benchmark's scene in ``"D"``, a fresh one in the others."""
+    if scene == "D":
+        return initial_scene(chain.initial_state)
+    return training_scene(chain.initial_state, index, scene)
+
+
 def play_chain(
     stage: ChainStage,
     index: int,
@@ -179,12 +186,8 @@ def play_chain(
     Raises:
         SimulatorCrashedError: when the simulator died.
     """
-    if scene == "D":
-        start = initial_scene(chain.initial_state)
-    else:
-        start = training_scene(chain.initial_state, index, scene)
     with torch.random.fork_rng(devices=[]):
-        stage.begin(*start, seed, index)
+        stage.begin(*chain_start(chain, index, scene), seed, index)
         steps: list[int] = []
         length = 0
         for task in chain.tasks:
