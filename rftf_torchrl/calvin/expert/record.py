@@ -119,7 +119,11 @@ def record_chain(
     """
     if simulator.scene != job.scene:
         raise ValueError(f"the chain is for scene {job.scene}, the simulator is {simulator.scene}")
-    simulator.reset(*training_scene(job.chain.initial_state, job.seed, job.scene))
+    start_state = training_scene(job.chain.initial_state, job.seed, job.scene)
+    if stage is None:
+        simulator.reset(*start_state)
+    else:
+        stage.begin(*start_state, job.seed, 0)
     expert = CalvinExpert(noise=job.noise, seed=job.seed)
     recorded = []
     for depth, task in enumerate(job.chain.tasks):
