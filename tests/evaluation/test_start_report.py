@@ -78,7 +78,9 @@ def test_the_action_is_the_simulators(tmp_path):
         def _inv_apply_transform(self, action):
             return action / 2
 
-    env = TransformedEnv(Arm(chunk=2, wrist=False), Halved(in_keys_inv=[CHUNK], out_keys_inv=[CHUNK]))
+    env = TransformedEnv(
+        Arm(chunk=2, wrist=False), Halved(in_keys_inv=[CHUNK], out_keys_inv=[CHUNK])
+    )
     text = report(tmp_path, env, 0.5)
     assert "ends in +0.25, which opens: -0.25, " in text
     assert "![image](start_mine.png)" in text
