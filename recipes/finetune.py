@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -31,7 +32,6 @@ from rftf_torchrl import (
     RFTFPPOLoss,
     RunCheckpoints,
     RunConfig,
-    TemporalValueModel,
     accumulate_gradients,
     autocast,
     check_finite,
@@ -73,6 +73,7 @@ from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.digests import write_record
 from rftf_torchrl.recipes.refresh_value import ValueRefresh
+from rftf_torchrl.training.acted_weights import ActedWeights
 
 logger = logging.getLogger("finetune")
 
@@ -113,7 +114,8 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     data = learner.advantages(data)
     with autocast(data.device, config.precision):
         data = keep_features(config, policy, data)
-        data = mark_executed(data, policy, minibatch=settings.minibatch)
+        with learner.acted():
+            data = mark_executed(data, policy, minibatch=settings.minibatch)
         data = learner.loss.add_reference(data, minibatch=settings.minibatch)
     check_finite(data, [("next", keys.REWARD), keys.STATE_VALUE, keys.LOG_PROB, keys.ADVANTAGE])
     return data
@@ -130,7 +132,7 @@ def first_ratio(
     rows = torch.linspace(0, len(data) - 1, min(len(data), settings.minibatch)).long()
     rows = rows.to(data.device)
     acted = data.exclude("next", keys.EXECUTED)[rows].set(keys.LOG_PROB, log_probs[rows])
-    with autocast(data.device, config.precision):
+    with autocast(data.device, config.precision), learner.acted():
         return check_first_ratio(
             learner.loss,
             acted,
@@ -175,15 +177,19 @@ def finetune(
     names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
     refresh = None
-    if config.value.refresh_steps and isinstance(value_model, TemporalValueModel):
+    if config.value.refresh_steps and value_model is not None:
         refresh = ValueRefresh(config, value_model)
+    acted = learner.acted
+    further: dict[str, Any] = {} if refresh is None else refresh.state()
+    if isinstance(acted, ActedWeights):
+        further["acted"] = acted
     checkpoints = RunCheckpoints(
         config.tuned.checkpoints,
         policy=policy,
         loss=loss_module,
         optimizer=optimizer,
         progress=progress,
-        **(refresh.state() if refresh is not None else {}),
+        **further,
     )
     done = checkpoints.load() if config.resume and checkpoints.files() else 0
     if config.resume:
@@ -199,23 +205,40 @@ def finetune(
         logger.info("%s: up to iteration %d the critic alone learns", name, warmup)
     bar = progress_bar(range(done, iterations), name, unit="iterations")
     with (
+        ThreadPoolExecutor(1, "collect") as thread,
         episode_collector(config, "train", policy, spec) as collector,
         make_logger(config.logger.kind, folder, {"seed": config.seed}) as log,
     ):
-        log.metrics.check_reaches(done - 1)
-        for iteration in bar:
-            if settings.env_steps and progress["env_steps"] >= settings.env_steps:
-                break
-            with clock(f"{name}: collect"), autocast(device, config.precision):
-                collector.update_policy_weights_()
-                data = collector.collect(
+
+        def collect(iteration: int) -> TensorDictBase:
+            with autocast(device, config.precision):
+                return collector.collect(
                     training_episodes(config, iteration),
                     seed=derive_seed(config.seed, "noise", iteration),
                 )
+
+        log.metrics.check_reaches(done - 1)
+        begun: Callable[[], TensorDictBase] | None = None
+        for iteration in bar:
+            if settings.env_steps and progress["env_steps"] >= settings.env_steps:
+                break
+            with clock(f"{name}: collect"):
+                if begun is None:
+                    with acted():
+                        collector.update_policy_weights_()
+                data = collect(iteration) if begun is None else begun()
             executed = int(data["next", "executed"].sum())
             progress["env_steps"] += executed * simulator.steps_per_action
             progress["crashed"] += collector.crashed
             collector.crashed = 0
+            last = iteration + 1 == iterations or (
+                settings.env_steps is not None and progress["env_steps"] >= settings.env_steps
+            )
+            if settings.overlap and not last:
+                collector.update_policy_weights_()
+                begun = partial(collect, iteration + 1)
+                if config.collector.workers:
+                    begun = thread.submit(begun).result
             if refresh is not None:
                 with clock(f"{name}: value model"):
                     refresh.learn(data, iteration)
@@ -229,6 +252,8 @@ def finetune(
                 metrics["value_auc"] = final_value_auc(data)["final_auc"]
                 if iteration == 0:
                     warn_if_blind(metrics["value_auc"])
+            if isinstance(acted, ActedWeights):
+                acted.keep()
             with clock(f"{name}: update"):
                 metrics |= update(
                     config,
@@ -245,9 +270,6 @@ def finetune(
             bar.set_postfix(success=f"{metrics['success']:.2f}", kl=f"{metrics['kl']:.3f}")
             if on_iteration is not None:
                 on_iteration(iteration + 1, policy, dict(progress))
-            last = iteration + 1 == iterations or (
-                settings.env_steps is not None and progress["env_steps"] >= settings.env_steps
-            )
             if last or (iteration + 1) % settings.checkpoint_every == 0:
                 with clock(f"{name}: checkpoints"):
                     checkpoints.save(iteration + 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
+from torch import nn
 
 from rftf_torchrl import (
     RunConfig,
@@ -15,7 +17,9 @@ from rftf_torchrl import (
     split_trajectories,
 )
 from rftf_torchrl.configs.artefacts import load_value_model, whole_demos
-from rftf_torchrl.recipes.value_steps import ValueSteps, calibrate
+from rftf_torchrl.recipes.value_steps import Outcomes, ValueSteps, calibrate
+
+logger = logging.getLogger("finetune")
 
 
 class ValueRefresh:
@@ -23,14 +27,24 @@ class ValueRefresh:
 
     Each step sees demonstrations and episodes of the present iteration. The successes of the policy
     are ordered in time as demonstrations are, and its failures are ranked below success. So the
-    value model learns what the policy does wrong now. No episode is played for it.
+    value model learns what the policy does wrong now. No episode is played for it. Where the ends
+    of demonstrations would not be worth more than their starts any longer, what was learned in this
+    iteration is dropped, with a warning, and the former model goes on paying.
 
     Args:
         config: of the run, with ``value.refresh_steps`` above 0.
         paying: the model that pays, on any device; its weights and calibration are overwritten.
+
+    Raises:
+        TypeError: if it is not a temporal value model.
     """
 
-    def __init__(self, config: RunConfig, paying: TemporalValueModel) -> None:
+    def __init__(self, config: RunConfig, paying: nn.Module) -> None:
+        if not isinstance(paying, TemporalValueModel):
+            raise TypeError(
+                f"value.refresh_steps={config.value.refresh_steps}: a {type(paying).__name__} "
+                "can't go on learning, a TemporalValueModel can: set value.refresh_steps=0."
+            )
         device = next(paying.parameters()).device
         self.config, self.paying = config, paying
         self.model = cast(TemporalValueModel, load_value_model(config)).to(device)
@@ -49,13 +63,25 @@ class ValueRefresh:
         for _ in range(self.config.value.refresh_steps):
             self.steps.step(outcomes, generator)
         self.model.eval()
+        try:
+            self.calibrate(outcomes)
+        except ValueError as error:
+            logger.warning(
+                "iteration %d: what the value model learned is dropped, the former one pays: %s",
+                iteration,
+                error,
+            )
+            self.model.load_state_dict(self.paying.state_dict())
+        self.publish()
+
+    def calibrate(self, outcomes: Outcomes) -> None:
+        """Let demonstrations run from 0 to 1, or failures be 0 where there is no order of time."""
         if self.config.value.shuffle_time and outcomes[False]:
             # Without an order of time, what is left is whether a state is of a success.
             failures = torch.cat([episode["next"] for episode in outcomes[False]])
             self.model.calibrate(failures, self.train.frames)
         else:
             calibrate(self.config, self.model, self.train)
-        self.publish()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ from rftf_torchrl.policies.file import load_policy
 from rftf_torchrl.policies.spec import PolicySpecProtocol
 from rftf_torchrl.rewards.forms import gamma_option, keeps_failures, reward_form
 from rftf_torchrl.rewards.value_reward import ValueReward
+from rftf_torchrl.training.acted_weights import ActedWeights
 from rftf_torchrl.training.footprint import Footprint, footprint
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 
@@ -113,9 +115,14 @@ def refuse_uncalibrated(model: TemporalValueModel, config: RunConfig) -> None:
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns, and what it learns from."""
+    """What learns, and what it learns from.
+
+    Attributes:
+        acted: inside its context the policy is the one that played the present episodes.
+    """
 
     policy: nn.Module
+    acted: Callable[[], AbstractContextManager[None]]
     spec: PolicySpecProtocol
     value_model: TensorDictModuleBase | None
     reward: ValueReward
@@ -190,7 +197,8 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     if critic is not None:
         groups.append({"params": list(critic.parameters()), "lr": settings.critic_learning_rate})
     optimizer = torch.optim.Adam(groups, eps=1e-5)
-    return Learner(policy, spec, value_model, reward, advantages, loss_module, optimizer)
+    acted = ActedWeights(policy) if settings.overlap else nullcontext
+    return Learner(policy, acted, spec, value_model, reward, advantages, loss_module, optimizer)
 
 
 def keep_features(config: RunConfig, policy: nn.Module, data: TensorDictBase) -> TensorDictBase:

@@ -233,6 +233,10 @@ class PPOConfig:
         kl_target: target of that divergence, in nats per decision; the weight adapts towards it
             once per iteration. Null keeps the weight.
         max_grad_norm: gradients are clipped to this norm.
+        overlap: play the next iteration's episodes while the present ones are learned from. They
+            are always played with the weights from before that update. Needs
+            ``collector.policy=copy``; with ``collector.workers=0`` they have these weights, too,
+            but nothing runs at the same time.
         ratio_bound: largest allowed difference between the learner's and the rollout's
             log-probability of a decision, before an iteration's first step. Above it the run stops.
             Null for 0.01 in float32 and 0.25 in bfloat16, see :func:`check_first_ratio`.
@@ -261,6 +265,7 @@ class PPOConfig:
     kl_coeff: NotNegative = 0.01
     kl_target: Positive | None = 5.0
     max_grad_norm: Positive = 1.0
+    overlap: bool = False
     ratio_bound: Positive | None = None
     checkpoint_every: Count = 10
 

@@ -62,6 +62,11 @@ def check_config(config: DictConfig) -> RunConfig:
         problems.append(
             f"ppo.tasks={run.tuned_tasks}: expected tasks of env.tasks; ppo.tasks=null tunes all"
         )
+    if run.ppo.overlap and run.collector.policy == "server":
+        problems.append(
+            "ppo.overlap=true: while the policy learns, only copies of it can play: set "
+            "collector.policy=copy"
+        )
     problems += value_problems(run.value.kind, run.value.options)
     if run.value.kind == "pretrained" and run.image_size is None:
         problems.append("value.kind=pretrained needs images: set env.image_size")
@@ -75,6 +80,12 @@ def check_config(config: DictConfig) -> RunConfig:
         problems += policy_problems(run.policy, run_sizes(run))
     problems += _advantage_problems(run.critic, run.ppo, run.reward)
     problems += _reward_problems(run.reward, run.ppo, run.env)
+    steps, reward = run.value.refresh_steps, run.reward
+    if steps and not (reward.dense_weight and reward.potential == "value"):
+        problems.append(
+            f"value.refresh_steps={steps}: no value model pays this run: set "
+            "value.refresh_steps=0, or reward.dense_weight above 0 and reward.potential=value"
+        )
     if problems:
         raise _error(problems)
     return run

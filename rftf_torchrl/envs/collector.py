@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from threading import RLock
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ class EpisodeCollector:
             max_restarts=max_restarts,
             preload=__name__,
         )
-        self._closed = False
+        self._closed, self._collecting = False, RLock()
         self.crashed = 0
         self.env_steps = 0
         self.server_stats: dict[str, float | int] = {}
@@ -168,7 +169,7 @@ class EpisodeCollector:
         done: dict[int, TensorDictBase] = {}
         jobs = dict(enumerate(episodes))
         try:
-            with closing(self._results(jobs, deterministic, seed)) as results:
+            with self._collecting, closing(self._results(jobs, deterministic, seed)) as results:
                 for result in results:
                     if result.trajectory["next", keys.CRASHED].any():
                         self.crashed += 1
@@ -221,11 +222,14 @@ class EpisodeCollector:
             self.server_stats = server.stats()
 
     def close(self) -> None:
-        """Stop the workers and close the environments."""
-        self._pool.close()
-        for env in self._envs.values():
-            env.close()
-        self._envs, self._closed = {}, True
+        """Stop the workers and close the environments; a collection in another thread ends."""
+        self._closed = True
+        self._pool.stop()
+        with self._collecting:
+            self._pool.close()
+            for env in self._envs.values():
+                env.close()
+            self._envs = {}
 
     def __enter__(self) -> EpisodeCollector:
         return self

@@ -228,6 +228,7 @@ class GuardedPool:
         self._arrived: _Arrived = SimpleQueue()
         self._clock, self._next_look = WatchClock(), time.monotonic()
         self._held: list[list[Hashable]] = [[] for _ in range(size)]
+        self._stopped = False
         self.workers = [self._start() for _ in range(size)]
 
     def _start(self) -> _Worker:
@@ -318,7 +319,7 @@ class GuardedPool:
             The job's key and its result as jobs finish, or :class:`Lost` after the last attempt.
 
         Raises:
-            RuntimeError: as :meth:`wait`.
+            RuntimeError: as :meth:`wait`, and after :meth:`stop`.
             TooManyCrashesError: as :meth:`wait`.
             Exception: the policy's own, where it fails in the server.
         """
@@ -326,6 +327,8 @@ class GuardedPool:
         playing: dict[int, Key] = {}
         begun: Counter[Key] = Counter()
         while len(queue) or playing or self.busy:
+            if self._stopped:
+                raise RuntimeError("the simulators were closed while they played")
             for place in self.ready():  # one that dies while it starts has no job to lose
                 if len(queue) and (taken := queue.take(place)) is not None:
                     playing[place], dropped = taken
@@ -361,6 +364,10 @@ class GuardedPool:
         self._restarts_left -= 1
         self._held[place] = []
         self.workers[place] = self._start()
+
+    def stop(self) -> None:
+        """Has :meth:`play` end with an error, in whichever thread it is."""
+        self._stopped = True
 
     def close(self) -> None:
         """Let idle workers close their simulators; kill those that are busy or do not answer."""

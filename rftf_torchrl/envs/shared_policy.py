@@ -79,7 +79,7 @@ class SharedPolicy:
         self.acting = policy
         if not serve:
             self.acting = share_weights(deepcopy(policy).to("cpu").eval().requires_grad_(False))
-        served = serve and workers > 0
+        served, self._copied = serve and workers > 0, not serve
         if served and hasattr(policy, "reset"):
             raise ValueError(
                 "the policy has a method reset(), so it remembers its earlier decisions, but a "
@@ -93,11 +93,17 @@ class SharedPolicy:
 
     @contextmanager
     def server(self, deterministic: bool) -> Iterator[PolicyServer | None]:
-        """Puts the policy in evaluation mode; yields who answers the workers, if they have to ask.
+        """Yields who answers the workers, if they have to ask.
+
+        Where the policy itself decides, it is in evaluation mode, and the generator gets its state
+        back. Copies leave both alone: a thread may collect while another learns.
 
         Args:
             deterministic: the policy's mean actions instead of samples.
         """
+        if self._copied:
+            yield None
+            return
         with torch.random.fork_rng(devices=[]), eval_mode(self.acting):
             if not isinstance(self.actor, ServedActor):
                 yield None

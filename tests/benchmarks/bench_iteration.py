@@ -1,8 +1,8 @@
-"""An RFTF iteration against a sparse one: what the value model adds.
+"""An iteration of RFTF, and one with ``ppo.overlap=true``, against a plain sparse one.
 
     python tests/benchmarks/bench_iteration.py outputs/quickstart/seed0
 
-Needs the folder of a finished quick start. Target: at most 1.10. The two kinds of run take turns.
+Needs the folder of a finished quick start. Target for RFTF: at most 1.10. The kinds take turns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ sys.path.insert(0, str(RECIPES))
 PARTS = ("collect", "rewards and values", "update")
 
 
-def seconds_per_iteration(source: Path, reward: str, iterations: int = 6) -> float:
+def seconds_per_iteration(
+    source: Path, reward: str, *, overlap: bool = False, iterations: int = 6
+) -> float:
     from hydra import compose, initialize_config_dir
 
     from rftf_torchrl import PhaseClock, check_config, register
@@ -32,6 +34,7 @@ def seconds_per_iteration(source: Path, reward: str, iterations: int = 6) -> flo
     ):
         overrides = [
             f"reward={reward}",
+            f"ppo.overlap={overlap}",
             f"output={folder}",
             f"policy.path={source / 'bc' / 'policy.safetensors'}",
             f"value.path={source / 'value' / 'value.safetensors'}",
@@ -45,9 +48,15 @@ def seconds_per_iteration(source: Path, reward: str, iterations: int = 6) -> flo
 
 if __name__ == "__main__":
     source = Path(sys.argv[1]).absolute()
-    ratios = []
+    ratios: dict[str, list[float]] = {"RFTF": [], "overlap": []}
     for _ in range(3):
-        sparse, rftf = (seconds_per_iteration(source, kind) for kind in ("sparse", "rftf"))
-        ratios.append(rftf / sparse)
-        print(f"sparse {sparse:.2f} s, RFTF {rftf:.2f} s, ratio {ratios[-1]:.2f}", flush=True)
-    print(f"median ratio {median(ratios):.2f}")
+        sparse = seconds_per_iteration(source, "sparse")
+        taken = {
+            "RFTF": seconds_per_iteration(source, "rftf"),
+            "overlap": seconds_per_iteration(source, "sparse", overlap=True),
+        }
+        for kind, seconds in taken.items():
+            ratios[kind].append(seconds / sparse)
+            print(f"sparse {sparse:.2f} s, {kind} {seconds:.2f} s, ratio {ratios[kind][-1]:.2f}")
+    for kind, found in ratios.items():
+        print(f"{kind}: median ratio {median(found):.2f}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 import torch
@@ -345,6 +347,29 @@ def test_an_environment_that_can_not_change_its_task():
     message = "one environment was given the tasks 'left' and 'right', but it has no set_task(name)"
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         list(run_episodes(Factory(), walk_policy(), episodes, deterministic=True))
+
+
+def test_closing_ends_a_collection_in_another_thread(make_collector):
+    collector, begun = make_collector(workers=1), Event()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(
+            collector.collect, episodes(SEEDS * 400), on_episode=lambda _: begun.set()
+        )
+        assert begun.wait(60.0)
+        collector.close()
+        message = "the simulators were closed while they played"
+        with pytest.raises(RuntimeError, match=f"^{message}$"):
+            future.result()
+
+
+@pytest.mark.parametrize("serve", [False], ids=["copy"], indirect=True)
+def test_copies_leave_the_generator_to_whoever_learns_meanwhile(make_collector):
+    torch.manual_seed(0)
+    torch.rand(len(SEEDS))
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    make_collector(workers=1).collect(episodes(SEEDS), on_episode=lambda _: torch.rand(1))
+    assert torch.equal(torch.get_rng_state(), after)
 
 
 def places(names, workers, pattern):

@@ -355,6 +355,11 @@ def test_a_value_critic_needs_the_value_model(configure):
             "are [0.5, 0.25]; expected rising values above 0, the last of them 1 at most, as "
             "[0.25, 0.5, 0.75].",
         ),
+        (
+            ["reward=sparse", "value.refresh_steps=40"],
+            "value.refresh_steps=40: no value model pays this run: set value.refresh_steps=0, or "
+            "reward.dense_weight above 0 and reward.potential=value",
+        ),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
         (
             ["cloning.tasks=[push]"],

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -194,10 +195,19 @@ def test_a_value_model_without_calibration_is_refused(cloned, configure, tmp_pat
         )
 
 
-@pytest.mark.parametrize(("stop", "refreshed"), [(0, 0), (1, 0), (2, 0), (0, 3)])
-def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed):
+@pytest.mark.parametrize(
+    ("stop", "refreshed", "overlap"),
+    [(0, 0, False), (1, 0, False), (2, 0, False), (0, 3, False), (0, 3, True)],
+)
+def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed, overlap):
     from rftf_torchrl.recipes import finetune as recipe
 
+    if overlap:
+        cloned = replace(
+            cloned,
+            ppo=replace(cloned.ppo, overlap=True),
+            collector=replace(cloned.collector, workers=1),
+        )
     demos = f"{cloned.output}/demos" if refreshed else None
     paths = {
         "demos": replace(cloned.demos, path=demos),
@@ -274,6 +284,36 @@ def test_without_an_order_of_time_failures_are_zero_and_demonstrations_one(clone
         for states in (reached, refresh.train.frames)
     ]
     assert [float(mean) for mean in means] == pytest.approx([0.0, 1.0], abs=1e-3)
+
+
+def test_what_can_not_be_calibrated_is_dropped_and_the_former_model_pays(cloned, caplog):
+    from rftf_torchrl.configs.artefacts import load_value_model
+    from rftf_torchrl.recipes.refresh_value import ValueRefresh
+
+    config = replace(cloned, value=replace(cloned.value, refresh_steps=60, learning_rate=3e-3))
+    paying = load_value_model(config)
+    refresh = ValueRefresh(config, paying)
+    former = deepcopy(paying.state_dict())
+    frames = refresh.train.frames.clone()
+    refresh.train = replace(refresh.train, frames=frames * 0)  # ends look as starts do
+    refresh.learn(failure(frames), iteration=3)
+    assert "iteration 3: what the value model learned is dropped, the former one pays" in (
+        caplog.text
+    )
+    for model in (paying, refresh.model):
+        assert all(torch.equal(former[name], new) for name, new in model.state_dict().items())
+
+
+def test_a_value_model_of_another_kind_is_not_left_as_it_is(cloned):
+    from rftf_torchrl.recipes.refresh_value import ValueRefresh
+
+    config = replace(cloned, value=replace(cloned.value, refresh_steps=40))
+    message = (
+        "value.refresh_steps=40: a Linear can't go on learning, a TemporalValueModel can: set "
+        "value.refresh_steps=0."
+    )
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        ValueRefresh(config, torch.nn.Linear(1, 1))
 
 
 def final_gap(model, goal, reached):
