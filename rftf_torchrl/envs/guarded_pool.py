@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import torch
 
 from rftf_torchrl.envs.child_process import ChildContext
+from rftf_torchrl.envs.job_queue import JobQueue
+from rftf_torchrl.envs.policy_server import PolicyServer
 from rftf_torchrl.envs.watch_clock import WatchClock
 from rftf_torchrl.errors import SimulatorCrashedError, TooManyCrashesError, UserError
 
@@ -98,6 +100,7 @@ class Lost:
     """A worker died or hung: what it was doing will not be finished."""
 
     why: str
+    begun: bool = True
 
 
 @contextmanager
@@ -124,6 +127,7 @@ def _serve(connection: Connection, make_player: Callable[[], Player]) -> None:
             player = make_player()
             connection.send(("ready", None))
             while (job := connection.recv()) is not None:
+                connection.send(("begun", None))
                 player.play(job, Line(connection))
                 connection.send(("idle", None))
     finally:
@@ -144,7 +148,7 @@ class Worker(ABC):
     pid = 0
 
     def __init__(self, arrived: Arrived, clock: WatchClock) -> None:
-        self.ready = self.busy = self._asking = False
+        self.ready = self.busy = self.begun = self._asking = False
         self._clock, self.last_message = clock, clock()
         self._connection: Connection | None = None
         self._reader = Thread(target=self._read, args=(arrived,), daemon=True)
@@ -289,6 +293,8 @@ class GuardedPool:
         self._start = partial(start, self._arrived, self._clock)
         self._timeout = timeout
         self._restarts_left = max_restarts
+        self._held: list[list[Hashable]] = [[] for _ in range(size)]
+        self._stopped = False
         self.workers = [self._start() for _ in range(size)]
 
     @property
@@ -330,7 +336,7 @@ class GuardedPool:
                 raise RuntimeError(f"a worker process failed: {payload}")
             if kind == "lost":
                 why = payload or worker.how_it_died()
-                yield place, Lost(why)
+                yield place, Lost(why, worker.begun)
                 self._replace(place, why)
             elif kind == "message":
                 yield place, payload
@@ -338,13 +344,14 @@ class GuardedPool:
                 yield place, Question(payload, worker.send)
             else:
                 worker.ready, worker.busy = True, worker.busy and kind != "idle"
+                worker.begun = kind == "begun"
         if time.monotonic() < self._next_look:  # of many workers each has messages
             return
         self._next_look = time.monotonic() + _POLL_SECONDS
         for place, worker in enumerate(self.workers):
             hung = worker.hung(self._timeout)
             if hung is not None:
-                yield place, Lost(hung)
+                yield place, Lost(hung, worker.begun)
                 self._replace(place, hung)
 
     def _messages(self) -> Iterator[tuple[Worker, str, Any]]:
@@ -354,37 +361,61 @@ class GuardedPool:
             for _ in range(self._arrived.qsize()):
                 yield self._arrived.get_nowait()
 
-    def play(self, jobs: Mapping[Key, Any], attempts: int) -> Iterator[tuple[Key, Any]]:
+    def play(
+        self,
+        jobs: Mapping[Key, Any],
+        attempts: int,
+        *,
+        names: Mapping[Key, Hashable] | None = None,
+        server: PolicyServer | None = None,
+    ) -> Iterator[tuple[Key, Any]]:
         """Have jobs done whose players send one result each, and None as a sign of life.
 
         Args:
             jobs: by any key, done in this order as workers become free.
             attempts: how often to begin a job whose worker is lost.
+            names: what names the environment of each job. A worker then goes on in one that it
+                has, and its player is given the job and the environment to close first, or None.
+            server: answers what the players ask.
 
         Yields:
             The job's key and its result as jobs finish, or :class:`Lost` after the last attempt.
 
         Raises:
-            RuntimeError: as :meth:`wait`.
+            RuntimeError: as :meth:`wait`, and after :meth:`stop`.
             TooManyCrashesError: as :meth:`wait`.
+            Exception: the policy's own, where it fails in the server.
         """
-        waiting = deque((key, 1) for key in jobs)
-        playing: dict[int, tuple[Key, int]] = {}
-        while waiting or playing or self.busy:
+        queue = JobQueue(names or dict.fromkeys(jobs), self._held)
+        playing: dict[int, Key] = {}
+        begun: Counter[Key] = Counter()
+        while len(queue) or playing or self.busy:
+            if self._stopped:
+                raise RuntimeError("the simulators were closed while they played")
             for place in self.ready():  # one that dies while it starts has no job to lose
-                if waiting:
-                    playing[place] = waiting.popleft()
-                    self.submit(place, jobs[playing[place][0]])
+                if len(queue) and (taken := queue.take(place)) is not None:
+                    playing[place], dropped = taken
+                    job = jobs[playing[place]]
+                    self.submit(place, job if names is None else (job, dropped))
+            if server is not None:
+                server.check()
+                server.expect(sum(worker.begun for worker in self.workers))
             for place, message in self.wait():
-                if isinstance(message, Lost):
-                    logger.warning("a worker process %s", message.why)
-                if message is None or place not in playing:
-                    continue
-                key, attempt = playing.pop(place)
-                if isinstance(message, Lost) and attempt < attempts:
-                    waiting.appendleft((key, attempt + 1))
-                else:
-                    yield key, message
+                if isinstance(message, Question) and server is not None:
+                    server.ask(message.content, message.answer)
+                elif isinstance(message, Lost):
+                    left = "it was playing nothing"
+                    if place in playing:
+                        key = playing.pop(place)
+                        begun[key] += message.begun
+                        if begun[key] == attempts:
+                            yield key, message
+                            continue
+                        queue.put_back(key)
+                        left = "what it was playing begins again" if message.begun else left
+                    logger.warning("a simulator process %s; %s", message.why, left)
+                elif message is not None:
+                    yield playing.pop(place), message
 
     def _replace(self, place: int, why: str) -> None:
         self.workers[place].kill()
@@ -394,7 +425,12 @@ class GuardedPool:
                 "log, or raise max_restarts."
             )
         self._restarts_left -= 1
+        self._held[place] = []
         self.workers[place] = self._start()
+
+    def stop(self) -> None:
+        """Has :meth:`play` end with an error, in whichever thread it is."""
+        self._stopped = True
 
     def close(self) -> None:
         """Let idle workers close their simulators; kill those that are busy or do not answer."""

@@ -68,5 +68,6 @@ class RemotePlayer:
                 self._player.close()
             return
         with self._told(self._connection):
+            self._connection.send(("begun", None))
             self._player.play(job, self._line)
             self._connection.send(("idle", None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, cast
@@ -93,6 +93,17 @@ class CollectorConfig:
     def workers_here(self) -> int:
         """Number of processes for recordings and official evaluations, on this machine alone."""
         return min(self.workers, os.cpu_count() or 1) if self.engine == "ray" else self.workers
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a simulator's own evaluation, with processes of this machine alone.
+
+        Example:
+            >>> CollectorConfig(workers=0).arguments()["serve"]
+            False
+        """
+        given = asdict(self)
+        del given["engine"], given["gpus_per_simulator"]
+        return given | {"serve": given.pop("policy") == "server", "workers": self.workers_here}
 
 
 @dataclass(frozen=True)
@@ -313,14 +324,12 @@ def make_collector(
     return EpisodeCollector(
         make_env,
         policy,
-        workers=collector.workers,
-        engine=collector.engine,
-        gpus=collector.gpus_per_simulator,
-        serve=collector.policy == "server",
-        batch=collector.batch,
-        wait=collector.wait,
-        timeout=collector.timeout,
-        max_restarts=collector.max_restarts,
+        **collector.arguments()
+        | {
+            "workers": collector.workers,
+            "engine": collector.engine,
+            "gpus": collector.gpus_per_simulator,
+        },
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,9 @@ from statistics import fmean
 from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
+import torch
 from pydantic import Field
+from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 from torchrl.envs.transforms import Transform
@@ -26,11 +29,11 @@ from rftf_torchrl.evaluation.comparison import compare_success, comparison_table
 from rftf_torchrl.evaluation.episodes import held_out_episodes
 from rftf_torchrl.evaluation.fingerprint import package_versions, transform_label
 from rftf_torchrl.evaluation.report import percent
+from rftf_torchrl.evaluation.start_report import GRIPPER_STEPS, write_start_report
 from rftf_torchrl.libero.env import LiberoEnv
 from rftf_torchrl.libero.factory import LiberoFactory
 from rftf_torchrl.libero.protocol import PROTOCOLS, protocol_label
-from rftf_torchrl.libero.simulator import PICTURES, Pictures
-from rftf_torchrl.libero.start_report import write_start_report
+from rftf_torchrl.libero.simulator import PICTURES, LiberoSimulator, Pictures
 from rftf_torchrl.libero.starts import OfficialStarts
 from rftf_torchrl.libero.suites import HELD_OUT, STATES_PER_TASK, SUITES, libero_tasks
 from rftf_torchrl.settings import Count, one_of
@@ -204,7 +207,10 @@ class Libero:
         if transform is not None:
             make_env = PolicyInputFactory(make_env, transform)
         episodes = held_out_episodes(env.tasks, options.states_per_task)
-        logger.info("%s", write_start_report(make_env, policy, episodes[0], folder, label))
+        with closing(make_env(episodes[0])) as start:
+            seen = start.reset(TensorDict({"episode_seed": torch.tensor([episodes[0].seed])}))
+            apart = partial(_fingers_apart, start.simulator)
+            logger.info("%s", write_start_report(start, seen, policy, apart, folder, label))
         title = f"evaluation of {label}"
         with progress_bar(len(episodes), title, unit="episodes") as bar:
             outcomes: list[bool] = []
@@ -244,11 +250,9 @@ class Libero:
                 ),
                 deterministic=deterministic,
                 seed=seed,
-                workers=collector.workers_here,
-                timeout=collector.timeout,
-                max_restarts=collector.max_restarts,
                 resume_path=folder / f"episodes_{label}.jsonl",
                 on_episode=count,
+                **collector.arguments(),
             )
         report.save(folder / f"episodes_{label}.json")
         return report
@@ -269,3 +273,9 @@ class Libero:
                 )
         comparison = compare_success(before, after)
         return comparison, comparison_table(comparison, labels)
+
+
+def _fingers_apart(simulator: LiberoSimulator, sign: float) -> float:
+    for _ in range(GRIPPER_STEPS):
+        simulator.step(np.array([0.0] * 6 + [sign]))
+    return float(np.abs(simulator.observed["robot0_gripper_qpos"]).sum())

@@ -143,7 +143,8 @@ def lose(
         Seconds until it was noticed, what was said, and whether all else is as it would have been.
     """
     clock, sent, done = Clock(), [], []
-    logger = logging.getLogger("rftf_torchrl.envs.collector")
+    envs = logging.getLogger("rftf_torchrl.envs")
+    loggers = [envs.getChild("collector"), envs.getChild("guarded_pool")]
 
     def played(_: object) -> None:
         done.append(1)
@@ -154,11 +155,13 @@ def lose(
     while not all(worker.ready for worker in collector._pool.workers):
         list(collector._pool.wait())
     whole = collector.collect(LIST, seed=5)
-    logger.addHandler(clock)
+    for logger in loggers:
+        logger.addHandler(clock)
     try:
         batch = collector.collect(LIST, seed=5, on_episode=played)
     finally:
-        logger.removeHandler(clock)
+        for logger in loggers:
+            logger.removeHandler(clock)
     kept = batch["collector", "traj_ids"].unique()
     expected = whole[(whole["collector", "traj_ids"][:, None] == kept).any(1)]
     same = bool((batch == expected).all()) and len(kept) == EPISODES - collector.crashed
