@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from direct_libero import REST, fulfil
+from direct_libero import magic_expert
 from tiny import TINY
 
 from rftf_torchrl import (
@@ -51,18 +51,7 @@ def recorded(configure, tmp_path, monkeypatch):
     """Settings, and demonstrations of an expert that turns the stove on by magic."""
     from rftf_torchrl.recipes.collect_demos import collect
 
-    def start_expert(raw):
-        steps = []
-
-        def act():
-            steps.append(REST.astype(float))
-            if len(steps) == 6:
-                fulfil(raw)
-            return steps[-1]
-
-        return act
-
-    expert = SimpleNamespace(start_expert=start_expert)
+    expert = SimpleNamespace(start_expert=magic_expert)
     monkeypatch.setitem(sys.modules, "rftf_torchrl.libero.expert.expert", expert)
     monkeypatch.setattr(Protocol, "limit", lambda self, suite: 10)
     config = configure(*WORDS, f"output={tmp_path}")
