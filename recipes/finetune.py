@@ -31,6 +31,7 @@ from rftf_torchrl import (
     RFTFPPOLoss,
     RunCheckpoints,
     RunConfig,
+    TemporalValueModel,
     accumulate_gradients,
     autocast,
     check_finite,
@@ -71,6 +72,7 @@ from rftf_torchrl.configs.learner import (
 from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.digests import write_record
+from rftf_torchrl.recipes.refresh_value import ValueRefresh
 
 logger = logging.getLogger("finetune")
 
@@ -172,16 +174,22 @@ def finetune(
     simulator = make_simulator(config.env)
     names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
+    refresh = None
+    if config.value.refresh_steps and isinstance(value_model, TemporalValueModel):
+        refresh = ValueRefresh(config, value_model)
     checkpoints = RunCheckpoints(
         config.tuned.checkpoints,
         policy=policy,
         loss=loss_module,
         optimizer=optimizer,
         progress=progress,
+        **(refresh.state() if refresh is not None else {}),
     )
     done = checkpoints.load() if config.resume and checkpoints.files() else 0
     if config.resume:
         checkpoints.clear()
+    if done and refresh is not None:
+        refresh.publish()
     warmup = settings.critic_warmup if learner.critic is not None else 0
     iterations = settings.iterations + warmup
     exploited = False
@@ -208,6 +216,9 @@ def finetune(
             progress["env_steps"] += executed * simulator.steps_per_action
             progress["crashed"] += collector.crashed
             collector.crashed = 0
+            if refresh is not None:
+                with clock(f"{name}: value model"):
+                    refresh.learn(data, iteration)
             with clock(f"{name}: rewards and values"):
                 log_probs = data[keys.LOG_PROB].to(device)
                 data = add_advantages(config, learner, data.to(device))
@@ -215,10 +226,9 @@ def finetune(
             metrics = {**success_rates(data, names), **progress, "ratio_error": ratio_error}
             if value_model is not None:
                 metrics |= exploitation_watch(data)
+                metrics["value_auc"] = final_value_auc(data)["final_auc"]
                 if iteration == 0:
-                    separation = final_value_auc(data)
-                    metrics["first_rollouts/value_auc"] = separation["final_auc"]
-                    warn_if_blind(separation["final_auc"])
+                    warn_if_blind(metrics["value_auc"])
             with clock(f"{name}: update"):
                 metrics |= update(
                     config,

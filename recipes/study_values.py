@@ -10,7 +10,7 @@ PPO. The policy then plays ``curve_episodes`` episodes per task: as cloned, afte
 where it takes them, the same rollouts of the cloned policy. What counts is the area under the ROC
 curve (ROC-AUC) of its value of the episodes' last states, successes against failures, the mean over
 the tasks with three of each at least. No value model has seen these episodes, nor their initial
-states.
+states: an episode that begins with an observation with which a trained one begins is left out.
 
 What is there in ``<output>`` is not made again. Writes ``<output>/report``: ``report.md``,
 ``results.json`` and an image. Methods and task sets: ``conf/study_values.yaml``.
@@ -72,13 +72,8 @@ from rftf_torchrl.recipes.evaluate import add_values
 from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.study_cells import digest
 from rftf_torchrl.recipes.train_bc import clone
-from rftf_torchrl.recipes.train_value import (
-    calibrate,
-    cloned_rollouts,
-    fit,
-    rollout_episodes,
-    untrained,
-)
+from rftf_torchrl.recipes.train_value import cloned_rollouts, fit, rollout_episodes, untrained
+from rftf_torchrl.recipes.value_steps import calibrate
 from rftf_torchrl.recipes.value_terms import Tried, rollout_with_context, with_context
 from rftf_torchrl.study.intervals import paired_difference
 from rftf_torchrl.values.kinds import value_spec
@@ -95,9 +90,10 @@ Found = dict[str, Any]
 
 READING = """\
 Of each policy's last states, the area under the ROC curve of the value, successes against failures,
-the mean over the tasks that have three of each at least (0.5 is chance): mean over seeds, and
-Student's 95% interval. The difference to A is paired by seed, in the mean over the three policies;
-*detectable* is the true difference that so many seeds find in four of five cases."""
+the mean over the tasks that have three of each at least (0.5 is chance). The table has the mean
+over seeds and Student's 95% interval. The difference to A is paired by seed, in the mean over the
+three policies. *Detectable* is the true difference that so many seeds find in four of five
+cases."""
 
 
 def file_of(config: RunConfig, policy: str) -> Path:
@@ -153,22 +149,16 @@ def make_start(config: RunConfig, per_task: int) -> None:
         play(config, kept[name].eval(), spec, name, per_task)
 
 
-def refuse_shared_starts(trained: list[TensorDictBase], tested: list[TensorDictBase]) -> None:
-    """Stop where a tested episode begins with an observation that a trained one begins with.
+def unseen(trained: list[TensorDictBase], tested: TensorDictBase) -> TensorDictBase:
+    """The tested episodes that begin with an observation with which no trained one begins."""
 
-    Raises:
-        RuntimeError: if one does; cells of the simulator's grid of starts are many, not endless.
-    """
+    def start(episode: TensorDictBase) -> bytes:
+        first = episode[0]["observation"].flatten_keys()
+        return b"".join(first[key].numpy().tobytes() for key in sorted(first.keys()))
 
-    def starts(episodes: list[TensorDictBase]) -> set[bytes]:
-        first = [episode[0]["observation"].flatten_keys() for episode in episodes]
-        return {b"".join(x[key].numpy().tobytes() for key in sorted(x.keys())) for x in first}
-
-    shared = len(starts(trained) & starts(tested))
-    if shared:
-        raise RuntimeError(
-            f"{shared} tested episodes begin where trained ones do: leave this seed out"
-        )
+    seen = {start(episode) for episode in trained}
+    kept = [part for part in split_trajectories(tested).values() if start(part) not in seen]
+    return torch.cat(kept)
 
 
 def with_rollouts(config: RunConfig, per_task: int) -> RunConfig:
@@ -218,8 +208,7 @@ def measure(config: RunConfig, rollouts: list[TensorDictBase], steps: int) -> Fo
     tests = {policy: played(config, policy) for policy in POLICIES}
     train = whole_demos(config).select(split="train")
     shown = [train.frames[episode.start : episode.stop] for episode in train.episodes]
-    for data in tests.values():
-        refuse_shared_starts([*shown, *rollouts], list(split_trajectories(data).values()))
+    tests = {policy: unseen([*shown, *rollouts], data) for policy, data in tests.items()}
     model = value_model(config, train, rollouts)
     found: Found = {"cpu_seconds": time.process_time() - started, "simulator_steps": steps}
     spec = value_spec(config.value.kind, config.value.options)

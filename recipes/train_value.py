@@ -18,44 +18,34 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torch import nn
 
 from rftf_torchrl import (
     Demonstrations,
     Episode,
     ObservationSizes,
-    PretrainedEncoderConfig,
     RunConfig,
-    TemporalRankingLoss,
     TemporalValueModel,
     acting_policy,
-    autocast,
     build_value_model,
-    cache_image_features,
     check_value_model,
-    clip_and_check_gradients,
     derive_seed,
-    keep_image_features,
     keys,
     label_outcomes,
     make_logger,
     make_simulator,
-    on_cached_features,
     pairwise_accuracy,
     prepare_output,
     progress_bar,
-    random_shift,
     read_made_by,
     recipe,
     resolve_device,
     sample_clips,
     seed_everything,
-    stop_on_non_finite_loss,
     value_order_correlation,
 )
 from rftf_torchrl.configs.artefacts import need, needs_file, training_data
@@ -65,7 +55,7 @@ from rftf_torchrl.configs.run import stage
 from rftf_torchrl.data.format import Episode as DemonstrationEpisode
 from rftf_torchrl.digests import write_record
 from rftf_torchrl.evaluation.report import percent
-from rftf_torchrl.values.calibration import CalibrationMode
+from rftf_torchrl.recipes.value_steps import ValueSteps, calibrate
 
 logger = logging.getLogger("train_value")
 
@@ -99,25 +89,6 @@ def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
     ids = data[keys.TRAJECTORY]
     steps = int(data["next", "executed"].sum()) * simulator.steps_per_action
     return [data[ids == number] for number in ids.unique().tolist()], steps
-
-
-def rollout_clips(
-    rollouts: list[TensorDictBase], count: int, frames: int, generator: torch.Generator
-) -> list[TensorDictBase]:
-    """Clips [frames] of rollouts drawn at random; a short one repeats its last frame, masked."""
-    clips = []
-    for row in torch.randint(len(rollouts), (count,), generator=generator).tolist():
-        states = rollouts[row]["next"]
-        when = torch.randperm(len(states), generator=generator)[:frames].sort().values
-        mask = torch.arange(frames) < len(when)
-        when = nn.functional.pad(when, (0, frames - len(when)), value=len(states) - 1)
-        clip = states[when]
-        clip = clip.select("observation", "instruction", "features", keys.TASK_ID, strict=False)
-        clip["frame_mask"] = mask
-        clip["frame_progress"] = ((when + 1) / len(states))[:, None]
-        clip[keys.TRAJECTORY_SUCCESS] = rollouts[row][keys.TRAJECTORY_SUCCESS][:1].expand(frames, 1)
-        clips.append(clip)
-    return clips
 
 
 def held_out_report(
@@ -293,106 +264,21 @@ def fit(
         rollouts: of the cloned policy, as :func:`cloned_rollouts` gives them.
     """
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value", "batches"))
-    device = resolve_device(config.device)
     settings = config.value
-    simulator: Any = make_simulator(config.env)
-    augments = config.augment > 0 and config.data.path is None
-    ranked, train = on_features(config, model, train)
-    clip_keys = None
-    if ranked is not model:
-        clip_keys = [*ranked.in_keys, keys.TASK_ID]
-        rollouts = [cache_image_features(model, rollout) for rollout in rollouts]
-    outcomes = {
-        True: [r for r in rollouts if settings.successes and r[keys.TRAJECTORY_SUCCESS].any()],
-        False: [r for r in rollouts if settings.failures and not r[keys.TRAJECTORY_SUCCESS].any()],
-    }
-
-    loss_module = TemporalRankingLoss(
-        ranked,
-        wrong_instruction=settings.wrong_instruction,
-        failures=settings.failures,
-        pair_distance=settings.pair_distance,
+    ranking = ValueSteps(config, model, train, failed, failures=settings.failures)
+    outcomes = ranking.by_outcome(
+        rollouts, successes=settings.successes, failures=settings.failures > 0
     )
-    trained = [p for p in loss_module.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(ranking.optimizer, settings.steps)
     folder = prepare_output(config.folder.value)
     steps = progress_bar(range(1, settings.steps + 1), "value model")
     with make_logger(config.logger.kind, folder, {"seed": config.seed}) as log:
         for step in steps:
-            clips = sample_clips(
-                train,
-                batch_size=settings.clips,
-                frames=settings.frames,
-                generator=generator,
-                keys=clip_keys,
-                shuffle_time=settings.shuffle_time,
-            )
-            clips[keys.TRAJECTORY_SUCCESS] = torch.ones(*clips.batch_size, 1, dtype=torch.bool)
-            own = [
-                clip
-                for found in outcomes.values()
-                if found
-                for clip in rollout_clips(found, settings.clips // 2, settings.frames, generator)
-            ]
-            parts = [clips, *([torch.stack(own)] if own else [])]
-            if failed:
-                shown = sample_clips(
-                    replace(train, episodes=failed),
-                    batch_size=max(1, settings.clips // 2),
-                    frames=settings.frames,
-                    generator=generator,
-                    keys=clip_keys,
-                )
-                shown[keys.TRAJECTORY_SUCCESS] = torch.zeros(*shown.batch_size, 1, dtype=torch.bool)
-                parts.append(shown)
-            if len(parts) > 1:
-                loss_keys = (keys.TASK_ID, keys.TRAJECTORY_SUCCESS, "frame_mask", "frame_progress")
-                shared = [*ranked.in_keys, *loss_keys]
-                clips = torch.cat([part.select(*shared) for part in parts])
-            if keys.IMAGE in ranked.in_keys and settings.random_shift:
-                image = random_shift(clips[keys.IMAGE], settings.random_shift, generator)
-                clips[keys.IMAGE] = image
-            if augments:
-                clips = simulator.augment(clips, config.augment, generator)
-            with autocast(device, config.precision):
-                losses = loss_module(clips.to(device))
-            stop_on_non_finite_loss(losses)
-            optimizer.zero_grad()
-            sum(value for key, value in losses.items() if key.startswith("loss_")).backward()
-            clip_and_check_gradients(loss_module.named_parameters(), config.ppo.max_grad_norm)
-            optimizer.step()
+            losses = ranking.step(outcomes, generator)
             schedule.step()
             if step % 20 == 0 or step == settings.steps:
-                log.log({key: float(value) for key, value in losses.detach().items()}, step)
+                log.log({key: float(value) for key, value in losses.items()}, step)
                 steps.set_postfix(accuracy=f"{float(losses['pairwise_accuracy']):.3f}")
-
-
-def on_features(
-    config: RunConfig, model: TemporalValueModel, train: Demonstrations
-) -> tuple[TemporalValueModel, Demonstrations]:
-    """The model behind a tower that is frozen and what that says of the frames, if there is one."""
-    tower = model.config if isinstance(model.config, PretrainedEncoderConfig) else None
-    if tower is None or tower.image_training != "frozen":
-        return model, train
-    if config.data.path is None:
-        frames = cache_image_features(model, train.frames.copy())
-    else:
-        frames = keep_image_features(model, train.frames, train.root / "features")
-    return on_cached_features(model), replace(train, frames=frames)
-
-
-def calibrate(config: RunConfig, model: TemporalValueModel, train: Demonstrations) -> None:
-    """Let demonstrations run from 0 to 1."""
-    settings = config.value
-    first, last = train.spans[:, 0], train.spans[:, 1] - 1
-    calibration = "standardise" if settings.shuffle_time else settings.calibration
-    # Of data from outside, an episode's image may be large, and there may be many.
-    calibrated, ends = model, train.frames
-    if config.data.path is not None:
-        calibrated, train = on_features(config, model, train)
-        ends = train.frames.select(*calibrated.in_keys, model.tokens_key)
-    calibrated.calibrate(ends[first], ends[last], mode=cast(CalibrationMode, calibration))
 
 
 @recipe()

@@ -129,6 +129,9 @@ class ValueConfig:
             demonstrations.
         rollout_episodes: number of rollouts per task for ``failures`` and ``successes``. They count
             as environment steps of the run.
+        refresh_steps: number of optimizer steps in each iteration of fine-tuning, on demonstrations
+            and on the iteration's own episodes, before they are paid; 0 keeps the value model as it
+            was trained. No episode is played for it.
         calibration: ``"instruction"``: the demonstrations of each instruction run from 0 to 1 on
             average; ``"global"``: all demonstrations together do.
         shuffle_time: negative control: train on frames in random order. Values then have mean 0 and
@@ -148,6 +151,7 @@ class ValueConfig:
     failures: NotNegative = 0.0
     successes: bool = False
     rollout_episodes: Count = 10
+    refresh_steps: NotNegativeInt = 0
     calibration: Annotated[str, one_of("instruction", "global")] = "instruction"
     shuffle_time: bool = False
     path: str | None = None

@@ -17,6 +17,7 @@ from tiny import RECIPES, TINY
 from rftf_torchrl import (
     ConfigError,
     TemporalValueModel,
+    keys,
     load_demonstrations,
 )
 from rftf_torchrl.values.calibration import ValueCalibration
@@ -193,13 +194,19 @@ def test_a_value_model_without_calibration_is_refused(cloned, configure, tmp_pat
         )
 
 
-@pytest.mark.parametrize("stop", [0, 1, 2])
-def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop):
+@pytest.mark.parametrize(("stop", "refreshed"), [(0, 0), (1, 0), (2, 0), (0, 3)])
+def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed):
     from rftf_torchrl.recipes import finetune as recipe
 
+    demos = f"{cloned.output}/demos" if refreshed else None
     paths = {
+        "demos": replace(cloned.demos, path=demos),
         "policy": replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
-        "value": replace(cloned.value, path=f"{cloned.output}/value/value.safetensors"),
+        "value": replace(
+            cloned.value,
+            path=f"{cloned.output}/value/value.safetensors",
+            refresh_steps=refreshed,
+        ),
     }
     whole = recipe.finetune(replace(cloned, **paths, output=str(tmp_path / "whole")))
     update = recipe.update
@@ -221,6 +228,56 @@ def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop):
     expected, found = weights(whole), weights(resumed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert resumed["env_steps"] == whole["env_steps"]
+
+
+def failure(states):
+    """An episode through these states that runs out of time."""
+    data = states.select("observation", "instruction", keys.TASK_ID)
+    data["next"] = data.clone()
+    last = torch.arange(len(data))[:, None] == len(data) - 1
+    data["next", "done"] = last
+    data["next", "terminated"] = data["next", keys.SUCCESS] = torch.zeros_like(last)
+    data["collector", "traj_ids"] = torch.zeros(len(data), dtype=torch.int64)
+    return data
+
+
+def test_a_refreshed_value_model_learns_from_the_episodes_that_it_pays(cloned):
+    from rftf_torchrl.configs.artefacts import load_value_model
+    from rftf_torchrl.recipes.refresh_value import ValueRefresh
+
+    config = replace(cloned, value=replace(cloned.value, refresh_steps=60, learning_rate=3e-3))
+    paying = load_value_model(config).requires_grad_(False)
+    refresh = ValueRefresh(config, paying)
+    start, stop = refresh.train.spans[0].tolist()
+    reached = refresh.train.frames[start:stop].clone()
+    reached["observation", "state"] += 1.0  # failures far from the demonstrations
+    before = final_gap(paying, refresh.train.frames[stop - 1 : stop], reached)
+    refresh.learn(failure(reached), iteration=0)
+    after = final_gap(paying, refresh.train.frames[stop - 1 : stop], reached)
+    assert after > before
+    assert not any(parameter.requires_grad for parameter in paying.parameters())
+
+
+def test_without_an_order_of_time_failures_are_zero_and_demonstrations_one(cloned):
+    from rftf_torchrl.configs.artefacts import load_value_model
+    from rftf_torchrl.recipes.refresh_value import ValueRefresh
+
+    value = replace(cloned.value, refresh_steps=60, learning_rate=3e-3, shuffle_time=True)
+    config = replace(cloned, value=value)
+    paying = load_value_model(config)
+    refresh = ValueRefresh(config, paying)
+    reached = refresh.train.frames.clone()
+    reached["observation", "state"] += 1.0
+    refresh.learn(failure(reached), iteration=0)
+    means = [
+        paying(states.clone())["temporal_value"].mean()
+        for states in (reached, refresh.train.frames)
+    ]
+    assert [float(mean) for mean in means] == pytest.approx([0.0, 1.0], abs=1e-3)
+
+
+def final_gap(model, goal, reached):
+    return float(model(goal.clone())["temporal_value"] - model(reached)["temporal_value"].max())
 
 
 def test_an_earlier_runs_checkpoints_are_not_mixed_with_a_new_runs(cloned, tmp_path):
@@ -395,7 +452,7 @@ def test_successful_rollouts_are_ordered_only_where_they_are_asked_for(
 
 
 def test_clips_of_rollouts_are_in_time_order_and_masked_where_the_rollout_is_short():
-    from rftf_torchrl.recipes.train_value import rollout_clips
+    from rftf_torchrl.recipes.value_steps import rollout_clips
 
     def rollout(length, success):
         time = torch.arange(length).unsqueeze(-1)

@@ -1,0 +1,66 @@
+"""A value model that goes on learning from the episodes that fine-tuning plays."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from tensordict import TensorDictBase
+
+from rftf_torchrl import (
+    RunConfig,
+    TemporalValueModel,
+    derive_seed,
+    label_outcomes,
+    split_trajectories,
+)
+from rftf_torchrl.configs.artefacts import load_value_model, whole_demos
+from rftf_torchrl.recipes.value_steps import ValueSteps, calibrate
+
+
+class ValueRefresh:
+    """Trains a copy of a value model, and gives what it learned to the one that pays.
+
+    Each step sees demonstrations and episodes of the present iteration. The successes of the policy
+    are ordered in time as demonstrations are, and its failures are ranked below success. So the
+    value model learns what the policy does wrong now. No episode is played for it.
+
+    Args:
+        config: of the run, with ``value.refresh_steps`` above 0.
+        paying: the model that pays, on any device; its weights and calibration are overwritten.
+    """
+
+    def __init__(self, config: RunConfig, paying: TemporalValueModel) -> None:
+        device = next(paying.parameters()).device
+        self.config, self.paying = config, paying
+        self.model = cast(TemporalValueModel, load_value_model(config)).to(device)
+        self.train = whole_demos(config).select(split="train")
+        self.steps = ValueSteps(
+            config, self.model, self.train, failures=config.value.failures or 1.0
+        )
+
+    def learn(self, data: TensorDictBase, iteration: int) -> None:
+        """Learn from an iteration's episodes on the CPU, before they are paid."""
+        episodes = list(split_trajectories(label_outcomes(data)).values())
+        outcomes = self.steps.by_outcome(episodes, successes=True, failures=True)
+        seed = derive_seed(self.config.seed, "refresh", iteration)
+        generator = torch.Generator().manual_seed(seed)
+        self.model.train()
+        for _ in range(self.config.value.refresh_steps):
+            self.steps.step(outcomes, generator)
+        self.model.eval()
+        if self.config.value.shuffle_time and outcomes[False]:
+            # Without an order of time, what is left is whether a state is of a success.
+            failures = torch.cat([episode["next"] for episode in outcomes[False]])
+            self.model.calibrate(failures, self.train.frames)
+        else:
+            calibrate(self.config, self.model, self.train)
+        self.publish()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"value_model": self.model, "value_optimizer": self.steps.optimizer}
+
+    def publish(self) -> None:
+        """Give weights and calibration to the model that pays, as after a resume."""
+        self.paying.load_state_dict(self.model.state_dict())
