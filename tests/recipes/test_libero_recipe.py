@@ -17,6 +17,7 @@ from rftf_torchrl import (
     BenchmarkReport,
     Episode,
     LiberoNotInstalledError,
+    libero_states,
     load_demonstrations,
     make_simulator,
     require_libero,
@@ -110,6 +111,22 @@ def test_every_stage_and_the_official_states(recorded):
     message = "steps is 10 before and 9 after; expected the same protocol"
     with pytest.raises(ValueError, match=f"^{message}$"):
         simulator.compare(report, other, ("before", "after"))
+
+
+def test_a_study_ends_at_official_states(recorded, tmp_path):
+    from rftf_torchrl.recipes.study_cells import Job, initial_states, load_start, make_start
+
+    task = "turn_on_the_stove"
+    factory = make_simulator(recorded.env).factory("test", tmp_path)
+    assert np.array_equal(factory.starts(task, 1).state, libero_states("libero_goal", task)[1])
+    assert (factory.max_steps, factory.horizon) == (10, 3)
+    config = replace(recorded, evaluation=replace(recorded.evaluation, episodes_per_task=2))
+    counts = initial_states(config, 1, False)
+    assert counts["training"] > 0
+    assert (counts["evaluation"], counts["shared"]) == (2, 0)
+    job = Job(tmp_path / "study", "one", "bc", config, False, 1, 1, "", "")
+    make_start(job)
+    assert load_start(job)["outcomes"] == {task: [False, False]}
 
 
 def test_tasks_share_environments(configure, tmp_path):
