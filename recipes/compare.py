@@ -81,7 +81,8 @@ def run_config(
     ]
     with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
         config = check_config(compose("config", overrides=last_of_each(settings)))
-    if hasattr(simulator_class(config.env.kind), "evaluate"):
+    simulator = simulator_class(config.env.kind)
+    if hasattr(simulator, "evaluate") and not getattr(simulator, "evaluates_test_split", False):
         raise ConfigError(
             f"compare.py counts success over held-out episodes, and {config.env.kind} has an "
             "evaluation of its own: run quickstart.py for each seed, with baseline=sparse"

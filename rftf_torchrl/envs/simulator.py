@@ -147,6 +147,8 @@ class Simulator(Protocol):
       label)``: an evaluation of the simulator's own, in place of success over held-out episodes.
       Its report has ``name``, ``markdown()`` and ``to_dict()``. With it comes
       ``compare(before, after, labels) -> (dict, str)``: two reports compared, and a table.
+    - ``evaluates_test_split = True``: that evaluation counts success over episodes of the split
+      ``"test"``, so a study (``rftf compare``) can count it, too.
     - ``start_vectors(task: str, split: Split, seeds: Sequence[int]) -> np.ndarray`` [N, D]: what
       episodes with these seeds may start from, for a study's check that training and evaluation
       share none. Without it, the first ``("observation", "state")`` of each is compared.

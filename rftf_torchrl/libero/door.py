@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -79,6 +79,7 @@ class Libero:
     Options = LiberoOptions
     same_scene: Sequence[tuple[str, str]] = ()
     steps_per_action = 1
+    evaluates_test_split = True
     may_change = ("evaluation_pictures", "protocol", "states_per_task", "environments", "kept")
 
     def __init__(self, env: EnvConfig, options: LiberoOptions) -> None:
@@ -108,18 +109,16 @@ class Libero:
             )
 
     def factory(self, split: Split, recorded: Path) -> LiberoFactory:
-        """Makes the environments of a split, of states that are newly drawn.
+        """Makes the environments of a split: new states to train on, official ones to test on.
 
         Raises:
             UserError: for the training states of a perturbed suite.
         """
-        if split == "train":
-            self._refuse_held_out()
         env, options = self.env, self.options
-        return LiberoFactory(
+        training = LiberoFactory(
             tuple(env.tasks),
             options.environments,
-            split,
+            "train",
             options.suite,
             image_size=env.image_size,
             wrist=options.wrist,
@@ -128,6 +127,23 @@ class Libero:
             horizon=env.horizon,
             kept=options.kept,
         )
+        if split == "train":
+            self._refuse_held_out()
+            return training
+        protocol = PROTOCOLS[options.protocol]
+        limit = protocol.limit(options.suite)
+        return replace(
+            training,
+            split="test",
+            starts=OfficialStarts(options.suite, protocol.first_seed, protocol.seed_step),
+            pictures=cast(Pictures, options.evaluation_pictures),
+            horizon=-(-limit // env.chunk_size),
+            max_steps=limit,
+        )
+
+    def start_vectors(self, task: str, split: Split, seeds: Sequence[int]) -> np.ndarray:
+        """Split and seed: in training, an environment refuses the official states, int64 [N, 2]."""
+        return np.stack([np.full(len(seeds), split == "test"), seeds], -1)
 
     def record(self, recording: Recording) -> int:
         """Records the scripted expert, unless the folder is there; returns the steps used.
@@ -191,19 +207,7 @@ class Libero:
         protocol = PROTOCOLS[options.protocol]
         limit, pictures = protocol.limit(options.suite), options.evaluation_pictures
         privileged = env.image_size is None
-        make_env: MakeEnv = LiberoFactory(
-            tuple(env.tasks),
-            1,
-            "test",
-            options.suite,
-            OfficialStarts(options.suite, protocol.first_seed, protocol.seed_step),
-            image_size=env.image_size,
-            wrist=options.wrist,
-            pictures=cast(Pictures, pictures),
-            chunk_size=env.chunk_size,
-            horizon=-(-limit // env.chunk_size),
-            max_steps=limit,
-        )
+        make_env: MakeEnv = replace(self.factory("test", folder), environments=1, kept=1)
         if transform is not None:
             make_env = PolicyInputFactory(make_env, transform)
         episodes = held_out_episodes(env.tasks, options.states_per_task)
