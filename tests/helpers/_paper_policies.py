@@ -1,4 +1,4 @@
-"""GR-MG and Seer at tiny sizes: as policies of a robot arm, rollouts of them, words of a run."""
+"""GR-MG and Seer at tiny sizes as policies of a robot arm, and rollouts of them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,6 @@ TEXT = replace(SMALL_GR_MG.text, context=12)
 SPECS = {
     "gr_mg": GRMGSpec(replace(SMALL_GR_MG, text=TEXT), chunk_size=2),
     "seer": SeerSpec(replace(SMALL_SEER, text=TEXT), chunk_size=2),
-}
-_SIZES = (
-    "hidden: 32, layers: 2, heads: 4, history: 3, "
-    "image: {image_size: 32, dim: 32, depth: 1, heads: 4}, "
-    "text: {vocab_size: 64, context: 12, width: 32, layers: 2, heads: 4, dim: 32}, "
-    "resampler_latents: 2, resampler_depth: 1, resampler_heads: 2, resampler_head_dim: 8"
-)
-WORDS = {
-    "gr_mg": [
-        "policy=gr_mg",
-        f"policy.options.config={{{_SIZES}, act_dim: 16, style_dim: 4, progress_dim: 16}}",
-    ],
-    "seer": ["policy=seer", f"policy.options.config={{{_SIZES}, foresight: 4}}"],
 }
 
 

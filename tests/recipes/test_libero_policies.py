@@ -1,4 +1,7 @@
-"""Every kind of policy, tiny, through two iterations on LIBERO, from the images of two cameras."""
+"""Every kind of policy, tiny, through two iterations on LIBERO, from the images of two cameras.
+
+GR-MG and Seer are not among them: they read the arm's state as CALVIN has it.
+"""
 
 from __future__ import annotations
 
@@ -41,21 +44,18 @@ SETTINGS = [
     "ppo.learning_rate=1e-3",
 ]
 SMALL = ["gaussian", "arm_gripper", "tokens", "flow"]
-KINDS = [*SMALL, "smolvlm", "paligemma", "qwen2_5_vl", "gr_mg", "seer", "lerobot"]
+KINDS = [*SMALL, "smolvlm", "paligemma", "qwen2_5_vl", "lerobot"]
 
 
 def words(kind, folder):
-    """The settings of a tiny policy; the last five start from a model in ``folder``."""
+    """The settings of a tiny policy; the last four start from a model in ``folder``."""
     if kind in SMALL:
         return [f"policy={kind}"]
     pytest.importorskip("transformers")
-    from _paper_policies import WORDS
     from _vla_settings import CASES, SHORT_PROMPT
 
     from rftf_torchrl import save_tiny_vlm
 
-    if kind in WORDS:
-        return WORDS[kind]
     if kind in CASES:
         return [SHORT_PROMPT, *CASES[kind], f"policy.pretrained={save_tiny_vlm(folder, kind)}"]
     pytest.importorskip("lerobot")
@@ -93,7 +93,8 @@ def test_two_iterations_and_an_official_state(configure, demos, tmp_path, kind, 
     cloned = train_bc.clone(config)
     train_value.train_value(config)
     ended = finetune.finetune(config)
-    assert len(read_metrics(config.tuned.metrics)) == config.ppo.iterations + 1 == 3
+    assert config.ppo.iterations == 2
+    assert len(read_metrics(config.tuned.metrics)) == 2 + (config.critic == "learned")
     before, after = load_file(cloned), load_file(ended["policy"])
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert all(torch.isfinite(value).all() for value in after.values())

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from _paper_policies import WORDS
 from interrupted import interrupted_and_resumed
 from safetensors.torch import load_file
 from tiny import TINY
@@ -30,6 +29,16 @@ SETTINGS = [
     "ppo.minibatch=4",
     "ppo.learning_rate=1e-3",
 ]
+SIZES = (
+    "hidden: 32, layers: 2, heads: 4, history: 3, "
+    "image: {image_size: 32, dim: 32, depth: 1, heads: 4}, "
+    "text: {vocab_size: 64, context: 12, width: 32, layers: 2, heads: 4, dim: 32}, "
+    "resampler_latents: 2, resampler_depth: 1, resampler_heads: 2, resampler_head_dim: 8"
+)
+POLICIES = {
+    "gr_mg": f"policy.options.config={{{SIZES}, act_dim: 16, style_dim: 4, progress_dim: 16}}",
+    "seer": f"policy.options.config={{{SIZES}, foresight: 4}}",
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +55,7 @@ def demos(configure, tmp_path_factory):
 def test_random_weights_that_stay_are_warned_of_once(configure, tmp_path, caplog):
     from rftf_torchrl.configs import policies
 
-    settings = [*SETTINGS, *WORDS["gr_mg"], f"output={tmp_path}"]
+    settings = [*SETTINGS, "policy=gr_mg", f"{POLICIES['gr_mg']}", f"output={tmp_path}"]
     policy, _ = policies.new_policy(configure(*settings), 4, 4)
     frozen = sum(p.numel() for p in policy.parameters() if not p.requires_grad)
     assert [record.getMessage() for record in caplog.records] == [
@@ -81,7 +90,7 @@ def watch_encoder(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("kind", WORDS)
+@pytest.mark.parametrize("kind", POLICIES)
 def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, kind, monkeypatch):
     from rftf_torchrl import load_policy
     from rftf_torchrl.recipes.evaluate import evaluate
@@ -92,7 +101,8 @@ def test_clone_finetune_resume_and_evaluate(configure, demos, tmp_path, kind, mo
     config = configure(
         *SETTINGS,
         "env.horizon=2",
-        *WORDS[kind],
+        f"policy={kind}",
+        f"{POLICIES[kind]}",
         demos,
         f"output={tmp_path / 'run'}",
     )
@@ -129,7 +139,8 @@ def test_cloning_reads_histories_and_moves_the_gripper(configure, demos, tmp_pat
 
     config = configure(
         *SETTINGS,
-        *WORDS["seer"],
+        "policy=seer",
+        f"{POLICIES['seer']}",
         "cloning.steps=40",
         "cloning.learning_rate=3e-3",
         demos,
@@ -150,7 +161,7 @@ def test_adapters_in_named_layers(configure, demos, tmp_path):
     from rftf_torchrl.recipes.finetune import finetune
     from rftf_torchrl.recipes.train_bc import clone
 
-    settings = [*SETTINGS, "env.horizon=2", *WORDS["seer"], demos]
+    settings = [*SETTINGS, "env.horizon=2", "policy=seer", f"{POLICIES['seer']}", demos]
     file = clone(configure(*settings, f"output={tmp_path}"))
     config = configure(
         *settings,
