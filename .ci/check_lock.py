@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CLAIM = "Programming Language :: Python :: 3."
 COMMAND = ["uv", "pip", "compile", "--quiet", "--no-annotate", "--no-header", "pyproject.toml"]
 COMMAND += ["--constraints", "constraints.txt"]
-COMMAND += ["--extra", "metaworld", "--extra", "libero", "--extra", "dev", "--extra", "docs"]
+COMMAND += ["--extra", "metaworld", "--extra", "libero", "--extra", "ray"]
+COMMAND += ["--extra", "dev", "--extra", "docs"]
 # Wheels only, so that nothing is built; these packages have none.
 COMMAND += ["--only-binary", ":all:"]
 COMMAND += ["--no-binary", "antlr4-python3-runtime", "--no-binary", "bddl"]

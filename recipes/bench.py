@@ -25,6 +25,7 @@ from tensordict import TensorDictBase
 from rftf_torchrl import (
     BalanceConfig,
     BusyTime,
+    ConfigError,
     Episode,
     EpisodeCollector,
     PeakMemory,
@@ -117,6 +118,11 @@ def learn(config: RunConfig, data: TensorDictBase) -> float:
 
 def bench(config: RunConfig) -> Throughput:
     """Measure a run."""
+    if config.collector.engine == "ray":
+        raise ConfigError(
+            "collector.engine=ray: rftf bench adds up what the processes of this machine do; "
+            "measure with collector.engine=process"
+        )
     seed_everything(config.seed)
     device = resolve_device(config.device)
     on_gpu = device.type == "cuda"

@@ -98,7 +98,7 @@ def collect(config: RunConfig) -> int:
                 noise=config.demos.noise,
                 takeover=takeover(config),
                 seed=config.seed,
-                workers=config.collector.workers,
+                workers=config.collector.workers_here,
                 timeout=config.collector.timeout,
                 max_restarts=config.collector.max_restarts,
             )

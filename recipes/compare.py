@@ -46,7 +46,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.recipe import CONF
 from rftf_torchrl.configs.run import announced
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, Processes
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.evaluation.commits import file_commit
 from rftf_torchrl.leftovers import clear_leftovers
@@ -81,7 +81,8 @@ def run_config(
     ]
     with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
         config = check_config(compose("config", overrides=last_of_each(settings)))
-    if hasattr(simulator_class(config.env.kind), "evaluate"):
+    simulator = simulator_class(config.env.kind)
+    if hasattr(simulator, "evaluate") and not getattr(simulator, "evaluates_test_split", False):
         raise ConfigError(
             f"compare.py counts success over held-out episodes, and {config.env.kind} has an "
             "evaluation of its own: run quickstart.py for each seed, with baseline=sparse"
@@ -182,11 +183,10 @@ def run_cells(jobs: list[Job], workers: int, log: Path, timeout: float) -> None:
         return
     failed = ""
     pool = GuardedPool(
-        partial(CellPlayer, log),
+        Processes(partial(CellPlayer, log), preload="rftf_torchrl.recipes.study_cells"),
         min(workers, len(waiting)),
         timeout=timeout,
         max_restarts=len(waiting),
-        preload="rftf_torchrl.recipes.study_cells",
     )
     with closing(pool), progress_bar(len(waiting), "study", unit="cells") as bar:
         for step, words in zip((make_start, make_value, run_cell), STEPS, strict=True):

@@ -53,6 +53,11 @@ def transformers_module(what: str | None = None) -> ModuleType:
     return optional_module("transformers", "transformers", what)
 
 
+def ray_module() -> ModuleType:
+    """Import ``ray``."""
+    return optional_module("ray", "ray", "collector.engine=ray")
+
+
 def metaworld_module(name: str) -> ModuleType:
     """Import a module of Meta-World, or of what it needs."""
     optional_module("packaging", "metaworld", "Meta-World")

@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 import rftf_torchrl
 from rftf_torchrl import MetaWorldEnv, ScriptedExpert
 from rftf_torchrl.calvin.expert.view import rotation_class
+from rftf_torchrl.envs.ray_actors import RayActors
 from rftf_torchrl.envs.renderer import FastRenderer
 from rftf_torchrl.metaworld.tasks import get_task
 
@@ -153,6 +154,7 @@ USES = {
     ),
     "mujoco": (lambda: FastRenderer(None, 8, "corner2"), "Meta-World", "metaworld"),
     "lerobot": (lambda: import_module(LEROBOT_PLUGIN), "A reward model of LeRobot", "lerobot"),
+    "ray": (lambda: RayActors(None, 1, 0), "collector.engine=ray", "ray"),
     "packaging": (lambda: ScriptedExpert(get_task("reach")), "Meta-World", "metaworld"),
 }  # fmt: skip
 

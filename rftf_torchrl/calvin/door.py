@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal, cast
 
+import numpy as np
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -16,17 +19,23 @@ from rftf_torchrl.calvin.chains.comparison import chain_comparison_table, compar
 from rftf_torchrl.calvin.chains.play import evaluate_chains
 from rftf_torchrl.calvin.chains.report import ChainReport
 from rftf_torchrl.calvin.chains.results import ChainResult
+from rftf_torchrl.calvin.chains.stages import begin_subtask, chain_start
 from rftf_torchrl.calvin.colours import draw_permutations, permute_block_colours
 from rftf_torchrl.calvin.data.format import split_folder
 from rftf_torchrl.calvin.data.reader import CalvinDataset
 from rftf_torchrl.calvin.factory import CalvinFactory
 from rftf_torchrl.calvin.options import CalvinOptions
 from rftf_torchrl.calvin.recording import ChainRecorder, load_starts
+from rftf_torchrl.calvin.sequences import benchmark_sequences
 from rftf_torchrl.calvin.settings import SCENES, Scene
 from rftf_torchrl.calvin.tasks import TASKS, load_sentences
-from rftf_torchrl.envs.episodes import Split
+from rftf_torchrl.envs.episodes import Episode, Split
+from rftf_torchrl.envs.policy_inputs import PolicyInputFactory
 from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig, Recording
+from rftf_torchrl.evaluation.start_report import GRIPPER_STEPS, write_start_report
 from rftf_torchrl.training.progress import progress_bar
+
+logger = logging.getLogger(__name__)
 
 
 class Calvin:
@@ -119,6 +128,8 @@ class Calvin:
     ) -> ChainReport:
         """Plays the benchmark's chains; those finished before an interruption are not repeated."""
         env, options = self.env, self.options
+        if transform is not None:
+            logger.info("%s", self._start_report(policy, transform, folder, label))
         with progress_bar(options.benchmark_chains, f"evaluation of {label}", unit="chains") as bar:
             lengths: list[int] = []
 
@@ -140,14 +151,30 @@ class Calvin:
                 sentences=self._sentences("validation"),
                 deterministic=deterministic,
                 seed=seed,
-                workers=0 if collector.policy == "server" else collector.workers,
-                timeout=collector.timeout,
-                max_restarts=collector.max_restarts,
                 resume_path=folder / f"chains_{label}.jsonl",
                 on_chain=count,
+                **collector.arguments(),
             )
         report.save(folder / f"chains_{label}.json")
         return report
+
+    def _start_report(
+        self, policy: TensorDictModuleBase, transform: Transform, folder: Path, label: str
+    ) -> str:
+        (chain,) = benchmark_sequences(1)
+        task, sentences = chain.tasks[0], self._sentences("validation")
+        make_env = PolicyInputFactory(self.factory("test", folder), transform)
+        with closing(make_env(Episode(task, 0))) as env:
+            simulator = env.simulator
+
+            def fingers_apart(sign: float) -> float:
+                for _ in range(GRIPPER_STEPS):
+                    simulator.step(np.array([0.0] * 6 + [sign]))
+                return float(simulator.robot_obs[6])
+
+            simulator.reset(*chain_start(chain, 0, self.scene))
+            seen = begin_subtask(env, task, None if sentences is None else sentences[task][0])
+            return write_start_report(env, seen, policy, fingers_apart, folder, label)
 
     def compare(
         self, before: ChainReport, after: ChainReport, labels: tuple[str, str]

@@ -11,7 +11,12 @@ from rftf_torchrl.configs.policies import run_sizes
 from rftf_torchrl.configs.schema import PPOConfig, RewardConfig, RunConfig
 from rftf_torchrl.data.readers.door import guess_reader, reader_problems
 from rftf_torchrl.data.readers.settings import DataConfig
-from rftf_torchrl.envs.simulator import EnvConfig, simulator_class, simulator_problems
+from rftf_torchrl.envs.simulator import (
+    CollectorConfig,
+    EnvConfig,
+    simulator_class,
+    simulator_problems,
+)
 from rftf_torchrl.objectives.advantages import CRITICS
 from rftf_torchrl.policies.spec import policy_problems
 from rftf_torchrl.rewards.forms import gamma_option, keeps_failures, reward_form
@@ -51,6 +56,7 @@ def check_config(config: DictConfig) -> RunConfig:
     if micro is not None and micro > minibatch:
         problems.append(f"ppo.micro_batch={micro}: must be at most ppo.minibatch={minibatch}")
     problems += _data_problems(run.data)
+    problems += _collector_problems(run.collector)
     of_simulator = simulator_problems(run.env)
     problems += of_simulator
     if set(run.cloning.tasks or ()) - set(run.env.tasks):
@@ -104,6 +110,19 @@ def _data_problems(data: DataConfig) -> list[str]:
     except (ValueError, OSError) as error:
         return [f"data.path={data.path}: {error}"]
     return [] if kind is None else reader_problems(kind, data.options, "data.options.")
+
+
+def _collector_problems(collector: CollectorConfig) -> list[str]:
+    """Settings of an engine that the other does not have."""
+    problems = []
+    if collector.engine == "ray" and not collector.workers:
+        problems.append("collector.engine=ray: needs simulators, collector.workers=1 or more")
+    if collector.engine != "ray" and collector.gpus_per_simulator:
+        problems.append(
+            f"collector.gpus_per_simulator={collector.gpus_per_simulator:g}: is for "
+            "collector.engine=ray; processes share all GPUs"
+        )
+    return problems
 
 
 def _advantage_problems(critic: str, ppo: PPOConfig, reward: RewardConfig) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -85,8 +85,15 @@ class LocalActor:
         self.in_keys = policy.in_keys
         self._policy = policy
 
+    def load(self, weights: Mapping[str, Any]) -> None:
+        """Gives the policy other weights."""
+        self._policy.load_state_dict(weights)
+
     def episode(self) -> AbstractContextManager[None]:
-        """Encodes the episode's instruction once."""
+        """Has a policy with a memory forget, and the episode's instruction encoded once."""
+        forget = getattr(self._policy, "reset", None)
+        if forget is not None:
+            forget()
         return keep_instruction(self._policy)
 
     def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
@@ -168,6 +175,9 @@ class EpisodePlayer:
         make_env: see :func:`run_episodes`.
         actor: decides.
         envs: environments to reuse, by name; new ones are added to it.
+
+    Attributes:
+        actor: decides.
     """
 
     def __init__(
@@ -176,7 +186,7 @@ class EpisodePlayer:
         actor: Actor,
         envs: dict[Hashable, EnvBase] | None = None,
     ) -> None:
-        self._make_env, self._actor = make_env, actor
+        self._make_env, self.actor = make_env, actor
         self._envs = {} if envs is None else envs
         self._stages: dict[Hashable, _Stage] = {}
 
@@ -202,16 +212,16 @@ class EpisodePlayer:
             The trajectory, TensorDict [T].
         """
         stage = self._stage(episode)
-        read = set(self._actor.in_keys)
+        read = set(self.actor.in_keys)
         current = stage.start(episode)
         columns: dict[NestedKey, list[Any]] = {}
         decisions, done = 0, False
-        with self._actor.episode():
+        with self.actor.episode():
             while not done:
                 alive()
                 noise = noise_seed(seed, index, decisions)
                 observed = {key: each for key, each in leaves(current).items() if key in read}
-                decision = self._actor(observed, noise, deterministic)
+                decision = self.actor(observed, noise, deterministic)
                 stage.check(decision)
                 step = stage.env.step(current.update(decision))
                 for key, each in leaves(step).items():
@@ -267,7 +277,8 @@ def run_episodes(
         make_env: builds the environment of an episode's task; its reset must take
             ``"episode_seed"``, also inside a ``TransformedEnv`` (declare it in the state_spec).
         policy: TensorDict policy on any device. Its ``in_keys`` are what it is given and its
-            ``out_keys`` what is kept.
+            ``out_keys`` what is kept. If it has a method ``reset()``, that is called at the start
+            of each episode.
         episodes: (index, episode) pairs.
         deterministic: the policy's mean action instead of a sample.
         seed: of the policy's noise, 0 or more.

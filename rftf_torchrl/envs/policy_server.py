@@ -18,7 +18,7 @@ from torchrl.modules.inference_server import InferenceServer, ThreadingTransport
 from rftf_torchrl.envs.packed import Packed, pack, rows, unpack_stacked
 from rftf_torchrl.envs.row_noise import decide
 from rftf_torchrl.envs.watch_clock import WatchClock
-from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
+from rftf_torchrl.nets.evaluate_states import policy_device
 from rftf_torchrl.policies.call_on_tensors import leaves
 
 NOISE = "noise_seed"
@@ -41,7 +41,7 @@ class PolicyServer:
     A batch begins when every simulator that plays has asked, or the longest wait is over.
 
     Args:
-        policy: TensorDict policy on any device; it acts in evaluation mode.
+        policy: TensorDict policy on any device, in evaluation mode.
         batch: most decisions at once.
         wait: seconds from the first question of a batch to its start at most; ``None`` for half of
             what the policy took for its last batches.
@@ -66,7 +66,6 @@ class PolicyServer:
             torch.get_autocast_dtype(device),
             torch.is_autocast_enabled(device),
         )
-        self._eval = eval_mode(policy)
         self._latencies: list[float] = []
         self._unanswered: dict[Future[Packed], float] = {}
         self._clock, self._last_answer = WatchClock(), 0.0
@@ -82,14 +81,12 @@ class PolicyServer:
 
     def __enter__(self) -> PolicyServer:
         """Start to answer."""
-        self._eval.__enter__()
         self._engine.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         """End; a policy that hangs is left behind in its thread."""
         self._engine.shutdown()
-        self._eval.__exit__(None, None, None)
 
     def _decide(self, asked: TensorDictBase) -> _Decisions:
         device, dtype, enabled = self._autocast

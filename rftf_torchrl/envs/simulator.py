@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, cast
@@ -64,10 +65,13 @@ class CollectorConfig:
     """The simulator processes.
 
     Attributes:
+        engine: ``"process"``: on this machine. ``"ray"``: as actors of a Ray cluster, on any of its
+            machines; each asks for one CPU.
         policy: ``"copy"``: each process has a copy of the policy on the CPU. ``"server"``: the
             policy itself decides on its device, in batches for all processes.
         workers: number of simulator processes, each of which plays one episode at a time; 0
             simulates in the main process.
+        gpus_per_simulator: for ``"ray"``: GPUs, or a share of one, that a simulator asks for.
         batch: for ``"server"``: the largest number of decisions at once; null for as many as there
             are workers.
         wait: for ``"server"``: seconds to wait for more workers before a batch starts; null for
@@ -76,12 +80,30 @@ class CollectorConfig:
         max_restarts: number of replaced workers after which the run stops.
     """
 
+    engine: Annotated[str, one_of("process", "ray")] = "process"
     policy: Annotated[str, one_of("copy", "server")] = "copy"
     workers: NotNegativeInt = 2
+    gpus_per_simulator: NotNegative = 0.0
     batch: Count | None = None
     wait: NotNegative | None = None
     timeout: Positive = 120.0
     max_restarts: NotNegativeInt = 10
+
+    @property
+    def workers_here(self) -> int:
+        """Number of processes for recordings and official evaluations, on this machine alone."""
+        return min(self.workers, os.cpu_count() or 1) if self.engine == "ray" else self.workers
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a simulator's own evaluation, with processes of this machine alone.
+
+        Example:
+            >>> CollectorConfig(workers=0).arguments()["serve"]
+            False
+        """
+        given = asdict(self)
+        del given["engine"], given["gpus_per_simulator"]
+        return given | {"serve": given.pop("policy") == "server", "workers": self.workers_here}
 
 
 @dataclass(frozen=True)
@@ -125,6 +147,8 @@ class Simulator(Protocol):
       label)``: an evaluation of the simulator's own, in place of success over held-out episodes.
       Its report has ``name``, ``markdown()`` and ``to_dict()``. With it comes
       ``compare(before, after, labels) -> (dict, str)``: two reports compared, and a table.
+    - ``evaluates_test_split = True``: that evaluation counts success over episodes of the split
+      ``"test"``, so a study (``rftf compare``) can count it, too.
     - ``start_vectors(task: str, split: Split, seeds: Sequence[int]) -> np.ndarray`` [N, D]: what
       episodes with these seeds may start from, for a study's check that training and evaluation
       share none. Without it, the first ``("observation", "state")`` of each is compared.
@@ -302,12 +326,12 @@ def make_collector(
     return EpisodeCollector(
         make_env,
         policy,
-        workers=collector.workers,
-        serve=collector.policy == "server",
-        batch=collector.batch,
-        wait=collector.wait,
-        timeout=collector.timeout,
-        max_restarts=collector.max_restarts,
+        **collector.arguments()
+        | {
+            "workers": collector.workers,
+            "engine": collector.engine,
+            "gpus": collector.gpus_per_simulator,
+        },
     )
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
 from rftf_torchrl.digests import read_record, write_record
-from rftf_torchrl.envs.episodes import Episode, environment_of, run_episodes
-from rftf_torchrl.envs.shared_weights import share_weights
+from rftf_torchrl.envs.episodes import Episode, EpisodePlayer
+from rftf_torchrl.envs.shared_policy import SharedPolicy
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.evaluation.fingerprint import policy_digest
 from rftf_torchrl.evaluation.finished import FinishedFile
@@ -118,57 +115,14 @@ class EpisodeFile(FinishedFile[FinishedEpisode]):
         return found
 
 
-class _Stage:
-    """Environments by name, as an evaluation's episodes need them, and a policy."""
-
-    def __init__(
-        self,
-        make_env: Callable[[Episode], EnvBase],
-        policy: TensorDictModuleBase,
-        deterministic: bool,
-    ) -> None:
-        self.make_env, self.policy, self.deterministic = make_env, policy, deterministic
-        self.envs: dict[Hashable, EnvBase] = {}
-
-    def play(
-        self, index: int, episode: Episode, alive: Callable[[], None], seed: int
-    ) -> FinishedEpisode:
-        """Plays an episode with noise of its own, by a policy that was reset."""
-        name = environment_of(self.make_env, episode)
-        if name not in self.envs:
-            self.envs[name] = self.make_env(episode)
-        watch = getattr(self.envs[name], "watch", None)
-        if watch is not None:
-            watch(alive)
-        forget = getattr(self.policy, "reset", None)
-        if forget is not None:
-            forget()
-        noise = np.random.SeedSequence([seed, index]).generate_state(1)[0]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(noise))
-            (result,) = run_episodes(
-                self.make_env,
-                self.policy,
-                [(index, episode)],
-                deterministic=self.deterministic,
-                envs=self.envs,
-            )
-        if result.trajectory["next", keys.CRASHED].any():
-            raise SimulatorCrashedError(f"episode {episode.seed} of task {episode.task!r} crashed")
-        decisions = len(result.trajectory)
-        success = succeeded(result.trajectory)
-        return FinishedEpisode(index, episode.task, episode.seed, success, decisions)
-
-    def close(self) -> None:
-        """Closes the environments."""
-        for env in self.envs.values():
-            env.close()
-
-
 def _play(
-    stage: _Stage, index: int, episode: Episode, alive: Callable[[], None], *, seed: int
+    stage: EpisodePlayer, index: int, episode: Episode, alive: Callable[[], None], **how: Any
 ) -> FinishedEpisode:
-    return stage.play(index, episode, alive, seed)
+    trajectory = stage.play(index, episode, alive=alive, **how)
+    if trajectory["next", keys.CRASHED].any():
+        raise SimulatorCrashedError(f"episode {episode.seed} of task {episode.task!r} crashed")
+    success = succeeded(trajectory)
+    return FinishedEpisode(index, episode.task, episode.seed, success, len(trajectory))
 
 
 def play_benchmark(
@@ -181,6 +135,9 @@ def play_benchmark(
     deterministic: bool = True,
     seed: int = 0,
     workers: int = 2,
+    serve: bool = False,
+    batch: int | None = None,
+    wait: float | None = None,
     timeout: float = 120.0,
     max_restarts: int = 10,
     resume_path: str | Path | None = None,
@@ -188,21 +145,25 @@ def play_benchmark(
 ) -> BenchmarkReport:
     """Play a benchmark's episodes one by one; the results do not depend on the number of workers.
 
-    Each episode has its own noise, and the policy acts on batches of one. If it has a method
-    ``reset()``, that is called at the start of each. An episode whose simulator dies is played once
-    more by a new worker; if that one dies too, it is reported as crashed and counts neither as done
-    nor as failed.
+    Each episode has its own noise. A served policy acts on batches, as in
+    :class:`~rftf_torchrl.EpisodeCollector`, others on one observation at a time. If the policy has
+    a method ``reset()``, that is called at the start of each episode. An episode whose simulator
+    dies is played once more by a new worker; if that one dies too, it is reported as crashed and
+    counts neither as done nor as failed.
 
     Args:
         make_env: picklable; builds the environment of an episode.
-        policy: TensorDict policy on any device; workers hold a CPU copy, and without workers it
-            acts where it is.
+        policy: TensorDict policy on any device; workers hold a CPU copy, and with ``serve`` or
+            without workers it acts where it is.
         episodes: what to play.
         settings: what decides the results besides what is given here, as plain values.
         protocol: what the report begins with, of the number of crashed episodes.
         deterministic: mean actions instead of samples.
         seed: of the policy's noise, 0 or more.
         workers: number of processes; 0 plays in this one.
+        serve: whether the policy itself decides, in batches for all workers.
+        batch: with ``serve``, most decisions at once; ``None`` for the number of workers.
+        wait: with ``serve``, seconds for which a batch waits for further workers.
         timeout: seconds without a sign of life after which a worker counts as hung.
         max_restarts: how many dead or hung workers to replace before giving up.
         resume_path: a file to which finished episodes are added. If it exists, the episodes in it
@@ -219,23 +180,29 @@ def play_benchmark(
     """
     if not episodes:
         raise ValueError("there is no episode to evaluate; give at least one.")
-    copy = deepcopy(policy).eval().requires_grad_(False)
-    if workers:
-        copy = share_weights(copy.to("cpu"))
+    shared = SharedPolicy(
+        policy,
+        workers=workers,
+        serve=serve or not workers,
+        batch=batch,
+        wait=wait,
+        timeout=timeout,
+    )
     told = {
         **settings,
-        "policy": policy_digest(copy),
+        "policy": policy_digest(policy),
         "deterministic": deterministic,
         "seed": seed,
         "episodes": len(episodes),
     }
     file = None if resume_path is None else EpisodeFile(resume_path, told)
     finished, crashed = play_unfinished(
-        partial(_Stage, make_env, copy, deterministic),
-        partial(_play, seed=seed),
+        partial(EpisodePlayer, make_env, shared.actor),
+        partial(_play, deterministic=deterministic, seed=seed),
         episodes,
         file,
         on_episode,
+        deciding=shared.server(deterministic),
         workers=workers,
         timeout=timeout,
         max_restarts=max_restarts,

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
+from rftf_torchrl.envs.episodes import Actor
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Line, Lost, Processes, SignsOfLife
 from rftf_torchrl.envs.one_thread import one_thread
+from rftf_torchrl.envs.policy_server import PolicyServer
+from rftf_torchrl.envs.shared_policy import connect
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.evaluation.finished import FinishedFile
 
@@ -21,15 +24,20 @@ logger = logging.getLogger(__name__)
 _ATTEMPTS = 2
 
 
-class Closed(Protocol):
+class PartStage(Protocol):
     """Where parts are played, one after another; its simulators are freed by ``close()``."""
+
+    @property
+    def actor(self) -> Actor | None:
+        """What decides, if it is a policy."""
+        ...
 
     def close(self) -> None:
         """Frees the simulators."""
         ...
 
 
-Stage = TypeVar("Stage", bound=Closed)
+Stage = TypeVar("Stage", bound=PartStage)
 Play: TypeAlias = "Callable[[Any, int, Any, Callable[[], None]], Any]"
 """Plays one part: (stage, index, part, a function to call now and then) -> result."""
 
@@ -60,11 +68,12 @@ def _play_here(
 class _PartPlayer:
     """Plays parts in a worker process, all on one stage."""
 
-    def __init__(self, make_stage: Callable[[], Any], play: Play) -> None:
+    def __init__(self, make_stage: Callable[[], PartStage], play: Play) -> None:
         self.stage, self.play_part = make_stage(), play
 
-    def play(self, job: tuple[int, Any], send: Callable[[Any], None]) -> None:
+    def play(self, job: tuple[int, Any], send: Line) -> None:
         """Sends the result of a part, and signs of life before."""
+        connect(self.stage.actor, send)
         send(self.play_part(self.stage, *job, SignsOfLife(send)))
 
     def close(self) -> None:
@@ -77,6 +86,7 @@ def play_parts(
     play: Play,
     parts: Mapping[int, Any],
     *,
+    deciding: AbstractContextManager[PolicyServer | None],
     workers: int,
     timeout: float,
     max_restarts: int,
@@ -87,6 +97,7 @@ def play_parts(
         make_stage: picklable; builds where they are played.
         play: picklable; plays one, see :data:`Play`.
         parts: by index.
+        deciding: entered while they are played; who answers what their actors ask.
         workers: number of processes, each with one stage; 0 plays in this one.
         timeout: seconds without a sign of life after which a worker counts as hung.
         max_restarts: how many dead or hung workers to replace before giving up.
@@ -98,20 +109,24 @@ def play_parts(
         TooManyCrashesError: when workers keep dying.
         RuntimeError: when a worker met a programming error.
     """
-    if workers == 0:
-        yield from _play_here(make_stage, play, parts)
+    if not (workers and parts):
+        with deciding:
+            yield from _play_here(make_stage, play, parts)
         return
     pool = GuardedPool(
-        partial(_PartPlayer, make_stage, play),
+        Processes(partial(_PartPlayer, make_stage, play), preload=__name__),
         min(workers, len(parts)),
         timeout=timeout,
         max_restarts=max_restarts,
-        preload=__name__,
     )
-    with closing(pool):
+    with closing(pool), deciding as server:
         jobs = {index: (index, part) for index, part in parts.items()}
-        for index, found in pool.play(jobs, _ATTEMPTS):
-            yield index, None if isinstance(found, Lost) else found
+        for index, found in pool.play(jobs, _ATTEMPTS, server=server):
+            if isinstance(found, Lost):
+                logger.warning("a simulator process %s; part %d is not counted", found.why, index)
+                yield index, None
+            else:
+                yield index, found
 
 
 def play_unfinished(
@@ -120,7 +135,7 @@ def play_unfinished(
     parts: Sequence[Any],
     file: FinishedFile[Any] | None,
     on_part: Callable[[Any | None], None] | None,
-    **patience: Any,
+    **how: Any,
 ) -> tuple[list[Any], list[int]]:
     """Play what an evaluation's file does not have, and add it there.
 
@@ -130,7 +145,7 @@ def play_unfinished(
         parts: all parts.
         file: those that are finished already, if they are kept.
         on_part: called with each result as it comes, ``None`` for a crash; not with the file's.
-        patience: ``workers``, ``timeout`` and ``max_restarts`` of :func:`play_parts`.
+        how: the others of :func:`play_parts`.
 
     Returns:
         The results of all parts in order, and the indices of those that crashed.
@@ -138,7 +153,7 @@ def play_unfinished(
     results = {} if file is None else dict(file.results)
     left = {index: part for index, part in enumerate(parts) if index not in results}
     crashed = []
-    with closing(play_parts(make_stage, play, left, **patience)) as playing:
+    with closing(play_parts(make_stage, play, left, **how)) as playing:
         for index, result in playing:
             if result is None:
                 crashed.append(index)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
+import torch
 from pydantic import Field
+from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 from torchrl.envs.transforms import Transform
@@ -26,11 +29,11 @@ from rftf_torchrl.evaluation.comparison import compare_success, comparison_table
 from rftf_torchrl.evaluation.episodes import held_out_episodes
 from rftf_torchrl.evaluation.fingerprint import package_versions, transform_label
 from rftf_torchrl.evaluation.report import percent
+from rftf_torchrl.evaluation.start_report import GRIPPER_STEPS, write_start_report
 from rftf_torchrl.libero.env import LiberoEnv
 from rftf_torchrl.libero.factory import LiberoFactory
 from rftf_torchrl.libero.protocol import PROTOCOLS, protocol_label
-from rftf_torchrl.libero.simulator import PICTURES, Pictures
-from rftf_torchrl.libero.start_report import write_start_report
+from rftf_torchrl.libero.simulator import PICTURES, LiberoSimulator, Pictures
 from rftf_torchrl.libero.starts import OfficialStarts
 from rftf_torchrl.libero.suites import HELD_OUT, STATES_PER_TASK, SUITES, libero_tasks
 from rftf_torchrl.settings import Count, one_of
@@ -76,6 +79,7 @@ class Libero:
     Options = LiberoOptions
     same_scene: Sequence[tuple[str, str]] = ()
     steps_per_action = 1
+    evaluates_test_split = True
     may_change = ("evaluation_pictures", "protocol", "states_per_task", "environments", "kept")
 
     def __init__(self, env: EnvConfig, options: LiberoOptions) -> None:
@@ -105,18 +109,16 @@ class Libero:
             )
 
     def factory(self, split: Split, recorded: Path) -> LiberoFactory:
-        """Makes the environments of a split, of states that are newly drawn.
+        """Makes the environments of a split: new states to train on, official ones to test on.
 
         Raises:
             UserError: for the training states of a perturbed suite.
         """
-        if split == "train":
-            self._refuse_held_out()
         env, options = self.env, self.options
-        return LiberoFactory(
+        training = LiberoFactory(
             tuple(env.tasks),
             options.environments,
-            split,
+            "train",
             options.suite,
             image_size=env.image_size,
             wrist=options.wrist,
@@ -125,6 +127,23 @@ class Libero:
             horizon=env.horizon,
             kept=options.kept,
         )
+        if split == "train":
+            self._refuse_held_out()
+            return training
+        protocol = PROTOCOLS[options.protocol]
+        limit = protocol.limit(options.suite)
+        return replace(
+            training,
+            split="test",
+            starts=OfficialStarts(options.suite, protocol.first_seed, protocol.seed_step),
+            pictures=cast(Pictures, options.evaluation_pictures),
+            horizon=-(-limit // env.chunk_size),
+            max_steps=limit,
+        )
+
+    def start_vectors(self, task: str, split: Split, seeds: Sequence[int]) -> np.ndarray:
+        """Split and seed: in training, an environment refuses the official states, int64 [N, 2]."""
+        return np.stack([np.full(len(seeds), split == "test"), seeds], -1)
 
     def record(self, recording: Recording) -> int:
         """Records the scripted expert, unless the folder is there; returns the steps used.
@@ -188,23 +207,14 @@ class Libero:
         protocol = PROTOCOLS[options.protocol]
         limit, pictures = protocol.limit(options.suite), options.evaluation_pictures
         privileged = env.image_size is None
-        make_env: MakeEnv = LiberoFactory(
-            tuple(env.tasks),
-            1,
-            "test",
-            options.suite,
-            OfficialStarts(options.suite, protocol.first_seed, protocol.seed_step),
-            image_size=env.image_size,
-            wrist=options.wrist,
-            pictures=cast(Pictures, pictures),
-            chunk_size=env.chunk_size,
-            horizon=-(-limit // env.chunk_size),
-            max_steps=limit,
-        )
+        make_env: MakeEnv = replace(self.factory("test", folder), environments=1, kept=1)
         if transform is not None:
             make_env = PolicyInputFactory(make_env, transform)
         episodes = held_out_episodes(env.tasks, options.states_per_task)
-        logger.info("%s", write_start_report(make_env, policy, episodes[0], folder, label))
+        with closing(make_env(episodes[0])) as start:
+            seen = start.reset(TensorDict({"episode_seed": torch.tensor([episodes[0].seed])}))
+            apart = partial(_fingers_apart, start.simulator)
+            logger.info("%s", write_start_report(start, seen, policy, apart, folder, label))
         title = f"evaluation of {label}"
         with progress_bar(len(episodes), title, unit="episodes") as bar:
             outcomes: list[bool] = []
@@ -244,11 +254,9 @@ class Libero:
                 ),
                 deterministic=deterministic,
                 seed=seed,
-                workers=collector.workers,
-                timeout=collector.timeout,
-                max_restarts=collector.max_restarts,
                 resume_path=folder / f"episodes_{label}.jsonl",
                 on_episode=count,
+                **collector.arguments(),
             )
         report.save(folder / f"episodes_{label}.json")
         return report
@@ -269,3 +277,9 @@ class Libero:
                 )
         comparison = compare_success(before, after)
         return comparison, comparison_table(comparison, labels)
+
+
+def _fingers_apart(simulator: LiberoSimulator, sign: float) -> float:
+    for _ in range(GRIPPER_STEPS):
+        simulator.step(np.array([0.0] * 6 + [sign]))
+    return float(np.abs(simulator.observed["robot0_gripper_qpos"]).sum())

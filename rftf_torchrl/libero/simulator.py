@@ -165,11 +165,39 @@ class LiberoSimulator:
         Raises:
             SimulatorCrashedError: when the physics became unstable.
         """
-        observed, _, done, _ = self.raw.step(np.clip(action.astype(np.float64), -1.0, 1.0))
+        with self._known_stages_skipped():
+            observed, _, done, _ = self.raw.step(np.clip(action.astype(np.float64), -1.0, 1.0))
         if self.data.warning.number[self._unstable].any():
             raise SimulatorCrashedError(f"LIBERO task {self.task.name!r}: unstable physics")
         self.observed = observed
         return bool(done)
+
+    @contextmanager
+    def _known_stages_skipped(self) -> Iterator[None]:
+        """Computes positions and velocities once per physics step, where robosuite does it thrice.
+
+        Its solver of contacts still runs three times, as it starts from where it ended.
+        """
+        mujoco, sim = libero_module("mujoco"), self.raw.sim
+        known = False
+
+        def forward() -> None:
+            nonlocal known
+            if not known:
+                mujoco.mj_step1(self.model, self.data)
+                known = True
+            mujoco.mj_forwardSkip(self.model, self.data, mujoco.mjtStage.mjSTAGE_VEL, True)
+
+        def step(with_udd: bool = True) -> None:
+            nonlocal known
+            mujoco.mj_step2(self.model, self.data)
+            known = False
+
+        sim.forward, sim.step = forward, step
+        try:
+            yield
+        finally:
+            del sim.forward, sim.step
 
     def picture(self, size: int, camera: str = CAMERA) -> np.ndarray:
         """The present image of a camera as policies get it, rotated by 180 degrees, uint8 [3,

@@ -133,6 +133,20 @@ def test_a_policy_may_begin_with_more_steps_than_a_subtask_has(monkeypatch):
     assert used == {1}, "as in a worker process: last bits depend on it"
 
 
+@pytest.mark.calvin
+def test_a_policys_noise_comes_from_the_seed_of_the_chain():
+    policy = TensorDictModule(
+        lambda state: torch.randn(len(state), 2, 7), [keys.STATE], [keys.CHUNK]
+    )
+    takeover, task = Takeover(policy, chunk_size=2, most=5), len(PULL.tasks) - 1
+    seeds = [n for n in range(99) if takeover.decisions(derive_seed(n, "takeover", task)) == 5]
+    first, second = (ChainToRecord(PULL, seed) for seed in seeds[:2])
+    _, after = record_chains([first, second], workers=0, takeover=takeover)
+    (alone,) = record_chains([second], workers=0, takeover=takeover)
+    assert len(alone) == 1
+    assert same(after, alone)
+
+
 def test_a_chain_that_is_lost_twice_ends_the_recording(monkeypatch):
     def play(pool, jobs, attempts):
         yield 1, []

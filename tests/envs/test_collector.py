@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs import StepCounter, TransformedEnv
 
 from rftf_torchrl import Episode, EpisodeCollector, TooManyCrashesError, run_episodes
-from rftf_torchrl.envs.collector import _Queue
+from rftf_torchrl.envs.job_queue import JobQueue
 from rftf_torchrl.keys import CHUNK
 
 pytestmark = pytest.mark.slow
@@ -175,7 +177,7 @@ def test_a_worker_that_died_between_two_collections_is_replaced(make_collector, 
     assert len(collector.collect(episodes(SEEDS))) == sum(LENGTHS)
     assert collector.crashed == 0
     assert [record.getMessage() for record in caplog.records] == [
-        "a simulator process died with exit code -9; it was playing no episode"
+        "a simulator process died with exit code -9; it was playing nothing"
     ]
 
 
@@ -347,10 +349,33 @@ def test_an_environment_that_can_not_change_its_task():
         list(run_episodes(Factory(), walk_policy(), episodes, deterministic=True))
 
 
+def test_closing_ends_a_collection_in_another_thread(make_collector):
+    collector, begun = make_collector(workers=1), Event()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(
+            collector.collect, episodes(SEEDS * 400), on_episode=lambda _: begun.set()
+        )
+        assert begun.wait(60.0)
+        collector.close()
+        message = "the simulators were closed while they played"
+        with pytest.raises(RuntimeError, match=f"^{message}$"):
+            future.result()
+
+
+@pytest.mark.parametrize("serve", [False], ids=["copy"], indirect=True)
+def test_copies_leave_the_generator_to_whoever_learns_meanwhile(make_collector):
+    torch.manual_seed(0)
+    torch.rand(len(SEEDS))
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    make_collector(workers=1).collect(episodes(SEEDS), on_episode=lambda _: torch.rand(1))
+    assert torch.equal(torch.get_rng_state(), after)
+
+
 def places(names, workers, pattern):
     """Who plays what, (worker, index) pairs, when workers ask in this order."""
     held = [[] for _ in range(workers)]
-    queue = _Queue(dict(enumerate(names)), held)
+    queue = JobQueue(dict(enumerate(names)), held)
     return [queue.take(place) for place in pattern], held
 
 
@@ -369,7 +394,7 @@ def test_a_free_worker_helps_with_the_environments_of_others():
 def test_a_worker_has_at_most_one_environment_more_than_its_share():
     """Two workers and two tasks: one each, and one more."""
     held = [["x", "y"], ["b"]]
-    queue = _Queue(dict(enumerate("abb")), held)
+    queue = JobQueue(dict(enumerate("abb")), held)
     assert queue.take(1) == (1, None)
     assert queue.take(0) == (0, "x")
     assert queue.take(0) is None

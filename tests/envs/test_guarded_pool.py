@@ -8,7 +8,7 @@ from echo_player import EchoPlayer
 
 from rftf_torchrl import SimulatorCrashedError, TooManyCrashesError, errors
 from rftf_torchrl.calvin import simulator as calvin
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, Processes
 from rftf_torchrl.metaworld import simulator as metaworld
 
 
@@ -17,8 +17,8 @@ def make_pool():
     pools = []
 
     def make(size=1, max_restarts=1, timeout=60.0, **player):
-        arguments = {"timeout": timeout, "max_restarts": max_restarts, "preload": "echo_player"}
-        pools.append(GuardedPool(partial(EchoPlayer, **player), size, **arguments))
+        start = Processes(partial(EchoPlayer, **player), preload="echo_player")
+        pools.append(GuardedPool(start, size, timeout=timeout, max_restarts=max_restarts))
         return pools[-1]
 
     yield make

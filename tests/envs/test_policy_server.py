@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 
 from rftf_torchrl import Episode, EpisodeCollector
-from rftf_torchrl.envs import collector as module
+from rftf_torchrl.envs import shared_policy as module
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ def test_a_thread_that_ended_is_reported():
 def test_the_policy_gets_its_flags_and_the_generator_its_state_back():
     flags = []
     with serve(lambda: flags.append(policy.training), batch=1) as collector:
-        policy = collector._acting.train()
+        policy = collector._shared.acting.train()
         torch.manual_seed(0)
         expected = torch.rand(1)
         torch.manual_seed(0)

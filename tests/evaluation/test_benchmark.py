@@ -7,7 +7,7 @@ import re
 from functools import partial
 
 import pytest
-from fakes import BAD_SEED, make_walk, walk_policy
+from fakes import BAD_SEED, SeededWalk, make_walk, walk_policy
 
 from rftf_torchrl import BenchmarkReport, Episode, TooManyCrashesError, play_benchmark
 from rftf_torchrl.digests import with_digest
@@ -25,14 +25,9 @@ def episodes(seeds=SEEDS, trouble="none"):
     return [Episode(trouble, seed) for seed in seeds]
 
 
-play = partial(
-    play_benchmark,
-    make_walk,
-    walk_policy(),
-    settings={"suite": "walks"},
-    protocol=label,
-    workers=0,
-)
+def play(played, make_env=make_walk, policy=None, **changes):
+    how = {"settings": {"suite": "walks"}, "protocol": label, "workers": 0} | changes
+    return play_benchmark(make_env, policy or walk_policy(), played, **how)
 
 
 def test_the_report_holds_what_happened(tmp_path):
@@ -58,14 +53,45 @@ def test_the_report_holds_what_happened(tmp_path):
         BenchmarkReport.load(tmp_path / "report.json")
 
 
+class LuckyWalk(SeededWalk):
+    """An episode succeeds if its last action is above the policy's mean."""
+
+    def _step(self, tensordict):
+        lucky = tensordict["action"] > self.position / 2
+        after = super()._step(tensordict)
+        return after.update({"success": after["done"] & lucky})
+
+
+def make_lucky(episode):
+    return LuckyWalk(episode.task)
+
+
+gamble = partial(play, make_env=make_lucky, deterministic=False, seed=3)
+
+
 @pytest.mark.slow
-def test_the_results_do_not_depend_on_the_number_of_workers():
+@pytest.mark.parametrize("how", [{}, {"serve": True, "batch": 1}], ids=["copy", "server"])
+def test_the_results_do_not_depend_on_the_number_of_workers(how):
     """Actions are drawn: an episode's noise depends on nothing but its place in the list."""
-    here = play(episodes(), deterministic=False, seed=3)
+    seeds = range(10)
+    here = gamble(episodes(seeds))
+    assert 0 < here.pooled.successes < 10
     for workers in (1, 2):
-        assert play(episodes(), deterministic=False, seed=3, workers=workers) == here
-    backwards = play(episodes(SEEDS[:2]), deterministic=False, seed=3)
-    assert backwards.outcomes == here.outcomes[:2]
+        assert gamble(episodes(seeds), workers=workers, **how) == here
+    assert gamble(episodes(seeds[:6])).outcomes == here.outcomes[:6]
+
+
+def test_the_seed_decides_the_noise():
+    reports = [gamble(episodes(range(10)), seed=seed) for seed in (3, 4, 3)]
+    assert reports[0].outcomes != reports[1].outcomes
+    assert reports[0].outcomes == reports[2].outcomes
+
+
+def test_a_policy_with_a_memory_is_reset_at_the_start_of_each_episode():
+    resets, policy = [], walk_policy()
+    policy.reset = lambda: resets.append(True)
+    play(episodes(), policy=policy)
+    assert len(resets) == len(SEEDS)
 
 
 def test_what_is_finished_is_not_played_again(tmp_path):

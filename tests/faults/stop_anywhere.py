@@ -22,6 +22,8 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
@@ -31,7 +33,7 @@ from echo_player import EchoPlayer  # noqa: E402
 from tiny import RECIPES, TINY, tiny_study  # noqa: E402
 
 from rftf_torchrl.envs import guarded_pool  # noqa: E402
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost  # noqa: E402
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, Processes  # noqa: E402
 
 MARK = "STOP_ANYWHERE_TRIAL"
 TIMEOUT, CLOSE_SECONDS, LEFT_SECONDS, GIVE_UP_SECONDS = 2.0, 6.0, 10.0, 60.0
@@ -41,7 +43,8 @@ PARENT_STATES = ["starting", "idle", *JOBS, "stopped", "forkserver stopped"]
 
 
 def make_pool(timeout: float = TIMEOUT) -> GuardedPool:
-    return GuardedPool(EchoPlayer, 1, timeout=timeout, max_restarts=1, preload="echo_player")
+    start = Processes(EchoPlayer, preload="echo_player")
+    return GuardedPool(start, 1, timeout=timeout, max_restarts=1)
 
 
 def until_ready(pool: GuardedPool) -> None:
@@ -140,7 +143,7 @@ def parent_of_collector(state: str) -> None:
         collector.collect(episodes, on_episode=lambda _: print("there", flush=True))
 
 
-def parent_of_server(state: str) -> None:
+def parent_of_server(state: str, engine: str = "process") -> None:
     """The policy's thread and its simulators, in the middle of their episodes."""
     from sleeping import SleepingFactory, sleeping_policy
 
@@ -148,7 +151,7 @@ def parent_of_server(state: str) -> None:
 
     episodes = [Episode("sleep", seed) for seed in range(10_000)]
     make_env, policy = SleepingFactory(0.01, 5), sleeping_policy(0.05)
-    with EpisodeCollector(make_env, policy, workers=2, serve=True) as collector:
+    with EpisodeCollector(make_env, policy, workers=2, engine=engine, serve=True) as collector:
         collector.collect(episodes, on_episode=lambda _: print("there", flush=True))
 
 
@@ -156,6 +159,7 @@ PARENTS: dict[str, Callable[[str], None]] = {
     "toy": parent_of_toy,
     "collector": parent_of_collector,
     "server": parent_of_server,
+    "ray": partial(parent_of_server, engine="ray"),
 }
 
 
@@ -185,7 +189,7 @@ def seconds_until_none(mark: str) -> float:
 
 
 def start(command: list[str], mark: str, **pipes: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, MARK: mark, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, MARK: mark, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"}
     return subprocess.Popen(command, env=environment, encoding="utf-8", **pipes)  # type: ignore[call-overload]
 
 
@@ -273,7 +277,9 @@ def try_workers(table: Table, repeat: int, draw: random.Random) -> None:
 
 def try_parents(table: Table, repeat: int, draw: random.Random) -> None:
     states = {"toy": PARENT_STATES, "collector": ["starting", "playing"], "server": ["playing"]}
-    for kind in PARENTS:
+    if find_spec("ray"):
+        states["ray"] = ["playing"]
+    for kind in states:
         for state in states[kind]:
             for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
                 if (state, number) == ("forkserver stopped", signal.SIGINT):

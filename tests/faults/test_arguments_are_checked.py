@@ -63,6 +63,18 @@ WRONG = {
     "clip_epsilon=-1.0: must be above 0": lambda: RFTFPPOLoss(
         policy(), critic_coeff=None, clip_epsilon=-1.0
     ),
+    "engine must be 'process' or 'ray', got 'threads'": lambda: EpisodeCollector(
+        lambda _: None, policy(), engine="threads"
+    ),
+    "engine='ray' needs 1 or more workers, got 0": lambda: EpisodeCollector(
+        lambda _: None, policy(), engine="ray", workers=0
+    ),
+    "gpus must be 0 or more, got -1": lambda: EpisodeCollector(
+        lambda _: None, policy(), engine="ray", gpus=-1
+    ),
+    "gpus=0.5 is for engine='ray'; processes share all GPUs": lambda: EpisodeCollector(
+        lambda _: None, policy(), gpus=0.5
+    ),
     "timeout must be a positive number of seconds, got nan": lambda: EpisodeCollector(
         lambda _: None, policy(), workers=0, timeout=math.nan
     ),

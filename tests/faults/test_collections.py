@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 LINE = (
     r"a simulator process (died with exit code -9|hung for 2 s); "
     r"(Episode\(task='sleep', seed=\d+, instruction=None\), \d+ in the list, is dropped"
-    r"|it was playing no episode)"
+    r"|it was playing nothing)"
 )
 
 

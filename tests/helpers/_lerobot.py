@@ -29,11 +29,12 @@ FEATURES = {
 WORDS = ["open", "close", "the", "window", "drawer", "\n"]
 
 
-def act_config(state_dim=5):
+def act_config(state_dim=5, action_dim=4):
     state = PolicyFeature(FeatureType.STATE, (state_dim,))
+    action = PolicyFeature(FeatureType.ACTION, (action_dim,))
     return ACTConfig(
         input_features={**FEATURES["input_features"], "observation.state": state},
-        output_features=FEATURES["output_features"],
+        output_features={"action": action},
         device="cpu",
         chunk_size=4,
         n_action_steps=4,
@@ -46,6 +47,24 @@ def act_config(state_dim=5):
         latent_dim=4,
         n_vae_encoder_layers=1,
     )
+
+
+def save_act(folder, state_dim, action_dim):
+    """Save an ACT policy with its processors as LeRobot does, and return it."""
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+    config = act_config(state_dim, action_dim)
+    policy = get_policy_class("act")(config)
+    policy.save_pretrained(folder)
+    half = {"mean": torch.zeros(action_dim), "std": torch.full((action_dim,), 0.5)}
+    statistics = {
+        "observation.images.camera1": {"mean": torch.zeros(3, 1, 1), "std": torch.ones(3, 1, 1)},
+        "observation.state": {"mean": torch.zeros(state_dim), "std": torch.full((state_dim,), 0.5)},
+        "action": half,
+    }
+    for pipeline in make_pre_post_processors(config, dataset_stats=statistics):
+        pipeline.save_pretrained(folder)
+    return policy
 
 
 def smolvla_config(folder):

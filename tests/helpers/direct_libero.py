@@ -33,6 +33,19 @@ def fulfil(raw):
     raw.sim.data.set_joint_qpos(joint, pose)
 
 
+def magic_expert(raw):
+    """An expert that rests for six steps, and by then the goal is reached; see ``start_expert``."""
+    steps = []
+
+    def act():
+        steps.append(REST.astype(float))
+        if len(steps) == 6:
+            fulfil(raw)
+        return steps[-1]
+
+    return act
+
+
 def direct_env(suite, task, size=None, **arguments):
     """LIBERO's own environment as evaluation code makes it, without a size without images."""
     envs = libero_module("libero.libero.envs.env_wrapper")

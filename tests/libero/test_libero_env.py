@@ -9,12 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from direct_libero import REST, TASKS, actions, direct_env, direct_start, fulfil
+from direct_libero import TASKS, actions, direct_env, direct_start, fulfil
 from tensordict import TensorDict
 from torchrl.envs import check_env_specs
 
 from rftf_torchrl import OfficialStarts, libero_states
 from rftf_torchrl.errors import SimulatorCrashedError
+from rftf_torchrl.libero.expert.expert import start_expert
 from rftf_torchrl.libero.install import libero_module
 from rftf_torchrl.libero.simulator import LiberoSimulator
 
@@ -38,11 +39,11 @@ def same(first, second):
 
 
 def drive(step, raw):
-    """Random actions, the goal fulfilled by hand, then rest: what each step of ``step`` gives."""
+    """Random actions, then the expert until it succeeds: what each step of ``step`` gives."""
     found = [step(action) for action in actions(25)]
-    fulfil(raw)
-    while len(found) < 60 and not found[-1][1]:
-        found.append(step(REST))
+    act = start_expert(raw)
+    while len(found) < 250 and not found[-1][1]:
+        found.append(step(act().astype(np.float32)))
     return found
 
 

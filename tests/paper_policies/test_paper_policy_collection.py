@@ -12,8 +12,16 @@ pytest.importorskip("transformers")
 from _arm_env import ArmEnv
 from _paper_policies import build, make_env, rollout
 
-from rftf_torchrl import Episode, EpisodeCollector, PolicyInputFactory, keys
+from rftf_torchrl import (
+    Episode,
+    EpisodeCollector,
+    PolicyInputEnv,
+    PolicyInputFactory,
+    evaluate_chains,
+    keys,
+)
 from rftf_torchrl.calvin.chains.stages import PolicyStage
+from rftf_torchrl.envs.episodes import LocalActor
 
 
 @pytest.mark.slow
@@ -44,6 +52,51 @@ def test_worker_processes(spec):
     assert "language_instruction" not in data.keys()  # noqa: SIM118
 
 
+class ChainArm(ArmEnv):
+    """Whether a task is done hangs on every digit of what the arm did since its start."""
+
+    def __init__(self, **arguments):
+        super().__init__(horizon=100, **arguments)
+        self.simulator = self
+
+    def reset(self, robot_obs, scene_obs=None, **kwargs):
+        if scene_obs is None:
+            return super().reset(robot_obs, **kwargs)
+        self.start = int(abs(scene_obs.sum()) * 1000) % 50
+        self.moved = torch.zeros(())
+        return None
+
+    def continue_chain(self, task, instruction=None):
+        self.seed, self.moved = self.start, torch.zeros(())
+        return super().continue_chain(task, instruction)
+
+    def _step(self, tensordict):
+        self.moved = self.moved + tensordict[keys.CHUNK][..., :6].abs().sum()
+        done = (100 * self.moved % 1 < 0.2).reshape(1)
+        return super()._step(tensordict).update({"success": done, "done": done})
+
+
+def make_chain_arm(spec):
+    return PolicyInputEnv(ChainArm(chunk=2), spec.observation_transform())
+
+
+@pytest.mark.slow
+def test_chains_by_a_served_policy_that_looks_back(spec):
+    play = partial(
+        evaluate_chains,
+        build(spec),
+        make_env=partial(make_chain_arm, spec),
+        chains=3,
+        steps_per_subtask=20,
+        deterministic=False,
+    )
+    here = play(workers=0)
+    steps = [step for result in here.results for step in result.steps]
+    assert len(set(steps)) > 1
+    assert play(workers=2, serve=True, batch=1).results == here.results
+    assert play(workers=2, serve=True).results == here.results
+
+
 def make_arm(episode):
     return ArmEnv(chunk=2)
 
@@ -59,7 +112,9 @@ def test_a_subtask_of_a_chain_starts_anew(spec):
             seen.append(tensordict.clone())
             return tensordict.set(keys.CHUNK, torch.zeros(1, 2, 7))
 
-    stage = PolicyStage(env, Spy(), 8, True, {"open": ["open it"], "push": ["push it well"]})
+    stage = PolicyStage(
+        env, LocalActor(Spy()), 8, True, {"open": ["open it"], "push": ["push it well"]}
+    )
     env.base_env.simulator = None
     for task in ("open", "push"):
         assert stage.do(task, lambda: None) == (False, 8)

@@ -32,6 +32,19 @@ def test_every_number_is_measured(configure, tmp_path, workers):
     assert not output.exists()
 
 
+def test_actors_are_not_measured(configure, tmp_path):
+    from rftf_torchrl import ConfigError
+    from rftf_torchrl.recipes.bench import bench
+
+    words = ["collector.engine=ray", "collector.workers=1", f"output={tmp_path}"]
+    message = (
+        "collector.engine=ray: rftf bench adds up what the processes of this machine do; measure "
+        "with collector.engine=process"
+    )
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        bench(configure(*TINY, *words))
+
+
 def test_the_policy_of_a_file(configure, tmp_path):
     from rftf_torchrl import save_policy
     from rftf_torchrl.configs.policies import new_policy

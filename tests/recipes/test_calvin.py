@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import CALVIN
 
 from rftf_torchrl import (
@@ -15,10 +16,12 @@ from rftf_torchrl import (
     ConfigError,
     PeakMemory,
     StateBank,
+    benchmark_sequences,
     load_demonstrations,
     read_metrics,
     require_calvin_env,
 )
+from rftf_torchrl.calvin.tasks import TASKS
 from rftf_torchrl.digests import read_record
 
 pytestmark = [pytest.mark.recipe, pytest.mark.calvin]
@@ -257,6 +260,11 @@ def test_a_policy_with_two_cameras(configure, tmp_path):
     assert ("vla_inputs", "wrist_image_history") in policy.in_keys
     report, _ = judge(config, policy, spec, "policy", tmp_path)
     assert "wrist_size=24" in str(report.to_dict())
+    start = (tmp_path / "start_policy.md").read_text(encoding="utf-8")
+    sentence = TASKS[benchmark_sequences(1)[0].tasks[0]].instruction
+    assert start.startswith(f'At the start of "{sentence}" the policy "policy" sees this.')
+    assert re.search(r"\+1 opens \(fingers 0\.0[78]. m apart.*-1 closes \(0\.0[0-3]. m\)", start)
+    assert Image.open(tmp_path / "start_policy.png").size == (32 + 24, 32)
 
 
 def test_a_vision_language_model_goes_the_whole_way(configure, tmp_path):

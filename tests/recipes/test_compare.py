@@ -29,8 +29,10 @@ def test_every_method_of_every_study_can_be_run(name):
     from rftf_torchrl.recipes.compare import list_jobs
 
     study = replace(configured(f"study={name}"), seeds=[0])
-    jobs = list_jobs(replace(study, methods=list(study.catalogue)), "")
-    assert len(jobs) == len(study.catalogue) * len(study.task_sets)
+    own = {"own_reward", "own_peak"} if name == "libero" else set()  # it has no dense reward
+    methods = [method for method in study.catalogue if method not in own]
+    jobs = list_jobs(replace(study, methods=methods), "")
+    assert len(jobs) == len(methods) * len(study.task_sets)
     assert all(job.config.ppo.env_steps for job in jobs)
     shared = {(job.task_set, job.shared.output) for job in jobs}
     assert len(shared) == len(study.task_sets), "equal start for all methods"

@@ -362,6 +362,15 @@ def test_a_value_critic_needs_the_value_model(configure):
         ),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
         (
+            ["collector.engine=ray", "collector=single"],
+            "collector.engine=ray: needs simulators, collector.workers=1 or more",
+        ),
+        (
+            ["collector.gpus_per_simulator=0.5"],
+            "collector.gpus_per_simulator=0.5: is for collector.engine=ray; processes share all "
+            "GPUs",
+        ),
+        (
             ["cloning.tasks=[push]"],
             "cloning.tasks=['push']: expected tasks of env.tasks; cloning.tasks=null clones all",
         ),

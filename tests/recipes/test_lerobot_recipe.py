@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tiny import TINY
 
 pytest.importorskip("lerobot")
-from _lerobot import act_config
+from _lerobot import save_act
 
 pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
 
@@ -31,22 +31,6 @@ SETTINGS = [
 ]
 
 
-def save_checkpoint(folder):
-    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
-
-    config = act_config(state_dim=4)
-    policy = get_policy_class("act")(config)
-    policy.save_pretrained(folder)
-    statistics = {
-        "observation.images.camera1": {"mean": torch.zeros(3, 1, 1), "std": torch.ones(3, 1, 1)},
-        "observation.state": {"mean": torch.zeros(4), "std": torch.full((4,), 0.5)},
-        "action": {"mean": torch.zeros(4), "std": torch.full((4,), 0.5)},
-    }
-    for pipeline in make_pre_post_processors(config, dataset_stats=statistics):
-        pipeline.save_pretrained(folder)
-    return policy
-
-
 def test_clone_finetune_and_evaluate(configure, tmp_path):
     from rftf_torchrl import load_policy
     from rftf_torchrl.configs.policies import new_policy
@@ -56,7 +40,7 @@ def test_clone_finetune_and_evaluate(configure, tmp_path):
     from rftf_torchrl.recipes.train_bc import clone
     from rftf_torchrl.recipes.train_value import train_value
 
-    saved = save_checkpoint(tmp_path / "act").state_dict()
+    saved = save_act(tmp_path / "act", state_dim=4, action_dim=4).state_dict()
     settings = [*SETTINGS, f"policy.pretrained={tmp_path / 'act'}", f"output={tmp_path / 'run'}"]
     collect(configure(*settings, "env.horizon=6"))
     config = configure(*settings, "env.horizon=2")

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from direct_libero import REST, fulfil
+from direct_libero import magic_expert
 from tiny import TINY
 
 from rftf_torchrl import (
     BenchmarkReport,
     Episode,
     LiberoNotInstalledError,
+    libero_states,
     load_demonstrations,
     make_simulator,
     require_libero,
@@ -51,18 +52,7 @@ def recorded(configure, tmp_path, monkeypatch):
     """Settings, and demonstrations of an expert that turns the stove on by magic."""
     from rftf_torchrl.recipes.collect_demos import collect
 
-    def start_expert(raw):
-        steps = []
-
-        def act():
-            steps.append(REST.astype(float))
-            if len(steps) == 6:
-                fulfil(raw)
-            return steps[-1]
-
-        return act
-
-    expert = SimpleNamespace(start_expert=start_expert)
+    expert = SimpleNamespace(start_expert=magic_expert)
     monkeypatch.setitem(sys.modules, "rftf_torchrl.libero.expert.expert", expert)
     monkeypatch.setattr(Protocol, "limit", lambda self, suite: 10)
     config = configure(*WORDS, f"output={tmp_path}")
@@ -121,6 +111,22 @@ def test_every_stage_and_the_official_states(recorded):
     message = "steps is 10 before and 9 after; expected the same protocol"
     with pytest.raises(ValueError, match=f"^{message}$"):
         simulator.compare(report, other, ("before", "after"))
+
+
+def test_a_study_ends_at_official_states(recorded, tmp_path):
+    from rftf_torchrl.recipes.study_cells import Job, initial_states, load_start, make_start
+
+    task = "turn_on_the_stove"
+    factory = make_simulator(recorded.env).factory("test", tmp_path)
+    assert np.array_equal(factory.starts(task, 1).state, libero_states("libero_goal", task)[1])
+    assert (factory.max_steps, factory.horizon) == (10, 3)
+    config = replace(recorded, evaluation=replace(recorded.evaluation, episodes_per_task=2))
+    counts = initial_states(config, 1, False)
+    assert counts["training"] > 0
+    assert (counts["evaluation"], counts["shared"]) == (2, 0)
+    job = Job(tmp_path / "study", "one", "bc", config, False, 1, 1, "", "")
+    make_start(job)
+    assert load_start(job)["outcomes"] == {task: [False, False]}
 
 
 def test_tasks_share_environments(configure, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from rftf_torchrl.calvin.settings import Scene, check_scene
 from rftf_torchrl.calvin.simulator import CalvinSimulator
 from rftf_torchrl.calvin.tasks import get_task
 from rftf_torchrl.envs.policy_inputs import PolicyInputEnv
-from rftf_torchrl.envs.shared_weights import share_weights
+from rftf_torchrl.envs.policy_server import PolicyServer
+from rftf_torchrl.envs.shared_policy import SharedPolicy
 from rftf_torchrl.evaluation.fingerprint import function_name, policy_digest, transform_label
 from rftf_torchrl.evaluation.parallel import play_unfinished
 
@@ -55,6 +56,9 @@ def evaluate_chains(
     deterministic: bool = True,
     seed: int = 0,
     workers: int = 2,
+    serve: bool = False,
+    batch: int | None = None,
+    wait: float | None = None,
     timeout: float = 120.0,
     max_restarts: int = 10,
     resume_path: str | Path | None = None,
@@ -72,9 +76,9 @@ def evaluate_chains(
     Source: Mees et al., "CALVIN", arXiv 2112.03227; ``evaluate_policy.py`` of its code.
 
     Args:
-        policy: TensorDict policy on any device; workers hold a CPU copy, and without workers it
-            acts where it is. If it has a method
-            ``reset()``, that is called at the start of each task.
+        policy: TensorDict policy on any device; workers hold a CPU copy, and with ``serve`` or
+            without workers it acts where it is. If it has a method ``reset()``, that is called at
+            the start of each task.
         controller: instead of a policy, builds an object with ``start(task, simulator)`` and
             ``action(simulator)``, e.g. ``CalvinExpert``; called for each chain.
         chains: how many of the benchmark's thousand, from its first on, or a list of chains.
@@ -93,6 +97,10 @@ def evaluate_chains(
         deterministic: mean actions instead of samples.
         seed: of the policy's noise, 0 or more.
         workers: number of processes; 0 plays in this one.
+        serve: whether the policy itself decides, in batches for all workers; see
+            :class:`~rftf_torchrl.EpisodeCollector`.
+        batch: with ``serve``, most decisions at once; ``None`` for the number of workers.
+        wait: with ``serve``, seconds for which a batch waits for further workers.
         timeout: seconds without a sign of life after which a worker counts as hung.
         max_restarts: how many dead or hung workers to replace before giving up.
         resume_path: a file to which finished chains are added. If it exists, the chains in it are
@@ -129,6 +137,7 @@ def evaluate_chains(
     if make_env is None:
         require_calvin_env()
     make_stage: Callable[[], ChainStage]
+    deciding: AbstractContextManager[PolicyServer | None] = nullcontext()
     privileged: str | None
     own: dict[str, Any]
     if policy is not None:
@@ -142,17 +151,29 @@ def evaluate_chains(
             horizon=-(-steps_per_subtask // (chunk_size or 1)),
             write_text=transform is not None,
         )
-        copy = deepcopy(policy).eval().requires_grad_(False)
-        if workers:
-            copy = share_weights(copy.to("cpu"))
-        make_stage = partial(
-            _policy_stage, make_env, transform, copy, steps_per_subtask, deterministic, sentences
+        shared = SharedPolicy(
+            policy,
+            workers=workers,
+            serve=serve or not workers,
+            batch=batch,
+            wait=wait,
+            timeout=timeout,
         )
-        read = [*copy.in_keys, *([] if transform is None else transform.in_keys)]
+        deciding = shared.server(deterministic)
+        make_stage = partial(
+            _policy_stage,
+            make_env,
+            transform,
+            shared.actor,
+            steps_per_subtask,
+            deterministic,
+            sentences,
+        )
+        read = [*policy.in_keys, *([] if transform is None else transform.in_keys)]
         pictures = any("image" in str(key) for key in read)
         privileged = None if pictures else "the policy"
         own = {
-            "policy": policy_digest(copy),
+            "policy": policy_digest(policy),
             "transform": transform_label(transform),
             "env": function_name(make_env),
             "deterministic": deterministic,
@@ -186,6 +207,7 @@ def evaluate_chains(
         chosen,
         file,
         on_chain,
+        deciding=deciding,
         workers=workers,
         timeout=timeout,
         max_restarts=max_restarts,

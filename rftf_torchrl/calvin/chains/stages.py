@@ -8,9 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import TransformedEnv
-from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl import keys
 from rftf_torchrl.calvin.chains.results import ChainResult
@@ -18,8 +16,8 @@ from rftf_torchrl.calvin.scenes import initial_scene, training_scene
 from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.envs.action_sizes import check_action_sizes
+from rftf_torchrl.envs.episodes import Actor, noise_seed
 from rftf_torchrl.errors import SimulatorCrashedError
-from rftf_torchrl.nets.evaluate_states import policy_device
 from rftf_torchrl.policies.call_on_tensors import leaves
 
 
@@ -30,9 +28,8 @@ class PolicyStage:
 
     Args:
         env: the environment.
-        policy: TensorDict policy on any device; called on batches of one. If it has a method
-            ``reset()``, that is called at the start of each subtask; nothing else outlives one:
-            to an environment's transforms a subtask is an episode.
+        actor: decides. A subtask is an episode to it, as to the environment's transforms: nothing
+            outlives one.
         limit: control steps for each task.
         deterministic: mean actions instead of samples.
         sentences: instructions by task, the first of which is used; ``None`` for the
@@ -42,64 +39,67 @@ class PolicyStage:
     def __init__(
         self,
         env: Any,
-        policy: TensorDictModuleBase,
+        actor: Actor,
         limit: int,
         deterministic: bool,
         sentences: Mapping[str, Sequence[str]] | None,
     ) -> None:
         self._env = env
-        self._policy = policy
+        self.actor = actor
         self._limit = limit
-        self._mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
+        self._deterministic = deterministic
         self._sentences = sentences
         self._observed = [*env.observation_spec.keys(True, True), *env.done_keys]
-        self._device = policy_device(policy)
         self._fits = False
-        self._read = [key for key in policy.in_keys if key in self._observed]
+        self._read = set(actor.in_keys)
+        self._seed = self._index = self._decisions = 0
 
-    def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
-        """Puts the simulator into the initial state of a chain."""
+    def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray, seed: int, index: int) -> None:
+        """Puts the simulator where a chain begins; its noise comes from seed and index."""
         self._env.simulator.reset(robot_obs, scene_obs)
+        self._seed, self._index, self._decisions = seed, index, 0
 
     def do(
         self, task: str, alive: Callable[[], None], limit: int | None = None
     ) -> tuple[bool, int]:
         """Tries a task from where the simulator is: whether it was done, and its control steps."""
         limit = self._limit if limit is None else limit
-        forget = getattr(self._policy, "reset", None)
-        if forget is not None:
-            forget()
         sentence = None if self._sentences is None else self._sentences[task][0]
-        current = _begin_subtask(self._env, task, sentence)
+        current = begin_subtask(self._env, task, sentence)
         steps = 0
-        while steps < limit:
-            alive()
-            with torch.inference_mode(), set_exploration_type(self._mode):
-                decision = self._policy(current.select(*self._read).unsqueeze(0).to(self._device))
-            decision = decision.select(*self._policy.out_keys).squeeze(0).to("cpu")
-            if not self._fits:
-                check_action_sizes(leaves(decision), self._env, task)
-                self._fits = True
-            after = self._env.step(current.select(*self._observed).update(decision))["next"]
-            if after[keys.CRASHED].item():
-                raise SimulatorCrashedError(f"the simulator crashed in task {task!r}")
-            steps += int(after["executed"].sum())
-            if after[keys.SUCCESS].item():
-                return steps <= limit, min(steps, limit)
-            if after["done"].item() and steps < limit:
-                raise ValueError(
-                    f"the environment ended task {task!r} after {steps} control steps, and the "
-                    f"evaluation grants {limit}: give it a larger horizon"
-                )
-            current = after
+        with self.actor.episode():
+            while steps < limit:
+                alive()
+                after = self._env.step(self._decide(current, task))["next"]
+                if after[keys.CRASHED].item():
+                    raise SimulatorCrashedError(f"the simulator crashed in task {task!r}")
+                steps += int(after["executed"].sum())
+                if after[keys.SUCCESS].item():
+                    return steps <= limit, min(steps, limit)
+                if after["done"].item() and steps < limit:
+                    raise ValueError(
+                        f"the environment ended task {task!r} after {steps} control steps, and the "
+                        f"evaluation grants {limit}: give it a larger horizon"
+                    )
+                current = after
         return False, limit
+
+    def _decide(self, current: TensorDictBase, task: str) -> TensorDictBase:
+        noise = noise_seed(self._seed, self._index, self._decisions)
+        observed = {key: each for key, each in leaves(current).items() if key in self._read}
+        decision = self.actor(observed, noise, self._deterministic)
+        self._decisions += 1
+        if not self._fits:
+            check_action_sizes(decision, self._env, task)
+            self._fits = True
+        return current.select(*self._observed).update(decision)
 
     def close(self) -> None:
         """Frees the simulator."""
         self._env.close()
 
 
-def _begin_subtask(env: Any, task: str, sentence: str | None) -> TensorDictBase:
+def begin_subtask(env: Any, task: str, sentence: str | None) -> TensorDictBase:
     """What a policy sees first; transforms take it for the start of an episode.
 
     A transformed environment hands ``continue_chain`` on to the one inside, whose observation has
@@ -107,7 +107,7 @@ def _begin_subtask(env: Any, task: str, sentence: str | None) -> TensorDictBase:
     """
     if not isinstance(env, TransformedEnv):
         return env.continue_chain(task, sentence)
-    started = _begin_subtask(env.base_env, task, sentence)
+    started = begin_subtask(env.base_env, task, sentence)
     return env.transform._reset(started.empty(), started)
 
 
@@ -121,13 +121,16 @@ class ControllerStage:
         limit: control steps for each task.
     """
 
+    actor = None
+
     def __init__(self, simulator: Any, make_controller: Callable[[], Any], limit: int) -> None:
         self._simulator = simulator
         self._make_controller = make_controller
         self._limit = limit
 
-    def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray) -> None:
-        """Puts the simulator into the initial state of a chain."""
+    def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray, seed: int, index: int) -> None:
+        """Puts the simulator where a chain begins; its noise comes from seed and index."""
+        torch.manual_seed(int(np.random.SeedSequence([seed, index]).generate_state(1)[0]))
         self._simulator.reset(robot_obs, scene_obs)
         self._controller = self._make_controller()
 
@@ -150,6 +153,13 @@ class ControllerStage:
 
 ChainStage: TypeAlias = PolicyStage | ControllerStage
 """Where chains are played, one after another."""
+
+
+def chain_start(chain: Chain, index: int, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Where the simulator is put: the benchmark's scene in ``"D"``, a fresh one in the others."""
+    if scene == "D":
+        return initial_scene(chain.initial_state)
+    return training_scene(chain.initial_state, index, scene)
 
 
 def play_chain(
@@ -176,13 +186,8 @@ def play_chain(
     Raises:
         SimulatorCrashedError: when the simulator died.
     """
-    noise = np.random.SeedSequence([seed, index]).generate_state(1)[0]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(noise))
-        if scene == "D":
-            stage.begin(*initial_scene(chain.initial_state))
-        else:
-            stage.begin(*training_scene(chain.initial_state, index, scene))
+        stage.begin(*chain_start(chain, index, scene), seed, index)
         steps: list[int] = []
         length = 0
         for task in chain.tasks:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from rftf_torchrl.calvin.chains.stages import PolicyStage
 from rftf_torchrl.calvin.env import CalvinEnv
@@ -17,7 +18,8 @@ from rftf_torchrl.calvin.scenes import training_scene
 from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.simulator import CalvinSimulator
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, SignsOfLife
+from rftf_torchrl.envs.episodes import LocalActor
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, Processes, SignsOfLife
 from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.envs.takeover import Takeover
 from rftf_torchrl.errors import SimulatorCrashedError
@@ -117,7 +119,11 @@ def record_chain(
     """
     if simulator.scene != job.scene:
         raise ValueError(f"the chain is for scene {job.scene}, the simulator is {simulator.scene}")
-    simulator.reset(*training_scene(job.chain.initial_state, job.seed, job.scene))
+    start_state = training_scene(job.chain.initial_state, job.seed, job.scene)
+    if stage is None:
+        simulator.reset(*start_state)
+    else:
+        stage.begin(*start_state, job.seed, 0)
     expert = CalvinExpert(noise=job.noise, seed=job.seed)
     recorded = []
     for depth, task in enumerate(job.chain.tasks):
@@ -178,7 +184,8 @@ class _Recorder:
             chunk_size=self._takeover.chunk_size,
             horizon=self._takeover.most,
         )
-        self._stage = PolicyStage(env, self._takeover.policy, job.max_steps, True, None)
+        actor = LocalActor(self._takeover.policy)
+        self._stage = PolicyStage(env, actor, job.max_steps, True, None)
         return env.simulator
 
     def play(self, job: ChainToRecord, send: Callable[[Any], None]) -> None:
@@ -221,16 +228,15 @@ def record_chains(
     if workers == 0:
         with closing(_Recorder(takeover)) as recorder:
             for job in jobs:
-                with one_thread():
+                with one_thread(), torch.random.fork_rng(devices=[]):
                     recorded = recorder.record(job, lambda: None)
                 yield recorded
         return
     pool = GuardedPool(
-        partial(_Recorder, takeover),
+        Processes(partial(_Recorder, takeover), preload=__name__),
         min(workers, len(jobs)),
         timeout=timeout,
         max_restarts=max_restarts,
-        preload=__name__,
     )
     early: dict[int, list[RecordedTask]] = {}
     following = 0

@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from _chain_fakes import ChainPolicy, FakeChainEnv, FakeSimulator, Worker, make_env, needs
+from _chain_fakes import ChainPolicy, FakeChainEnv, FakeSimulator, Noisy, Worker, make_env, needs
+from tensordict.nn import TensorDictModule
 
 from rftf_torchrl import (
     Chain,
@@ -19,6 +20,8 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.calvin.chains.stages import PolicyStage, play_chain
 from rftf_torchrl.calvin.tasks import TASKS
+from rftf_torchrl.envs.episodes import LocalActor
+from rftf_torchrl.keys import CHUNK
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +118,7 @@ def test_success_counts_inside_a_chunk_and_not_after_the_limit():
 def test_the_policy_is_reset_at_the_start_of_each_task_and_hears_its_first_sentence():
     env, policy = FakeChainEnv(), ChainPolicy(chance=1.0)
     sentences = {task: [f"do {task}", "never said"] for task in TASKS}
-    result = play_chain(PolicyStage(env, policy, STEPS, True, sentences), 0, CHAINS[0])
+    result = play_chain(PolicyStage(env, LocalActor(policy), STEPS, True, sentences), 0, CHAINS[0])
     assert result.length == 5
     assert policy.resets == 5
     assert policy.module.decisions == -(-result.steps[-1] // 4)
@@ -124,7 +127,9 @@ def test_the_policy_is_reset_at_the_start_of_each_task_and_hears_its_first_sente
 
 def test_without_sentences_the_environment_chooses_its_own():
     env = FakeChainEnv()
-    play_chain(PolicyStage(env, ChainPolicy(chance=1.0), STEPS, True, None), 0, CHAINS[0])
+    play_chain(
+        PolicyStage(env, LocalActor(ChainPolicy(chance=1.0)), STEPS, True, None), 0, CHAINS[0]
+    )
     assert env.spoken == [None] * 5
 
 
@@ -153,6 +158,67 @@ def test_results_do_not_depend_on_the_number_of_workers():
     assert 0 < alone.average_length < 5
     for workers in (1, 3):
         assert evaluate_policy(steps_per_subtask=20, workers=workers).results == alone.results
+
+
+def served(**changes):
+    """Chains that one policy in this process decides, without a memory."""
+    policy = TensorDictModule(Noisy(), in_keys=[("observation", "state")], out_keys=[CHUNK])
+    return evaluate_policy(policy, **{"serve": True, "workers": 2, "batch": 1} | changes)
+
+
+def test_a_served_policy_plays_what_copies_of_it_play(tmp_path):
+    alone = served(serve=False, workers=0, steps_per_subtask=20, deterministic=False)
+    path, played = tmp_path / "chains.jsonl", []
+    for workers in (1, 2):
+        found = served(workers=workers, steps_per_subtask=20, deterministic=False, resume_path=path)
+        assert found.results == alone.results
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[:8]), encoding="utf-8")
+    resumed = served(
+        steps_per_subtask=20, deterministic=False, resume_path=path, on_chain=played.append
+    )
+    assert resumed.results == alone.results
+    assert len(played) == 5
+
+
+def test_a_served_policy_decides_for_several_simulators_at_once():
+    sizes = []
+
+    class Counted(Noisy):
+        def forward(self, state):
+            sizes.append(len(state))
+            return super().forward(state)
+
+    policy = TensorDictModule(Counted(), in_keys=[("observation", "state")], out_keys=[CHUNK])
+    report = evaluate_policy(policy, serve=True, workers=2, wait=60.0)
+    assert set(sizes) == {1, 2}
+    assert len(report.results) == 12
+
+
+@pytest.mark.parametrize("trouble", ["crash", "exit"])
+def test_a_simulator_that_dies_while_a_policy_is_served_is_replaced(trouble, tmp_path, caplog):
+    build = partial(make_env, trouble_at=SCENES[3], trouble=trouble)
+    once = partial(build, marker=str(tmp_path / "died"))
+    whole = served(serve=False, workers=0)
+    assert served(make_env=once).results == whole.results
+    assert served(make_env=build).crashed == (3,)
+    why = "died with exit code 3"
+    if trouble == "crash":
+        task = CHAINS[3].tasks[0]
+        why = f"crashed: the simulator crashed in task {task!r}"
+    again = f"a simulator process {why}; what it was playing begins again"
+    lost = f"a simulator process {why}; part 3 is not counted"
+    assert [record.getMessage() for record in caplog.records] == [again, again, lost]
+
+
+def test_a_policy_with_a_memory_is_not_served():
+    message = (
+        "the policy has a method reset(), so it remembers its earlier decisions, but a served "
+        "policy decides for several simulators in turn: let it read what was before from the "
+        "observation, as ObservationHistory writes it, or set collector.policy=copy"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        evaluate_policy(serve=True, workers=1)
 
 
 def test_the_noise_depends_on_the_seed_and_the_chain_alone():
@@ -312,4 +378,8 @@ def test_unknown_task():
 def test_the_error_of_a_simulator_reaches_the_caller_of_a_single_chain():
     simulator = FakeSimulator("crash", SCENES[0])
     with pytest.raises(SimulatorCrashedError, match="the simulator crashed in task"):
-        play_chain(PolicyStage(FakeChainEnv(simulator), ChainPolicy(), 9, True, None), 0, CHAINS[0])
+        play_chain(
+            PolicyStage(FakeChainEnv(simulator), LocalActor(ChainPolicy()), 9, True, None),
+            0,
+            CHAINS[0],
+        )
