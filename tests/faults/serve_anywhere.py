@@ -35,7 +35,7 @@ from kill_anywhere import left, published, quietly, run, temporary, tiny
 from stop_anywhere import LEFT_SECONDS, MARK, seconds_until_none
 
 from rftf_torchrl import RunConfig, read_metrics
-from rftf_torchrl.envs import collector, policy_server
+from rftf_torchrl.envs import collector, policy_server, shared_policy
 from rftf_torchrl.envs.policy_server import PolicyServer
 
 TIMEOUT = 30.0  # as long as a busy machine may take to make an environment
@@ -104,7 +104,7 @@ def finetune(trouble: Trouble, stage: str, config: RunConfig) -> None:
         return decide(*observed, **how)
 
     PolicyServer.ask, policy_server.decide = troubled_ask, troubled_decide  # type: ignore
-    collector.START_UP_SECONDS = TIMEOUT  # what a policy has at least for an answer
+    shared_policy.START_UP_SECONDS = TIMEOUT  # what a policy has at least for an answer
     logging.getLogger(collector.__name__).addHandler(clock)
     try:
         quietly(stage, config)
