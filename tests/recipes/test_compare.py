@@ -23,8 +23,13 @@ def configured(*overrides):
     return check_study(composed(*overrides, name="compare"))
 
 
+STUDY_PARAMETERS = [
+    pytest.param(name, marks=[pytest.mark.libero] if name == "libero" else []) for name in STUDIES
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", STUDY_PARAMETERS)
 def test_every_method_of_every_study_can_be_run(name):
     from rftf_torchrl.recipes.compare import list_jobs
 
