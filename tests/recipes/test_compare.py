@@ -14,7 +14,13 @@ import pytest
 from _composed import composed
 from tiny import RECIPES, TINY, tiny_study
 
-from rftf_torchrl import ConfigError, check_study, load_cell
+from rftf_torchrl import (
+    ConfigError,
+    LiberoNotInstalledError,
+    check_study,
+    load_cell,
+    require_libero,
+)
 
 STUDIES = sorted(path.stem for path in (RECIPES / "conf" / "study").glob("*.yaml"))
 
@@ -23,16 +29,16 @@ def configured(*overrides):
     return check_study(composed(*overrides, name="compare"))
 
 
-STUDY_PARAMETERS = [
-    pytest.param(name, marks=[pytest.mark.libero] if name == "libero" else []) for name in STUDIES
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STUDY_PARAMETERS)
+@pytest.mark.parametrize("name", STUDIES)
 def test_every_method_of_every_study_can_be_run(name):
     from rftf_torchrl.recipes.compare import list_jobs
 
+    if name == "libero":
+        try:
+            require_libero()
+        except LiberoNotInstalledError as error:
+            pytest.skip(str(error))
     study = replace(configured(f"study={name}"), seeds=[0])
     own = {"own_reward", "own_peak"} if name == "libero" else set()  # it has no dense reward
     methods = [method for method in study.catalogue if method not in own]
