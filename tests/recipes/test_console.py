@@ -119,7 +119,7 @@ def test_a_kind_that_cannot_be_imported_has_one_line_in_the_help(monkeypatch):
 def test_the_help_of_a_study_has_its_settings(rftf, capsys):
     rftf("compare", "--help")
     shown = capsys.readouterr().out
-    assert "  study=few_episodes|ground|libero|pixels|quick|state\n" in shown
+    assert "  study=few_episodes|few_episodes_pixels|ground|libero|pixels|quick|state\n" in shown
     for field in fields(StudyConfig):
         assert f"\n  {field.name} = " in shown
     assert "options of" not in shown
