@@ -373,7 +373,7 @@ def update(
 
 @recipe(several=True)
 def main(config: RunConfig) -> None:
-    with joined(config.device):
+    with joined(config.device, config.collector.timeout):
         finetune(config)
 
 

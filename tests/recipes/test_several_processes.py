@@ -6,18 +6,21 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from several import begin, command, environment, largest_difference, run, weights
 
 from rftf_torchrl import read_metrics
-from rftf_torchrl.training.processes import LOST
+from rftf_torchrl.training.signs_of_life import LOST
 
 pytestmark = [pytest.mark.recipe, pytest.mark.slow]
 
 BOUND = 1e-6
 """Of a parameter after 3 iterations; the largest difference that we have seen is 8e-9."""
+TIMEOUT = 15
+CHECKPOINTS = "run/sparse/checkpoints"
 
 
 @pytest.fixture(scope="module")
@@ -71,28 +74,78 @@ def test_adapters_on_two_processes(start, tmp_path):
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_run(start, tmp_path, killed):
-    folder = tmp_path / "run" / "sparse" / "checkpoints"
-    settings = [start, f"output={tmp_path}/run"]
+    said = ended_by(lambda processes, _: os.kill(processes[killed], signal.SIGKILL), start, tmp_path)
+    assert LOST in said
+    assert re.search(rf"rank +: {killed} ", said)
+    assert_goes_on(start, tmp_path)
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_stopped_process_is_named_and_ends_the_run(start, tmp_path, stopped):
+    def stop(processes, _):
+        os.kill(processes[stopped], signal.SIGSTOP)
+
+    said = ended_by(stop, start, tmp_path)
+    assert silence(stopped) in said
+    assert LOST not in said
+    assert_goes_on(start, tmp_path)
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_process_that_is_stopped_as_it_starts_is_named(start, tmp_path, stopped):
+    def stop(processes, _):
+        os.kill(processes[stopped], signal.SIGSTOP)
+
+    said = ended_by(stop, start, tmp_path, begun=False)
+    assert silence(stopped) in said
+    assert run(0, start, f"output={tmp_path}/run").returncode == 0
+
+
+def test_processes_end_after_torchrun_was_killed(start, tmp_path):
+    ended_by(lambda _, torchrun: torchrun.kill(), start, tmp_path)
+    assert_goes_on(start, tmp_path)
+
+
+def silence(rank):
+    return (
+        f"process {rank} of this run has given no sign of life for {TIMEOUT} s (collector.timeout),"
+        " so the run ends: it was stopped, or its machine does not answer. resume=true goes on from"
+        " the newest checkpoint"
+    )
+
+
+def ended_by(fault, start, tmp_path, *, begun=True):
+    """What a run of two processes says that a fault ends, at its start or in the middle."""
+    settings = [start, f"output={tmp_path}/run", f"collector.timeout={TIMEOUT}"]
     with subprocess.Popen(
-        command(2, *settings, "ppo.iterations=1000"),
+        command(2, *settings, "ppo.iterations=100000"),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
     ) as torchrun:
-        while not list(folder.glob("checkpoint-*.torchrl")):
+        while len(processes := children(torchrun.pid)) < 2 or (
+            begun and not list(Path(tmp_path, CHECKPOINTS).glob("*.torchrl"))
+        ):
             assert torchrun.poll() is None
             time.sleep(0.1)
-        processes = children(torchrun.pid)
-        assert len(processes) == 2
-        os.kill(processes[killed], signal.SIGKILL)
-        said = torchrun.communicate(timeout=120)[0]
+        fault(processes, torchrun)
+        try:
+            said = torchrun.communicate(timeout=120)[0]
+        finally:
+            for number in filter(lives, processes):
+                os.kill(number, signal.SIGKILL)
     assert torchrun.returncode
-    assert LOST in said
-    assert re.search(rf"rank +: {killed} ", said)
     assert not [number for number in processes if lives(number)]
-    step = int(max(folder.glob("checkpoint-*.torchrl")).stem.rpartition("-")[2])
-    done = run(0, *settings, "resume=true", f"ppo.iterations={step}")
+    return said
+
+
+def assert_goes_on(start, tmp_path):
+    """In one process, from the newest checkpoint."""
+    files = Path(tmp_path, CHECKPOINTS).glob("checkpoint-*.torchrl")
+    step = int(max(files).stem.rpartition("-")[2])
+    settings = [start, f"output={tmp_path}/run", "resume=true", f"ppo.iterations={step}"]
+    done = run(0, *settings)
     assert not done.returncode, done.stderr
     assert f"sparse: continues after iteration {step}" in done.stdout
 
@@ -113,7 +166,7 @@ def children(number):
         ["ps", "-o", "pid=", "--ppid", str(number)],
         capture_output=True,
         encoding="utf-8",
-        check=True,
+        check=False,  # it fails where there are none
     )
     return sorted(int(line) for line in found.stdout.split())
 
