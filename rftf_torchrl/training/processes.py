@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.training.device import resolve_device
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST_WAIT = timedelta(days=30)
 """For the first process, while it plays episodes: where it is killed, the others notice at once."""
+
 
 class LostProcessError(UserError):
     """Another process of the run has failed or was killed."""
@@ -88,6 +90,11 @@ def reduce_in_place(
     with _naming_the_lost():
         dist.all_reduce(whole, op, group=group)
     tensor.copy_(whole)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """A tensor as it is, or all of one that FSDP has divided; then all processes call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @cache

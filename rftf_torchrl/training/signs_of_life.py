@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +45,9 @@ class SignsOfLife:
         self._timeout = timeout
         self._rank, self._world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(*address, is_master=False, timeout=timedelta(seconds=timeout))
+        store = TCPStore(*address, is_master=False, timeout=timedelta(seconds=timeout))
         attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
-        self._store = dist.PrefixStore(f"signs_of_life/{attempt}", store)
+        self._store = PrefixStore(f"signs_of_life/{attempt}", store)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="signs of life", daemon=True)
 

@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.recipe, pytest.mark.slow]
 BOUND = 1e-6
 """Of a parameter after 3 iterations; the largest difference that we have seen is 8e-9."""
 TIMEOUT = 15
+SHARD = "ppo.shard=true"
 CHECKPOINTS = "run/sparse/checkpoints"
 
 
@@ -38,9 +39,10 @@ def alone(start, tmp_path_factory):
     return output
 
 
-def test_two_processes_end_where_one_does(start, alone, tmp_path):
+@pytest.mark.parametrize("further", [[], [SHARD]], ids=["whole", "sharded"])
+def test_two_processes_end_where_one_does(start, alone, tmp_path, further):
     output = tmp_path / "two"
-    done = run(2, start, f"output={output}", "ppo.micro_batch=4")
+    done = run(2, start, f"output={output}", "ppo.micro_batch=4", *further)
     assert not done.returncode, done.stderr
     assert largest_difference(alone, output) < BOUND
     untrained = load_file(start.partition("=")[2])
@@ -52,11 +54,14 @@ def test_two_processes_end_where_one_does(start, alone, tmp_path):
         assert one["kl"] == pytest.approx(two["kl"], abs=1e-5)
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 0), (0, 3)])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((2,), (0,)), ((0,), (3,)), ((2, SHARD), (0,)), ((0,), (3, SHARD))],
+)
 def test_a_run_goes_on_with_another_number_of_processes(start, alone, tmp_path, before, after):
     output = f"output={tmp_path}/run"
-    assert not run(before, start, output, "ppo.iterations=1").returncode
-    done = run(after, start, output, "resume=true")
+    assert not run(*before, start, output, "ppo.iterations=1").returncode
+    done = run(*after, start, output, "resume=true")
     assert not done.returncode, done.stderr
     assert "sparse: continues after iteration 2" in done.stdout
     assert largest_difference(alone, tmp_path / "run") < BOUND
@@ -64,17 +69,21 @@ def test_a_run_goes_on_with_another_number_of_processes(start, alone, tmp_path, 
 
 @pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 def test_adapters_on_two_processes(start, tmp_path):
-    for processes in (0, 2):
-        settings = [start, f"output={tmp_path}/{processes}", "policy.lora_rank=2"]
-        settings.append("policy.lora_targets=[inner,outer]")
-        done = run(processes, *settings, "ppo.overlap=true")
+    ways = {"alone": (0,), "two": (2,), "sharded": (2, SHARD)}
+    for way, processes in ways.items():
+        settings = [start, f"output={tmp_path}/{way}", "policy.lora_rank=2", "ppo.overlap=true"]
+        done = run(*processes, *settings, "policy.lora_targets=[inner,outer]")
         assert not done.returncode, done.stderr
-    assert largest_difference(tmp_path / "0", tmp_path / "2") < BOUND
+    for way in ways:
+        assert largest_difference(tmp_path / "alone", tmp_path / way) < BOUND
 
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_run(start, tmp_path, killed):
-    said = ended_by(lambda processes, _: os.kill(processes[killed], signal.SIGKILL), start, tmp_path)
+    def kill(processes, _):
+        os.kill(processes[killed], signal.SIGKILL)
+
+    said = ended_by(kill, start, tmp_path)
     assert LOST in said
     assert re.search(rf"rank +: {killed} ", said)
     assert_goes_on(start, tmp_path)
@@ -132,11 +141,15 @@ def ended_by(fault, start, tmp_path, *, begun=True):
         fault(processes, torchrun)
         try:
             said = torchrun.communicate(timeout=120)[0]
-        finally:
-            for number in filter(lives, processes):
+        except subprocess.TimeoutExpired:
+            for number in [torchrun.pid, *processes]:
                 os.kill(number, signal.SIGKILL)
+            raise
     assert torchrun.returncode
-    assert not [number for number in processes if lives(number)]
+    ends = time.monotonic() + 10
+    while [number for number in processes if lives(number)]:
+        assert time.monotonic() < ends
+        time.sleep(0.1)
     return said
 
 
@@ -148,6 +161,18 @@ def assert_goes_on(start, tmp_path):
     done = run(0, *settings)
     assert not done.returncode, done.stderr
     assert f"sparse: continues after iteration {step}" in done.stdout
+
+
+def test_one_process_has_nothing_to_divide_among(start, tmp_path):
+    done = run(0, start, f"output={tmp_path}/run", SHARD)
+    message = (
+        "finetune: ppo.shard=true divides the policy over the processes that torchrun starts, and "
+        "this one is alone: start it with torchrun --nproc-per-node=2 -m "
+        "rftf_torchrl.recipes.finetune ..., or leave out ppo.shard\n"
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert not Path(tmp_path, "run", "sparse").exists()
 
 
 def test_other_recipes_run_in_one_process(start, tmp_path):
@@ -172,8 +197,10 @@ def children(number):
 
 
 def lives(number):
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    found = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(number)],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,  # it fails where there is none
+    )
+    return found.stdout.strip()[:1] not in ("", "Z")
