@@ -46,7 +46,8 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.recipe import CONF
 from rftf_torchrl.configs.run import announced
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, Processes
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
+from rftf_torchrl.envs.workers import Processes
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.evaluation.commits import file_commit
 from rftf_torchrl.leftovers import clear_leftovers

@@ -25,10 +25,11 @@ from rftf_torchrl.envs.episodes import (
     environment_of,
     run_episodes,
 )
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Line, Lost, Processes, SignsOfLife
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
 from rftf_torchrl.envs.packed import pack, unpack
 from rftf_torchrl.envs.ray_actors import RayActors
 from rftf_torchrl.envs.shared_policy import SharedPolicy, connect
+from rftf_torchrl.envs.workers import Line, Processes, SignsOfLife
 from rftf_torchrl.policies.call_on_tensors import leaves
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from multiprocessing.connection import Client, Connection
 from threading import current_thread, main_thread
 from typing import Any
 
-from rftf_torchrl.envs.guarded_pool import Arrived, Player, Worker
 from rftf_torchrl.envs.remote_player import RemotePlayer, socket_of, without_delay
 from rftf_torchrl.envs.watch_clock import WatchClock
+from rftf_torchrl.envs.workers import Arrived, Player, Worker
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.optional import ray_module
 

@@ -48,7 +48,7 @@ class RemotePlayer:
             self._connection = without_delay(self._listener.accept())
         import torch
 
-        from rftf_torchrl.envs.guarded_pool import Line, told
+        from rftf_torchrl.envs.workers import Line, told
 
         torch.set_num_threads(1)
         self._told, self._line = told, Line(self._connection)

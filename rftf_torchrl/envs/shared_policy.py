@@ -13,10 +13,10 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 
 from rftf_torchrl.envs.episodes import Actor, LocalActor
-from rftf_torchrl.envs.guarded_pool import START_UP_SECONDS, Line
 from rftf_torchrl.envs.packed import pack, unpack
 from rftf_torchrl.envs.policy_server import NOISE, PolicyServer
 from rftf_torchrl.envs.shared_weights import share_weights
+from rftf_torchrl.envs.workers import START_UP_SECONDS, Line
 from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.policies.call_on_tensors import Tensors
 

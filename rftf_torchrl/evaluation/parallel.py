@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from rftf_torchrl.envs.episodes import Actor
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Line, Lost, Processes, SignsOfLife
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
 from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.envs.policy_server import PolicyServer
 from rftf_torchrl.envs.shared_policy import connect
+from rftf_torchrl.envs.workers import Line, Processes, SignsOfLife
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.evaluation.finished import FinishedFile
 

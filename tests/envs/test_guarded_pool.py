@@ -8,7 +8,8 @@ from echo_player import EchoPlayer
 
 from rftf_torchrl import SimulatorCrashedError, TooManyCrashesError, errors
 from rftf_torchrl.calvin import simulator as calvin
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, Processes
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
+from rftf_torchrl.envs.workers import Processes
 from rftf_torchrl.metaworld import simulator as metaworld
 
 

@@ -8,7 +8,7 @@ from _ray import connected
 from fakes import BAD_SEED, make_walk, walk_policy
 
 from rftf_torchrl import Episode, EpisodeCollector
-from rftf_torchrl.envs import guarded_pool
+from rftf_torchrl.envs import workers
 from rftf_torchrl.errors import UserError
 
 pytestmark = pytest.mark.ray
@@ -100,7 +100,7 @@ NO_PLACE = (
 
 
 def test_a_cluster_without_what_is_asked_for(make_collector, monkeypatch):
-    monkeypatch.setattr(guarded_pool, "START_UP_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "START_UP_SECONDS", 0.5)
     collector = make_collector(gpus=0.5, timeout=0.5)
     message = NO_PLACE.format(0.5, 1, 0.5, 2)
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
@@ -112,7 +112,7 @@ def test_those_that_have_a_place_go_on_alone(make_collector, monkeypatch, caplog
     make_collector().collect(MIXED)  # holds one of two places
     collector = make_collector(workers=3)
     expected = collector.collect(MIXED, seed=3)
-    monkeypatch.setattr(guarded_pool, "START_UP_SECONDS", 0.1)
+    monkeypatch.setattr(workers, "START_UP_SECONDS", 0.1)
     collector._pool._timeout = 0.1
     while not caplog.records:
         list(collector._pool.wait())

@@ -32,8 +32,9 @@ sys.path[:0] = [str(HELPERS)]
 from echo_player import EchoPlayer  # noqa: E402
 from tiny import RECIPES, TINY, tiny_study  # noqa: E402
 
-from rftf_torchrl.envs import guarded_pool  # noqa: E402
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, Processes  # noqa: E402
+from rftf_torchrl.envs import workers  # noqa: E402
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost  # noqa: E402
+from rftf_torchrl.envs.workers import Processes  # noqa: E402
 
 MARK = "STOP_ANYWHERE_TRIAL"
 TIMEOUT, CLOSE_SECONDS, LEFT_SECONDS, GIVE_UP_SECONDS = 2.0, 6.0, 10.0, 60.0
@@ -74,12 +75,12 @@ def stop_worker(state: str, number: int, pause: float = 0.0) -> tuple[float, flo
     Returns:
         Seconds until the pool noticed, and those of closing it.
     """
-    patience = guarded_pool.START_UP_SECONDS
+    patience = workers.START_UP_SECONDS
     pool = make_pool()
     worker = pool.workers[0].process.pid
     try:
         if state == "starting":
-            guarded_pool.START_UP_SECONDS = TIMEOUT
+            workers.START_UP_SECONDS = TIMEOUT
         else:
             until_ready(pool)
         if state in JOBS:
@@ -92,7 +93,7 @@ def stop_worker(state: str, number: int, pause: float = 0.0) -> tuple[float, flo
             pool.submit(0, "a") if state != "closing" else None
         noticed = 0.0 if state == "closing" else lost(pool)
     finally:
-        guarded_pool.START_UP_SECONDS = patience
+        workers.START_UP_SECONDS = patience
         begun = time.monotonic()
         pool.close()
     return noticed, time.monotonic() - begun

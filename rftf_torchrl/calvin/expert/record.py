@@ -19,9 +19,10 @@ from rftf_torchrl.calvin.sequences import Chain
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.simulator import CalvinSimulator
 from rftf_torchrl.envs.episodes import LocalActor
-from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost, Processes, SignsOfLife
+from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
 from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.envs.takeover import Takeover
+from rftf_torchrl.envs.workers import Processes, SignsOfLife
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.training.seeding import derive_seed
 
