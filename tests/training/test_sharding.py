@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ import torch
 import torch.distributed as dist
 from _blocks_policy import critic
 from _sharded_copy import begin, copy_of, ended, objective, steps
+from policy_kinds import KINDS, ROWS, make_policy
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torch.nn.functional import linear
 
-from rftf_torchrl import gaussian_actor, keys
+from rftf_torchrl import RFTFPPOLoss, accumulate_gradients, gaussian_actor, keys
 from rftf_torchrl.errors import UserError
-from rftf_torchrl.training.sharding import _layers, naming_what_cannot_be_divided
+from rftf_torchrl.training.guards import clip_and_check_gradients
+from rftf_torchrl.training.sharding import ShardedCopy, _layers, naming_what_cannot_be_divided
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -88,6 +91,33 @@ def test_a_policy_that_does_not_call_its_layers_is_refused(one_process):
         "ppo.shard=true: this policy uses weights of a layer without calling the layer, so that "
         "they were not gathered. Leave out ppo.shard ("
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_policy_can_be_divided(kind, one_process, tmp_path):
+    actor, data = make_policy(kind, tmp_path)
+    with torch.no_grad():
+        data = actor(data)
+    data["advantage"] = torch.randn(ROWS, 1)
+    options = {"normalize_advantage": False, "kl_coeff": 0.1}
+
+    def build(policy, _, **how):
+        loss = RFTFPPOLoss(policy, reference_actor=actor, **options, **how)
+        trained = [each for each in policy.parameters() if each.requires_grad]
+        return loss, torch.optim.Adam(trained)
+
+    loss, optimizer = build(actor, None)
+    data = loss.add_reference(data)
+    copied = ShardedCopy(
+        (actor, None), loss, optimizer, partial(build, functional=False), torch.device("cpu")
+    )
+    norms = []
+    for each in (loss, copied.loss):
+        accumulate_gradients(each, data, ROWS)
+        norms.append(float(clip_and_check_gradients(each.named_parameters(), 1.0)))
+    assert norms[0] > 0
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
 
 
 def test_other_errors_of_a_forward_pass_stay():
