@@ -14,8 +14,9 @@ Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -70,6 +71,7 @@ from rftf_torchrl.configs.learner import (
     make_buffer,
     make_learner,
     refuse_to_tune,
+    shard,
 )
 from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
@@ -77,6 +79,7 @@ from rftf_torchrl.digests import write_record
 from rftf_torchrl.recipes.refresh_value import ValueRefresh
 from rftf_torchrl.training.acted_weights import ActedWeights
 from rftf_torchrl.training.processes import first_says, is_first, joined
+from rftf_torchrl.training.sharding import naming_what_cannot_be_divided
 
 logger = logging.getLogger("finetune")
 
@@ -176,9 +179,10 @@ def finetune(
     if is_first():
         prepare_output(folder)
         write_record(config.tuned.settings, made_by(config, RUN))
-    learner = make_learner(config, device)
+    own = device if is_first() or not settings.shard else torch.device("cpu")
+    learner = make_learner(config, own)
     policy, spec = learner.policy, learner.spec
-    value_model, loss_module, optimizer = learner.value_model, learner.loss, learner.optimizer
+    value_model = learner.value_model
     buffer = make_buffer(config, device)
     simulator = make_simulator(config.env)
     names = task_names(simulator, config.tuned_tasks)
@@ -193,17 +197,35 @@ def finetune(
     checkpoints = RunCheckpoints(
         config.tuned.checkpoints,
         policy=policy,
-        loss=loss_module,
-        optimizer=optimizer,
+        loss=learner.loss,
+        optimizer=learner.optimizer,
         progress=progress,
         **further,
     )
     done = restore(config, checkpoints)
-    learn = partial(update, config, loss_module, optimizer, buffer)
+    sharded = shard(config, learner, device) if settings.shard else None
+    learning = sharded or learner
+
+    def learn(
+        data: TensorDictBase, iteration: int, *, train_policy: bool, saved: bool
+    ) -> dict[str, float]:
+        measured = update(
+            config,
+            learning.loss,
+            learning.optimizer,
+            buffer,
+            data,
+            iteration,
+            train_policy=train_policy,
+        )
+        if sharded is not None:
+            sharded.give(state=saved)
+        return measured
+
     if not is_first():
         while (said := first_says()) is not None:
-            data, iteration, train_policy = said
-            learn(data.to(device), iteration, train_policy=train_policy)
+            data, iteration, how = said
+            learn(data.to(device), iteration, **how)
         return {}
     if done and refresh is not None:
         refresh.publish()
@@ -266,17 +288,18 @@ def finetune(
             if isinstance(acted, ActedWeights):
                 acted.keep()
             with clock(f"{name}: update"):
-                train_policy = iteration >= warmup
+                saved = last or (iteration + 1) % settings.checkpoint_every == 0
+                how = {"train_policy": iteration >= warmup, "saved": saved}
                 if dist.is_initialized():
-                    first_says((data.exclude("next").cpu(), iteration, train_policy))
-                metrics |= learn(data, iteration, train_policy=train_policy)
+                    first_says((data.exclude("next").cpu(), iteration, how))
+                metrics |= learn(data, iteration, **how)
             log.log(metrics, iteration)
             if value_model is not None and not exploited:
                 exploited = warn_if_exploited(read_metrics(config.tuned.metrics))
             bar.set_postfix(success=f"{metrics['success']:.2f}", kl=f"{metrics['kl']:.3f}")
             if on_iteration is not None:
                 on_iteration(iteration + 1, policy, dict(progress))
-            if last or (iteration + 1) % settings.checkpoint_every == 0:
+            if saved:
                 with clock(f"{name}: checkpoints"):
                     checkpoints.save(iteration + 1)
                     if not last:  # the last one is published below, after a resume too
@@ -343,7 +366,7 @@ def update(
         accumulate_gradients,
         loss_module,
         micro_batch=settings.micro_batch or settings.minibatch,
-        context=lambda: autocast(data.device, config.precision),
+        context=partial(_forward, config, data.device),
         group=group,
     )
     simulator: Any = make_simulator(config.env)
@@ -371,9 +394,15 @@ def update(
     return means
 
 
+@contextmanager
+def _forward(config: RunConfig, device: torch.device) -> Iterator[None]:
+    with naming_what_cannot_be_divided(), autocast(device, config.precision):
+        yield
+
+
 @recipe(several=True)
 def main(config: RunConfig) -> None:
-    with joined(config.device):
+    with joined(config.device, config.collector.timeout):
         finetune(config)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -37,6 +39,8 @@ from rftf_torchrl.rewards.forms import gamma_option, keeps_failures, reward_form
 from rftf_torchrl.rewards.value_reward import ValueReward
 from rftf_torchrl.training.acted_weights import ActedWeights
 from rftf_torchrl.training.footprint import Footprint, footprint
+from rftf_torchrl.training.processes import started_processes
+from rftf_torchrl.training.sharding import ShardedCopy
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 logger = logging.getLogger("finetune")
@@ -68,7 +72,14 @@ def refuse_to_tune(config: RunConfig) -> None:
     Raises:
         FileNotFoundError: naming the command that makes what is missing.
         FileExistsError, ConfigError: see :func:`refuse_used_folder`.
+        ConfigError: where a policy is to be divided over one process.
     """
+    if config.ppo.shard and started_processes() == 1:
+        raise ConfigError(
+            "ppo.shard=true divides the policy over the processes that torchrun starts, and this "
+            "one is alone: start it with torchrun --nproc-per-node=2 -m "
+            "rftf_torchrl.recipes.finetune ..., or leave out ppo.shard"
+        )
     need(config, policy=True, value_model=uses_value_model(config))
     refuse_used_folder(config)
 
@@ -175,10 +186,42 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
         group_size=settings.group_size,
         dense_weight=config.reward.dense_weight if beside else 0.0,
     )
+    loss_module, optimizer = _objective(config, device, policy, critic, reference)
+    acted = ActedWeights(policy) if settings.overlap else nullcontext
+    return Learner(policy, acted, spec, value_model, reward, advantages, loss_module, optimizer)
+
+
+def shard(config: RunConfig, learner: Learner, device: torch.device) -> ShardedCopy:
+    """What learns in the learner's place, with a part of the policy in each process.
+
+    Raises:
+        UserError: where the policy cannot be divided.
+    """
+    return ShardedCopy(
+        (learner.policy, learner.critic),
+        learner.loss,
+        learner.optimizer,
+        partial(_objective, config, device, functional=False),
+        device,
+    )
+
+
+def _objective(
+    config: RunConfig,
+    device: torch.device,
+    policy: nn.Module,
+    critic: nn.Module | None,
+    reference: Any = None,
+    *,
+    functional: bool = True,
+) -> tuple[RFTFPPOLoss, torch.optim.Optimizer]:
+    """The loss, and the optimizer of what it trains."""
+    settings = config.ppo
     loss_module = RFTFPPOLoss(
         policy,
         critic,
         reference_actor=reference,
+        functional=functional,
         kl_coeff=settings.kl_coeff,
         kl_target=settings.kl_target,
         clip_epsilon=settings.clip_epsilon,
@@ -196,9 +239,7 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     ]
     if critic is not None:
         groups.append({"params": list(critic.parameters()), "lr": settings.critic_learning_rate})
-    optimizer = torch.optim.Adam(groups, eps=1e-5)
-    acted = ActedWeights(policy) if settings.overlap else nullcontext
-    return Learner(policy, acted, spec, value_model, reward, advantages, loss_module, optimizer)
+    return loss_module, torch.optim.Adam(groups, eps=1e-5)
 
 
 def keep_features(config: RunConfig, policy: nn.Module, data: TensorDictBase) -> TensorDictBase:

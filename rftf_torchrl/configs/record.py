@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "logger",
     "collector",
     "evaluation",
+    "ppo.shard",
     "demos.validate",
     "annotate",
     "watch",

@@ -237,6 +237,8 @@ class PPOConfig:
             are always played with the weights from before that update. Needs
             ``collector.policy=copy``; with ``collector.workers=0`` they have these weights, too,
             but nothing runs at the same time.
+        shard: divide the weights, gradients and optimizer state of the policy's layers over the
+            processes that torchrun starts, by FSDP2.
         ratio_bound: largest allowed difference between the learner's and the rollout's
             log-probability of a decision, before an iteration's first step. Above it the run stops.
             Null for 0.01 in float32 and 0.25 in bfloat16, see :func:`check_first_ratio`.
@@ -266,6 +268,7 @@ class PPOConfig:
     kl_target: Positive | None = 5.0
     max_grad_norm: Positive = 1.0
     overlap: bool = False
+    shard: bool = False
     ratio_bound: Positive | None = None
     checkpoint_every: Count = 10
 

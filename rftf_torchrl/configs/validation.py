@@ -73,6 +73,10 @@ def check_config(config: DictConfig) -> RunConfig:
             "ppo.overlap=true: while the policy learns, only copies of it can play: set "
             "collector.policy=copy"
         )
+    if run.ppo.shard and run.policy.compile:
+        problems.append(
+            "ppo.shard=true: a divided policy is not compiled: set policy.compile=false"
+        )
     problems += value_problems(run.value.kind, run.value.options)
     if run.value.kind == "pretrained" and run.image_size is None:
         problems.append("value.kind=pretrained needs images: set env.image_size")

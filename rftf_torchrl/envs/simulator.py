@@ -76,7 +76,8 @@ class CollectorConfig:
             are workers.
         wait: for ``"server"``: seconds to wait for more workers before a batch starts; null for
             half of the time that the policy took for its last batches.
-        timeout: a worker that shows no sign of life for this many seconds is replaced.
+        timeout: a worker that shows no sign of life for this many seconds is replaced; one of the
+            learner's processes that torchrun started then ends the run.
         max_restarts: number of replaced workers after which the run stops.
     """
 

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torchrl.objectives.common import LossModule
 
@@ -40,8 +41,9 @@ def accumulate_gradients(
     the whole batch. Call it between ``optimizer.zero_grad()`` and ``optimizer.step()``.
 
     With a ``group`` of processes that all have the batch, each computes a part of it, and all end
-    with the gradient of the whole. Under DistributedDataParallel, where each has a batch of its
-    own instead, processes exchange gradients once, after the last piece.
+    with the gradient of the whole; FSDP, which sums the gradients of what it has divided, must
+    not average them. Under DistributedDataParallel, where each has a batch of its own instead,
+    processes exchange gradients once, after the last piece.
 
     Args:
         loss_module: a :class:`torchrl.objectives.LossModule` with ``reduction="mean"``, or
@@ -98,10 +100,12 @@ def accumulate_gradients(
             for pieces in parts
         ]
         total = torch.cat(counts).sum().clamp_min(1)
+        pieces, shares = [], []
         if rank < len(parts):
-            pieces, shares = parts[rank], (counts[rank] / total).tolist()
-        else:  # nothing is left, but a gradient of zeros
-            pieces, shares = parts[0][:1], [0.0]
+            pieces, shares = [*parts[rank]], (counts[rank] / total).tolist()
+        missing = len(parts[0]) - len(pieces)  # all do the same passes: FSDP gathers in each
+        pieces += [parts[0][0][:1]] * missing
+        shares += [0.0] * missing
         results = []
         for number, (piece, share) in enumerate(zip(pieces, shares, strict=True)):
             last = number == len(pieces) - 1
@@ -114,7 +118,7 @@ def accumulate_gradients(
             results.append(losses.detach())
         if group:
             for parameter in loss_module.parameters():
-                if parameter.grad is not None:
+                if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
                     reduce_in_place(parameter.grad, group)
     finally:
         if normalize:

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from rftf_torchrl.training.processes import full
 
 LOSS_PREFIX = "loss_"
 MAX_NAMED = 5
@@ -79,9 +82,9 @@ def clip_and_check_gradients(
     named = [(name, p, p.grad) for name, p in named_parameters if p.grad is not None]
     if not named:
         raise ValueError("No parameter has a gradient: call backward() on the loss first.")
-    norm = get_total_norm([gradient for _, _, gradient in named])
+    norm = _total_norm([gradient for _, _, gradient in named])
     if not bool(torch.isfinite(norm)):
-        bad = [name for name, _, grad in named if not bool(torch.isfinite(grad).all())]
+        bad = [name for name, _, grad in named if not bool(full(torch.isfinite(grad).all()))]
         what = "not finite" if bad else "finite, but their norm overflows"
         bad = bad or [name for name, _, _ in named]
         more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
@@ -89,8 +92,19 @@ def clip_and_check_gradients(
             f"The gradients of {', '.join(bad[:MAX_NAMED])}{more} are {what}. No parameter was "
             "changed; lower the learning rate or look at this batch."
         )
-    clip_grads_with_norm_([p for _, p, _ in named], max_norm, norm)
+    for divided in (False, True):
+        those = [p for _, p, gradient in named if isinstance(gradient, DTensor) is divided]
+        clip_grads_with_norm_(those, max_norm, norm)
     return norm
+
+
+def _total_norm(gradients: list[Tensor]) -> Tensor:
+    """Of all processes together, where FSDP has divided some."""
+    divided = [gradient for gradient in gradients if isinstance(gradient, DTensor)]
+    if not divided:
+        return get_total_norm(gradients)
+    own = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
+    return get_total_norm([full(get_total_norm(divided)), *own])
 
 
 def _first_bad(value: Tensor) -> float:

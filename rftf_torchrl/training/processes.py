@@ -13,18 +13,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.training.device import resolve_device
+from rftf_torchrl.training.signs_of_life import LOST, SignsOfLife
 
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT = timedelta(days=30)
 """For the first process, while it plays episodes: where it is killed, the others notice at once."""
-LOST = (
-    "another process of this run has ended, or torchrun has ended all: the reason stands in that "
-    "process's own message or in torchrun's. resume=true goes on from the newest checkpoint"
-)
 
 
 class LostProcessError(UserError):
@@ -42,22 +40,30 @@ def is_first() -> bool:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[None]:
+def joined(device: str, timeout: float) -> Iterator[None]:
     """Make the processes that torchrun has started one group, each on its own GPU where it has one.
+
+    Args:
+        device: of the run.
+        timeout: seconds; the run ends where a process gives no sign of life for longer.
 
     Raises:
         UserError: where they cannot have a GPU each.
-        LostProcessError: where another one has ended.
+        LostProcessError: where another one has ended, or was silent.
     """
     if started_processes() == 1:
         yield
         return
-    dist.init_process_group(_own_device(device))
-    try:
-        yield
-    except SystemExit:  # SIGTERM, which torchrun sends where another process has ended
-        logger.error(LOST)
-        raise
+    backend = _own_device(device)
+    with SignsOfLife(timeout) as signs:
+        try:
+            dist.init_process_group(backend)
+            yield
+        except SystemExit:  # SIGTERM, which torchrun sends where another process has ended
+            logger.error(signs.what_happened())
+            raise
+        except LostProcessError as error:
+            raise LostProcessError(str(error).replace(LOST, signs.what_happened())) from error
     _patient.cache_clear()
     dist.destroy_process_group()
 
@@ -84,6 +90,11 @@ def reduce_in_place(
     with _naming_the_lost():
         dist.all_reduce(whole, op, group=group)
     tensor.copy_(whole)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """A tensor as it is, or all of one that FSDP has divided; then all processes call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @cache

@@ -239,6 +239,10 @@ def test_a_value_critic_needs_the_value_model(configure):
             "train; choose policy.options.trained=language or all",
         ),
         (
+            ["policy=smolvlm", "policy.compile=true", "ppo.shard=true"],
+            "ppo.shard=true: a divided policy is not compiled: set policy.compile=false",
+        ),
+        (
             ["policy=smolvlm", "policy.lora_rank=2", "policy.lora_targets=[q_proj,lm_head]"],
             "policy.lora_targets: adapters of lm_head would have no effect, because the action "
             "head reads its weight and does not call it; leave it out",

@@ -6,18 +6,22 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from several import begin, command, environment, largest_difference, run, weights
 
 from rftf_torchrl import read_metrics
-from rftf_torchrl.training.processes import LOST
+from rftf_torchrl.training.signs_of_life import LOST
 
 pytestmark = [pytest.mark.recipe, pytest.mark.slow]
 
 BOUND = 1e-6
 """Of a parameter after 3 iterations; the largest difference that we have seen is 8e-9."""
+TIMEOUT = 15
+SHARD = "ppo.shard=true"
+CHECKPOINTS = "run/sparse/checkpoints"
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +39,10 @@ def alone(start, tmp_path_factory):
     return output
 
 
-def test_two_processes_end_where_one_does(start, alone, tmp_path):
+@pytest.mark.parametrize("further", [[], [SHARD]], ids=["whole", "sharded"])
+def test_two_processes_end_where_one_does(start, alone, tmp_path, further):
     output = tmp_path / "two"
-    done = run(2, start, f"output={output}", "ppo.micro_batch=4")
+    done = run(2, start, f"output={output}", "ppo.micro_batch=4", *further)
     assert not done.returncode, done.stderr
     assert largest_difference(alone, output) < BOUND
     untrained = load_file(start.partition("=")[2])
@@ -49,11 +54,14 @@ def test_two_processes_end_where_one_does(start, alone, tmp_path):
         assert one["kl"] == pytest.approx(two["kl"], abs=1e-5)
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 0), (0, 3)])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((2,), (0,)), ((0,), (3,)), ((2, SHARD), (0,)), ((0,), (3, SHARD))],
+)
 def test_a_run_goes_on_with_another_number_of_processes(start, alone, tmp_path, before, after):
     output = f"output={tmp_path}/run"
-    assert not run(before, start, output, "ppo.iterations=1").returncode
-    done = run(after, start, output, "resume=true")
+    assert not run(*before, start, output, "ppo.iterations=1").returncode
+    done = run(*after, start, output, "resume=true")
     assert not done.returncode, done.stderr
     assert "sparse: continues after iteration 2" in done.stdout
     assert largest_difference(alone, tmp_path / "run") < BOUND
@@ -61,40 +69,110 @@ def test_a_run_goes_on_with_another_number_of_processes(start, alone, tmp_path, 
 
 @pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 def test_adapters_on_two_processes(start, tmp_path):
-    for processes in (0, 2):
-        settings = [start, f"output={tmp_path}/{processes}", "policy.lora_rank=2"]
-        settings.append("policy.lora_targets=[inner,outer]")
-        done = run(processes, *settings, "ppo.overlap=true")
+    ways = {"alone": (0,), "two": (2,), "sharded": (2, SHARD)}
+    for way, processes in ways.items():
+        settings = [start, f"output={tmp_path}/{way}", "policy.lora_rank=2", "ppo.overlap=true"]
+        done = run(*processes, *settings, "policy.lora_targets=[inner,outer]")
         assert not done.returncode, done.stderr
-    assert largest_difference(tmp_path / "0", tmp_path / "2") < BOUND
+    for way in ways:
+        assert largest_difference(tmp_path / "alone", tmp_path / way) < BOUND
 
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_run(start, tmp_path, killed):
-    folder = tmp_path / "run" / "sparse" / "checkpoints"
-    settings = [start, f"output={tmp_path}/run"]
+    def kill(processes, _):
+        os.kill(processes[killed], signal.SIGKILL)
+
+    said = ended_by(kill, start, tmp_path)
+    assert LOST in said
+    assert re.search(rf"rank +: {killed} ", said)
+    assert_goes_on(start, tmp_path)
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_stopped_process_is_named_and_ends_the_run(start, tmp_path, stopped):
+    def stop(processes, _):
+        os.kill(processes[stopped], signal.SIGSTOP)
+
+    said = ended_by(stop, start, tmp_path)
+    assert silence(stopped) in said
+    assert LOST not in said
+    assert_goes_on(start, tmp_path)
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_process_that_is_stopped_as_it_starts_is_named(start, tmp_path, stopped):
+    def stop(processes, _):
+        os.kill(processes[stopped], signal.SIGSTOP)
+
+    said = ended_by(stop, start, tmp_path, begun=False)
+    assert silence(stopped) in said
+    assert run(0, start, f"output={tmp_path}/run").returncode == 0
+
+
+def test_processes_end_after_torchrun_was_killed(start, tmp_path):
+    ended_by(lambda _, torchrun: torchrun.kill(), start, tmp_path)
+    assert_goes_on(start, tmp_path)
+
+
+def silence(rank):
+    return (
+        f"process {rank} of this run has given no sign of life for {TIMEOUT} s (collector.timeout),"
+        " so the run ends: it was stopped, or its machine does not answer. resume=true goes on from"
+        " the newest checkpoint"
+    )
+
+
+def ended_by(fault, start, tmp_path, *, begun=True):
+    """What a run of two processes says that a fault ends, at its start or in the middle."""
+    settings = [start, f"output={tmp_path}/run", f"collector.timeout={TIMEOUT}"]
     with subprocess.Popen(
-        command(2, *settings, "ppo.iterations=1000"),
+        command(2, *settings, "ppo.iterations=100000"),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
     ) as torchrun:
-        while not list(folder.glob("checkpoint-*.torchrl")):
+        while len(processes := children(torchrun.pid)) < 2 or (
+            begun and not list(Path(tmp_path, CHECKPOINTS).glob("*.torchrl"))
+        ):
             assert torchrun.poll() is None
             time.sleep(0.1)
-        processes = children(torchrun.pid)
-        assert len(processes) == 2
-        os.kill(processes[killed], signal.SIGKILL)
-        said = torchrun.communicate(timeout=120)[0]
+        fault(processes, torchrun)
+        try:
+            said = torchrun.communicate(timeout=120)[0]
+        except subprocess.TimeoutExpired:
+            for number in [torchrun.pid, *processes]:
+                os.kill(number, signal.SIGKILL)
+            raise
     assert torchrun.returncode
-    assert LOST in said
-    assert re.search(rf"rank +: {killed} ", said)
-    assert not [number for number in processes if lives(number)]
-    step = int(max(folder.glob("checkpoint-*.torchrl")).stem.rpartition("-")[2])
-    done = run(0, *settings, "resume=true", f"ppo.iterations={step}")
+    ends = time.monotonic() + 10
+    while [number for number in processes if lives(number)]:
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    return said
+
+
+def assert_goes_on(start, tmp_path):
+    """In one process, from the newest checkpoint."""
+    files = Path(tmp_path, CHECKPOINTS).glob("checkpoint-*.torchrl")
+    step = int(max(files).stem.rpartition("-")[2])
+    settings = [start, f"output={tmp_path}/run", "resume=true", f"ppo.iterations={step}"]
+    done = run(0, *settings)
     assert not done.returncode, done.stderr
     assert f"sparse: continues after iteration {step}" in done.stdout
+
+
+def test_one_process_has_nothing_to_divide_among(start, tmp_path):
+    done = run(0, start, f"output={tmp_path}/run", SHARD)
+    message = (
+        "finetune: ppo.shard=true divides the policy over the processes that torchrun starts, and "
+        "this one is alone: start it with torchrun --nproc-per-node=2 -m "
+        "rftf_torchrl.recipes.finetune ..., or leave out ppo.shard\n"
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert not Path(tmp_path, "run", "sparse").exists()
 
 
 def test_other_recipes_run_in_one_process(start, tmp_path):
@@ -113,14 +191,16 @@ def children(number):
         ["ps", "-o", "pid=", "--ppid", str(number)],
         capture_output=True,
         encoding="utf-8",
-        check=True,
+        check=False,  # it fails where there are none
     )
     return sorted(int(line) for line in found.stdout.split())
 
 
 def lives(number):
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    found = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(number)],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,  # it fails where there is none
+    )
+    return found.stdout.strip()[:1] not in ("", "Z")

@@ -33,7 +33,7 @@ def test_each_process_needs_a_gpu_of_its_own(case, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     assert started_processes() == 2
     assert not is_first()
-    with pytest.raises(UserError) as raised, joined(device):
+    with pytest.raises(UserError) as raised, joined(device, 1.0):
         pass
     assert str(raised.value) == message
 
@@ -41,6 +41,6 @@ def test_each_process_needs_a_gpu_of_its_own(case, monkeypatch):
 def test_a_process_alone_is_the_first_and_hears_itself(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")  # as schedulers set it
-    with joined("cuda:7"):
+    with joined("cuda:7", 1.0):
         assert is_first()
         assert first_says("a word") == "a word"
