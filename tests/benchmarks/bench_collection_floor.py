@@ -25,6 +25,7 @@ from rftf_torchrl.metaworld.env import ACTION_DIM
 
 CONF = Path(__file__).parents[2] / "recipes" / "conf"
 EPISODES_PER_TASK, ROUNDS = 3, 5
+FLOOR = "floor: physics and images"
 HAND_STEPS = 50  # of Meta-World's own reset of the hand
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 
@@ -65,7 +66,7 @@ class BareEpisode:
         mujoco.mj_setState(model, data, self.state, STATE)
         mujoco.mj_forward(model, data)
         data.qacc_warmstart[:] = self.warmstart
-        pictures = [self.picture()]
+        images = [self.picture()]
         for actions in self.decisions:
             for action in actions:
                 hand = data.mocap_pos[0] + self.scale * action[:3]
@@ -73,8 +74,8 @@ class BareEpisode:
                 data.ctrl[:] = action[3], -action[3]
                 mujoco.mj_step(model, data, nstep=self.substeps)
                 mujoco.mj_forward(model, data)
-            pictures.append(self.picture())
-        return pictures
+            images.append(self.picture())
+        return images
 
 
 class Replay(torch.nn.Module):
@@ -130,11 +131,11 @@ def main() -> None:
                         env.simulator, part, simulator.steps_per_action, config.env.image_size
                     )
                 )
-                pictures = torch.from_numpy(np.stack(bare[-1].play()))
-                assert (pictures[:-1] == part[keys.IMAGE]).all(), episode
-                assert (pictures[-1] == part["next", keys.IMAGE][-1]).all(), episode
+                images = torch.from_numpy(np.stack(bare[-1].play()))
+                assert (images[:-1] == part[keys.IMAGE]).all(), episode
+                assert (images[-1] == part["next", keys.IMAGE][-1]).all(), episode
             ways = {
-                "floor: physics and pictures": lambda: [episode.play() for episode in bare],
+                FLOOR: lambda: [episode.play() for episode in bare],
                 "collector, recorded actions": lambda: without_policy.collect(episodes),
                 "collector, small policy": lambda: collector.collect(episodes),
             }
@@ -142,7 +143,7 @@ def main() -> None:
             for _ in range(ROUNDS):
                 for name, way in ways.items():
                     seconds[name].append(cpu_seconds(way))
-    floor = seconds["floor: physics and images"]
+    floor = seconds[FLOOR]
     print("| what | decisions a CPU-second | of the floor |\n|---|---|---|")
     for name, taken in seconds.items():
         rate = len(data) / median(taken)
