@@ -80,10 +80,7 @@ def test_adapters_on_two_processes(start, tmp_path):
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_run(start, tmp_path, killed):
-    def kill(processes, _):
-        os.kill(processes[killed], signal.SIGKILL)
-
-    said = ended_by(kill, start, tmp_path)
+    said = ended_by(sent(signal.SIGKILL, killed), start, tmp_path)
     assert LOST in said
     assert re.search(rf"rank +: {killed} ", said)
     assert_goes_on(start, tmp_path)
@@ -91,10 +88,7 @@ def test_a_killed_process_ends_the_run(start, tmp_path, killed):
 
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_stopped_process_is_named_and_ends_the_run(start, tmp_path, stopped):
-    def stop(processes, _):
-        os.kill(processes[stopped], signal.SIGSTOP)
-
-    said = ended_by(stop, start, tmp_path)
+    said = ended_by(sent(signal.SIGSTOP, stopped), start, tmp_path)
     assert silence(stopped) in said
     assert LOST not in said
     assert_goes_on(start, tmp_path)
@@ -102,10 +96,7 @@ def test_a_stopped_process_is_named_and_ends_the_run(start, tmp_path, stopped):
 
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_process_that_is_stopped_as_it_starts_is_named(start, tmp_path, stopped):
-    def stop(processes, _):
-        os.kill(processes[stopped], signal.SIGSTOP)
-
-    said = ended_by(stop, start, tmp_path, begun=False)
+    said = ended_by(sent(signal.SIGSTOP, stopped), start, tmp_path, begun=False)
     assert silence(stopped) in said
     assert run(0, start, f"output={tmp_path}/run").returncode == 0
 
@@ -113,6 +104,11 @@ def test_a_process_that_is_stopped_as_it_starts_is_named(start, tmp_path, stoppe
 def test_processes_end_after_torchrun_was_killed(start, tmp_path):
     ended_by(lambda _, torchrun: torchrun.kill(), start, tmp_path)
     assert_goes_on(start, tmp_path)
+
+
+def sent(number, rank):
+    """A fault: this signal to this process."""
+    return lambda processes, _: os.kill(processes[rank], number)
 
 
 def silence(rank):
@@ -187,20 +183,14 @@ def test_other_recipes_run_in_one_process(start, tmp_path):
 
 def children(number):
     """The processes that another one has started, in the order of their start."""
-    found = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(number)],
-        capture_output=True,
-        encoding="utf-8",
-        check=False,  # it fails where there are none
-    )
-    return sorted(int(line) for line in found.stdout.split())
+    return sorted(map(int, ps("pid=", "--ppid", number).split()))
 
 
 def lives(number):
-    found = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(number)],
-        capture_output=True,
-        encoding="utf-8",
-        check=False,  # it fails where there is none
-    )
-    return found.stdout.strip()[:1] not in ("", "Z")
+    return ps("stat=", "-p", number).strip()[:1] not in ("", "Z")
+
+
+def ps(column, which, number):
+    """It fails where there is no such process, and prints nothing."""
+    words = ["ps", "-o", column, which, str(number)]
+    return subprocess.run(words, capture_output=True, encoding="utf-8", check=False).stdout
