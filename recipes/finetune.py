@@ -72,6 +72,7 @@ from rftf_torchrl.configs.learner import (
     make_learner,
     refuse_to_tune,
     shard,
+    uses_value_model,
 )
 from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
@@ -191,7 +192,7 @@ def finetune(
     names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
     refresh = None
-    if config.value.refresh_steps and value_model is not None:
+    if value_model is not None and uses_value_model(config) and config.value.refresh_steps:
         refresh = ValueRefresh(config, value_model)
     acted = learner.acted
     further: dict[str, Any] = {} if refresh is None else refresh.state()
@@ -330,7 +331,7 @@ def advise(config: RunConfig, success: float) -> None:
         logger.warning(
             "%.1f%% of the first episodes succeed, so success alone teaches little: a reward for "
             "new maxima of a value model that learns on has helped most there, "
-            "reward=peak value.refresh_steps=40 (docs/results/no_actions.md)",
+            "reward=peak_refresh (docs/results/no_actions.md)",
             100 * success,
         )
 

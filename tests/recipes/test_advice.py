@@ -6,7 +6,7 @@ from rftf_torchrl.recipes.finetune import advise
 
 ADVICE = (
     "0.0% of the first episodes succeed, so success alone teaches little: a reward for new maxima "
-    "of a value model that learns on has helped most there, reward=peak value.refresh_steps=40 "
+    "of a value model that learns on has helped most there, reward=peak_refresh "
     "(docs/results/no_actions.md)"
 )
 
@@ -14,9 +14,9 @@ ADVICE = (
 @pytest.mark.parametrize(
     ("success", "words", "said"),
     [
-        (0.0, [], [ADVICE]),
-        (0.05, [], []),
-        (0.0, ["reward=peak", "value.refresh_steps=40"], []),
+        (0.0, ["reward=sparse"], [ADVICE]),
+        (0.05, ["reward=sparse"], []),
+        (0.0, [], []),
     ],
 )
 def test_rare_success_names_the_reward_that_helped(configure, caplog, success, words, said):
