@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 
@@ -32,10 +32,11 @@ class ServedActor:
         """Nothing; the server decides for several episodes."""
         return nullcontext()
 
-    def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
-        """The answer; whether it is deterministic, the server knows."""
+    def ask(self, observed: Tensors, noise: int, deterministic: bool) -> Callable[[], Tensors]:
+        """Asks the server, which knows whether the decision is deterministic."""
         assert self.line is not None, "the line of the job that is being done"
-        return unpack(self.line.ask({**pack(observed), NOISE: np.array(noise)}))
+        answer = self.line.ask({**pack(observed), NOISE: np.array(noise)})
+        return lambda: unpack(answer())
 
 
 def connect(actor: Actor | None, line: Line) -> None:

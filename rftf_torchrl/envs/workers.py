@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from threading import Thread, current_thread, main_thread
 from typing import Any, Protocol, TypeAlias
@@ -25,6 +26,9 @@ _SIGN_OF_LIFE_SECONDS = 1.0
 _PIPE_BYTES = 32768
 _END_WITH_PARENT = "rftf_torchrl.envs.end_with_parent"
 
+# the newest protocol copies an array once, and multiprocessing's own pickler is slower to make
+to_bytes = partial(pickle.dumps, protocol=pickle.HIGHEST_PROTOCOL)
+
 Arrived: TypeAlias = "SimpleQueue[tuple[Worker, str, Any]]"
 
 
@@ -35,12 +39,15 @@ class Line:
         self._connection = connection
 
     def __call__(self, message: Any) -> None:
-        self._connection.send(("message", message))
+        self._send("message", message)
 
-    def ask(self, question: Any) -> Any:
-        """The pool's answer, for which a worker may wait as long as it takes."""
-        self._connection.send(("question", question))
-        return self._connection.recv()
+    def ask(self, question: Any) -> Callable[[], Any]:
+        """What waits for the pool's answer, as long as it takes, and gives it."""
+        self._send("question", question)
+        return self._connection.recv
+
+    def _send(self, kind: str, content: Any) -> None:
+        self._connection.send_bytes(to_bytes((kind, content)))
 
 
 class Player(Protocol):
@@ -161,7 +168,7 @@ class Worker(ABC):
         """Send it a message."""
         waits, self._asking = self._asking, False
         self.last_message = self._clock()
-        message = ForkingPickler.dumps(content)
+        message = to_bytes(content)
         if waits and len(message) < _PIPE_BYTES:
             self._write(message)  # it has read all before, so that there is room
         else:
