@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
@@ -19,6 +20,8 @@ from rftf_torchrl.envs.shared_weights import share_weights
 from rftf_torchrl.envs.workers import START_UP_SECONDS, Line
 from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.policies.call_on_tensors import Tensors
+
+_LATENCIES = 9
 
 
 class ServedActor:
@@ -91,6 +94,7 @@ class SharedPolicy:
         self.actor: Actor = ServedActor(policy.in_keys) if served else LocalActor(self.acting)
         self._batch = max(workers, 1) if batch is None else batch
         self._wait, self._patience = wait, max(timeout, START_UP_SECONDS)
+        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
 
     @contextmanager
     def server(self, deterministic: bool) -> Iterator[PolicyServer | None]:
@@ -115,6 +119,7 @@ class SharedPolicy:
                 wait=self._wait,
                 deterministic=deterministic,
                 patience=self._patience,
+                latencies=self._latencies,
             )
             with server:
                 yield server
