@@ -127,7 +127,7 @@ class Worker(ABC):
     pid = 0
 
     def __init__(self, arrived: Arrived, clock: WatchClock) -> None:
-        self.ready = self.busy = self.begun = self._asking = False
+        self.ready = self.busy = self.begun = self._asking = self._reads = False
         self._clock, self.last_message = clock, clock()
         self._connection: Connection | None = None
         self._reader = Thread(target=self._read, args=(arrived,), daemon=True)
@@ -157,6 +157,7 @@ class Worker(ABC):
                 kind, payload = "error", f"unreadable message\n\n{traceback.format_exc()}"
             self.last_message = self._clock()
             self._asking = kind == "question"
+            self._reads = kind in ("question", "idle", "ready")
             arrived.put((self, kind, payload))
 
     def submit(self, job: Any) -> None:
@@ -166,10 +167,10 @@ class Worker(ABC):
 
     def send(self, content: Any) -> None:
         """Send it a message."""
-        waits, self._asking = self._asking, False
+        reads, self._asking, self._reads = self._reads, False, False
         self.last_message = self._clock()
         message = to_bytes(content)
-        if waits and len(message) < _PIPE_BYTES:
+        if reads and len(message) < _PIPE_BYTES:
             self._write(message)  # it has read all before, so that there is room
         else:
             Thread(target=self._write, args=(message,), daemon=True).start()
