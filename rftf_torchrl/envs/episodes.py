@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -69,8 +70,12 @@ class Actor(Protocol):
         """Entered for an episode, in which no weight changes."""
         ...
 
-    def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
-        """The decision for one observation, both leaves by key; ``noise`` seeds its noise."""
+    def ask(self, observed: Tensors, noise: int, deterministic: bool) -> Callable[[], Tensors]:
+        """Ask for the decision for one observation, leaves by key; ``noise`` seeds its noise.
+
+        Returns:
+            Waits for the decision, and gives its leaves by key.
+        """
         ...
 
 
@@ -96,11 +101,12 @@ class LocalActor:
             forget()
         return keep_instruction(self._policy)
 
-    def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
-        """The policy's decision."""
+    def ask(self, observed: Tensors, noise: int, deterministic: bool) -> Callable[[], Tensors]:
+        """Gives the policy's decision, which is there at once."""
         batch = {key: each.unsqueeze(0) for key, each in observed.items()}
         decided = decide(self._policy, batch, [noise], deterministic=deterministic)
-        return {key: each[0] for key, each in decided.items()}
+        decision = {key: each[0] for key, each in decided.items()}
+        return lambda: decision
 
 
 def noise_seed(seed: int, index: int, decision: int) -> int:
@@ -167,6 +173,11 @@ class _Stage:
             check_action_sizes(decision, self.env, self.task)
             self.fits = True
 
+    def keep(self, step: TensorDictBase, columns: dict[NestedKey, list[Any]]) -> None:
+        for key, each in leaves(step).items():
+            if key not in self.repeated:
+                columns[key].append(each)
+
 
 class EpisodePlayer:
     """Plays episodes one after another, each in the environment that is its own by name.
@@ -212,23 +223,27 @@ class EpisodePlayer:
             The trajectory, TensorDict [T].
         """
         stage = self._stage(episode)
-        read = set(self.actor.in_keys)
+        read = {*self.actor.in_keys} & {*stage.observed}
         current = stage.start(episode)
-        columns: dict[NestedKey, list[Any]] = {}
+        step: TensorDictBase = TensorDict()
+        columns: dict[NestedKey, list[Any]] = defaultdict(list)
         decisions, done = 0, False
+        noise = noise_seed(seed, index, decisions)
         with self.actor.episode():
             while not done:
                 alive()
-                noise = noise_seed(seed, index, decisions)
                 observed = {key: each for key, each in leaves(current).items() if key in read}
-                decision = self.actor(observed, noise, deterministic)
+                answer = self.actor.ask(observed, noise, deterministic)
+                # a server decides meanwhile
+                stage.keep(step, columns)
+                current = current.select(*stage.observed)
+                decisions += 1
+                noise = noise_seed(seed, index, decisions)
+                decision = answer()
                 stage.check(decision)
                 step = stage.env.step(current.update(decision))
-                for key, each in leaves(step).items():
-                    if key not in stage.repeated:
-                        columns.setdefault(key, []).append(each)
-                current = step["next"].select(*stage.observed)
-                decisions, done = decisions + 1, bool(step["next", "done"])
+                current, done = step["next"], bool(step["next", "done"])
+        stage.keep(step, columns)
         trajectory = {key: torch.stack(column) for key, column in columns.items()}
         return TensorDict(trajectory, [decisions], device=current.device)
 

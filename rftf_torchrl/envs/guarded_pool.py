@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,8 +89,8 @@ class GuardedPool:
         """Give a job to a free worker."""
         self.workers[place].submit(job)
 
-    def wait(self) -> Iterator[tuple[int, Any]]:
-        """Wait half a second at most for messages.
+    def wait(self, *, block: bool = True) -> Iterator[tuple[int, Any]]:
+        """Wait half a second at most for messages, or take only those that are there.
 
         Yields:
             The worker's place and its message, or :class:`Question`, or :class:`Lost`, after which
@@ -101,7 +101,7 @@ class GuardedPool:
             RuntimeError: when a worker met a programming error; it holds the traceback.
             TooManyCrashesError: when a worker is lost and none may be replaced any more.
         """
-        for worker, kind, payload in self._messages():
+        for worker, kind, payload in self._messages(block):
             if worker not in self.workers:
                 continue
             place = self.workers.index(worker)
@@ -129,10 +129,11 @@ class GuardedPool:
                 yield place, Lost(hung, worker.begun)
                 self._replace(place, hung)
 
-    def _messages(self) -> Iterator[tuple[Worker, str, Any]]:
+    def _messages(self, block: bool) -> Iterator[tuple[Worker, str, Any]]:
         """What has arrived, or what arrives first until the workers are looked at again."""
         with suppress(Empty):
-            yield self._arrived.get(timeout=max(0.0, self._next_look - time.monotonic()))
+            until = max(0.0, self._next_look - time.monotonic())
+            yield self._arrived.get(block, until)
             for _ in range(self._arrived.qsize()):
                 yield self._arrived.get_nowait()
 
@@ -164,33 +165,42 @@ class GuardedPool:
         queue = JobQueue(names or dict.fromkeys(jobs), self._held)
         playing: dict[int, Key] = {}
         begun: Counter[Key] = Counter()
-        while len(queue) or playing or self.busy:
-            if self._stopped:
-                raise RuntimeError("the simulators were closed while they played")
-            for place in self.ready():  # one that dies while it starts has no job to lose
-                if len(queue) and (taken := queue.take(place)) is not None:
-                    playing[place], dropped = taken
-                    job = jobs[playing[place]]
-                    self.submit(place, job if names is None else (job, dropped))
-            if server is not None:
-                server.check()
-                server.expect(sum(worker.begun for worker in self.workers))
-            for place, message in self.wait():
-                if isinstance(message, Question) and server is not None:
-                    server.ask(message.content, message.answer)
-                elif isinstance(message, Lost):
-                    left = "it was playing nothing"
-                    if place in playing:
-                        key = playing.pop(place)
-                        begun[key] += message.begun
-                        if begun[key] == attempts:
-                            yield key, message
-                            continue
-                        queue.put_back(key)
-                        left = "what it was playing begins again" if message.begun else left
-                    logger.warning("a simulator process %s; %s", message.why, left)
-                elif message is not None:
-                    yield playing.pop(place), message
+        finished: deque[tuple[Key, Any]] = deque()
+        try:
+            while len(queue) or playing or self.busy or finished:
+                if self._stopped:
+                    raise RuntimeError("the simulators were closed while they played")
+                for place in self.ready():  # one that dies while it starts has no job to lose
+                    if len(queue) and (taken := queue.take(place)) is not None:
+                        playing[place], dropped = taken
+                        job = jobs[playing[place]]
+                        self.submit(place, job if names is None else (job, dropped))
+                if server is not None:
+                    server.check()
+                    busy = sum(worker.busy for worker in self.workers)
+                    server.expect(min(busy, len(queue) + len(playing)))
+                block = not finished
+                if finished:  # one at a time: meanwhile workers become free
+                    yield finished.popleft()
+                for place, message in self.wait(block=block):
+                    if isinstance(message, Question) and server is not None:
+                        server.ask(message.content, message.answer)
+                    elif isinstance(message, Lost):
+                        left = "it was playing nothing"
+                        if place in playing:
+                            key = playing.pop(place)
+                            begun[key] += message.begun
+                            if begun[key] == attempts:
+                                finished.append((key, message))
+                                continue
+                            queue.put_back(key)
+                            left = "what it was playing begins again" if message.begun else left
+                        logger.warning("a simulator process %s; %s", message.why, left)
+                    elif message is not None:
+                        finished.append((playing.pop(place), message))
+        except Exception:
+            yield from finished
+            raise
 
     def _replace(self, place: int, why: str) -> None:
         self.workers[place].kill()

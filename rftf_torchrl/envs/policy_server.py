@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from statistics import median
@@ -22,7 +23,7 @@ from rftf_torchrl.nets.evaluate_states import policy_device
 from rftf_torchrl.policies.call_on_tensors import leaves
 
 NOISE = "noise_seed"
-_FIRST_WAIT, _LEAST_WAIT, _LATENCIES = 0.01, 0.002, 9
+_FIRST_WAIT, _LEAST_WAIT = 0.01, 0.002
 
 
 class _Decisions:
@@ -47,6 +48,8 @@ class PolicyServer:
             what the policy took for its last batches.
         deterministic: the policy's mean action instead of a sample.
         patience: seconds after which a policy that does not answer counts as hung.
+        latencies: the seconds that the policy took for its last batches; those of further ones are
+            added.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class PolicyServer:
         wait: float | None,
         deterministic: bool,
         patience: float,
+        latencies: deque[float],
     ) -> None:
         self._policy, self._batch, self._wait = policy, batch, wait
         self._deterministic, self._patience = deterministic, patience
@@ -66,7 +70,7 @@ class PolicyServer:
             torch.get_autocast_dtype(device),
             torch.is_autocast_enabled(device),
         )
-        self._latencies: list[float] = []
+        self._latencies = latencies
         self._unanswered: dict[Future[Packed], float] = {}
         self._clock, self._last_answer = WatchClock(), 0.0
         self._error: BaseException | None = None
@@ -74,7 +78,7 @@ class PolicyServer:
             self._decide,
             ThreadingTransport(),
             max_batch_size=batch,
-            timeout=_FIRST_WAIT if wait is None else max(wait, _LEAST_WAIT),
+            timeout=self._longest_wait(),
             collate_fn=unpack_stacked,
             policy_version_key=None,
         )
@@ -86,7 +90,10 @@ class PolicyServer:
 
     def __exit__(self, *exception: object) -> None:
         """End; a policy that hangs is left behind in its thread."""
-        self._engine.shutdown()
+        if self._unanswered:
+            self._engine.shutdown()
+        else:
+            self._engine.shutdown(0.0)  # its thread may still wait for questions, then it ends
 
     def _decide(self, asked: TensorDictBase) -> _Decisions:
         device, dtype, enabled = self._autocast
@@ -102,10 +109,15 @@ class PolicyServer:
             what = f"the thread in which the policy decides was ended by {type(error).__name__}"
             self._error = RuntimeError(what)
             raise
-        if self._wait is None:
-            self._latencies = [*self._latencies, time.monotonic() - begin][-_LATENCIES:]
-            self._engine.timeout = max(median(self._latencies) / 2, _LEAST_WAIT)
+        self._latencies.append(time.monotonic() - begin)
+        self._engine.timeout = self._longest_wait()
         return _Decisions(pack(decisions), len(seeds))
+
+    def _longest_wait(self) -> float:
+        wait = self._wait
+        if wait is None:
+            wait = median(self._latencies) / 2 if self._latencies else _FIRST_WAIT
+        return max(wait, _LEAST_WAIT)
 
     def expect(self, playing: int) -> None:
         """Say how many simulators play, for which a batch is worth waiting."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 
@@ -20,6 +21,8 @@ from rftf_torchrl.envs.workers import START_UP_SECONDS, Line
 from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.policies.call_on_tensors import Tensors
 
+_LATENCIES = 9
+
 
 class ServedActor:
     """Has the policy's server decide."""
@@ -32,10 +35,11 @@ class ServedActor:
         """Nothing; the server decides for several episodes."""
         return nullcontext()
 
-    def __call__(self, observed: Tensors, noise: int, deterministic: bool) -> Tensors:
-        """The answer; whether it is deterministic, the server knows."""
+    def ask(self, observed: Tensors, noise: int, deterministic: bool) -> Callable[[], Tensors]:
+        """Asks the server, which knows whether the decision is deterministic."""
         assert self.line is not None, "the line of the job that is being done"
-        return unpack(self.line.ask({**pack(observed), NOISE: np.array(noise)}))
+        answer = self.line.ask({**pack(observed), NOISE: np.array(noise)})
+        return lambda: unpack(answer())
 
 
 def connect(actor: Actor | None, line: Line) -> None:
@@ -90,6 +94,7 @@ class SharedPolicy:
         self.actor: Actor = ServedActor(policy.in_keys) if served else LocalActor(self.acting)
         self._batch = max(workers, 1) if batch is None else batch
         self._wait, self._patience = wait, max(timeout, START_UP_SECONDS)
+        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
 
     @contextmanager
     def server(self, deterministic: bool) -> Iterator[PolicyServer | None]:
@@ -114,6 +119,7 @@ class SharedPolicy:
                 wait=self._wait,
                 deterministic=deterministic,
                 patience=self._patience,
+                latencies=self._latencies,
             )
             with server:
                 yield server

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from threading import Thread, current_thread, main_thread
 from typing import Any, Protocol, TypeAlias
@@ -25,6 +26,9 @@ _SIGN_OF_LIFE_SECONDS = 1.0
 _PIPE_BYTES = 32768
 _END_WITH_PARENT = "rftf_torchrl.envs.end_with_parent"
 
+# the newest protocol copies an array once, and multiprocessing's own pickler is slower to make
+to_bytes = partial(pickle.dumps, protocol=pickle.HIGHEST_PROTOCOL)
+
 Arrived: TypeAlias = "SimpleQueue[tuple[Worker, str, Any]]"
 
 
@@ -35,12 +39,15 @@ class Line:
         self._connection = connection
 
     def __call__(self, message: Any) -> None:
-        self._connection.send(("message", message))
+        self._send("message", message)
 
-    def ask(self, question: Any) -> Any:
-        """The pool's answer, for which a worker may wait as long as it takes."""
-        self._connection.send(("question", question))
-        return self._connection.recv()
+    def ask(self, question: Any) -> Callable[[], Any]:
+        """What waits for the pool's answer, as long as it takes, and gives it."""
+        self._send("question", question)
+        return self._connection.recv
+
+    def _send(self, kind: str, content: Any) -> None:
+        self._connection.send_bytes(to_bytes((kind, content)))
 
 
 class Player(Protocol):
@@ -120,7 +127,7 @@ class Worker(ABC):
     pid = 0
 
     def __init__(self, arrived: Arrived, clock: WatchClock) -> None:
-        self.ready = self.busy = self.begun = self._asking = False
+        self.ready = self.busy = self.begun = self._asking = self._reads = False
         self._clock, self.last_message = clock, clock()
         self._connection: Connection | None = None
         self._reader = Thread(target=self._read, args=(arrived,), daemon=True)
@@ -150,6 +157,7 @@ class Worker(ABC):
                 kind, payload = "error", f"unreadable message\n\n{traceback.format_exc()}"
             self.last_message = self._clock()
             self._asking = kind == "question"
+            self._reads = kind in ("question", "idle", "ready")
             arrived.put((self, kind, payload))
 
     def submit(self, job: Any) -> None:
@@ -159,10 +167,10 @@ class Worker(ABC):
 
     def send(self, content: Any) -> None:
         """Send it a message."""
-        waits, self._asking = self._asking, False
+        reads, self._asking, self._reads = self._reads, False, False
         self.last_message = self._clock()
-        message = ForkingPickler.dumps(content)
-        if waits and len(message) < _PIPE_BYTES:
+        message = to_bytes(content)
+        if reads and len(message) < _PIPE_BYTES:
             self._write(message)  # it has read all before, so that there is room
         else:
             Thread(target=self._write, args=(message,), daemon=True).start()

@@ -50,7 +50,7 @@ def write_start_report(
     """
     observed = {key: each for key, each in leaves(seen).items() if key in policy.in_keys}
     with torch.random.fork_rng(devices=[]), eval_mode(policy):
-        decision = LocalActor(policy)(observed, 0, True)
+        decision = LocalActor(policy).ask(observed, 0, True)()
     asked = seen.copy().update(decision)
     if isinstance(env, TransformedEnv):
         asked = env.transform.inv(asked)

@@ -4,7 +4,7 @@ import re
 from functools import partial
 
 import pytest
-from echo_player import EchoPlayer
+from echo_player import EchoPlayer, OncePlayer
 
 from rftf_torchrl import SimulatorCrashedError, TooManyCrashesError, errors
 from rftf_torchrl.calvin import simulator as calvin
@@ -17,8 +17,8 @@ from rftf_torchrl.metaworld import simulator as metaworld
 def make_pool():
     pools = []
 
-    def make(size=1, max_restarts=1, timeout=60.0, **player):
-        start = Processes(partial(EchoPlayer, **player), preload="echo_player")
+    def make(player=EchoPlayer, size=1, max_restarts=1, timeout=60.0, **arguments):
+        start = Processes(partial(player, **arguments), preload="echo_player")
         pools.append(GuardedPool(start, size, timeout=timeout, max_restarts=max_restarts))
         return pools[-1]
 
@@ -117,3 +117,26 @@ def test_both_simulators_crash_with_one_error():
         is calvin.SimulatorCrashedError
         is metaworld.SimulatorCrashedError
     )
+
+
+class Expecting:
+    """A server that nobody asks."""
+
+    def __init__(self):
+        self.expected = []
+
+    def check(self):
+        pass
+
+    def expect(self, playing):
+        self.expected.append(playing)
+
+
+def test_a_server_expects_a_worker_between_two_jobs_too(make_pool):
+    pool, server = make_pool(OncePlayer, size=2), Expecting()
+    while len(pool.ready()) < 2:
+        list(pool.wait())
+    jobs = {number: str(number) for number in range(20)}
+    assert dict(pool.play(jobs, 1, server=server)) == jobs
+    assert server.expected[0] == 2
+    assert server.expected == sorted(server.expected, reverse=True)

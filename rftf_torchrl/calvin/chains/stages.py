@@ -87,7 +87,7 @@ class PolicyStage:
     def _decide(self, current: TensorDictBase, task: str) -> TensorDictBase:
         noise = noise_seed(self._seed, self._index, self._decisions)
         observed = {key: each for key, each in leaves(current).items() if key in self._read}
-        decision = self.actor(observed, noise, self._deterministic)
+        decision = self.actor.ask(observed, noise, self._deterministic)()
         self._decisions += 1
         if not self._fits:
             check_action_sizes(decision, self._env, task)
