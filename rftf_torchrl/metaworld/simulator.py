@@ -51,6 +51,7 @@ class MetaWorldSimulator:
             select_gl_backend()
         self._env = _task_class(task.name)(seed=0)
         self._unstable = warnings_of_unstable_physics()
+        self._warnings = self._env.data.warning.number
         self._env.model.cam_pos[self._env.model.camera(CAMERA).id] = _CAMERA_POSITION
         space = self._env._random_reset_space
         self._goals = GoalSampler(space.low, space.high, split)
@@ -108,8 +109,8 @@ class MetaWorldSimulator:
         Raises:
             SimulatorCrashedError: when the physics became unstable.
         """
-        state, reward, success = self._fast.step(np.clip(action, -1.0, 1.0))
-        if self.data.warning.number[self._unstable].any():
+        state, reward, success = self._fast.step(action.clip(-1.0, 1.0))
+        if self._warnings[self._unstable].any():
             raise SimulatorCrashedError(f"Meta-World task {self.task.name!r}: unstable physics")
         self.state, self._reward = state, reward
         return success

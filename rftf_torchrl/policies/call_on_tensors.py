@@ -73,8 +73,7 @@ def call_on_tensors(module: TensorDictModuleBase, data: Tensors, batch: torch.Si
 
 
 def _is_usual(module: nn.Module) -> bool:
-    own = vars(module)
-    return all(own.get(name, usual) == usual for name, usual in _USUAL.items())
+    return _USUAL.items() <= {**_USUAL, **vars(module)}.items()
 
 
 def _called(module: TensorDictModule, data: Tensors) -> Tensors | None:
