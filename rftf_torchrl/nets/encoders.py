@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +43,6 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = image_size
-        self._last: list[Any] | None = None
         first, second, third = channels
         self.conv1 = nn.Conv2d(3, first, 5, stride=2, padding=2)
         self.conv2 = nn.Conv2d(first, second, 3, stride=2, padding=1)
@@ -76,25 +74,13 @@ class ImageEncoder(nn.Module):
                 "or build the encoder with their image_size."
             )
         batch = image.shape[:-3]
-        (scale2, shift2), (scale3, shift3) = self._modulation(text)
+        text = text.reshape(-1, text.shape[-1])
         x: Tensor = image.reshape(-1, *expected).to(text.dtype).div_(255).sub_(0.5)
         x = self.conv1(x).relu_()
-        x = (self.conv2(x) * scale2 + shift2).relu_()
-        x = (self.conv3(x) * scale3 + shift3).relu_()
+        x = _modulate(self.conv2(x), self.film2(text)).relu_()
+        x = _modulate(self.conv3(x), self.film3(text)).relu_()
         x = self.head(x.flatten(1))
         return x.reshape(*batch, -1)
-
-    def _modulation(self, text: Tensor) -> list[tuple[Tensor, Tensor]]:
-        if self._last and text is self._last[0]:
-            kept: list[tuple[Tensor, Tensor]] = self._last[1]
-            return kept
-        modulation = []
-        for film in (self.film2, self.film3):
-            gamma, beta = film(text.reshape(-1, text.shape[-1]))[..., None, None].chunk(2, dim=-3)
-            modulation.append((1 + gamma, beta))
-        if self._last is not None:
-            self._last = [text, modulation]
-        return modulation
 
 
 class TokenEncoder(nn.Module):
@@ -173,9 +159,8 @@ class TokenEncoder(nn.Module):
 
 @contextmanager
 def keep_instruction(module: nn.Module) -> Iterator[None]:
-    """Lets a module's encoders encode the same instruction once, while no weight changes."""
-    kinds = (TokenEncoder, ImageEncoder)
-    encoders = [part for part in module.modules() if isinstance(part, kinds)]
+    """Lets a module's token encoders encode the same tokens once, while no weight changes."""
+    encoders = [part for part in module.modules() if isinstance(part, TokenEncoder)]
     for encoder in encoders:
         encoder._last = []
     try:
@@ -224,3 +209,8 @@ def identity_film(text_dim: int, channels: int) -> nn.Linear:
     nn.init.normal_(film.weight, std=0.02)
     nn.init.zeros_(film.bias)
     return film
+
+
+def _modulate(x: Tensor, film: Tensor) -> Tensor:
+    gamma, beta = film[..., None, None].chunk(2, dim=-3)
+    return x * (1 + gamma) + beta

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from rftf_torchrl.nets.encoders import ImageEncoder, TokenEncoder, keep_instruction
+from rftf_torchrl.nets.encoders import TokenEncoder, keep_instruction
 
 
 def test_equal_tokens_are_encoded_once():
@@ -29,20 +29,4 @@ def test_equal_tokens_are_encoded_once():
         fresh = encoder(tokens, mask)
         tokens.add_(1)  # a simulator may write into the tensors that it gave before
         assert not torch.equal(encoder(tokens, mask), fresh)
-    assert encoder._last is None
-
-
-def test_one_text_modulates_pictures_once():
-    torch.manual_seed(0)
-    encoder = ImageEncoder(8, text_dim=4, channels=(8, 8, 8), out_dim=3)
-    modulated = []
-    encoder.film3.register_forward_hook(lambda *_: modulated.append(1))
-    picture = torch.arange(192, dtype=torch.uint8).reshape(1, 3, 8, 8)
-    text, other = torch.randn(2, 1, 4).unbind()
-    fresh, of_other = encoder(picture, text), encoder(picture, other)
-    with keep_instruction(nn.Sequential(encoder)):
-        for given, expected in ((text, fresh), (text, fresh), (other, of_other), (text, fresh)):
-            assert torch.equal(encoder(picture, given), expected)
-    assert not torch.equal(fresh, of_other)
-    assert len(modulated) == 5
     assert encoder._last is None
