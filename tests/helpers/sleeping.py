@@ -30,24 +30,26 @@ class SleepingEnv(EnvBase):
     def _set_seed(self, seed):
         pass
 
-    def _observe(self):
-        time.sleep(self.seconds)
-        return {
-            "state": torch.full((8,), float(self.time)),
-            "episode_seed": torch.tensor([self.seed]),
-            "crashed": torch.tensor([False]),
-        }
+    def _observe(self, **end):
+        begin = time.monotonic()
+        seen = TensorDict(
+            state=torch.full((8,), float(self.time)),
+            episode_seed=torch.tensor([self.seed]),
+            crashed=torch.tensor([False]),
+            **end,
+        )
+        time.sleep(max(0.0, self.seconds - (time.monotonic() - begin)))
+        return seen
 
     def _reset(self, tensordict=None, **kwargs):
         self.seed = 0 if tensordict is None else int(tensordict.get("episode_seed", 0))
         self.time = 0
-        return TensorDict(self._observe())
+        return self._observe()
 
     def _step(self, tensordict):
         self.time += 1
         done = torch.tensor([self.time == self.length])
-        end = {"reward": torch.zeros(1), "done": done, "terminated": torch.zeros_like(done)}
-        return TensorDict({**self._observe(), **end})
+        return self._observe(reward=torch.zeros(1), done=done, terminated=torch.zeros_like(done))
 
 
 @dataclass(frozen=True)
