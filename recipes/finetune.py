@@ -72,7 +72,6 @@ from rftf_torchrl.configs.learner import (
     make_learner,
     refuse_to_tune,
     shard,
-    uses_value_model,
 )
 from rftf_torchrl.configs.record import RUN, environment, made_by
 from rftf_torchrl.configs.run import stage
@@ -192,7 +191,7 @@ def finetune(
     names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
     refresh = None
-    if value_model is not None and uses_value_model(config) and config.value.refresh_steps:
+    if config.value.refresh_steps and value_model is not None:
         refresh = ValueRefresh(config, value_model)
     acted = learner.acted
     further: dict[str, Any] = {} if refresh is None else refresh.state()

@@ -90,6 +90,12 @@ def check_config(config: DictConfig) -> RunConfig:
         problems += policy_problems(run.policy, run_sizes(run))
     problems += _advantage_problems(run.critic, run.ppo, run.reward)
     problems += _reward_problems(run.reward, run.ppo, run.env)
+    steps, reward = run.value.refresh_steps, run.reward
+    if steps and not (reward.dense_weight and reward.potential == "value"):
+        problems.append(
+            f"value.refresh_steps={steps}: no value model pays this run: set "
+            "value.refresh_steps=0, or reward.dense_weight above 0 and reward.potential=value"
+        )
     if problems:
         raise _error(problems)
     return run

@@ -14,9 +14,9 @@ ADVICE = (
 @pytest.mark.parametrize(
     ("success", "words", "said"),
     [
-        (0.0, ["reward=sparse"], [ADVICE]),
-        (0.05, ["reward=sparse"], []),
-        (0.0, [], []),
+        (0.0, [], [ADVICE]),
+        (0.05, [], []),
+        (0.0, ["reward=peak_refresh"], []),
     ],
 )
 def test_rare_success_names_the_reward_that_helped(configure, caplog, success, words, said):

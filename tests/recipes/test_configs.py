@@ -323,13 +323,13 @@ def test_a_value_critic_needs_the_value_model(configure):
             "reward.value_range=[1.0, 0.0]: must be [low, high] with low < high",
         ),
         (
-            ["reward=rftf", "+reward.options={terminal: half, gamma: 1.0}"],
+            ["+reward.options={terminal: half, gamma: 1.0}"],
             "reward.options.gamma: the reward's discount is ppo.gamma\n"
             "  - reward.form=difference: the form 'difference' fails on one step of zeros: "
             "terminal is 'half'; expected 'zero' or 'keep'.",
         ),
         (
-            ["reward=rftf", "+reward.options.terminl=keep"],
+            ["+reward.options.terminl=keep"],
             "reward.form=difference: reward.options.terminl: the form 'difference' has no such "
             "option, it has gamma, terminal",
         ),
@@ -358,6 +358,11 @@ def test_a_value_critic_needs_the_value_model(configure):
             "reward.form=milestones: the form 'milestones' fails on one step of zeros: thresholds "
             "are [0.5, 0.25]; expected rising values above 0, the last of them 1 at most, as "
             "[0.25, 0.5, 0.75].",
+        ),
+        (
+            ["reward=sparse", "value.refresh_steps=40"],
+            "value.refresh_steps=40: no value model pays this run: set value.refresh_steps=0, or "
+            "reward.dense_weight above 0 and reward.potential=value",
         ),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
         (
