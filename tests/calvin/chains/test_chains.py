@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from functools import partial
 
 import pytest
@@ -187,6 +188,8 @@ def test_a_served_policy_decides_for_several_simulators_at_once():
     class Counted(Noisy):
         def forward(self, state):
             sizes.append(len(state))
+            if 2 not in sizes:
+                time.sleep(0.1)  # while the other simulator starts
             return super().forward(state)
 
     policy = TensorDictModule(Counted(), in_keys=[("observation", "state")], out_keys=[CHUNK])
