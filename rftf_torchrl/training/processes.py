@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -60,9 +61,10 @@ def joined(device: str, timeout: float) -> Iterator[None]:
             dist.init_process_group(backend)
             yield
         except SystemExit:  # SIGTERM, which torchrun sends where another process has ended
-            logger.error(signs.what_happened())
+            signs.say_what_happened()
             raise
         except LostProcessError as error:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends all: first the message
             raise LostProcessError(str(error).replace(LOST, signs.what_happened())) from error
     _patient.cache_clear()
     dist.destroy_process_group()

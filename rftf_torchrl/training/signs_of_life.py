@@ -49,6 +49,7 @@ class SignsOfLife:
         attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
         self._store = PrefixStore(f"signs_of_life/{attempt}", store)
         self._ended = threading.Event()
+        self._has_said = False
         self._thread = threading.Thread(target=self._watch, name="signs of life", daemon=True)
 
     def __enter__(self) -> SignsOfLife:
@@ -58,6 +59,12 @@ class SignsOfLife:
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join(AT_ONCE)
+
+    def say_what_happened(self) -> None:
+        """Log why the run ends, once in this process."""
+        if not self._has_said:
+            self._has_said = True
+            logger.error(self.what_happened())
 
     def what_happened(self) -> str:
         """Why the others are lost, as far as it is known."""
@@ -98,13 +105,17 @@ class SignsOfLife:
                 return
 
     def _end(self, why: str, kill: int | None = None) -> None:
-        """End the run: in order where the main thread can, and else at once."""
+        """End the run: in order where the main thread can, and else at once.
+
+        The reason is logged first: the main thread may be ended again while it ends.
+        """
         if self._ended.is_set():
             return
+        self._has_said = True
+        logger.error(why)
         if kill is None or not _killed(kill):
             os.kill(os.getpid(), signal.SIGTERM)
         if not self._ended.wait(GRACE):
-            logger.error(why)
             os._exit(1)
 
 
