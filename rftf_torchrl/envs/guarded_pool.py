@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from rftf_torchrl.envs.job_queue import JobQueue
 from rftf_torchrl.envs.policy_server import PolicyServer
 from rftf_torchrl.envs.watch_clock import WatchClock
-from rftf_torchrl.envs.workers import CLOSE_SECONDS, Arrived, Worker
+from rftf_torchrl.envs.workers import CLOSE_SECONDS, Deliver, Worker
 from rftf_torchrl.errors import TooManyCrashesError
 
 logger = logging.getLogger(__name__)
@@ -23,14 +23,6 @@ logger = logging.getLogger(__name__)
 Key = TypeVar("Key", bound=Hashable)
 
 _POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Question:
-    """A worker waits until ``answer`` is called, in any thread."""
-
-    content: Any
-    answer: Callable[[Any], None]
 
 
 @dataclass(frozen=True)
@@ -57,15 +49,16 @@ class GuardedPool:
 
     def __init__(
         self,
-        start: Callable[[Arrived, WatchClock], Worker],
+        start: Callable[[Deliver, WatchClock], Worker],
         size: int,
         *,
         timeout: float,
         max_restarts: int,
     ) -> None:
-        self._arrived: Arrived = SimpleQueue()
+        self._arrived: SimpleQueue[tuple[Worker, str, Any]] = SimpleQueue()
+        self._server: PolicyServer | None = None
         self._clock, self._next_look = WatchClock(), time.monotonic()
-        self._start = partial(start, self._arrived, self._clock)
+        self._start = partial(start, self._deliver, self._clock)
         self._timeout = timeout
         self._restarts_left = max_restarts
         self._held: list[list[Hashable]] = [[] for _ in range(size)]
@@ -93,8 +86,8 @@ class GuardedPool:
         """Wait half a second at most for messages, or take only those that are there.
 
         Yields:
-            The worker's place and its message, or :class:`Question`, or :class:`Lost`, after which
-            there is another worker at this place.
+            The worker's place and its message, or :class:`Lost`; then there is another worker at
+            this place.
 
         Raises:
             ImportError, UserError: when a worker lacks something, as its own error said.
@@ -115,8 +108,6 @@ class GuardedPool:
                 self._replace(place, why)
             elif kind == "message":
                 yield place, payload
-            elif kind == "question":
-                yield place, Question(payload, worker.send)
             else:
                 worker.ready, worker.busy = True, worker.busy and kind != "idle"
                 worker.begun = kind == "begun"
@@ -128,6 +119,13 @@ class GuardedPool:
             if hung is not None:
                 yield place, Lost(hung, worker.begun)
                 self._replace(place, hung)
+
+    def _deliver(self, worker: Worker, kind: str, payload: Any) -> None:
+        """Questions go to the server at once: the thread that plays would only slow them down."""
+        if kind != "question":
+            self._arrived.put((worker, kind, payload))
+        elif self._server is not None:
+            self._server.ask(payload, worker.send)
 
     def _messages(self, block: bool) -> Iterator[tuple[Worker, str, Any]]:
         """What has arrived, or what arrives first until the workers are looked at again."""
@@ -166,6 +164,7 @@ class GuardedPool:
         playing: dict[int, Key] = {}
         begun: Counter[Key] = Counter()
         finished: deque[tuple[Key, Any]] = deque()
+        self._server = server
         try:
             while len(queue) or playing or self.busy or finished:
                 if self._stopped:
@@ -183,9 +182,7 @@ class GuardedPool:
                 if finished:  # one at a time: meanwhile workers become free
                     yield finished.popleft()
                 for place, message in self.wait(block=block):
-                    if isinstance(message, Question) and server is not None:
-                        server.ask(message.content, message.answer)
-                    elif isinstance(message, Lost):
+                    if isinstance(message, Lost):
                         left = "it was playing nothing"
                         if place in playing:
                             key = playing.pop(place)
@@ -201,6 +198,8 @@ class GuardedPool:
         except Exception:
             yield from finished
             raise
+        finally:
+            self._server = None
 
     def _replace(self, place: int, why: str) -> None:
         self.workers[place].kill()

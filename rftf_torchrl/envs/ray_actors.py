@@ -15,7 +15,7 @@ from typing import Any
 
 from rftf_torchrl.envs.remote_player import RemotePlayer, socket_of, without_delay
 from rftf_torchrl.envs.watch_clock import WatchClock
-from rftf_torchrl.envs.workers import Arrived, Player, Worker
+from rftf_torchrl.envs.workers import Deliver, Player, Worker
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.optional import ray_module
 
@@ -27,11 +27,11 @@ _ENDED = {"num_returns": 0}  # what a call does is told by the line to the pool
 class _Actor(Worker):
     """An actor, as its pool sees it."""
 
-    def __init__(self, cluster: RayActors, arrived: Arrived, clock: WatchClock) -> None:
+    def __init__(self, cluster: RayActors, deliver: Deliver, clock: WatchClock) -> None:
         self._cluster, self._weights = cluster, None
         self._remote = cluster.make()
         self.host = ""
-        super().__init__(arrived, clock)
+        super().__init__(deliver, clock)
 
     def _connect(self) -> Connection:
         address, self.pid = self._cluster.get(self._remote.where.remote())
@@ -100,9 +100,9 @@ class RayActors:
         self.weights: Any = None
         self._alive: set[_Actor] = set()
 
-    def __call__(self, arrived: Arrived, clock: WatchClock) -> Worker:
+    def __call__(self, deliver: Deliver, clock: WatchClock) -> Worker:
         """Start one."""
-        actor = _Actor(self, arrived, clock)
+        actor = _Actor(self, deliver, clock)
         self._alive.add(actor)
         return actor
 

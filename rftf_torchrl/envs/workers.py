@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
-from queue import SimpleQueue
 from threading import Thread, current_thread, main_thread
 from typing import Any, Protocol, TypeAlias
 
@@ -24,12 +23,15 @@ START_UP_SECONDS = 120.0
 CLOSE_SECONDS = 5.0
 _SIGN_OF_LIFE_SECONDS = 1.0
 _PIPE_BYTES = 32768
+_OTHERS_FIRST_SECONDS = 0.03
+"""A worker that has asked leaves the processor to those for which the policy waits."""
 _END_WITH_PARENT = "rftf_torchrl.envs.end_with_parent"
 
 # the newest protocol copies an array once, and multiprocessing's own pickler is slower to make
 to_bytes = partial(pickle.dumps, protocol=pickle.HIGHEST_PROTOCOL)
 
-Arrived: TypeAlias = "SimpleQueue[tuple[Worker, str, Any]]"
+Deliver: TypeAlias = Callable[["Worker", str, Any], None]
+"""Takes a message, of which kind and what, in the thread that has read it."""
 
 
 class Line:
@@ -44,6 +46,7 @@ class Line:
     def ask(self, question: Any) -> Callable[[], Any]:
         """What waits for the pool's answer, as long as it takes, and gives it."""
         self._send("question", question)
+        self._connection.poll(_OTHERS_FIRST_SECONDS)
         return self._connection.recv
 
     def _send(self, kind: str, content: Any) -> None:
@@ -126,11 +129,11 @@ class Worker(ABC):
 
     pid = 0
 
-    def __init__(self, arrived: Arrived, clock: WatchClock) -> None:
+    def __init__(self, deliver: Deliver, clock: WatchClock) -> None:
         self.ready = self.busy = self.begun = self._asking = self._reads = False
         self._clock, self.last_message = clock, clock()
         self._connection: Connection | None = None
-        self._reader = Thread(target=self._read, args=(arrived,), daemon=True)
+        self._reader = Thread(target=self._read, args=(deliver,), daemon=True)
         self._reader.start()
 
     @abstractmethod
@@ -145,7 +148,7 @@ class Worker(ABC):
     def kill(self) -> None:
         """Ends it, whatever it is doing."""
 
-    def _read(self, arrived: Arrived) -> None:
+    def _read(self, deliver: Deliver) -> None:
         kind = ""
         while kind not in ("lost", "error"):
             try:
@@ -158,7 +161,7 @@ class Worker(ABC):
             self.last_message = self._clock()
             self._asking = kind == "question"
             self._reads = kind in ("question", "idle", "ready")
-            arrived.put((self, kind, payload))
+            deliver(self, kind, payload)
 
     def submit(self, job: Any) -> None:
         """Give it a job, or None to have it end."""
@@ -205,7 +208,7 @@ class _Process(Worker):
         self,
         context: ChildContext,
         make_player: Callable[[], Player],
-        arrived: Arrived,
+        deliver: Deliver,
         clock: WatchClock,
     ) -> None:
         self._ours, theirs = context.Pipe()
@@ -213,7 +216,7 @@ class _Process(Worker):
         self.process.start()
         self.pid = self.process.pid or 0
         theirs.close()
-        super().__init__(arrived, clock)
+        super().__init__(deliver, clock)
 
     def _connect(self) -> Connection:
         return self._ours
@@ -241,6 +244,6 @@ class Processes:
         first = [_END_WITH_PARENT] if current_thread() is main_thread() else []
         self._context.set_forkserver_preload([*first, __name__, preload])
 
-    def __call__(self, arrived: Arrived, clock: WatchClock) -> Worker:
+    def __call__(self, deliver: Deliver, clock: WatchClock) -> Worker:
         """Start one."""
-        return _Process(self._context, self._make_player, arrived, clock)
+        return _Process(self._context, self._make_player, deliver, clock)
