@@ -26,6 +26,11 @@ _DRAWING = {
     *("normal_", "uniform_", "exponential_", "bernoulli_", "random_"),
     *("log_normal_", "cauchy_", "geometric_"),
 }
+# What torch itself fills an empty tensor by; in place it takes a quarter of the time.
+_FILLS = {
+    torch.ops.aten.randn.default: Tensor.normal_,
+    torch.ops.aten.rand.default: Tensor.uniform_,
+}
 _ADVICE = (
     "In a batch of decisions each row has noise of its own, so that an episode does not depend on "
     "those beside it: draw with torch's functions, without a generator, and with the batch as the "
@@ -74,6 +79,11 @@ class _ByRow(TorchDispatchMode):
                 f"the policy draws random numbers by {func} of shape {list(shape)} for "
                 f"{len(self._generators)} decisions. {_ADVICE}"
             )
+        if func in _FILLS:
+            drawn = torch.empty(shape, dtype=bound.get("dtype"), device="cpu")
+            for part, generator in zip(drawn.split(repeats), self._generators, strict=True):
+                _FILLS[func](part, generator=generator)
+            return drawn.to(bound.get("device") or torch.get_default_device())
         home = bound.get("device") or next(
             (each.device for each in tensors.values()), torch.get_default_device()
         )
