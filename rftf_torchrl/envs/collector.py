@@ -238,8 +238,9 @@ class EpisodeCollector:
                         index,
                     )
                 else:
-                    trajectory = TensorDict(unpack(found)).auto_batch_size_(1)
-                    yield EpisodeResult(index, trajectory)
+                    columns = unpack(found)
+                    length = len(columns["next", "done"])
+                    yield EpisodeResult(index, TensorDict(columns, [length]))
         if server is not None:
             self.server_stats = server.stats()
 

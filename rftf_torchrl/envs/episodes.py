@@ -223,7 +223,7 @@ class EpisodePlayer:
             The trajectory, TensorDict [T].
         """
         stage = self._stage(episode)
-        read = {*self.actor.in_keys} & {*stage.observed}
+        read = [key for key in self.actor.in_keys if key in stage.observed]
         current = stage.start(episode)
         step: TensorDictBase = TensorDict()
         columns: dict[NestedKey, list[Any]] = defaultdict(list)
@@ -232,7 +232,7 @@ class EpisodePlayer:
         with self.actor.episode():
             while not done:
                 alive()
-                observed = {key: each for key, each in leaves(current).items() if key in read}
+                observed = {key: current.get(key) for key in read}
                 answer = self.actor.ask(observed, noise, deterministic)
                 # a server decides meanwhile
                 stage.keep(step, columns)

@@ -38,7 +38,7 @@ class ServedActor:
     def ask(self, observed: Tensors, noise: int, deterministic: bool) -> Callable[[], Tensors]:
         """Asks the server, which knows whether the decision is deterministic."""
         assert self.line is not None, "the line of the job that is being done"
-        answer = self.line.ask({**pack(observed), NOISE: np.array(noise)})
+        answer = self.line.ask(pack({**observed, NOISE: torch.from_numpy(np.array(noise))}))
         return lambda: unpack(answer())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import select
 import time
 import traceback
 from abc import ABC, abstractmethod
@@ -23,8 +24,8 @@ START_UP_SECONDS = 120.0
 CLOSE_SECONDS = 5.0
 _SIGN_OF_LIFE_SECONDS = 1.0
 _PIPE_BYTES = 32768
-_OTHERS_FIRST_SECONDS = 0.03
-"""A worker that has asked leaves the processor to those for which the policy waits."""
+_OTHERS_FIRST = 30
+"""Milliseconds for which a worker that has asked leaves the processor to those that have not."""
 _END_WITH_PARENT = "rftf_torchrl.envs.end_with_parent"
 
 # the newest protocol copies an array once, and multiprocessing's own pickler is slower to make
@@ -39,6 +40,8 @@ class Line:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._answers = select.poll()  # a connection's own poll makes one each time
+        self._answers.register(connection, select.POLLIN)
 
     def __call__(self, message: Any) -> None:
         self._send("message", message)
@@ -46,7 +49,7 @@ class Line:
     def ask(self, question: Any) -> Callable[[], Any]:
         """What waits for the pool's answer, as long as it takes, and gives it."""
         self._send("question", question)
-        self._connection.poll(_OTHERS_FIRST_SECONDS)
+        self._answers.poll(_OTHERS_FIRST)
         return self._connection.recv
 
     def _send(self, kind: str, content: Any) -> None:
