@@ -1,6 +1,7 @@
 """How near a served policy comes to its ideal: simulators and policy that only sleep.
 
     python tests/benchmarks/bench_policy_server.py
+    python tests/benchmarks/bench_policy_server.py --simulators 64 --length 100
     python tests/benchmarks/bench_policy_server.py --engine ray --simulators 4 16
 
 With n simulators of 20 ms a decision and a policy of 100 ms a batch, n decisions take 120 ms at
@@ -25,13 +26,16 @@ from sleeping import SleepingFactory, sleeping_policy
 
 from rftf_torchrl import Episode, EpisodeCollector
 
-SIMULATOR, POLICY, LENGTH = 0.02, 0.1, 20
+SIMULATOR, POLICY = 0.02, 0.1
+BARE_BATCHES = 40
 
 
-def seconds(workers: int, episodes: int, engine: str = "process") -> tuple[float, float, float]:
+def seconds(
+    workers: int, episodes: int, engine: str = "process", length: int = 20
+) -> tuple[float, float, float]:
     """Of the start, of the second collection, and the mean size of its batches."""
     tasks = [Episode("sleep", seed) for seed in range(episodes)]
-    make_env, policy = SleepingFactory(SIMULATOR, LENGTH), sleeping_policy(POLICY)
+    make_env, policy = SleepingFactory(SIMULATOR, length), sleeping_policy(POLICY)
     begin = time.perf_counter()
     with EpisodeCollector(
         make_env, policy, workers=workers, engine=engine, serve=True
@@ -67,7 +71,7 @@ def bare_rate(workers: int) -> float:
     for process in processes:
         process.start()
     begin = 0.0
-    for batch in range(2 + 2 * LENGTH):  # the first two warm up
+    for batch in range(2 + BARE_BATCHES):  # the first two warm up
         if batch == 2:
             begin = time.perf_counter()
         for line in lines:
@@ -82,24 +86,25 @@ def bare_rate(workers: int) -> float:
     for line, process in zip(lines, processes, strict=True):
         line.send(None)
         process.join()
-    return workers * 2 * LENGTH / taken
+    return workers * BARE_BATCHES / taken
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--engine", choices=["process", "ray"], default="process")
     parser.add_argument("--simulators", type=int, nargs="+", default=[4, 16, 64])
+    parser.add_argument("--length", type=int, default=20, help="decisions of an episode")
     given = parser.parse_args()
     print("| simulators | start, s | decisions/s | ideal | bare | ratio | of bare | mean batch |")
     print("|---|---|---|---|---|---|---|---|")
     for workers in given.simulators:
-        start, taken, batch = seconds(workers, 2 * workers, given.engine)
-        rate, ideal = 2 * workers * LENGTH / taken, workers / (SIMULATOR + POLICY)
+        start, taken, batch = seconds(workers, 2 * workers, given.engine, given.length)
+        rate, ideal = 2 * workers * given.length / taken, workers / (SIMULATOR + POLICY)
         bare = bare_rate(workers)
         row = [workers, *(f"{each:.1f}" for each in (start, rate, ideal, bare))]
         ratios = f"{rate / ideal:.2f} | {rate / bare:.2f}"
         print(f"| {' | '.join(map(str, row))} | {ratios} | {batch:.1f} |", flush=True)
-    if given.engine == "ray":
+    if given.engine == "ray" or given.length != 20:
         sys.exit()
     print("\n| 16 episodes of one task | seconds | mean batch |\n|---|---|---|")
     for workers in (0, 4, 8, 16):
