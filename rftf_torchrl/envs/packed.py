@@ -1,4 +1,4 @@
-"""Tensors as plain bytes for messages: a tensor takes a file descriptor, and an array 15 us."""
+"""Tensors as plain bytes: pickled, a tensor takes a file descriptor, and an array 15 us."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 import pickle
 
+import pytest
 import torch
 from tensordict import NonTensorData, TensorDict
 
@@ -38,3 +39,29 @@ def test_rows_are_stacked_and_taken_apart():
     for row, item in enumerate(rows(packed(together), 2)):
         again = TensorDict(unpack(pickle.loads(pickle.dumps(item))))
         assert bool((again == DATA[row].exclude("words")).all())
+
+
+TENSORS = {
+    "a number": torch.tensor(5),
+    "a flag": torch.tensor(True),
+    "bfloat16, a number": torch.tensor(0.1).bfloat16(),
+    "half": torch.rand(2, 2).half(),
+    "empty": torch.zeros(2, 0),
+    "every other column": torch.rand(4, 6)[:, ::2],
+    "transposed": torch.rand(3, 2).t(),
+    "expanded": torch.rand(1, 3).expand(2, 3),
+}
+
+
+@pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS)
+def test_any_tensor_comes_back_alone_stacked_and_by_row(tensor):
+    def sent(data):
+        return unpack(pickle.loads(pickle.dumps(data)))["a"]
+
+    item = pack({"a": tensor})
+    together = unpack_stacked([item, item])["a"]
+    same = [sent(item), *together, *(sent(row) for row in rows(pack({"a": together}), 2))]
+    for each in same:
+        assert each.dtype == tensor.dtype
+        assert each.shape == tensor.shape
+        assert torch.equal(each, tensor)
