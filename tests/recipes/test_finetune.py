@@ -1,0 +1,309 @@
+"""Fine-tuning with tiny settings, and a resumed run equal to one that never stopped."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensordict import TensorDict
+from tiny import RECIPES, TINY
+
+from rftf_torchrl import (
+    ConfigError,
+    TemporalValueModel,
+)
+from rftf_torchrl.values.calibration import ValueCalibration
+
+pytestmark = [pytest.mark.recipe, pytest.mark.metaworld]
+
+
+def weights(result):
+    return load_file(result["policy"])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["reward=rftf"],
+        ["reward=sparse"],
+        ["critic=temporal"],
+        ["critic=own_critic:linear"],
+        ["balance=none", "reward=keep", "ppo.kl_coeff=0"],
+        ["reward=goal_zero"],
+        ["reward=peak"],
+        ["reward=milestones"],
+        ["reward=graded"],
+        ["reward=beside"],
+    ],
+    ids=" ".join,
+)
+def test_finetune_changes_the_policy(cloned, configure, tmp_path, overrides):
+    from rftf_torchrl.recipes.finetune import finetune
+
+    config = configure(
+        *TINY,
+        *overrides,
+        f"output={tmp_path}",
+        f"policy.path={cloned.output}/bc/policy.safetensors",
+        f"value.path={cloned.output}/value/value.safetensors",
+    )
+    result = finetune(config)
+    before = load_file(f"{cloned.output}/bc/policy.safetensors")
+    after = weights(result)
+    assert result["env_steps"] > 0
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.isfinite(tensor).all() for tensor in after.values())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["value.kind=own_value:Linear"],
+        ["value.kind=own_value:Sum"],
+        [
+            "value.kind=score",
+            "+value.options={model: own_value:hand_height, inputs: {hand: [observation, state]}}",
+            "reward.form=own_reward:late",
+            "+reward.options.cost=0.5",
+        ],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_value_model_and_a_form_of_ones_own(cloned, configure, tmp_path, monkeypatch, overrides):
+    from rftf_torchrl.configs.artefacts import load_value_model
+    from rftf_torchrl.recipes.finetune import finetune
+    from rftf_torchrl.recipes.train_value import train_value
+
+    monkeypatch.syspath_prepend(RECIPES.parent / "tests" / "rewards")
+    config = configure(
+        *TINY,
+        *overrides,
+        f"output={tmp_path}",
+        f"demos.path={cloned.output}/demos",
+        f"policy.path={cloned.output}/bc/policy.safetensors",
+        "value.shuffle_time=true",
+    )
+    file, _ = train_value(config)
+    assert file.is_file() == (overrides[0] == "value.kind=own_value:Linear")
+    report = json.loads((tmp_path / "value" / "report.json").read_text(encoding="utf-8"))
+    assert 0 <= report["pairwise_accuracy"] <= 1
+    state = torch.randn(3, load_value_model(config).network.in_features if file.is_file() else 39)
+    data = load_value_model(config)(TensorDict({"observation": {"state": state}}, [3]))
+    assert data["temporal_value"].shape == (3, 1)
+    assert finetune(config)["env_steps"] > 0
+
+
+def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
+
+    from rftf_torchrl.configs.episodes import episode_collector
+    from rftf_torchrl.configs.policies import acting_policy
+    from rftf_torchrl.recipes.finetune import add_advantages, make_learner, training_episodes
+
+    parts = [f"policy.path={cloned.output}/bc/policy.safetensors"]
+    parts += [f"value.path={cloned.output}/value/value.safetensors", f"output={tmp_path}"]
+    config = configure(*TINY, *parts, "reward=keep")
+    with episode_collector(
+        config, "train", *acting_policy(config, config.folder.policy)
+    ) as collector:
+        played = collector.collect(training_episodes(config, 0), seed=0)
+    assert not played["next", "terminated"].any(), "six decisions are too few to succeed"
+
+    cpu = torch.device("cpu")
+    for go_on in (True, False):
+        arm = replace(config, ppo=replace(config.ppo, bootstrap_timeouts=go_on))
+        torch.manual_seed(0)
+        data = add_advantages(arm, make_learner(arm, cpu), played.to(cpu))
+        last = data["next", "done"]
+        reward, expected = data["next", "reward"][last], data["next", "state_value"][last]
+        goes_on = config.ppo.gamma * expected if go_on else 0
+        torch.testing.assert_close(data["value_target"][last], reward + goes_on)
+        assert expected.abs().min() > 0
+        assert ("time_left" in data) is not go_on
+    assert (data["next", "terminated"] == data["next", "done"]).all()
+
+    arm = replace(arm, reward=replace(arm.reward, options={"terminal": "zero"}))
+    data = add_advantages(arm, make_learner(arm, cpu), played.to(cpu))
+    torch.testing.assert_close(data["next", "reward"][last], -data["temporal_value"][last])
+
+
+def test_a_value_model_without_calibration_is_refused(cloned, configure, tmp_path):
+    from rftf_torchrl.configs.learner import make_learner
+
+    model = TemporalValueModel.load(f"{cloned.output}/value/value.safetensors")
+    model.calibration = ValueCalibration()
+    file = tmp_path / "raw.safetensors"
+    model.save(file)
+    parts = [f"policy.path={cloned.output}/bc/policy.safetensors", f"value.path={file}"]
+    message = (
+        f"{file} is not calibrated, and reward.form=peak reads 0 as the start and 1 as the goal: "
+        "call model.calibrate(...) before it is saved, as train-value does"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        make_learner(
+            configure(*TINY, *parts, "reward=peak", f"output={tmp_path}"), torch.device("cpu")
+        )
+
+
+@pytest.mark.parametrize(
+    ("stop", "refreshed", "overlap"),
+    [(0, 0, False), (1, 0, False), (2, 0, False), (0, 3, False), (0, 3, True)],
+)
+def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed, overlap):
+    from rftf_torchrl.recipes import finetune as recipe
+
+    if overlap:
+        cloned = replace(
+            cloned,
+            ppo=replace(cloned.ppo, overlap=True),
+            collector=replace(cloned.collector, workers=1),
+        )
+    demos = f"{cloned.output}/demos" if refreshed else None
+    paths = {
+        "demos": replace(cloned.demos, path=demos),
+        "policy": replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
+        "value": replace(
+            cloned.value,
+            path=f"{cloned.output}/value/value.safetensors",
+            refresh_steps=refreshed,
+        ),
+    }
+    whole = recipe.finetune(replace(cloned, **paths, output=str(tmp_path / "whole")))
+    update = recipe.update
+
+    def interrupted(config, loss_module, optimizer, buffer, data, iteration, **kwargs):
+        if iteration == stop + 1:
+            raise KeyboardInterrupt
+        return update(config, loss_module, optimizer, buffer, data, iteration, **kwargs)
+
+    monkeypatch.setattr(recipe, "update", interrupted)
+    broken = replace(cloned, **paths, output=str(tmp_path / "broken"))
+    if stop < 2:
+        with pytest.raises(KeyboardInterrupt):
+            recipe.finetune(broken)
+        monkeypatch.setattr(recipe, "update", update)
+        resumed = recipe.finetune(replace(broken, resume=True))
+    else:
+        resumed = recipe.finetune(broken)
+    expected, found = weights(whole), weights(resumed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert resumed["env_steps"] == whole["env_steps"]
+
+
+def test_an_earlier_runs_checkpoints_are_not_mixed_with_a_new_runs(cloned, tmp_path):
+    from rftf_torchrl.recipes.finetune import finetune
+
+    (tmp_path / "rftf" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "rftf" / "checkpoints" / "checkpoint-000000000001.torchrl").touch()
+    expected = (
+        f"{tmp_path}/rftf/checkpoints holds the checkpoints of an earlier run: continue it with "
+        "resume=true, or start afresh with another output=..."
+    )
+    with pytest.raises(FileExistsError, match=f"^{re.escape(expected)}$"):
+        finetune(
+            replace(
+                cloned,
+                output=str(tmp_path),
+                policy=replace(cloned.policy, path=str(cloned.folder.policy)),
+                value=replace(cloned.value, path=str(cloned.folder.value_model)),
+            )
+        )
+
+
+def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
+    from rftf_torchrl.recipes import finetune as recipe
+
+    def poisoned(config, loss_module, optimizer, buffer, data, *args, **kwargs):
+        data["advantage"][0] = float("nan")
+        return update(config, loss_module, optimizer, buffer, data, *args, **kwargs)
+
+    update = recipe.update
+    monkeypatch.setattr(recipe, "update", poisoned)
+    config = replace(
+        cloned,
+        output=str(tmp_path),
+        policy=replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
+        value=replace(cloned.value, path=f"{cloned.output}/value/value.safetensors"),
+        ppo=replace(cloned.ppo, critic_warmup=0),
+    )
+    with pytest.raises(FloatingPointError, match="loss_objective"):
+        recipe.finetune(config)
+    assert not (tmp_path / "rftf" / "policy.safetensors").exists()
+
+
+def test_workers_with_older_weights_stop_the_run_before_a_step(cloned, tmp_path, monkeypatch):
+    from rftf_torchrl import EpisodeCollector, read_metrics
+    from rftf_torchrl.errors import UserError
+    from rftf_torchrl.recipes.finetune import finetune
+
+    def config(name, **options):
+        return replace(
+            cloned,
+            output=str(tmp_path / name),
+            policy=replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
+            value=replace(cloned.value, path=f"{cloned.output}/value/value.safetensors"),
+            ppo=replace(cloned.ppo, critic_warmup=0, learning_rate=1e-2),
+            **options,
+        )
+
+    whole = weights(finetune(config("whole")))
+    errors = [row["ratio_error"] for row in read_metrics(config("whole").tuned.metrics)]
+    assert len(errors) == 2
+    assert max(map(float, errors)) < 1e-5
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EpisodeCollector, "update_policy_weights_", lambda self: None)
+        with pytest.raises(UserError, match="workers that still hold older ones"):
+            finetune(config("stale"))
+    assert len(read_metrics(config("stale").tuned.metrics)) == 1
+    gone_on = weights(finetune(config("stale", resume=True)))
+    assert all(torch.equal(whole[name], gone_on[name]) for name in whole)
+
+
+def test_some_of_the_tasks_are_tuned(configure, tmp_path):
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.finetune import finetune, training_episodes
+    from rftf_torchrl.recipes.train_bc import clone
+    from rftf_torchrl.recipes.train_value import rollout_episodes, train_value
+
+    config = configure(
+        *TINY, "ppo.tasks=[window-close]", "value=ranking_rollouts", f"output={tmp_path}"
+    )
+    episodes = training_episodes(config, 0) + rollout_episodes(config)
+    assert {episode.task for episode in episodes} == {"window-close"}
+    collect(config)
+    clone(config)
+    train_value(config)
+    finetune(config)
+    header = (
+        (tmp_path / "rftf" / "metrics.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    )
+    assert "success/window-close" in header
+    assert "success/window-open" not in header
+
+
+def test_a_frozen_tower_does_not_run_in_the_update(configure, tmp_path, monkeypatch):
+    from frozen_policy import Tower
+
+    from rftf_torchrl.recipes import finetune as recipe
+    from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_bc import clone
+
+    config = configure(
+        *TINY, "reward=sparse", "policy.kind=frozen_policy:FrozenSpec", f"output={tmp_path}"
+    )
+    collect(config)
+    clone(config)
+    update, ran = recipe.update, []
+
+    def watched(*args, **kwargs):
+        Tower.rows.clear()
+        metrics = update(*args, **kwargs)
+        ran.append(list(Tower.rows))
+        return metrics
+
+    monkeypatch.setattr(recipe, "update", watched)
+    recipe.finetune(config)
+    assert ran == [[]] * len(ran)
+    assert len(ran) == config.ppo.iterations + config.ppo.critic_warmup
