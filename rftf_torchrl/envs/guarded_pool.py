@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any, TypeVar
 
 from rftf_torchrl.envs.job_queue import JobQueue
@@ -31,6 +32,31 @@ class Lost:
 
     why: str
     begun: bool = True
+
+
+class _Inbox:
+    """Takes what workers send; their questions go on to a server at once.
+
+    The thread that plays would slow them down.
+    """
+
+    def __init__(self) -> None:
+        self.arrived: SimpleQueue[tuple[Worker, str, Any]] = SimpleQueue()
+        self._server: PolicyServer | None = None
+        self._lock = Lock()
+
+    def serve(self, server: PolicyServer | None) -> None:
+        """Have questions answered; when this returns, no other server is asked any more."""
+        with self._lock:
+            self._server = server
+
+    def __call__(self, worker: Worker, kind: str, payload: Any) -> None:
+        if kind != "question":
+            self.arrived.put((worker, kind, payload))
+            return
+        with self._lock:
+            if self._server is not None:
+                self._server.ask(payload, worker.send)
 
 
 class GuardedPool:
@@ -55,10 +81,9 @@ class GuardedPool:
         timeout: float,
         max_restarts: int,
     ) -> None:
-        self._arrived: SimpleQueue[tuple[Worker, str, Any]] = SimpleQueue()
-        self._server: PolicyServer | None = None
+        self._inbox = _Inbox()
         self._clock, self._next_look = WatchClock(), time.monotonic()
-        self._start = partial(start, self._deliver, self._clock)
+        self._start = partial(start, self._inbox, self._clock)
         self._timeout = timeout
         self._restarts_left = max_restarts
         self._held: list[list[Hashable]] = [[] for _ in range(size)]
@@ -120,20 +145,13 @@ class GuardedPool:
                 yield place, Lost(hung, worker.begun)
                 self._replace(place, hung)
 
-    def _deliver(self, worker: Worker, kind: str, payload: Any) -> None:
-        """Questions go to the server at once: the thread that plays would only slow them down."""
-        if kind != "question":
-            self._arrived.put((worker, kind, payload))
-        elif self._server is not None:
-            self._server.ask(payload, worker.send)
-
     def _messages(self, block: bool) -> Iterator[tuple[Worker, str, Any]]:
         """What has arrived, or what arrives first until the workers are looked at again."""
         with suppress(Empty):
             until = max(0.0, self._next_look - time.monotonic())
-            yield self._arrived.get(block, until)
-            for _ in range(self._arrived.qsize()):
-                yield self._arrived.get_nowait()
+            yield self._inbox.arrived.get(block, until)
+            for _ in range(self._inbox.arrived.qsize()):
+                yield self._inbox.arrived.get_nowait()
 
     def play(
         self,
@@ -164,7 +182,9 @@ class GuardedPool:
         playing: dict[int, Key] = {}
         begun: Counter[Key] = Counter()
         finished: deque[tuple[Key, Any]] = deque()
-        self._server = server
+        if server is not None:
+            server.expect(min(len(self.workers), len(jobs)))
+        self._inbox.serve(server)
         try:
             while len(queue) or playing or self.busy or finished:
                 if self._stopped:
@@ -199,7 +219,7 @@ class GuardedPool:
             yield from finished
             raise
         finally:
-            self._server = None
+            self._inbox.serve(None)
 
     def _replace(self, place: int, why: str) -> None:
         self.workers[place].kill()

@@ -25,6 +25,7 @@ def pack(data: Tensors) -> Packed:
 
 def _bytes(tensor: torch.Tensor) -> tuple[bytearray, str, tuple[int, ...]]:
     half = tensor.dtype == torch.bfloat16
+    tensor = tensor.contiguous()  # NumPy copies what is not element by element
     array = tensor.view(torch.int16).numpy() if half else tensor.numpy()
     return bytearray(array.data), _BITS if half else array.dtype.str, array.shape
 
@@ -47,15 +48,27 @@ def unpack_stacked(items: Sequence[Packed]) -> TensorDictBase:
     """
     columns = {}
     for key, (_, kind, shape) in items[0].items():
-        together = bytearray().join(item[key][0] for item in items)
-        columns[key] = _tensor(together, kind, (len(items), *shape)).clone()
+        if all(item[key][1:] == (kind, shape) for item in items):
+            together = bytearray().join(item[key][0] for item in items)
+            columns[key] = _tensor(together, kind, (len(items), *shape)).clone()
+        else:  # torch finds the type, or refuses the shapes
+            columns[key] = torch.stack([_tensor(*item[key]) for item in items])
     return TensorDict(columns, [len(items)])
 
 
 def rows(packed: Packed, count: int) -> list[Packed]:
-    """Several of one, by its first dimension."""
+    """Several of one, by its first dimension.
+
+    Raises:
+        ValueError: an entry has another first dimension.
+    """
     taken: list[Packed] = [{} for _ in range(count)]
     for key, (data, kind, shape) in packed.items():
+        if shape[:1] != (count,):
+            raise ValueError(
+                f"the policy writes {key!r} of shape {shape} for {count} decisions: its first "
+                "dimension must be that of the batch."
+            )
         size = len(data) // count
         for row, each in enumerate(taken):
             each[key] = data[row * size : (row + 1) * size], kind, shape[1:]

@@ -173,8 +173,8 @@ class Worker(ABC):
 
     def send(self, content: Any) -> None:
         """Send it a message."""
+        self.last_message = self._clock()  # before it counts as one that does not wait
         reads, self._asking, self._reads = self._reads, False, False
-        self.last_message = self._clock()
         message = to_bytes(content)
         if reads and len(message) < _PIPE_BYTES:
             self._write(message)  # it has read all before, so that there is room

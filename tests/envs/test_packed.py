@@ -1,6 +1,7 @@
 """TensorDicts in messages between processes."""
 
 import pickle
+import re
 
 import pytest
 import torch
@@ -65,3 +66,16 @@ def test_any_tensor_comes_back_alone_stacked_and_by_row(tensor):
         assert each.dtype == tensor.dtype
         assert each.shape == tensor.shape
         assert torch.equal(each, tensor)
+
+
+def test_rows_of_other_types_are_promoted_and_of_other_shapes_refused():
+    one, two = pack({"a": torch.tensor([1.0])}), pack({"a": torch.tensor([2])})
+    assert unpack_stacked([one, two])["a"].tolist() == [[1.0], [2.0]]
+    with pytest.raises(RuntimeError, match="equal size"):
+        unpack_stacked([pack({"a": torch.arange(3)}), pack({"a": torch.arange(4)})])
+
+
+@pytest.mark.parametrize("shape", [(), (1, 4), (3, 2)])
+def test_an_output_without_a_row_for_each_decision_is_refused(shape):
+    with pytest.raises(ValueError, match=re.escape(f"'a' of shape {shape} for 2 decisions")):
+        rows(pack({"a": torch.zeros(shape)}), 2)
