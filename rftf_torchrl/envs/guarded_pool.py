@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Lock
 from typing import Any, TypeVar
 
 from rftf_torchrl.envs.job_queue import JobQueue
@@ -42,21 +41,14 @@ class _Inbox:
 
     def __init__(self) -> None:
         self.arrived: SimpleQueue[tuple[Worker, str, Any]] = SimpleQueue()
-        self._server: PolicyServer | None = None
-        self._lock = Lock()
-
-    def serve(self, server: PolicyServer | None) -> None:
-        """Have questions answered; when this returns, no other server is asked any more."""
-        with self._lock:
-            self._server = server
+        self.server: PolicyServer | None = None
 
     def __call__(self, worker: Worker, kind: str, payload: Any) -> None:
+        server = self.server
         if kind != "question":
             self.arrived.put((worker, kind, payload))
-            return
-        with self._lock:
-            if self._server is not None:
-                self._server.ask(payload, worker.send)
+        elif server is not None:
+            server.ask(payload, worker.send)
 
 
 class GuardedPool:
@@ -184,7 +176,7 @@ class GuardedPool:
         finished: deque[tuple[Key, Any]] = deque()
         if server is not None:
             server.expect(min(len(self.workers), len(jobs)))
-        self._inbox.serve(server)
+        self._inbox.server = server
         try:
             while len(queue) or playing or self.busy or finished:
                 if self._stopped:
@@ -219,7 +211,7 @@ class GuardedPool:
             yield from finished
             raise
         finally:
-            self._inbox.serve(None)
+            self._inbox.server = None
 
     def _replace(self, place: int, why: str) -> None:
         self.workers[place].kill()

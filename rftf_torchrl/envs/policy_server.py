@@ -74,6 +74,7 @@ class PolicyServer:
         self._unanswered: dict[Future[Packed], float] = {}
         self._clock, self._last_answer = WatchClock(), 0.0
         self._error: BaseException | None = None
+        self._ended = False
         self._engine = InferenceServer(
             self._decide,
             ThreadingTransport(),
@@ -89,13 +90,16 @@ class PolicyServer:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End; a policy that hangs is left behind in its thread."""
+        """End; a policy that hangs is left behind in its thread, and late questions are dropped."""
+        self._ended = True
         if self._unanswered:
             self._engine.shutdown()
         else:
             self._engine.shutdown(0.0)  # its thread may still wait for questions, then it ends
 
     def _decide(self, asked: TensorDictBase) -> _Decisions:
+        if self._ended:
+            raise RuntimeError("a question came after the collection")
         device, dtype, enabled = self._autocast
         seeds = asked.pop(NOISE).tolist()
         observed = leaves(asked)
