@@ -25,7 +25,7 @@ def pack(data: Tensors) -> Packed:
 
 def _bytes(tensor: torch.Tensor) -> tuple[bytearray, str, tuple[int, ...]]:
     half = tensor.dtype == torch.bfloat16
-    tensor = tensor.contiguous()  # NumPy copies what is not element by element
+    tensor = tensor.contiguous()  # NumPy copies other layouts element by element
     array = tensor.view(torch.int16).numpy() if half else tensor.numpy()
     return bytearray(array.data), _BITS if half else array.dtype.str, array.shape
 
