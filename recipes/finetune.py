@@ -44,6 +44,7 @@ from rftf_torchrl import (
     exploitation_watch,
     final_value_auc,
     keys,
+    label_failure_rates,
     label_outcomes,
     label_time_left,
     make_logger,
@@ -116,6 +117,8 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     """Rewards, values, advantages, and what else the loss reads of a batch of episodes."""
     settings, policy = config.ppo, learner.policy
     data = label_outcomes(data)
+    if config.reward.fade:
+        data = label_failure_rates(data)
     if not settings.bootstrap_timeouts:
         data["next", "terminated"] = data["next", "done"].clone()
         data = label_time_left(data, config.env.horizon)

@@ -27,7 +27,8 @@ class ValueRefresh:
 
     Each step sees demonstrations and episodes of the present iteration. The successes of the policy
     are ordered in time as demonstrations are, and its failures are ranked below success. So the
-    value model learns what the policy does wrong now. No episode is played for it. Where the ends
+    value model learns what the policy does wrong now. No episode is played for it. With
+    ``reward.fade`` there are fewer steps, by the share of the episodes that failed. Where the ends
     of demonstrations would not be worth more than their starts any longer, what was learned in this
     iteration is dropped, with a warning, and the former model goes on paying.
 
@@ -60,7 +61,10 @@ class ValueRefresh:
         seed = derive_seed(self.config.seed, "refresh", iteration)
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
-        for _ in range(self.config.value.refresh_steps):
+        steps = self.config.value.refresh_steps
+        if self.config.reward.fade:
+            steps = round(steps * len(outcomes[False]) / len(episodes))
+        for _ in range(steps):
             self.steps.step(outcomes, generator)
         self.model.eval()
         try:

@@ -314,6 +314,7 @@ from .policies.transformers_vla.vla import QueryFeatures as QueryFeatures
 from .policies.transformers_vla.vla import TransformersVLA as TransformersVLA
 from .policies.transformers_vla.vla_inputs import VLAInputs as VLAInputs
 from .rewards.dense_reward import DenseReward as DenseReward
+from .rewards.failure_rates import label_failure_rates as label_failure_rates
 from .rewards.forms import gamma_option as gamma_option
 from .rewards.forms import reward_form as reward_form
 from .rewards.outcome import label_outcomes as label_outcomes

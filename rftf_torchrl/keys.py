@@ -46,6 +46,7 @@ CRASHED = "crashed"
 TRAJECTORY = ("collector", "traj_ids")
 TRAJECTORY_SUCCESS = "trajectory_success"
 TIME_LEFT = "time_left"
+FAILURE_RATE = "failure_rate"
 
 TEMPORAL_VALUE = "temporal_value"
 BEST_VALUE = "best_value"

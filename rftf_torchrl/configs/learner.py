@@ -174,6 +174,7 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
         form=config.reward.form,
         dense_weight=0.0 if beside else config.reward.dense_weight,
         outcome_weight=config.reward.outcome_weight,
+        share_key=keys.FAILURE_RATE if config.reward.fade else None,
         value_range=None if bounds is None else (bounds[0], bounds[1]),
         **gamma_option(config.reward.form, settings.gamma),
         **config.reward.options,

@@ -167,6 +167,9 @@ class RewardConfig:
         options: settings of this form alone. ``"difference"`` has ``terminal``: ``"zero"`` or
             ``"keep"``, the value where an episode terminates. ``gamma`` is always ``ppo.gamma``.
         dense_weight: weight of the dense reward; 0 is plain PPO on success.
+        fade: multiply this weight by the share of a task's episodes that failed in the iteration,
+            and ``value.refresh_steps`` by the share over all tasks. So what success teaches well is
+            left to success.
         place: ``"reward"``: the dense reward is added to success. ``"advantage"``: it is
             standardised and added to the advantages after GAE, so that no critic learns to expect
             it.
@@ -180,6 +183,7 @@ class RewardConfig:
     form: Text = "difference"
     options: dict[str, Any] = field(default_factory=dict)
     dense_weight: NotNegative = 1.0
+    fade: bool = False
     place: Annotated[str, one_of("reward", "advantage")] = "reward"
     outcome_weight: NotNegative = 1.0
     value_range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None

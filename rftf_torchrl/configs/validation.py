@@ -163,6 +163,11 @@ def _reward_problems(reward: RewardConfig, ppo: PPOConfig, env: EnvConfig) -> li
         problems += _failure_problems(reward, ppo, columns)
     except ValueError as error:
         problems.append(f"reward.form={reward.form}: {error}")
+    if reward.fade and (reward.place == "advantage" or not reward.dense_weight):
+        problems.append(
+            "reward.fade=true: fades a dense reward that is added to success: set reward.fade=false, "
+            "or reward.place=reward and reward.dense_weight above 0"
+        )
     bounds = reward.value_range
     if bounds is not None and not bounds[0] < bounds[1]:
         problems.append(f"reward.value_range={bounds}: must be [low, high] with low < high")

@@ -70,6 +70,8 @@ class DenseReward(Transform):
         value_key: float32 [*B, 1], read at the root and under ``"next"``.
         best_key: float32 [*B, 1], the largest value so far, at the root and under ``"next"``; for
             forms that name it.
+        share_key: float32 [*B, 1], read at the root: the share of ``dense_weight`` that the step is
+            paid with, such as that of :func:`label_failure_rates`. None pays all of it.
         options: of the form.
 
     Raises:
@@ -108,6 +110,7 @@ class DenseReward(Transform):
         dense_key: NestedKey = DENSE_REWARD,
         value_key: NestedKey = TEMPORAL_VALUE,
         best_key: NestedKey = BEST_VALUE,
+        share_key: NestedKey | None = None,
         **options: Any,
     ) -> None:
         super().__init__(in_keys=[success_key], out_keys=[reward_key, outcome_key, dense_key])
@@ -137,6 +140,7 @@ class DenseReward(Transform):
         self.dense_key = dense_key
         self.value_key = value_key
         self.best_key = best_key
+        self.share_key = share_key
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write rewards to transitions of shape [*B] that hold values."""
@@ -239,7 +243,10 @@ class DenseReward(Transform):
             dense = self._dense(self.form, root, following, data)
         following.set(self.outcome_key, outcome)
         following.set(self.dense_key, dense)
-        following.set(self.reward_key, self.outcome_weight * outcome + self.dense_weight * dense)
+        paid = self.dense_weight * dense
+        if self.share_key is not None and self.form is not None:
+            paid = paid * required(root, self.share_key, ", so the dense reward has no weight.")
+        following.set(self.reward_key, self.outcome_weight * outcome + paid)
 
     def _dense(
         self,

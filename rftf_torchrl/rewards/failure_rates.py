@@ -1,0 +1,62 @@
+"""Write how often its task fails in the batch to every step."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+
+from rftf_torchrl.keys import FAILURE_RATE, TASK_ID, TRAJECTORY, TRAJECTORY_SUCCESS, nested_keys
+from rftf_torchrl.nets.entries import required
+
+
+@nested_keys
+def label_failure_rates(
+    tensordict: TensorDictBase,
+    *,
+    outcome_key: NestedKey = TRAJECTORY_SUCCESS,
+    task_key: NestedKey = TASK_ID,
+    trajectory_key: NestedKey = TRAJECTORY,
+    out_key: NestedKey = FAILURE_RATE,
+) -> TensorDictBase:
+    """Write to every step the share of the batch's trajectories of its task that failed.
+
+    A trajectory counts once, however long it is. As the weight of a dense reward
+    (``DenseReward(share_key="failure_rate")``) it pays most where a task hardly ever succeeds, and
+    nothing where it always does.
+
+    Args:
+        tensordict: steps of shape [*B], in any order, with outcomes (:func:`label_outcomes`).
+        outcome_key: bool [*B, 1], read.
+        task_key: int64 [*B, 1], read.
+        trajectory_key: int64 [*B], read.
+        out_key: float32 [*B, 1], in [0, 1], written.
+
+    Returns:
+        ``tensordict``.
+
+    Raises:
+        KeyError: if an entry is missing.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> won = torch.tensor([[False], [False], [True], [False]])
+        >>> data = TensorDict({"trajectory_success": won, "task_id": torch.zeros(4, 1).long()}, [4])
+        >>> data["collector", "traj_ids"] = torch.tensor([0, 0, 1, 2])
+        >>> label_failure_rates(data)["failure_rate"].squeeze(-1)
+        tensor([0.6667, 0.6667, 0.6667, 0.6667])
+    """
+    why = ", so how often a task fails is not known."
+    outcome, task, trajectory = (
+        required(tensordict, key, why).reshape(-1)
+        for key in (outcome_key, task_key, trajectory_key)
+    )
+    trajectories, where = trajectory.unique(return_inverse=True)
+    tasks, of_step = task.unique(return_inverse=True)
+    failed = torch.zeros(len(trajectories), device=outcome.device)
+    failed[where] = (~outcome).float()
+    of_trajectory = torch.zeros_like(trajectories)
+    of_trajectory[where] = of_step
+    count = torch.bincount(of_trajectory, minlength=len(tasks))
+    rates = torch.bincount(of_trajectory, failed, minlength=len(tasks)) / count
+    return tensordict.set(out_key, rates[of_step].reshape(*tensordict.batch_size, 1))
