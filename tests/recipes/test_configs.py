@@ -364,6 +364,11 @@ def test_a_value_critic_needs_the_value_model(configure):
             "value.refresh_steps=40: no value model pays this run: set value.refresh_steps=0, or "
             "reward.dense_weight above 0 and reward.potential=value",
         ),
+        (
+            ["reward=beside", "reward.fade=true"],
+            "reward.fade=true: fades a dense reward that is added to success: set "
+            "reward.fade=false, or reward.place=reward and reward.dense_weight above 0",
+        ),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
         (
             ["collector.engine=ray", "collector=single"],

@@ -53,6 +53,24 @@ def test_a_refreshed_value_model_learns_from_the_episodes_that_it_pays(cloned):
     assert not any(parameter.requires_grad for parameter in paying.parameters())
 
 
+@pytest.mark.parametrize(("fade", "steps"), [(False, 60), (True, 20)])
+def test_a_reward_that_fades_refreshes_by_the_share_of_failures(cloned, monkeypatch, fade, steps):
+    from rftf_torchrl.configs.artefacts import load_value_model
+    from rftf_torchrl.recipes.refresh_value import ValueRefresh
+
+    value, reward = replace(cloned.value, refresh_steps=60), replace(cloned.reward, fade=fade)
+    config = replace(cloned, value=value, reward=reward)
+    refresh = ValueRefresh(config, load_value_model(config))
+    taken: list[int] = []
+    monkeypatch.setattr(refresh.steps, "step", lambda *_: taken.append(1))
+    episodes = [failure(refresh.train.frames[:4].clone()) for _ in range(3)]
+    for number, episode in enumerate(episodes):
+        episode["collector", "traj_ids"] += number
+        episode["next", keys.SUCCESS][-1] = number > 0
+    refresh.learn(torch.cat(episodes), iteration=0)
+    assert len(taken) == steps
+
+
 def test_without_an_order_of_time_failures_are_zero_and_demonstrations_one(cloned):
     from rftf_torchrl.configs.artefacts import load_value_model
     from rftf_torchrl.recipes.refresh_value import ValueRefresh
