@@ -29,7 +29,6 @@ from rftf_torchrl import (
     Episode,
     EpisodeCollector,
     PeakMemory,
-    RewardConfig,
     RunConfig,
     Throughput,
     TimedEnvironments,
@@ -129,9 +128,8 @@ def bench(config: RunConfig) -> Throughput:
     simulators, policies = BusyTime(), BusyTime()
     with policy_file(config) as file, PeakMemory(interval=0.5) as memory:
         config = replace(
-            config,
+            config.plain_ppo,
             policy=replace(config.policy, path=str(file)),
-            reward=RewardConfig(dense_weight=0.0),
             balance=BalanceConfig("none"),
             critic={"temporal": "learned", "group": "none"}.get(config.critic, config.critic),
         )

@@ -26,7 +26,6 @@ from rftf_torchrl import (
     PeakMemory,
     PhaseClock,
     Report,
-    RewardConfig,
     RunConfig,
     SuccessReport,
     acting_policy,
@@ -161,7 +160,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     reports, used = {"cloned": evaluated("cloned")}, {}
     runs = {"RFTF": after_rollouts(config, value_report["simulator_steps"])}
     if config.baseline == "sparse":
-        runs["sparse"] = replace(config, reward=RewardConfig(dense_weight=0.0))
+        runs["sparse"] = config.plain_ppo
     for label, run in runs.items():
         ended = tuned_policy(run, clock)
         used[label] = ended["env_steps"]

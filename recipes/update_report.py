@@ -24,7 +24,6 @@ import torch
 from tensordict import TensorDictBase
 
 from rftf_torchrl import (
-    RewardConfig,
     RunConfig,
     acting_policy,
     derive_seed,
@@ -87,7 +86,7 @@ def measured(gain: tuple[float, float, float]) -> dict[str, Any]:
 )
 def report_update(config: RunConfig) -> dict[str, Any]:
     device = resolve_device(config.device)
-    plain = replace(config, reward=RewardConfig(dense_weight=0.0), critic="learned")
+    plain = replace(config.plain_ppo, critic="learned")
     arms = {arm.name: arm for arm in (plain, config)}
     warmup = config.ppo.critic_warmup
     played = [data.to(device) for data in play_batches(config, warmup + 2)]

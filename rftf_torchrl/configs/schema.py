@@ -7,7 +7,7 @@ type stops a run before anything is computed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -387,3 +387,13 @@ class RunConfig:
     def name(self) -> str:
         """``"rftf"``, or ``"sparse"`` for plain PPO."""
         return "rftf" if self.reward.dense_weight else "sparse"
+
+    @property
+    def plain_ppo(self) -> RunConfig:
+        """The same run with success alone, as ``reward=sparse`` has it."""
+        return replace(
+            self,
+            reward=RewardConfig(dense_weight=0.0),
+            value=replace(self.value, refresh_steps=0),
+            ppo=replace(self.ppo, bootstrap_timeouts=True),
+        )
