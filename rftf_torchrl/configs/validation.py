@@ -165,8 +165,8 @@ def _reward_problems(reward: RewardConfig, ppo: PPOConfig, env: EnvConfig) -> li
         problems.append(f"reward.form={reward.form}: {error}")
     if reward.fade and (reward.place == "advantage" or not reward.dense_weight):
         problems.append(
-            "reward.fade=true: fades a dense reward that is added to success: set reward.fade=false, "
-            "or reward.place=reward and reward.dense_weight above 0"
+            "reward.fade=true: fades a dense reward that is added to success: set "
+            "reward.fade=false, or reward.place=reward and reward.dense_weight above 0"
         )
     bounds = reward.value_range
     if bounds is not None and not bounds[0] < bounds[1]:

@@ -24,7 +24,8 @@ def played(*steps: tuple[int, int, bool]) -> TensorDict:
 
 def test_each_trajectory_counts_once_for_its_own_task():
     failed = (7, 3, False)
-    data = played((5, 9, True), *[failed] * 8, (5, 9, True), (2, 3, True), (1, 3, True), (6, 3, True))
+    won = [(number, 3, True) for number in (2, 1, 6)]
+    data = played((5, 9, True), *[failed] * 8, (5, 9, True), *won)
     rates = label_failure_rates(data)["failure_rate"]
     assert rates.dtype == torch.float32
     assert rates.squeeze(-1).tolist() == [0.0, *[0.25] * 8, 0.0, *[0.25] * 3]
