@@ -84,9 +84,6 @@ from rftf_torchrl.training.sharding import naming_what_cannot_be_divided
 
 logger = logging.getLogger("finetune")
 
-RARE = 0.05
-"""Share of successes below which they are rare."""
-
 
 def budget(config: RunConfig) -> str:
     """How many simulator steps it may take in all, in words, where they are limited."""
@@ -286,8 +283,6 @@ def finetune(
                 data = add_advantages(config, learner, data.to(device))
                 ratio_error = first_ratio(config, learner, data, log_probs)
             metrics = {**success_rates(data, names), **progress, "ratio_error": ratio_error}
-            if iteration == 0:
-                advise(config, metrics["success"])
             if value_model is not None:
                 metrics |= exploitation_watch(data)
                 metrics["value_auc"] = final_value_auc(data)["final_auc"]
@@ -325,17 +320,6 @@ def finetune(
     logger.info("%s: %s simulator steps, %d crashed episodes", name, steps, crashed)
     first_says(None)
     return {"policy": str(config.tuned.policy), **progress}
-
-
-def advise(config: RunConfig, success: float) -> None:
-    """Say what has helped policies that hardly ever succeed, by docs/results/no_actions.md."""
-    if success < RARE and not config.value.refresh_steps:
-        logger.warning(
-            "%.1f%% of the first episodes succeed, so success alone teaches little: a reward for "
-            "new maxima of a value model that learns on has helped most there, "
-            "reward=peak_refresh (docs/results/no_actions.md)",
-            100 * success,
-        )
 
 
 def restore(config: RunConfig, checkpoints: RunCheckpoints) -> int:

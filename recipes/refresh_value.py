@@ -35,17 +35,9 @@ class ValueRefresh:
     Args:
         config: of the run, with ``value.refresh_steps`` above 0.
         paying: the model that pays, on any device; its weights and calibration are overwritten.
-
-    Raises:
-        TypeError: if it is not a temporal value model.
     """
 
     def __init__(self, config: RunConfig, paying: nn.Module) -> None:
-        if not isinstance(paying, TemporalValueModel):
-            raise TypeError(
-                f"value.refresh_steps={config.value.refresh_steps}: a {type(paying).__name__} "
-                "can't go on learning, a TemporalValueModel can: set value.refresh_steps=0."
-            )
         device = next(paying.parameters()).device
         self.config, self.paying = config, paying
         self.model = cast(TemporalValueModel, load_value_model(config)).to(device)

@@ -17,7 +17,7 @@ from torch import nn
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs.artefacts import load_value_model, need
+from rftf_torchrl.configs.artefacts import is_trained, load_value_model, need
 from rftf_torchrl.configs.policies import add_adapters, fit_in_memory
 from rftf_torchrl.configs.record import (
     RUN,
@@ -80,7 +80,14 @@ def refuse_to_tune(config: RunConfig) -> None:
             "one is alone: start it with torchrun --nproc-per-node=2 -m "
             "rftf_torchrl.recipes.finetune ..., or leave out ppo.shard"
         )
-    need(config, policy=True, value_model=uses_value_model(config))
+    refresh = config.value.refresh_steps
+    if refresh and not is_trained(config):
+        raise ConfigError(
+            f"value.refresh_steps={refresh}: a value model of value.kind={config.value.kind} is "
+            "used as it is and does not go on learning: choose reward=rftf, or another that does "
+            "not refresh it"
+        )
+    need(config, demos=refresh > 0, policy=True, value_model=uses_value_model(config))
     refuse_used_folder(config)
 
 

@@ -323,13 +323,13 @@ def test_a_value_critic_needs_the_value_model(configure):
             "reward.value_range=[1.0, 0.0]: must be [low, high] with low < high",
         ),
         (
-            ["+reward.options={terminal: half, gamma: 1.0}"],
+            ["reward=rftf", "+reward.options={terminal: half, gamma: 1.0}"],
             "reward.options.gamma: the reward's discount is ppo.gamma\n"
             "  - reward.form=difference: the form 'difference' fails on one step of zeros: "
             "terminal is 'half'; expected 'zero' or 'keep'.",
         ),
         (
-            ["+reward.options.terminl=keep"],
+            ["reward=rftf", "+reward.options.terminl=keep"],
             "reward.form=difference: reward.options.terminl: the form 'difference' has no such "
             "option, it has gamma, terminal",
         ),

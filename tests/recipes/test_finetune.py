@@ -23,9 +23,21 @@ def weights(result):
     return load_file(result["policy"])
 
 
+def going_on(cloned, **value):
+    """A run in a folder of its own, from what the cloned one has made."""
+    made = cloned.folder
+    return replace(
+        cloned,
+        demos=replace(cloned.demos, path=str(made.demonstrations)),
+        policy=replace(cloned.policy, path=str(made.policy)),
+        value=replace(cloned.value, path=str(made.value_model), **value),
+    )
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
+        ["reward=fading"],
         ["reward=rftf"],
         ["reward=sparse"],
         ["critic=temporal"],
@@ -46,6 +58,7 @@ def test_finetune_changes_the_policy(cloned, configure, tmp_path, overrides):
         *TINY,
         *overrides,
         f"output={tmp_path}",
+        f"demos.path={cloned.output}/demos",
         f"policy.path={cloned.output}/bc/policy.safetensors",
         f"value.path={cloned.output}/value/value.safetensors",
     )
@@ -61,9 +74,10 @@ def test_finetune_changes_the_policy(cloned, configure, tmp_path, overrides):
     "overrides",
     [
         ["value.kind=own_value:Linear"],
-        ["value.kind=own_value:Sum"],
+        ["value.kind=own_value:Sum", "reward=rftf"],
         [
             "value.kind=score",
+            "reward=rftf",
             "+value.options={model: own_value:hand_height, inputs: {hand: [observation, state]}}",
             "reward.form=own_reward:late",
             "+reward.options.cost=0.5",
@@ -93,6 +107,30 @@ def test_a_value_model_and_a_form_of_ones_own(cloned, configure, tmp_path, monke
     data = load_value_model(config)(TensorDict({"observation": {"state": state}}, [3]))
     assert data["temporal_value"].shape == (3, 1)
     assert finetune(config)["env_steps"] > 0
+
+
+def test_a_value_model_that_is_not_trained_can_not_go_on_learning(configure, tmp_path):
+    from rftf_torchrl import ConfigError
+    from rftf_torchrl.recipes.finetune import finetune
+
+    scores = "+value.options={model: own_value:hand_height, inputs: {hand: [observation, state]}}"
+    config = configure(*TINY, "value.kind=score", scores, "reward=fading", f"output={tmp_path}")
+    message = (
+        "value.refresh_steps=40: a value model of value.kind=score is used as it is and does not "
+        "go on learning: choose reward=rftf, or another that does not refresh it"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        finetune(config)
+
+
+def test_a_fine_tuning_that_refreshes_needs_demonstrations(cloned, configure, tmp_path):
+    from rftf_torchrl.recipes.finetune import finetune
+
+    parts = [f"policy.path={cloned.output}/bc/policy.safetensors"]
+    parts += [f"value.path={cloned.output}/value/value.safetensors", f"output={tmp_path}/new"]
+    with pytest.raises(FileNotFoundError, match="^there are no demonstrations in .*/new/demos: "):
+        finetune(configure(*TINY, *parts, "reward=fading"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_time_outs_go_on_or_end(cloned, configure, tmp_path):
@@ -159,17 +197,8 @@ def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed, overl
             ppo=replace(cloned.ppo, overlap=True),
             collector=replace(cloned.collector, workers=1),
         )
-    demos = f"{cloned.output}/demos" if refreshed else None
-    paths = {
-        "demos": replace(cloned.demos, path=demos),
-        "policy": replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
-        "value": replace(
-            cloned.value,
-            path=f"{cloned.output}/value/value.safetensors",
-            refresh_steps=refreshed,
-        ),
-    }
-    whole = recipe.finetune(replace(cloned, **paths, output=str(tmp_path / "whole")))
+    run = going_on(cloned, refresh_steps=refreshed)
+    whole = recipe.finetune(replace(run, output=str(tmp_path / "whole")))
     update = recipe.update
 
     def interrupted(config, loss_module, optimizer, buffer, data, iteration, **kwargs):
@@ -178,7 +207,7 @@ def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed, overl
         return update(config, loss_module, optimizer, buffer, data, iteration, **kwargs)
 
     monkeypatch.setattr(recipe, "update", interrupted)
-    broken = replace(cloned, **paths, output=str(tmp_path / "broken"))
+    broken = replace(run, output=str(tmp_path / "broken"))
     if stop < 2:
         with pytest.raises(KeyboardInterrupt):
             recipe.finetune(broken)
@@ -201,14 +230,7 @@ def test_an_earlier_runs_checkpoints_are_not_mixed_with_a_new_runs(cloned, tmp_p
         "resume=true, or start afresh with another output=..."
     )
     with pytest.raises(FileExistsError, match=f"^{re.escape(expected)}$"):
-        finetune(
-            replace(
-                cloned,
-                output=str(tmp_path),
-                policy=replace(cloned.policy, path=str(cloned.folder.policy)),
-                value=replace(cloned.value, path=str(cloned.folder.value_model)),
-            )
-        )
+        finetune(replace(going_on(cloned), output=str(tmp_path)))
 
 
 def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
@@ -220,13 +242,8 @@ def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
 
     update = recipe.update
     monkeypatch.setattr(recipe, "update", poisoned)
-    config = replace(
-        cloned,
-        output=str(tmp_path),
-        policy=replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
-        value=replace(cloned.value, path=f"{cloned.output}/value/value.safetensors"),
-        ppo=replace(cloned.ppo, critic_warmup=0),
-    )
+    ppo = replace(cloned.ppo, critic_warmup=0)
+    config = replace(going_on(cloned), output=str(tmp_path), ppo=ppo)
     with pytest.raises(FloatingPointError, match="loss_objective"):
         recipe.finetune(config)
     assert not (tmp_path / "rftf" / "policy.safetensors").exists()
@@ -239,10 +256,8 @@ def test_workers_with_older_weights_stop_the_run_before_a_step(cloned, tmp_path,
 
     def config(name, **options):
         return replace(
-            cloned,
+            going_on(cloned),
             output=str(tmp_path / name),
-            policy=replace(cloned.policy, path=f"{cloned.output}/bc/policy.safetensors"),
-            value=replace(cloned.value, path=f"{cloned.output}/value/value.safetensors"),
             ppo=replace(cloned.ppo, critic_warmup=0, learning_rate=1e-2),
             **options,
         )

@@ -107,18 +107,6 @@ def test_what_can_not_be_calibrated_is_dropped_and_the_former_model_pays(cloned,
         assert all(torch.equal(former[name], new) for name, new in model.state_dict().items())
 
 
-def test_a_value_model_of_another_kind_is_not_left_as_it_is(cloned):
-    from rftf_torchrl.recipes.refresh_value import ValueRefresh
-
-    config = replace(cloned, value=replace(cloned.value, refresh_steps=40))
-    message = (
-        "value.refresh_steps=40: a Linear can't go on learning, a TemporalValueModel can: set "
-        "value.refresh_steps=0."
-    )
-    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
-        ValueRefresh(config, torch.nn.Linear(1, 1))
-
-
 def final_gap(model, goal, reached):
     return float(model(goal.clone())["temporal_value"] - model(reached)["temporal_value"].max())
 
