@@ -46,7 +46,7 @@ from rftf_torchrl import (
     write_text,
     write_video,
 )
-from rftf_torchrl.configs.artefacts import load_value_model, is_trained, shown_as_trained
+from rftf_torchrl.configs.artefacts import is_trained, load_value_model, shown_as_trained
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.data.readers.door import guess_reader
 from rftf_torchrl.data.readers.importing import keep_episodes, listed_episodes

@@ -38,7 +38,7 @@ from rftf_torchrl import (
     values_of_states,
     write_json_atomic,
 )
-from rftf_torchrl.configs.artefacts import load_value_model, need, is_trained
+from rftf_torchrl.configs.artefacts import is_trained, load_value_model, need
 from rftf_torchrl.configs.episodes import counted, episode_collector, episode_factory
 from rftf_torchrl.configs.run import stage
 

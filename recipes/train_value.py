@@ -48,7 +48,7 @@ from rftf_torchrl import (
     seed_everything,
     value_order_correlation,
 )
-from rftf_torchrl.configs.artefacts import need, is_trained, training_data
+from rftf_torchrl.configs.artefacts import is_trained, need, training_data
 from rftf_torchrl.configs.episodes import counted, episode_collector
 from rftf_torchrl.configs.record import value_made_by
 from rftf_torchrl.configs.run import stage

@@ -128,7 +128,7 @@ def test_a_fine_tuning_that_refreshes_needs_demonstrations(cloned, configure, tm
 
     parts = [f"policy.path={cloned.output}/bc/policy.safetensors"]
     parts += [f"value.path={cloned.output}/value/value.safetensors", f"output={tmp_path}/new"]
-    with pytest.raises(FileNotFoundError, match="^there are no demonstrations in .*/new/demos: "):
+    with pytest.raises(FileNotFoundError, match=r"^there are no demonstrations in .*/new/demos: "):
         finetune(configure(*TINY, *parts, "reward=fading"))
     assert not (tmp_path / "new").exists()
 

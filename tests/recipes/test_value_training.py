@@ -1,7 +1,6 @@
 """How the recipes train value models: from demonstrations, rollouts and fine-tuning's episodes."""
 
 import json
-import re
 from copy import deepcopy
 from dataclasses import replace
 
