@@ -72,8 +72,8 @@ class TemporalValueModel(TensorDictModuleBase):
         config: EncoderConfig | PretrainedEncoderConfig | None = None,
     ) -> None:
         super().__init__()
-        self.in_keys = [unravel_key(key) for key in in_keys]
-        for key in self.in_keys:
+        self.network_keys = [unravel_key(key) for key in in_keys]
+        for key in self.network_keys:
             if (key if isinstance(key, str) else key[0]) in _ACTION_ROOTS:
                 raise ValueError(
                     f"a value model must not read an action, got in_key {key!r}: it learns from "
@@ -86,6 +86,12 @@ class TemporalValueModel(TensorDictModuleBase):
         self.config = config
         self.built_from: dict[str, Any] | None = None
         self.made_by: dict[str, Any] = {}
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys of the network's inputs, and the tokens where the calibration reads them."""
+        tokens = [self.tokens_key] if self.calibration.per_instruction else []
+        return list(dict.fromkeys([*self.network_keys, *tokens]))
 
     @property
     def image_size(self) -> int | None:
@@ -110,7 +116,7 @@ class TemporalValueModel(TensorDictModuleBase):
             ValueError: if the network's scores have another shape.
         """
         inputs = []
-        for key in self.in_keys:
+        for key in self.network_keys:
             value = tensordict.get(key, None)
             if value is None:
                 raise KeyError(
@@ -159,7 +165,7 @@ class TemporalValueModel(TensorDictModuleBase):
         scores, tokens = [], []
         with eval_mode(self):
             for frames in (first, last):
-                inputs = frames.select(*self.in_keys, strict=False)
+                inputs = frames.select(*self.network_keys, strict=False)
                 pieces = [
                     self.raw(piece.to(device)).flatten().cpu() for piece in inputs.split(minibatch)
                 ]
@@ -184,7 +190,7 @@ class TemporalValueModel(TensorDictModuleBase):
         """
         check_finite_weights(self.state_dict().items(), "the value model")
         header = {
-            "in_keys": self.in_keys,
+            "in_keys": self.network_keys,
             "tokens_key": self.tokens_key,
             "out_key": self.out_keys[0],
             "config": None if self.config is None else self.config.to_dict(),

@@ -130,7 +130,6 @@ def test_a_fine_tuning_that_refreshes_needs_demonstrations(cloned, configure, tm
     parts += [f"value.path={cloned.output}/value/value.safetensors", f"output={tmp_path}/new"]
     with pytest.raises(FileNotFoundError, match=r"^there are no demonstrations in .*/new/demos: "):
         finetune(configure(*TINY, *parts, "reward=fading"))
-    assert not (tmp_path / "new").exists()
 
 
 def test_time_outs_go_on_or_end(cloned, configure, tmp_path):

@@ -6,7 +6,13 @@ from safetensors.torch import save_file
 from tensordict import NonTensorStack, TensorDict
 from torch import nn
 
-from rftf_torchrl import EncoderConfig, TemporalValueModel, temporal_value_model
+from rftf_torchrl import (
+    EncoderConfig,
+    TemporalValueModel,
+    keys,
+    temporal_value_model,
+    values_of_states,
+)
 
 CONFIG = EncoderConfig(
     image_size=16, state_dim=5, channels=(4, 4, 4), text_dim=8, image_dim=16, features=16
@@ -81,6 +87,22 @@ def test_calibrated_demonstrations_run_from_zero_to_one(mode):
     torch.testing.assert_close(model(first)["temporal_value"].mean(), torch.tensor(0.0))
     torch.testing.assert_close(model(last)["temporal_value"].mean(), torch.tensor(1.0))
     assert model.calibration.per_instruction == (mode == "instruction")
+
+
+def test_a_network_without_words_gets_the_tokens_of_its_calibration():
+    """values_of_states hands over what in_keys names, and the calibration reads the words."""
+    model = TemporalValueModel(nn.Linear(5, 1), in_keys=[keys.STATE])
+    assert model.in_keys == [keys.STATE]
+    data = frames(4)
+    first, last = data[:2], data[2:]
+    last["observation", "state"] = first["observation", "state"] + model.network.weight
+    last["instruction"] = first["instruction"].clone()
+    model.calibrate(first, last)
+    assert model.in_keys == [keys.STATE, keys.TOKENS]
+    steps = first.set("next", last)
+    values = values_of_states(model, steps)
+    for found, states in zip(values, (first, last), strict=True):
+        torch.testing.assert_close(found, model(states.copy())["temporal_value"])
 
 
 def test_calibration_names_the_instruction_that_does_not_rise():
