@@ -181,11 +181,11 @@ def _failure_problems(reward: RewardConfig, ppo: PPOConfig, columns: Sequence[st
     if not (keeps_failures(columns) and reward.dense_weight and reward.place == "reward"):
         return []
     problems = []
-    if ppo.bootstrap_timeouts:
+    if ppo.bootstrap_timeouts and not reward.fade:
         problems.append(
             f"reward.form={reward.form} lets a failure keep what it reached, and with "
             "ppo.bootstrap_timeouts=true the critic would go on from there: set "
-            "ppo.bootstrap_timeouts=false"
+            "ppo.bootstrap_timeouts=false, or reward.fade=true"
         )
     if reward.dense_weight >= reward.outcome_weight:
         problems.append(

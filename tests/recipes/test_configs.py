@@ -349,7 +349,7 @@ def test_a_value_critic_needs_the_value_model(configure):
             ["reward=peak", "ppo.bootstrap_timeouts=true", "reward.dense_weight=1"],
             "reward.form=peak lets a failure keep what it reached, and with "
             "ppo.bootstrap_timeouts=true the critic would go on from there: set "
-            "ppo.bootstrap_timeouts=false\n"
+            "ppo.bootstrap_timeouts=false, or reward.fade=true\n"
             "  - reward.dense_weight=1: a failure earns up to that under reward.form=peak, so it "
             "must be below reward.outcome_weight=1",
         ),
