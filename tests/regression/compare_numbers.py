@@ -43,7 +43,8 @@ TUNED = f"""
 recipes/finetune.py {STATE} demos.path={{start}}/demos
 policy.path={{start}}/bc/policy.safetensors value.path={{start}}/value/value.safetensors
 """
-HEAD = f"recipes/quickstart.py {STATE} value=ranking"
+HEAD = f"recipes/quickstart.py {STATE} value=ranking reward=rftf"
+ROLLOUTS = "value=ranking_rollouts reward=rftf"
 CALVIN = f"""
 recipes/calvin.py {COMMON} env.chunk_size=5 env.horizon=9 cloning.steps=130 ppo.tasks=null
 demos.held_out_per_task=0 demos.chains=2 demos.start_chains=3 evaluation.chains=3
@@ -53,15 +54,16 @@ STUDY = ",".join(f"'{word}'" for word in f"{STATE} logger=none ppo.iterations=20
 
 # Script and overrides of each case; {start} is the folder of the first one.
 CASES: dict[str, str] = {
-    "quick start, state": f"recipes/quickstart.py {STATE} ppo.iterations=3 collector.workers=1",
+    "quick start, state": f"recipes/quickstart.py {STATE} {ROLLOUTS} ppo.iterations=3 "
+    "collector.workers=1",
     "quick start, pixels": f"recipes/quickstart.py {COMMON} {SCENE} env.horizon=14 "
-    "env.image_size=32 cloning.steps=300 value.steps=10 value.rollout_episodes=2",
+    f"env.image_size=32 cloning.steps=300 value.steps=10 {ROLLOUTS} value.rollout_episodes=2",
     "study cell": "recipes/compare.py study=quick +task_sets.tiny=['ppo.env_steps=5000'] "
     "only_task_sets=[tiny] methods=[rftf_failures] baseline=rftf_failures seeds=[0] workers=0 "
     f"curve_every=2 curve_episodes=2 resamples=100 settings=[{STUDY}]",
-    "resumed": f"{TUNED} ppo.iterations=5 ppo.checkpoint_every=3",
-    "terminal value kept": f"{TUNED} reward.terminal=keep reward.value_range=[0,1]",
-    "temporal critic": f"{TUNED} critic=temporal",
+    "resumed": f"{TUNED} reward=rftf ppo.iterations=5 ppo.checkpoint_every=3",
+    "terminal value kept": f"{TUNED} reward=rftf reward.terminal=keep reward.value_range=[0,1]",
+    "temporal critic": f"{TUNED} reward=rftf critic=temporal",
     "no critic": f"{TUNED} critic=none reward=sparse",
     "group": f"{TUNED} critic=group reward=sparse ppo.group_size=2 ppo.episodes_per_task=12 seed=2",
     "tokens": f"{HEAD} policy.head=tokens",
