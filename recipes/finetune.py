@@ -8,7 +8,8 @@
     torchrun --nproc-per-node=2 -m rftf_torchrl.recipes.finetune output=outputs/run    # two GPUs
 
 Reads the cloned policy and the value model, writes ``<output>/<name>`` (``name`` is ``rftf`` or
-``sparse``): the policy, checkpoints, ``metrics.csv`` and TensorBoard events, the learning curve.
+``sparse``): the policy, the value model where it went on learning, checkpoints, ``metrics.csv``
+and TensorBoard events, the learning curve.
 """
 
 from __future__ import annotations
@@ -306,8 +307,8 @@ def finetune(
                 with clock(f"{name}: checkpoints"):
                     checkpoints.save(iteration + 1)
                     if not last:  # the last one is published below, after a resume too
-                        publish(config, policy, spec)
-    publish(config, policy, spec)
+                        publish(config, policy, spec, refresh)
+    publish(config, policy, spec, refresh)
     logger.info("what fine-tuning held and took:\n%s", learner.footprint(clock.seconds, device))
     plot_learning_curve(
         read_metrics(config.tuned.metrics, ended=True),
@@ -334,11 +335,15 @@ def restore(config: RunConfig, checkpoints: RunCheckpoints) -> int:
     return done
 
 
-def publish(config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol) -> None:
-    """Save the policy of the newest checkpoint, with its adapters merged into the weights."""
+def publish(
+    config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol, refresh: ValueRefresh | None
+) -> None:
+    """Save the newest checkpoint's policy, with its adapters merged, and what values it learned."""
     whole = policy if config.policy.lora_rank is None else merge_lora(deepcopy(policy))
     settings = made_by(config, RUN) | environment(config)
     save_policy(whole, spec, config.tuned.policy, made_by=settings)
+    if refresh is not None:
+        refresh.save()
 
 
 def update(

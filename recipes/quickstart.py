@@ -164,6 +164,9 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     for label, run in runs.items():
         ended = tuned_policy(run, clock)
         used[label] = ended["env_steps"]
+        if run.tuned.value_model.is_file():
+            learned = replace(run.value, path=str(run.tuned.value_model))
+            value_model = load_value_model(replace(run, value=learned))
         policies[label], _ = acting_policy(config, ended["policy"])
         reports[label] = evaluated(label)
     used["RFTF"] += value_report["simulator_steps"]

@@ -35,7 +35,8 @@ SEPARATION = """\
 `ROC-AUC`: how often a success ends with a higher value than a failure of the same task; 1.00 is
 always, 0.50 is chance. `margin`: the mean final value of the successes minus that of the failures.
 Both are means over the tasks that have successes and failures. If failures end as high as
-successes, the value model is blind to failure, and its reward teaches little."""
+successes, the value model is blind to failure, and its reward teaches little. The cloned policy is
+judged by the value model before fine-tuning, the others by the one that pays in the end."""
 
 LANGUAGE = """\
 The same episodes with the instruction of the other task of the scene. `change`: how far that moves
@@ -46,7 +47,7 @@ fails with the swapped one, because success is still that of the scene's task.""
 
 STEPS = """\
 Steps of the simulator. Those of RFTF include the rollouts of the cloned policy that its value model
-was trained on."""
+was trained on, where there are any."""
 
 
 def success_section(reports: Mapping[str, SuccessReport]) -> str:

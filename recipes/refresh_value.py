@@ -17,6 +17,7 @@ from rftf_torchrl import (
     split_trajectories,
 )
 from rftf_torchrl.configs.artefacts import load_value_model, whole_demos
+from rftf_torchrl.configs.record import value_made_by
 from rftf_torchrl.recipes.value_steps import Outcomes, ValueSteps, calibrate
 
 logger = logging.getLogger("finetune")
@@ -86,3 +87,7 @@ class ValueRefresh:
     def publish(self) -> None:
         """Give weights and calibration to the model that pays, as after a resume."""
         self.paying.load_state_dict(self.model.state_dict())
+
+    def save(self) -> None:
+        """Write it beside the fine-tuned policy."""
+        self.model.save(self.config.tuned.value_model, made_by=value_made_by(self.config))

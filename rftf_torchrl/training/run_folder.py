@@ -108,6 +108,11 @@ class TunedFolder:
         return self.root / "policy.safetensors"
 
     @property
+    def value_model(self) -> Path:
+        """The value model as it pays in the end, where it went on learning."""
+        return self.root / "value.safetensors"
+
+    @property
     def metrics(self) -> Path:
         """A row of numbers for each iteration."""
         return self.root / "metrics.csv"

@@ -116,7 +116,7 @@ def test_a_value_model_that_is_not_trained_can_not_go_on_learning(configure, tmp
     scores = "+value.options={model: own_value:hand_height, inputs: {hand: [observation, state]}}"
     config = configure(*TINY, "value.kind=score", scores, "reward=fading", f"output={tmp_path}")
     message = (
-        "value.refresh_steps=40: a value model of value.kind=score is used as it is and does not "
+        "value.refresh_steps=20: a value model of value.kind=score is used as it is and does not "
         "go on learning: choose reward=rftf, or another that does not refresh it"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
@@ -217,6 +217,13 @@ def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed, overl
     expected, found = weights(whole), weights(resumed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert resumed["env_steps"] == whole["env_steps"]
+    ends = [tmp_path / name / "rftf" / "value.safetensors" for name in ("whole", "broken")]
+    assert [end.is_file() for end in ends] == [refreshed > 0] * 2
+    if refreshed:
+        first, second = map(load_file, ends)
+        before = load_file(run.value.path)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        assert not all(torch.equal(first[name], before[name]) for name in first)
 
 
 def test_an_earlier_runs_checkpoints_are_not_mixed_with_a_new_runs(cloned, tmp_path):
