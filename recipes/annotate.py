@@ -46,7 +46,7 @@ from rftf_torchrl import (
     write_text,
     write_video,
 )
-from rftf_torchrl.configs.artefacts import is_trained, load_value_model, shown_as_trained
+from rftf_torchrl.configs.artefacts import load_value_model, needs_file, shown_as_trained
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.data.readers.door import guess_reader
 from rftf_torchrl.data.readers.importing import keep_episodes, listed_episodes
@@ -102,7 +102,7 @@ def keep_values(config: RunConfig, data: DataConfig, values: VideoValues, folder
     tasks = first_sentences(data, values, settings.sentences)
     file = config.folder.value_model
     made_by = {
-        "value": [str(file), file_version(file)] if is_trained(config) else asdict(config.value),
+        "value": [str(file), file_version(file)] if needs_file(config) else asdict(config.value),
         "data": asdict(replace(data, cache=None, skip_bad=False)),
         "sentences": tasks,
         "idle": [settings.idle_value, settings.idle_picture],
@@ -273,7 +273,7 @@ def annotate(config: RunConfig) -> dict[str, Any]:
     used = {
         "data": data.path,
         "kind": data.kind,
-        "value_model": str(config.folder.value_model) if is_trained(config) else config.value.kind,
+        "value_model": str(config.folder.value_model) if needs_file(config) else config.value.kind,
         "image_size": data.image_size,
     }
     report = {

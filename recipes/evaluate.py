@@ -38,7 +38,7 @@ from rftf_torchrl import (
     values_of_states,
     write_json_atomic,
 )
-from rftf_torchrl.configs.artefacts import is_trained, load_value_model, need
+from rftf_torchrl.configs.artefacts import load_value_model, need, needs_file
 from rftf_torchrl.configs.episodes import counted, episode_collector, episode_factory
 from rftf_torchrl.configs.run import stage
 
@@ -163,7 +163,7 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     results: dict[str, Any] = {"policy": str(config.folder.policy), "success": report.to_dict()}
     names = task_names(make_simulator(config.env), config.env.tasks)
     value_model = None
-    if not is_trained(config) or config.folder.value_model.is_file():
+    if not needs_file(config) or config.folder.value_model.is_file():
         value_model = load_value_model(config)
         add_values(trajectories, value_model)
         results["value_auc"] = final_value_auc(trajectories, task_names=names)

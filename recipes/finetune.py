@@ -2,7 +2,7 @@
 
     python recipes/finetune.py output=outputs/run
     python recipes/finetune.py output=outputs/run reward=sparse      # plain PPO, all else equal
-    python recipes/finetune.py output=outputs/run critic=temporal    # no critic network
+    python recipes/finetune.py output=outputs/run reward=rftf critic=temporal    # no critic network
     python recipes/finetune.py output=outputs/run reward=sparse critic=none    # outcomes alone
     python recipes/finetune.py output=outputs/run resume=true        # after a kill
     torchrun --nproc-per-node=2 -m rftf_torchrl.recipes.finetune output=outputs/run    # two GPUs
@@ -276,9 +276,10 @@ def finetune(
                 begun = partial(collect, iteration + 1)
                 if config.collector.workers:
                     begun = thread.submit(begun).result
+            auc = None
             if refresh is not None:
                 with clock(f"{name}: value model"):
-                    refresh.learn(data, iteration)
+                    auc = refresh.learn(data, iteration)
             with clock(f"{name}: rewards and values"):
                 log_probs = data[keys.LOG_PROB].to(device)
                 data = add_advantages(config, learner, data.to(device))
@@ -286,7 +287,7 @@ def finetune(
             metrics = {**success_rates(data, names), **progress, "ratio_error": ratio_error}
             if value_model is not None:
                 metrics |= exploitation_watch(data)
-                metrics["value_auc"] = final_value_auc(data)["final_auc"]
+                metrics["value_auc"] = final_value_auc(data)["final_auc"] if auc is None else auc
                 if iteration == 0:
                     warn_if_blind(metrics["value_auc"])
             if isinstance(acted, ActedWeights):

@@ -42,7 +42,7 @@ from rftf_torchrl import (
     write_text,
 )
 from rftf_torchrl.configs.artefacts import load_value_model
-from rftf_torchrl.configs.learner import refuse_used_folder
+from rftf_torchrl.configs.learner import refuse_refresh, refuse_used_folder
 from rftf_torchrl.configs.record import CLONING, VALUE, made_already
 from rftf_torchrl.configs.run import announced, stage
 from rftf_torchrl.digests import read_record, write_record
@@ -117,6 +117,12 @@ def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
     return replace(config, ppo=replace(config.ppo, env_steps=budget - steps))
 
 
+def entitled(config: RunConfig) -> None:
+    """Stop before anything is made where fine-tuning would be refused."""
+    refuse_refresh(config)
+    refuse_used_folder(config)
+
+
 @stage(
     "quickstart",
     "quick start",
@@ -125,7 +131,7 @@ def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
         f"{len(config.env.tasks)} tasks in {config.env.kind}, seed {config.seed}"
     ),
     writes=lambda config: Path(config.output, "report.md"),
-    entitled=refuse_used_folder,
+    entitled=entitled,
 )
 def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     folder = Path(config.output)

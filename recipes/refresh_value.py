@@ -7,14 +7,17 @@ from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
-from torch import nn
+from tensordict.nn import TensorDictModuleBase
 
 from rftf_torchrl import (
     RunConfig,
     TemporalValueModel,
     derive_seed,
+    final_value_auc,
+    keys,
     label_outcomes,
     split_trajectories,
+    values_of_states,
 )
 from rftf_torchrl.configs.artefacts import load_value_model, whole_demos
 from rftf_torchrl.configs.record import value_made_by
@@ -38,7 +41,7 @@ class ValueRefresh:
         paying: the model that pays, on any device; its weights and calibration are overwritten.
     """
 
-    def __init__(self, config: RunConfig, paying: nn.Module) -> None:
+    def __init__(self, config: RunConfig, paying: TensorDictModuleBase) -> None:
         device = next(paying.parameters()).device
         self.config, self.paying = config, paying
         self.model = cast(TemporalValueModel, load_value_model(config)).to(device)
@@ -47,8 +50,18 @@ class ValueRefresh:
             config, self.model, self.train, failures=config.value.failures or 1.0
         )
 
-    def learn(self, data: TensorDictBase, iteration: int) -> None:
-        """Learn from an iteration's episodes on the CPU, before they are paid."""
+    def learn(self, data: TensorDictBase, iteration: int) -> float:
+        """Learn from an iteration's episodes on the CPU, before they are paid.
+
+        Returns:
+            The ROC-AUC of the former model's final values of these episodes, see
+            :func:`final_value_auc`: it has not seen them.
+        """
+        ends = data[data["next", "done"].squeeze(-1)]
+        ends[keys.TEMPORAL_VALUE], ends["next", keys.TEMPORAL_VALUE] = values_of_states(
+            self.paying, ends, out_key=self.paying.out_keys[0]
+        )
+        auc: float = final_value_auc(ends)["final_auc"]
         episodes = list(split_trajectories(label_outcomes(data)).values())
         outcomes = self.steps.by_outcome(episodes, successes=True, failures=True)
         seed = derive_seed(self.config.seed, "refresh", iteration)
@@ -70,6 +83,7 @@ class ValueRefresh:
             )
             self.model.load_state_dict(self.paying.state_dict())
         self.publish()
+        return auc
 
     def calibrate(self, outcomes: Outcomes) -> None:
         """Let demonstrations run from 0 to 1, or failures be 0 where there is no order of time."""

@@ -94,7 +94,8 @@ class Job:
         if not (self.tuned and reward.dense_weight and reward.potential == "value"):
             return None
         start = self.shared
-        settings = [asdict(self.config.value), self.config.ppo.max_grad_norm]
+        trained = asdict(replace(self.config.value, refresh_steps=0))
+        settings = [trained, self.config.ppo.max_grad_norm]
         return replace(
             start,
             output=str(Path(start.output, "values", digest(settings)[:8])),

@@ -48,7 +48,7 @@ from rftf_torchrl import (
     seed_everything,
     value_order_correlation,
 )
-from rftf_torchrl.configs.artefacts import is_trained, need, training_data
+from rftf_torchrl.configs.artefacts import need, needs_file, training_data
 from rftf_torchrl.configs.episodes import counted, episode_collector
 from rftf_torchrl.configs.record import value_made_by
 from rftf_torchrl.configs.run import stage
@@ -172,7 +172,7 @@ def described(config: RunConfig) -> str:
     "value model",
     about=described,
     writes=lambda config: (
-        config.folder.value_model if is_trained(config) else config.folder.value_training
+        config.folder.value_model if needs_file(config) else config.folder.value_training
     ),
     entitled=lambda config: need(
         config, demos=config.data.path is None, policy=bool(rollout_episodes(config))

@@ -93,7 +93,7 @@ def need(
         )
     if policy:
         _need_file(config, folder.policy, "policy", "clone one", "train-bc")
-    if value_model and is_trained(config):
+    if value_model and needs_file(config):
         _need_file(config, folder.value_model, "value model", "train one", "train-value")
 
 
@@ -116,7 +116,7 @@ def _first(config: RunConfig, make: str, command: str, setting: str) -> str:
     )
 
 
-def is_trained(config: RunConfig) -> bool:
+def needs_file(config: RunConfig) -> bool:
     """Whether the value model is trained, and so comes from a file."""
     return bool(getattr(value_spec_class(config.value.kind), "trained", True))
 
@@ -127,7 +127,7 @@ def load_value_model(config: RunConfig, state_dim: int | None = None) -> TensorD
     Raises:
         FileNotFoundError: where there is none.
     """
-    if is_trained(config):
+    if needs_file(config):
         file = config.folder.value_model
         if not file.is_file():
             raise FileNotFoundError(

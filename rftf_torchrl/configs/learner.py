@@ -17,7 +17,7 @@ from torch import nn
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs.artefacts import is_trained, load_value_model, need
+from rftf_torchrl.configs.artefacts import load_value_model, need, needs_file
 from rftf_torchrl.configs.policies import add_adapters, fit_in_memory
 from rftf_torchrl.configs.record import (
     RUN,
@@ -71,7 +71,7 @@ def refuse_to_tune(config: RunConfig) -> None:
 
     Raises:
         FileNotFoundError: naming the command that makes what is missing.
-        FileExistsError, ConfigError: see :func:`refuse_used_folder`.
+        FileExistsError, ConfigError: see :func:`refuse_used_folder` and :func:`refuse_refresh`.
         ConfigError: where a policy is to be divided over one process.
     """
     if config.ppo.shard and started_processes() == 1:
@@ -80,15 +80,29 @@ def refuse_to_tune(config: RunConfig) -> None:
             "one is alone: start it with torchrun --nproc-per-node=2 -m "
             "rftf_torchrl.recipes.finetune ..., or leave out ppo.shard"
         )
-    refresh = config.value.refresh_steps
-    if refresh and not is_trained(config):
+    refuse_refresh(config)
+    need(config, policy=True, value_model=uses_value_model(config))
+    need(config, demos=config.value.refresh_steps > 0)
+    refuse_used_folder(config)
+
+
+def refuse_refresh(config: RunConfig) -> None:
+    """Stop where a value model that can't go on learning is asked to.
+
+    Raises:
+        ConfigError: where it is used as it is, or the run's data are not the simulator's.
+    """
+    steps, kind = config.value.refresh_steps, config.value.kind
+    problem = ""
+    if not needs_file(config):
+        problem = f"a value model of value.kind={kind} is used as it is and does not go on learning"
+    elif config.data.path is not None:
+        problem = "it goes on learning from demonstrations in the simulator, so leave out data"
+    if steps and problem:
         raise ConfigError(
-            f"value.refresh_steps={refresh}: a value model of value.kind={config.value.kind} is "
-            "used as it is and does not go on learning: choose reward=rftf, or another that does "
+            f"value.refresh_steps={steps}: {problem}; or choose reward=rftf, or another that does "
             "not refresh it"
         )
-    need(config, demos=refresh > 0, policy=True, value_model=uses_value_model(config))
-    refuse_used_folder(config)
 
 
 def uses_value_model(config: RunConfig) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rftf_torchrl.configs.schema import RunConfig
+from rftf_torchrl.configs.schema import RunConfig, ValueConfig
 from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.envs.simulator import make_simulator, simulator_class
 from rftf_torchrl.weights_file import read_made_by
@@ -47,10 +47,12 @@ CLONING = (
 )
 """What decides a cloned policy."""
 
-VALUE = (*CLONING, "data", "value", "ppo.tasks")
+_VALUE = tuple(f"value.{x.name}" for x in fields(ValueConfig) if x.name != "refresh_steps")
+
+VALUE = (*CLONING, "data", *_VALUE, "ppo.tasks")
 """What decides a value model; the cloned policy plays its rollouts."""
 
-VALUE_OF_DATA = ("seed", "data", "value", "precision", "ppo.max_grad_norm")
+VALUE_OF_DATA = ("seed", "data", *_VALUE, "precision", "ppo.max_grad_norm")
 """What decides a value model that learned from data from outside."""
 
 SPLIT = ("data.kind", "data.options", "data.episodes", "data.tasks", "data.held_out")

@@ -391,9 +391,5 @@ class RunConfig:
     @property
     def plain_ppo(self) -> RunConfig:
         """The same run with success alone, as ``reward=sparse`` has it."""
-        return replace(
-            self,
-            reward=RewardConfig(dense_weight=0.0),
-            value=replace(self.value, refresh_steps=0),
-            ppo=replace(self.ppo, bootstrap_timeouts=True),
-        )
+        value = replace(self.value, refresh_steps=0)
+        return replace(self, reward=RewardConfig(dense_weight=0.0), value=value)

@@ -142,6 +142,11 @@ def _advantage_problems(critic: str, ppo: PPOConfig, reward: RewardConfig) -> li
             "critic=temporal uses the value model, and reward.dense_weight=0 asks for a run "
             "without it: choose critic=learned, or reward=rftf"
         )
+    if critic == "temporal" and reward.fade:
+        problems.append(
+            "critic=temporal judges by the value model itself, so reward.fade would have no "
+            "effect: choose reward=rftf"
+        )
     if critic == "group" and reward.dense_weight > 0:
         problems.append("critic=group compares outcomes alone: choose reward=sparse")
     if (critic == "group") != (group > 1) or episodes % group:
@@ -185,7 +190,7 @@ def _failure_problems(reward: RewardConfig, ppo: PPOConfig, columns: Sequence[st
         problems.append(
             f"reward.form={reward.form} lets a failure keep what it reached, and with "
             "ppo.bootstrap_timeouts=true the critic would go on from there: set "
-            "ppo.bootstrap_timeouts=false, or reward.fade=true"
+            "ppo.bootstrap_timeouts=false"
         )
     if reward.dense_weight >= reward.outcome_weight:
         problems.append(

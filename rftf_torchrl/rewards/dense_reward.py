@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
@@ -245,8 +245,17 @@ class DenseReward(Transform):
         following.set(self.dense_key, dense)
         paid = self.dense_weight * dense
         if self.share_key is not None and self.form is not None:
-            paid = paid * required(root, self.share_key, ", so the dense reward has no weight.")
+            paid = paid * self._share(root, paid.shape)
         following.set(self.reward_key, self.outcome_weight * outcome + paid)
+
+    def _share(self, root: TensorDictBase, expected: torch.Size) -> Tensor:
+        key = cast(NestedKey, self.share_key)
+        share: Tensor = required(root, key, ", by which the dense reward is weighted.")
+        if share.shape != expected:
+            raise ValueError(
+                f"{key!r} must have shape {tuple(expected)}, got {tuple(share.shape)}."
+            )
+        return share
 
     def _dense(
         self,

@@ -1,4 +1,4 @@
-"""Write how often its task fails in the batch to every step."""
+"""Write to every step how often its task failed in the batch."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def label_failure_rates(
     trajectories, where = trajectory.unique(return_inverse=True)
     tasks, of_step = task.unique(return_inverse=True)
     failed = torch.zeros(len(trajectories), device=outcome.device)
-    failed[where] = (~outcome).float()
-    of_trajectory = torch.zeros_like(trajectories)
+    failed[where] = (~outcome.bool()).float()
+    of_trajectory = torch.zeros(len(trajectories), dtype=of_step.dtype, device=of_step.device)
     of_trajectory[where] = of_step
     count = torch.bincount(of_trajectory, minlength=len(tasks))
     rates = torch.bincount(of_trajectory, failed, minlength=len(tasks)) / count

@@ -31,7 +31,7 @@ CASES = {
         "policy.options.bins=16",
         "policy.options.image_options.size.longest_edge=28",
     ],
-    "paligemma": ["policy=paligemma", "critic=temporal"],
+    "paligemma": ["policy=paligemma", "reward=rftf", "critic=temporal"],
     "qwen2_5_vl": [
         "policy=qwen_vl",
         "policy.options.head=flow",

@@ -50,7 +50,7 @@ def test_the_policy_of_a_file(configure, tmp_path):
     from rftf_torchrl.configs.policies import new_policy
     from rftf_torchrl.recipes.bench import policy_file
 
-    config = configure(*TINY, "policy=flow", "critic=temporal", "bench.seconds=1e-3")
+    config = configure(*TINY, "policy=flow", "reward=rftf", "critic=temporal", "bench.seconds=1e-3")
     with policy_file(config) as made:
         assert made.is_file()
     assert not made.exists()

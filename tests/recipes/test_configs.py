@@ -200,6 +200,8 @@ def test_adapters_let_weights_be_bfloat16(configure):
 def test_a_value_critic_needs_the_value_model(configure):
     with pytest.raises(ConfigError, match="critic=temporal uses the value model"):
         configure("critic=temporal", "reward=sparse")
+    with pytest.raises(ConfigError, match="critic=temporal judges by the value model itself"):
+        configure("critic=temporal")
 
 
 @pytest.mark.parametrize(
@@ -349,7 +351,7 @@ def test_a_value_critic_needs_the_value_model(configure):
             ["reward=peak", "ppo.bootstrap_timeouts=true", "reward.dense_weight=1"],
             "reward.form=peak lets a failure keep what it reached, and with "
             "ppo.bootstrap_timeouts=true the critic would go on from there: set "
-            "ppo.bootstrap_timeouts=false, or reward.fade=true\n"
+            "ppo.bootstrap_timeouts=false\n"
             "  - reward.dense_weight=1: a failure earns up to that under reward.form=peak, so it "
             "must be below reward.outcome_weight=1",
         ),

@@ -13,6 +13,7 @@ from tiny import RECIPES, TINY
 from rftf_torchrl import (
     ConfigError,
     TemporalValueModel,
+    keys,
 )
 from rftf_torchrl.values.calibration import ValueCalibration
 
@@ -40,7 +41,7 @@ def going_on(cloned, **value):
         ["reward=fading"],
         ["reward=rftf"],
         ["reward=sparse"],
-        ["critic=temporal"],
+        ["reward=rftf", "critic=temporal"],
         ["critic=own_critic:linear"],
         ["balance=none", "reward=keep", "ppo.kl_coeff=0"],
         ["reward=goal_zero"],
@@ -117,7 +118,7 @@ def test_a_value_model_that_is_not_trained_can_not_go_on_learning(configure, tmp
     config = configure(*TINY, "value.kind=score", scores, "reward=fading", f"output={tmp_path}")
     message = (
         "value.refresh_steps=20: a value model of value.kind=score is used as it is and does not "
-        "go on learning: choose reward=rftf, or another that does not refresh it"
+        "go on learning; or choose reward=rftf, or another that does not refresh it"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         finetune(config)
@@ -130,6 +131,33 @@ def test_a_fine_tuning_that_refreshes_needs_demonstrations(cloned, configure, tm
     parts += [f"value.path={cloned.output}/value/value.safetensors", f"output={tmp_path}/new"]
     with pytest.raises(FileNotFoundError, match=r"^there are no demonstrations in .*/new/demos: "):
         finetune(configure(*TINY, *parts, "reward=fading"))
+
+
+def test_a_default_run_is_paid_by_how_often_its_tasks_fail(cloned, configure, tmp_path):
+    from rftf_torchrl.configs.episodes import episode_collector
+    from rftf_torchrl.configs.policies import acting_policy
+    from rftf_torchrl.recipes.finetune import add_advantages, make_learner, training_episodes
+
+    config = replace(going_on(cloned), output=str(tmp_path))
+    assert config.reward == configure("reward=fading").reward
+    assert (config.reward.form, config.reward.dense_weight, config.reward.fade) == (
+        "peak",
+        0.5,
+        True,
+    )
+    with episode_collector(
+        config, "train", *acting_policy(config, config.folder.policy)
+    ) as collector:
+        data = collector.collect(training_episodes(config, 0), seed=0).to("cpu")
+    first = data[keys.TASK_ID] == data[keys.TASK_ID][0]
+    won = first & (data[keys.TRAJECTORY] == data[keys.TRAJECTORY][0])[:, None]
+    ended = data["next", "done"] & won
+    data["next", keys.SUCCESS] = data["next", "terminated"] = ended
+    data = add_advantages(config, make_learner(config, torch.device("cpu")), data)
+    share = torch.where(first, 0.5, 1.0)  # one of two episodes of the first task succeeds
+    dense = data["next", keys.DENSE_REWARD]
+    assert dense.any()
+    torch.testing.assert_close(data["next", "reward"], ended.float() + 0.5 * share * dense)
 
 
 def test_time_outs_go_on_or_end(cloned, configure, tmp_path):

@@ -116,7 +116,7 @@ OF_ANOTHER_KIND = [
     ),
     (
         "finetune",
-        [POLICY, "value.path={made}/policy.safetensors"],
+        [POLICY, "value.path={made}/policy.safetensors", "demos.path={demos}"],
         "{made}/policy.safetensors is not a value model: expected format "
         "'rftf_torchrl.TemporalValueModel.1', got 'rftf_torchrl.policy.2'.",
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -68,7 +70,10 @@ def test_a_missing_share_is_named():
     data = rewarded(share_key=None)
     with pytest.raises(KeyError) as caught:
         DenseReward("peak", dense_weight=0.5, share_key="share")(data)
-    assert caught.value.args[0] == "'share' is missing, so the dense reward has no weight."
+    assert caught.value.args[0] == "'share' is missing, by which the dense reward is weighted."
+    message = "'share' must have shape (4, 1), got (4,)."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        DenseReward("peak", dense_weight=0.5, share_key="share")(data.set("share", torch.ones(4)))
 
 
 def test_success_alone_needs_no_share():

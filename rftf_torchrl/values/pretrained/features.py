@@ -42,7 +42,7 @@ def on_cached_features(
     _frozen_network(model)
     view = TemporalValueModel(
         model.network,
-        in_keys=[features_key, *model.in_keys[1:]],
+        in_keys=[features_key, *model.network_keys[1:]],
         tokens_key=model.tokens_key,
         out_key=model.out_keys[0],
         config=model.config,
