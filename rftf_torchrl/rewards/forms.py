@@ -18,10 +18,10 @@ form                    optimal policies    what a failure earns in all
 :func:`graded`          may change          its largest value, at its end
 ======================= =================== ========================================================
 
-The last three let a failure keep what it reached. A success stays worth more as long as the weight
-of the dense reward is below the weight of success, which is checked. They need values whose 0 and 1
+The last three let a failure keep what it reached. A success is paid more as long as the weight of
+the dense reward is below the weight of success, which is checked. They need values whose 0 and 1
 mean start and goal (a calibrated model), and an end of time that is an end
-(``ppo.bootstrap_timeouts=false``).
+(``ppo.bootstrap_timeouts=false``), unless what they pay fades (``reward.fade``).
 
 A new form is one function, and one row in :data:`FORMS`; a form of your own needs no row:
 ``"module:function"``.

@@ -37,8 +37,8 @@ class TemporalValueModel(TensorDictModuleBase):
         V(s, l) = (\mathrm{network}(s, l) - \mathrm{offset}_l) / \mathrm{scale}_l
 
     It is trained by :class:`rftf_torchrl.TemporalRankingLoss` on frames and
-    instructions alone, calibrated by :meth:`calibrate`, and frozen while the policy is
-    fine-tuned. It refuses to read an action.
+    instructions alone, and calibrated by :meth:`calibrate`. While the policy is fine-tuned it is
+    frozen, or goes on learning. It refuses to read an action.
 
     Source: Shu, Lin, Wang 2025, "RFTF", arXiv 2505.19767; the calibration is ours.
 
