@@ -37,4 +37,5 @@ def test_it_ends_with_a_report_and_its_pictures(folder):
         "value_over_time_RFTF.png",
         "value_over_time_cloned.png",
     ]
-    assert (folder / "rftf" / "policy.safetensors").is_file()
+    for name in ("policy", "value"):
+        assert (folder / "rftf" / f"{name}.safetensors").is_file()
