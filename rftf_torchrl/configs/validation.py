@@ -186,7 +186,7 @@ def _failure_problems(reward: RewardConfig, ppo: PPOConfig, columns: Sequence[st
     if not (keeps_failures(columns) and reward.dense_weight and reward.place == "reward"):
         return []
     problems = []
-    if ppo.bootstrap_timeouts and not reward.fade:
+    if ppo.bootstrap_timeouts and not reward.fade:  # what fades did better so: results/fading.md
         problems.append(
             f"reward.form={reward.form} lets a failure keep what it reached, and with "
             "ppo.bootstrap_timeouts=true the critic would go on from there: set "

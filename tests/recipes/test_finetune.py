@@ -122,6 +122,13 @@ def test_a_value_model_that_is_not_trained_can_not_go_on_learning(configure, tmp
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         finetune(config)
+    config = configure(*TINY, "reward=fading", f"output={tmp_path}")
+    message = (
+        "value.refresh_steps=20: it goes on learning from demonstrations in the simulator, so "
+        "leave out data; or choose reward=rftf, or another that does not refresh it"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        finetune(replace(config, data=replace(config.data, path="videos")))
 
 
 def test_a_fine_tuning_that_refreshes_needs_demonstrations(cloned, configure, tmp_path):
