@@ -183,6 +183,14 @@ def user_errors(name: str, verbose: bool) -> Iterator[None]:
             sys.exit(2)
         if verbose:
             raise
-        message = str(error).partition("\nConfig search path:")[0].strip()
-        print(f"{name}: {message}\n({VERBOSE} shows where it was raised.)", file=sys.stderr)
+        said = f"{name}: {explained(error)}\n({VERBOSE} shows where it was raised.)"
+        print(said, file=sys.stderr)
         sys.exit(2)
+
+
+def explained(error: Exception) -> str:
+    """What is wrong, with the reason that Hydra's own message leaves out."""
+    message = str(error).partition("\nConfig search path:")[0].strip()
+    cause = error.__cause__
+    reason = str(cause).partition("\n")[0] if isinstance(cause, OmegaConfBaseException) else ""
+    return message if reason in message else f"{message}: {reason}"

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +91,12 @@ def unknown_settings(arguments: Sequence[str], schema: type, groups: Sequence[st
             continue
         try:
             override = parser.parse_override(argument)
-        except OverrideParseException:
-            continue  # Hydra says what it could not read
+        except HydraException as error:
+            problems.append(
+                f"{argument}: Hydra can't read it ({error}); put double quotes around words with "
+                "'=', ',' or spaces, and single quotes around all of it for the shell"
+            )
+            continue
         name = override.key_or_group
         if name in names or name in groups or any(name.startswith(f"{o}.") for o in open_names):
             continue

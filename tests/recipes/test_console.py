@@ -51,6 +51,19 @@ def test_a_wrong_command_is_one_message(ended, tmp_path, arguments, message):
     assert not (tmp_path / "run").exists(), "nothing is written before the settings are right"
 
 
+@pytest.mark.parametrize(
+    ("argument", "why"),
+    [
+        ("ppo.iterations=x", "'x' of type 'str' could not be converted to Integer"),
+        ("env.tasks=[a=b]", "  - env.tasks=[a=b]: Hydra can't read it ("),
+    ],
+)
+def test_what_hydra_refuses_is_said_with_the_reason(ended, argument, why):
+    code, error = ended("finetune", argument)
+    assert code == 2
+    assert why in error
+
+
 def test_an_unknown_command_is_told_the_nearest(ended):
     code, error = ended("finetne")
     assert code == 2
