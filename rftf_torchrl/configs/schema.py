@@ -135,7 +135,8 @@ class ValueConfig:
         calibration: ``"instruction"``: the demonstrations of each instruction run from 0 to 1 on
             average; ``"global"``: all demonstrations together do.
         shuffle_time: negative control: train on frames in random order. Values then have mean 0 and
-            standard deviation 1, because there is no order to calibrate by.
+            standard deviation 1, because there is no order to calibrate by, until the model learns
+            on from failures.
         path: file of a trained value model of any kind; null for the one that this run has trained.
     """
 
