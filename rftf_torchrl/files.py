@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 from rftf_torchrl.leftovers import hidden_file, mark_file
@@ -155,6 +155,42 @@ def prepare_output(folder: str | Path) -> Path:
 
 class DiskError(OSError):
     """An error of the system at a file, whose message says what was being done."""
+
+
+def climbs_out(name: str) -> bool:
+    """Whether a relative path that data name leaves the folder that it is in.
+
+    Example:
+        >>> climbs_out("a/b.mp4"), climbs_out("../b.mp4"), climbs_out("/etc/b.mp4")
+        (False, True, True)
+    """
+    windows = PureWindowsPath(name)
+    return bool(windows.drive or windows.root) or ".." in {
+        *PurePosixPath(name).parts,
+        *windows.parts,
+    }
+
+
+def write_inside(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
+    """Write files whose names come from data, and none of them outside the folder.
+
+    Args:
+        folder: an existing one.
+        files: contents by relative path.
+
+    Raises:
+        ValueError: where a name leaves the folder; then nothing is written.
+    """
+    outside = sorted(name for name in files if climbs_out(name))
+    if outside:
+        raise ValueError(
+            f"{', '.join(map(repr, outside))}: expected names of files inside a folder; what names "
+            "these would write elsewhere on this disk, so do not use it"
+        )
+    for name, content in files.items():
+        path = Path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def to_disk(place: Path) -> None:

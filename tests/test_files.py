@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rftf_torchrl import prepare_output, whole_file, write_json, write_json_atomic, write_text
+from rftf_torchrl.files import write_inside
 from rftf_torchrl.weights_file import write_safetensors
 
 
@@ -115,6 +116,16 @@ WRITE = {
     "write_json": lambda path: write_json(path, ["new"]),
     "write_safetensors": lambda path: write_safetensors(path, {"a": torch.zeros(1)}, {}),
 }
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "b/../../a", "C:\\a", "..\\a"])
+def test_data_names_no_file_outside_of_its_folder(tmp_path, name):
+    folder = prepare_output(tmp_path / "folder")
+    with pytest.raises(ValueError, match=re.escape(repr(name)) + ": expected names of files"):
+        write_inside(folder, {"good": b"", name: b"content"})
+    assert list(tmp_path.rglob("*")) == [folder]
+    write_inside(folder, {"b/a.txt": b"content"})
+    assert (folder / "b" / "a.txt").read_bytes() == b"content"
 
 
 @pytest.mark.parametrize("name", WRITE)

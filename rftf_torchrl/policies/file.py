@@ -18,7 +18,6 @@ from rftf_torchrl.policies.spec import POLICIES, PolicySpecProtocol, spec_class
 from rftf_torchrl.weights_file import made_by_entry, read_safetensors, write_safetensors
 
 _FORMAT = "rftf_torchrl.policy.2"
-_SMALL_ONLY = "rftf_torchrl.policy.1"
 _FILE = "file:"
 
 
@@ -77,11 +76,11 @@ def load_policy(
         FloatingPointError: when a weight is NaN or infinite.
     """
     weights, metadata = read_safetensors(path)
-    if metadata.get("format") not in (_FORMAT, _SMALL_ONLY):
+    if metadata.get("format") != _FORMAT:
         raise ValueError(
             f"{path} is not a policy: expected format {_FORMAT!r}, got {metadata.get('format')!r}"
         )
-    described, stored = json.loads(metadata["policy"]), metadata.get("kind", "small")
+    described, stored = json.loads(metadata["policy"]), metadata["kind"]
     if stored != kind and stored not in POLICIES.places():
         raise ValueError(
             f"{path} is a policy of the kind {stored!r}, and to build it, code that the file names "

@@ -1,6 +1,5 @@
 """Policies of every kind are saved and loaded as one file, and a wrong file says what is wrong."""
 
-import json
 import re
 from dataclasses import dataclass
 from typing import ClassVar
@@ -75,15 +74,6 @@ def test_a_small_policy_comes_back(tmp_path):
     assert equal(policy, loaded)
     assert spec.observation_transform() is None
     assert [path.name for path in tmp_path.iterdir()] == ["policy.safetensors"]
-
-
-def test_a_file_of_the_first_format_loads(tmp_path):
-    policy, path = SMALL.build(), tmp_path / "policy.safetensors"
-    metadata = {"format": "rftf_torchrl.policy.1", "policy": json.dumps(SMALL.to_dict())}
-    save_file(policy.state_dict(), path, metadata)
-    loaded, spec = load_policy(path)
-    assert spec == SMALL
-    assert equal(policy, loaded)
 
 
 def test_a_policy_of_your_own_comes_back_with_its_files_and_tied_weights(tmp_path):

@@ -142,6 +142,9 @@ def test_a_tokenizer_of_transformers(tmp_path):
     )
     row = ClipTokens(CONFIG, tokenizer_files(str(tmp_path))).encode("Push")
     assert row.tolist() == [62, vocabulary["push</w>"], 63, 0, 0, 0]
+    files = tokenizer_files(str(tmp_path)) | {"../outside": b""}
+    with pytest.raises(ValueError, match=r"'\.\./outside': expected names of files inside"):
+        ClipTokens(CONFIG, files).encode("Push")
     (tmp_path / "merges.txt").unlink()
     message = (
         f"no CLIP tokenizer in {tmp_path}: merges.txt missing. Download "

@@ -12,7 +12,7 @@ from typing import Any
 
 from rftf_torchrl.data.format import DemonstrationError
 from rftf_torchrl.data.readers.episode import BadEpisode
-from rftf_torchrl.data.readers.pictures import climbs_out
+from rftf_torchrl.files import climbs_out
 
 TABLES = ("captions.csv", "captions.jsonl")
 _OUTCOMES = {

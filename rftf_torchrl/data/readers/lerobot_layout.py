@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from rftf_torchrl.data.format import DemonstrationError
-from rftf_torchrl.data.readers.pictures import climbs_out
+from rftf_torchrl.files import climbs_out
 from rftf_torchrl.optional import optional_module
 from rftf_torchrl.settings import Positive, Text, validation_problems
 
@@ -98,9 +98,12 @@ class Layout:
             },
         }
         try:
-            return self.root / str(template).format(**places)
+            name = str(template).format(**places)
         except KeyError as error:
             raise ValueError(f"meta/episodes has no {prefix}/{error.args[0]} for it") from error
+        if climbs_out(name):
+            raise ValueError(f"meta/episodes says that it lies in {name!r}, outside the data set")
+        return self.root / name
 
 
 def dataset_folder(path: str, camera: str | None = None) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -92,17 +92,3 @@ def file_version(*files: Path) -> str:
     """Sizes and times of files: a text that changes when they are written again."""
     stats = [file.stat() for file in files]
     return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
-
-
-def climbs_out(name: str) -> bool:
-    """Whether a path that data name leaves the folder of the data.
-
-    Example:
-        >>> climbs_out("a/b.mp4"), climbs_out("../b.mp4"), climbs_out("/etc/b.mp4")
-        (False, True, True)
-    """
-    windows = PureWindowsPath(name)
-    return bool(windows.drive or windows.root) or ".." in {
-        *PurePosixPath(name).parts,
-        *windows.parts,
-    }

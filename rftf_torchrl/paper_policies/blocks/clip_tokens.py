@@ -14,6 +14,7 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
+from rftf_torchrl.files import write_inside
 from rftf_torchrl.leftovers import temporary_folder
 from rftf_torchrl.nets.entries import required
 from rftf_torchrl.nets.sentences import normal_sentence, sentences_of, words_of
@@ -99,8 +100,7 @@ class ClipTokens(Transform):
         if self._tokenizer is None:
             tokenizer_class = transformers_module("CLIP's tokenizer").CLIPTokenizer
             with temporary_folder() as folder:
-                for name, content in self.files.items():
-                    Path(folder, name).write_bytes(content)
+                write_inside(folder, self.files)
                 self._tokenizer = tokenizer_class.from_pretrained(folder)
         ids = self._tokenizer(text)["input_ids"]
         return [number for number in ids if number < self.config.start_token]

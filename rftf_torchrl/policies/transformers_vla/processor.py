@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rftf_torchrl.files import write_inside
 from rftf_torchrl.leftovers import temporary_folder
 from rftf_torchrl.nets.sentences import normal_sentence
 from rftf_torchrl.optional import transformers_module
@@ -102,10 +103,7 @@ class VLAProcessor:
     ) -> VLAProcessor:
         """Load the processor from what :meth:`files` gave."""
         with temporary_folder() as folder:
-            for name, content in files.items():
-                path = Path(folder, name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+            write_inside(folder, files)
             return cls.from_pretrained(folder, config, **options)
 
     def __call__(

@@ -9,7 +9,8 @@ from PIL import Image
 
 from rftf_torchrl import BadEpisodeError
 from rftf_torchrl.data.readers.decode import read_video
-from rftf_torchrl.data.readers.pictures import at_rate, climbs_out, picture, resized
+from rftf_torchrl.data.readers.pictures import at_rate, picture, resized
+from rftf_torchrl.files import climbs_out
 
 CODECS = [
     ("a.mp4", "libx264", "yuv420p"),

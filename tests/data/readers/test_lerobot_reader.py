@@ -144,6 +144,18 @@ def test_missing_shards(tmp_path):
     }
 
 
+def test_a_table_outside_of_the_data_set(tmp_path):
+    root = tmp_path / "set"
+    write_lerobot(root, codec="libx264", episodes=1)
+    shutil.copy(root / "data/chunk-000/file-000.parquet", tmp_path / "private.parquet")
+    change_info(root, data_path="{chunk_index}.parquet")
+    rows = next(root.glob("meta/episodes/*/*.parquet"))
+    change_rows(rows, lambda rows: [row | {"data/chunk_index": "../private"} for row in rows])
+    assert problems(root) == {
+        "episode 0": "meta/episodes says that it lies in '../private.parquet', outside the data set"
+    }
+
+
 def test_wrong_lengths_and_tasks(tmp_path):
     root = tmp_path / "set"
     write_lerobot(root, codec="libx264", episodes=4)
