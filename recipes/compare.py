@@ -47,6 +47,7 @@ from rftf_torchrl import (
 from rftf_torchrl.configs.recipe import CONF
 from rftf_torchrl.configs.run import announced
 from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
+from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.envs.workers import Processes
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.evaluation.commits import file_commit
@@ -176,9 +177,10 @@ def run_cells(jobs: list[Job], workers: int, log: Path, timeout: float) -> None:
     """
     waiting = [job for job in jobs if next_step(job)]
     if not workers:
-        for job in waiting:
-            while todo := next_step(job):
-                todo[0](job)
+        with one_thread():
+            for job in waiting:
+                while todo := next_step(job):
+                    todo[0](job)
         return
     if not waiting:
         return

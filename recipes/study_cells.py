@@ -35,6 +35,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.artefacts import whole_demos
 from rftf_torchrl.configs.episodes import episode_collector
+from rftf_torchrl.configs.learner import uses_value_model
 from rftf_torchrl.digests import read_record, write_record
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.finetune import finetune, training_episodes
@@ -89,13 +90,13 @@ class Job:
 
     @property
     def with_value(self) -> RunConfig | None:
-        """The run in whose folder the value model lies; None if the cell needs none."""
-        reward = self.config.reward
-        if not (self.tuned and reward.dense_weight and reward.potential == "value"):
+        """The run in whose folder the value model lies; None if the cell trains none."""
+        config = self.config
+        if not (self.tuned and uses_value_model(config)) or config.value.path is not None:
             return None
         start = self.shared
-        trained = asdict(replace(self.config.value, refresh_steps=0))
-        settings = [trained, self.config.ppo.max_grad_norm]
+        trained = asdict(replace(config.value, refresh_steps=0))
+        settings = [trained, asdict(config.data), config.tuned_tasks, config.ppo.max_grad_norm]
         return replace(
             start,
             output=str(Path(start.output, "values", digest(settings)[:8])),
@@ -228,7 +229,8 @@ def run_cell(job: Job) -> Path:
         demos=replace(job.config.demos, path=str(shared.folder.demonstrations)),
         policy=replace(job.config.policy, path=str(shared.folder.policy)),
         value=replace(
-            job.config.value, path=None if value is None else str(value.folder.value_model)
+            job.config.value,
+            path=job.config.value.path if value is None else str(value.folder.value_model),
         ),
         ppo=replace(job.config.ppo, env_steps=None if budget is None else budget - charged),
     )

@@ -64,6 +64,7 @@ from rftf_torchrl import (
 from rftf_torchrl.configs.artefacts import whole_demos
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.digests import read_record, write_record
+from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.evaluation.report import image, interval, number
 from rftf_torchrl.recipes.collect_demos import collect
@@ -342,10 +343,11 @@ def draw(study: StudyConfig, everything: dict[str, list[dict[str, Found]]], path
 
 def study_values(study: StudyConfig) -> Path:
     """Run what is missing, and write the report."""
-    everything = {
-        task_set: [run_seed(study, task_set, seed) for seed in study.seeds]
-        for task_set in study.task_sets
-    }
+    with one_thread():
+        everything = {
+            task_set: [run_seed(study, task_set, seed) for seed in study.seeds]
+            for task_set in study.task_sets
+        }
     folder = prepare_output(study.report or Path(study.output, "report"))
     sections = {"How to read it": READING}
     for task_set, seeds in everything.items():

@@ -12,7 +12,7 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from rftf_torchrl import keys
-from rftf_torchrl.digests import read_record, write_record
+from rftf_torchrl.digests import bytes_digest, read_record, write_record
 from rftf_torchrl.envs.episodes import Episode, EpisodePlayer
 from rftf_torchrl.envs.shared_policy import SharedPolicy
 from rftf_torchrl.errors import SimulatorCrashedError
@@ -195,7 +195,12 @@ def play_benchmark(
         "seed": seed,
         "episodes": len(episodes),
     }
-    file = None if resume_path is None else EpisodeFile(resume_path, told)
+    file = None
+    if resume_path is not None:
+        asked = repr([(each.task, each.seed, each.instruction) for each in episodes])
+        tasks = ", ".join(dict.fromkeys(episode.task for episode in episodes))
+        which = f"{tasks} ({bytes_digest(asked.encode())[:8]})"
+        file = EpisodeFile(resume_path, told | {"tasks and states": which})
     finished, crashed = play_unfinished(
         partial(EpisodePlayer, make_env, shared.actor),
         partial(_play, deterministic=deterministic, seed=seed),

@@ -110,6 +110,15 @@ def test_what_is_finished_is_not_played_again(tmp_path):
         play(episodes(), resume_path=path, seed=1)
 
 
+@pytest.mark.parametrize("other", [[4, 7, 5, 8], [7, 4, 5, 9]])
+def test_other_episodes_are_not_taken_for_those_of_the_file(tmp_path, other):
+    path = tmp_path / "episodes.jsonl"
+    play(episodes(), resume_path=path)
+    message = r"holds episodes with tasks and states = 'none \(\w{8}\)', and now it is "
+    with pytest.raises(ValueError, match=message):
+        play(episodes(other), resume_path=path)
+
+
 @pytest.mark.parametrize("entry", [{"success": 1}, {"index": "0"}, {"more": 1}])
 def test_a_damaged_line_is_named(tmp_path, entry):
     path = tmp_path / "episodes.jsonl"

@@ -52,6 +52,25 @@ def test_every_method_of_every_study_can_be_run(name):
     assert len({job.digest for job in picked}) == len(picked), "no two methods are the same"
 
 
+def test_methods_share_a_value_model_where_it_would_be_the_same(tmp_path):
+    from rftf_torchrl.recipes.compare import list_jobs
+
+    def folder(*settings):
+        study = replace(configured("study=quick"), seeds=[0], methods=["rftf"])
+        study.catalogue["rftf"].settings = ["reward=rftf", *settings]
+        value = list_jobs(study, "")[0].with_value
+        return value and value.output
+
+    usual = folder()
+    assert folder("reward.dense_weight=0.5") == folder("value.refresh_steps=3") == usual
+    (tmp_path / "ten").mkdir()
+    (tmp_path / "more").mkdir()
+    others = ["value.steps=7", "ppo.tasks=[reach]"]
+    others += [f"data.path={tmp_path / name}" for name in ("ten", "more")]
+    assert len({usual, *map(folder, others)}) == 5
+    assert folder("value.path=/model.safetensors") is None, "nothing is trained"
+
+
 def test_a_later_setting_wins():
     from rftf_torchrl.recipes.compare import last_of_each
 
