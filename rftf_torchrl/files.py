@@ -235,6 +235,16 @@ def reserve(file: BinaryIO, size: int) -> None:
             file.write(bytes(min(2**20, size - start)))
 
 
+def give_blocks(path: str | os.PathLike[str]) -> None:
+    """Give a new file of zeros blocks for all of it: a mapped write to what has none is a SIGBUS.
+
+    Raises:
+        OSError: where the disk has no room.
+    """
+    with open(path, "r+b") as file:
+        reserve(file, os.path.getsize(path))
+
+
 @contextmanager
 def name_in_errors(what: str) -> Iterator[None]:
     """Let the system's errors in a block say what was being done, and what to do.

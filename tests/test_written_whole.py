@@ -34,9 +34,7 @@ ALLOWED = {
     "rftf_torchrl/calvin/data/writer.py CalvinWriter.add_frame": "in a folder that is whole or not",
     "rftf_torchrl/training/checkpoint.py RunCheckpoints.clear": "renames a damaged file",
     "rftf_torchrl/training/checkpoint.py _Reserving.save": "in a folder that is whole or not",
-    "rftf_torchrl/policies/transformers_vla/processor.py VLAProcessor.from_files": "temporary",
     "rftf_torchrl/policies/lerobot/spec.py LeRobotSpec.lerobot_config": "temporary",
-    "rftf_torchrl/paper_policies/blocks/clip_tokens.py ClipTokens._words": "temporary",
 }
 
 

@@ -71,6 +71,12 @@ class Demonstrations:
         spans = [(episode.start, episode.stop) for episode in self.episodes]
         return torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
 
+    @cached_property
+    def places(self) -> Tensor:
+        """Where in ``frames`` the selected episodes' frames are, int64 [num_frames]."""
+        pieces = [torch.arange(episode.start, episode.stop) for episode in self.episodes]
+        return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.int64)
+
     @nested_keys
     def check_keys(self, keys: Iterable[NestedKey]) -> None:
         """Stop at a key that the frames do not have.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rftf_torchrl.training.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 _SUFFIX = "_demo.hdf5"
+_DEMO = "demo_"
 _CAMERAS = {keys.IMAGE: "agentview_rgb", keys.WRIST_IMAGE: "eye_in_hand_rgb"}
 _STATES = ("ee_states", "gripper_states")
 
@@ -79,10 +81,10 @@ def libero_demonstrations(
             except OSError as error:
                 raise DemonstrationError(str(file), [f"it cannot be read ({error})"]) from error
             with opened:
-                data = opened["data"]
-                names = sorted(data, key=lambda name: int(name.rpartition("_")[2]))[:limit]
+                names = sorted(_demos(opened, str(file)), key=_number)[:limit]
                 for number, name in enumerate(names):
-                    frames = _frames(data[name], f"{file}: {name}", cameras, image_size)
+                    demo, place = opened["data"][name], f"{file}: {name}"
+                    frames = _frames(demo, place, cameras, image_size)
                     length = [len(frames), -1]
                     frames[keys.TOKENS] = tokens.expand(length)
                     frames[keys.TOKEN_MASK] = mask.expand(length)
@@ -93,10 +95,30 @@ def libero_demonstrations(
     return written
 
 
+def _number(name: str) -> int:
+    return int(name.removeprefix(_DEMO))
+
+
+def _demos(opened: Any, place: str) -> list[str]:
+    """The names of a file's demonstrations."""
+    found = list(opened.get("data", ()))
+    other = [name for name in found if not re.fullmatch(rf"{_DEMO}[0-9]+", name)]
+    if other or not found:
+        problems = [f"data/{name}: expected {_DEMO}<number>" for name in other]
+        raise DemonstrationError(place, problems or [f"there is no data/{_DEMO}0"])
+    return found
+
+
 def _frames(demo: Any, place: str, cameras: dict[Any, str], size: int) -> TensorDict:
-    missing = [name for name in (*_STATES, *cameras.values()) if name not in demo["obs"]]
+    entries = ["actions", *(f"obs/{name}" for name in (*_STATES, *cameras.values()))]
+    missing = [name for name in entries if name not in demo]
     if missing:
-        raise DemonstrationError(place, [f"obs/{name} is missing" for name in missing])
+        raise DemonstrationError(place, [f"{name} is missing" for name in missing])
+    lengths = {name: len(demo[name]) for name in entries}
+    if len(set(lengths.values())) > 1:
+        raise DemonstrationError(
+            place, [f"{name} has {length} rows" for name, length in lengths.items()]
+        )
     actions = np.asarray(demo["actions"], dtype=np.float32)
     following = np.concatenate([actions[1:], np.zeros_like(actions[:1])])
     state = np.concatenate([demo["obs"][name] for name in _STATES], -1).astype(np.float32)

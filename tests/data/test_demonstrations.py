@@ -9,7 +9,7 @@ import torch
 from tensordict import MemoryMappedTensor, TensorDict
 
 from rftf_torchrl import DemonstrationError, Demonstrations, load_demonstrations
-from rftf_torchrl.data.format import Episode
+from rftf_torchrl.data.format import EPISODE, Episode
 
 
 def edit_json(root, change):
@@ -234,6 +234,9 @@ def test_frames_stay_on_disk(demonstrations):
 def test_select(demonstrations):
     assert [e.index for e in demonstrations.select(tasks=["task-1"]).episodes] == [3, 4, 5]
     assert [e.index for e in demonstrations.select(tasks=[0]).episodes] == [0, 1, 2]
+    places = demonstrations.select(tasks=["task-1"]).places
+    assert torch.equal(demonstrations.frames[EPISODE][places].unique(), torch.tensor([3, 4, 5]))
+    assert len(places) == demonstrations.select(tasks=["task-1"]).num_frames
     selected = demonstrations.select(tasks=[0], episodes=[1, 4])
     assert [e.index for e in selected.episodes] == [1]
     assert selected.num_frames == 7

@@ -19,12 +19,15 @@ from torch import nn
 from rftf_torchrl import (
     CalvinDataset,
     CalvinWriter,
+    DataConfig,
     DemonstrationWriter,
     MetricsFile,
     RunCheckpoints,
     TemporalValueModel,
+    import_videos,
     load_demonstrations,
     read_metrics,
+    write_synthetic_demonstrations,
     write_text,
     write_video,
 )
@@ -138,6 +141,16 @@ def test_demonstrations_keep_their_whole_episodes(disk, request, checked):
     assert not found.complete
     assert len(found.episodes) > 10
     assert [path.name for path in disk.iterdir()] == ["demos"]
+
+
+def test_an_import_says_so_and_can_go_on(disk, unchecked, tmp_path):
+    source = write_synthetic_demonstrations(tmp_path / "demos")
+    data = DataConfig(path=str(source), image_size=4, max_words=2**14)
+    with pytest.raises(OSError, match=f"^{re.escape(f'Cannot write {disk}/data: {FULL}')}$"):
+        import_videos(data, disk / "data")
+    assert {path.name for path in disk.iterdir()} == {".data.importing", ".data.lock"}
+    subprocess.run(["mount", "-o", f"remount,size={8 * SIZE}", str(disk)], check=True)
+    assert import_videos(data, disk / "data").complete
 
 
 def test_a_recording_of_calvin_keeps_its_frames(disk):

@@ -77,5 +77,15 @@ def test_data_that_cannot_be_used(source, tmp_path):
     message = f"{place}: 1 problem found:\n  - obs/ee_states is missing"
     with pytest.raises(DemonstrationError, match=f"^{re.escape(message)}$"):
         libero_demonstrations(source, tmp_path / "out", **arguments)
+    with h5py.File(source / f"{TASK}_demo.hdf5", "a") as file:
+        del file["data/demo_2/obs/agentview_rgb"], file["data/demo_2/actions"]
+    message = f"{place}: 3 problems found:\n  - actions is missing\n  - obs/ee_states is missing"
+    with pytest.raises(DemonstrationError, match=f"^{re.escape(message)}"):
+        libero_demonstrations(source, tmp_path / "three", **arguments)
+    with h5py.File(source / f"{TASK}_demo.hdf5", "a") as file:
+        file.create_group("data/mask")
+    message = f"{source / TASK}_demo.hdf5: 1 problem found:\n  - data/mask: expected demo_<number>"
+    with pytest.raises(DemonstrationError, match=f"^{re.escape(message)}$"):
+        libero_demonstrations(source, tmp_path / "mask", **arguments)
     with pytest.raises(ValueError, match=f"^libero_object has no task '{TASK}'; choose from "):
         libero_demonstrations(source, tmp_path / "other", suite="libero_object", image_size=16)

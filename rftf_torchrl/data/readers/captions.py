@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator
@@ -91,7 +92,7 @@ def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     except UnicodeDecodeError as error:
         raise DemonstrationError(str(table), [f"it is not UTF-8 text ({error})"]) from error
     if table.suffix == ".jsonl":
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):  # a sentence may have U+2028
             if not line.strip():
                 continue
             place = f"{table.name} line {number}"
@@ -102,7 +103,7 @@ def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
                 continue
             yield place, row if isinstance(row, dict) else "expected an object in braces"
         return
-    reader = csv.DictReader(text.splitlines())
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     names = reader.fieldnames or []
     if not {"file", "instruction"} <= set(names):
         raise DemonstrationError(

@@ -179,4 +179,4 @@ def _frames(
 
 def _number(name: str) -> tuple[int, str]:
     digits = name.rpartition("_")[2]
-    return (int(digits) if digits.isdigit() else -1, name)
+    return (int(digits) if digits.isdecimal() else -1, name)

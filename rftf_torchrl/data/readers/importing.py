@@ -27,7 +27,7 @@ from rftf_torchrl.data.readers.door import guess_reader, video_episodes
 from rftf_torchrl.data.readers.episode import BadEpisode, BadEpisodeError, VideoEpisode
 from rftf_torchrl.data.readers.pictures import resized
 from rftf_torchrl.data.readers.settings import DataConfig
-from rftf_torchrl.files import prepare_output, write_json
+from rftf_torchrl.files import give_blocks, name_in_errors, prepare_output, write_json
 from rftf_torchrl.new_folder import NewFolder
 from rftf_torchrl.rows_file import RowsFile
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
@@ -102,9 +102,14 @@ def _finished(data: DataConfig, settings: Record, root: Path) -> list[Record] | 
         raise FileExistsError(
             f"{root} exists and was not imported from a source: give another folder (data.cache)"
         )
-    earlier = json.loads(file.read_text(encoding="utf-8"))
-    records: list[Record] = earlier["episodes"]
-    if earlier["settings"] == settings:
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        records, made_by = list[Record](earlier["episodes"]), earlier["settings"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error!r}): remove the folder {root}, and it is imported again"
+        ) from error
+    if made_by == settings:
         listing = [_said(episode) for episode in listed_episodes(data)]
         if len(listing) == len(records) and all(map(_same, records, listing)):
             _refuse_bad(data, records)
@@ -153,7 +158,8 @@ def keep_episodes(
     place = -1
     for place, episode in enumerate(tqdm(listed_episodes(data), "episodes", disable=None)):
         said = _said(episode)
-        if place < len(rows.records) and _same(rows.records[place], said):
+        known = rows.records[place] if place < len(rows.records) else None
+        if known is not None and _same(known, said) and not known.get("try_again"):
             continue
         rows.cut(place)
         try:
@@ -161,7 +167,9 @@ def keep_episodes(
                 raise BadEpisodeError(episode.problem)
             content, more = make(episode)
         except BadEpisodeError as error:
-            rows.append(b"", said | {"problem": str(error)})
+            system = isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
+            again = {"try_again": True} if system else {}
+            rows.append(b"", said | {"problem": str(error)} | again)
         else:
             rows.append(content, said | more)
     rows.cut(place + 1)
@@ -215,11 +223,28 @@ def _refuse_bad(data: DataConfig, records: list[Record]) -> None:
 
 
 def _publish(data: DataConfig, settings: Record, root: Path, rows: RowsFile) -> None:
+    folder = NewFolder(root, "frames")
+    try:
+        with name_in_errors(f"Cannot write {root}"):
+            _fill(data, folder.hidden, rows)
+        made_by = {"settings": settings, "episodes": rows.records}
+        write_json(folder.hidden / SOURCE_FILE, made_by)
+        image = frames_folder(folder.hidden) / "observation" / "image.memmap"
+        image.unlink()
+        try:
+            image.hardlink_to(rows.file)
+        except OSError:  # a file system without links: a kill from here on decodes again
+            rows.file.rename(image)
+        folder.publish()
+    finally:
+        folder.discard()
+
+
+def _fill(data: DataConfig, whole: Path, rows: RowsFile) -> None:
+    """Write the index, and the frames with all but their images, which lie in ``rows``."""
     kept = [record for record in rows.records if "frames" in record]
     tasks = _tasks(kept)
     episodes = _episodes(data, kept, {task.name: task.id for task in tasks})
-    folder = NewFolder(root, "frames")
-    whole = folder.hidden
     size, total = data.image_size, episodes[-1].stop
     one = TensorDict(
         {
@@ -232,6 +257,8 @@ def _publish(data: DataConfig, settings: Record, root: Path, rows: RowsFile) -> 
         batch_size=[1],
     )
     frames = one.expand(total).memmap_like(frames_folder(whole))
+    for leaf in frames.exclude(keys.IMAGE).values(include_nested=True, leaves_only=True):
+        give_blocks(leaf.filename)
     tokenizer = HashTokenizer(max_length=data.max_words)
     for episode, record in zip(episodes, kept, strict=True):
         span = slice(episode.start, episode.stop)
@@ -252,14 +279,6 @@ def _publish(data: DataConfig, settings: Record, root: Path, rows: RowsFile) -> 
         episodes=episodes,
     )
     write_index(whole, index)
-    write_json(whole / SOURCE_FILE, {"settings": settings, "episodes": rows.records})
-    image = frames_folder(whole) / "observation" / "image.memmap"
-    image.unlink()
-    try:
-        image.hardlink_to(rows.file)
-    except OSError:  # a file system without links: a kill from here on decodes again
-        rows.file.rename(image)
-    folder.publish()
 
 
 def _tasks(records: list[Record]) -> tuple[Task, ...]:

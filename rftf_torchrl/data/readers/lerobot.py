@@ -121,7 +121,7 @@ class _Tables:
 def _small_columns(layout: Layout, file: Path) -> dict[int, list[Row]]:
     """By episode, the rows of its frames: the task, and the outcome where there is one."""
     parquet = optional_module("pyarrow.parquet", "video", "reading LeRobot data sets")
-    columns = ["episode_index", "frame_index", "task_index"]
+    columns = ["episode_index", "task_index"]
     if layout.success in layout.features:
         columns.append(layout.success)
     where = file.relative_to(layout.root)

@@ -251,8 +251,12 @@ def _rows(root: Path, name: str) -> list[dict[str, Any]]:
     """The rows of ``meta/tasks`` or ``meta/episodes``: Parquet in v3, JSON lines in v2."""
     meta = root / "meta"
     if (meta / f"{name}.jsonl").is_file():
-        lines = (meta / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
+        lines = (meta / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
+        read = [json.loads(line) for line in lines if line.strip()]
+        other = [row for row in read if not isinstance(row, dict)]
+        if other:
+            raise ValueError(f"expected an object in braces in each line, got {other[0]!r}")
+        return read
     parquet = optional_module("pyarrow.parquet", "video", "reading LeRobot data sets")
     one = meta / f"{name}.parquet"
     files = [one] if one.is_file() else sorted((meta / name).rglob("*.parquet"))

@@ -33,11 +33,15 @@ def read_demonstrations(
     Raises:
         FileNotFoundError: where there are none.
         DemonstrationError: with every violation of the format.
-        KeyError: where they have no images.
+        ValueError: where they have no images.
     """
     demonstrations = load_demonstrations(Path(path))
     key = keys.WRIST_IMAGE if wrist else keys.IMAGE
-    demonstrations.check_keys([key])
+    if key not in demonstrations.frames.keys(include_nested=True):
+        raise ValueError(
+            f"the demonstrations in {path} have no {'.'.join(key)}: a value model of images learns "
+            "from demonstrations that were recorded with images (env.image_size)"
+        )
     tasks = {task.id: task for task in demonstrations.tasks}
     for episode in demonstrations.episodes:
         task = tasks[episode.task_id]

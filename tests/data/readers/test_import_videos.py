@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from rftf_torchrl import (
     write_synthetic_demonstrations,
 )
 from rftf_torchrl.data.readers import importing
-from rftf_torchrl.data.readers.episode import VideoEpisode
+from rftf_torchrl.data.readers.episode import BadEpisodeError, VideoEpisode
 
 pytestmark = pytest.mark.slow
 
@@ -161,6 +162,29 @@ def test_a_killed_import_goes_on(tmp_path, source, decoded, monkeypatch, after, 
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".data")) == [
         ".data.lock"
     ]
+
+
+def test_a_video_that_could_not_be_read_is_tried_again(tmp_path, source, monkeypatch):
+    read = VideoEpisode.read
+
+    def locked(self):
+        if self.name == "open-4.mp4":
+            raise BadEpisodeError("no") from PermissionError(13, "Permission denied")
+        return read(self)
+
+    monkeypatch.setattr(VideoEpisode, "read", locked)
+    with pytest.raises(DemonstrationError, match="open-4"):
+        import_videos(config(source), tmp_path / "data")
+    monkeypatch.setattr(VideoEpisode, "read", read)
+    assert len(import_videos(config(source), tmp_path / "data").episodes) == 12
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]"])
+def test_a_damaged_record_of_the_source_is_named(tmp_path, source, text):
+    file = import_videos(config(source), tmp_path / "data").root / "source.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(f"{file} is damaged (")):
+        import_videos(config(source), tmp_path / "data")
 
 
 def test_a_damaged_piece_of_a_stopped_import_is_refused_by_name(tmp_path, source):
