@@ -56,7 +56,6 @@ OUTCOME_REWARD = "outcome_reward"
 DENSE_REWARD = "dense_reward"
 REWARD = "reward"
 ADVANTAGE = "advantage"
-VALUE_TARGET = "value_target"
 
 
 def nested_keys(function: Callable[P, R]) -> Callable[P, R]:

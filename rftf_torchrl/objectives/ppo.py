@@ -30,6 +30,9 @@ from rftf_torchrl.objectives.loss_keys import LossKeys
 from rftf_torchrl.objectives.reference import StoredReference, draws_composite, optional_keys
 from rftf_torchrl.settings import Positive, check_value
 
+KL_BOUNDS = (1e-4, 10.0)
+"""Between which the divergence's weight adapts."""
+
 
 class RFTFPPOLoss(LossKeys, ClipPPOLoss):
     r"""Clipped PPO that stays near the policy it started from.
@@ -129,11 +132,11 @@ class RFTFPPOLoss(LossKeys, ClipPPOLoss):
         kl_coeff: float | None = None,
         kl_to_ref_coeff: float | None = None,
         kl_target: float | None = 0.02,
-        kl_bounds: tuple[float, float] = (1e-4, 10.0),
+        kl_bounds: tuple[float, float] = KL_BOUNDS,
         kl_controller: KLControllerBase | None = None,
         **kwargs: Any,
     ) -> None:
-        if "clip_epsilon" in kwargs:
+        if not isinstance(kwargs.get("clip_epsilon", (0.2, 0.2)), (tuple, list)):
             check_value("clip_epsilon", kwargs["clip_epsilon"], Positive)
         low, high = kl_bounds
         if not 0 < low <= high:

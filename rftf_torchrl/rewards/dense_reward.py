@@ -48,7 +48,8 @@ class DenseReward(Transform):
     For a form that reads the largest value so far (``best``, ``next_best``), an environment carries
     it in the tensordict. In a batch it is computed where it is missing, and trajectories have to be
     complete and one after another for it, as a collector with ``trajs_per_batch`` and
-    ``traj_format="cat"`` gives them; from then on the steps may be shuffled.
+    ``traj_format="cat"`` gives them; from then on the steps may be shuffled. Remove ``best_key`` at
+    the root before values of another model are paid.
 
     The reward that the environment wrote is replaced. The two parts of the reward are observations
     to the environment, as the sums of TorchRL's ``RewardSum`` are, zero after a reset: it has one
@@ -122,7 +123,6 @@ class DenseReward(Transform):
             self.form, self.columns = reward_form(form, options)
         check_value("dense_weight", dense_weight, Finite)
         check_value("outcome_weight", outcome_weight, Finite)
-        self._keeps_failures = keeps_failures(self.columns)
         if self._keeps_failures and not dense_weight < outcome_weight:
             raise ValueError(
                 f"with this form a failure earns up to dense_weight={dense_weight:g} and a success "
@@ -141,6 +141,10 @@ class DenseReward(Transform):
         self.value_key = value_key
         self.best_key = best_key
         self.share_key = share_key
+
+    @property
+    def _keeps_failures(self) -> bool:
+        return keeps_failures(self.columns)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write rewards to transitions of shape [*B] that hold values."""
@@ -163,6 +167,11 @@ class DenseReward(Transform):
             tensordict_reset.set(self.best_key, best)
         zero = torch.zeros(*tensordict_reset.batch_size, 1, device=tensordict_reset.device)
         return tensordict_reset.set(self.outcome_key, zero).set(self.dense_key, zero.clone())
+
+    def _reset_on_native_autoreset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return self._reset(tensordict, tensordict_reset)
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         if self._keeps_failures and self.best_key not in tensordict.keys(True):
@@ -282,6 +291,9 @@ class DenseReward(Transform):
                 f"{name!r} is missing. Write it first: Compose(StateValues(model), "
                 "DenseReward(...)), or ValueReward."
             )
+        expected = (*data.batch_size, 1)
+        if value.shape != expected:
+            raise ValueError(f"{name!r} must have shape {expected}, got {tuple(value.shape)}.")
         return value
 
     def _largest(self, root: TensorDictBase, following: TensorDictBase) -> tuple[Tensor, Tensor]:

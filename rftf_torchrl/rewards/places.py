@@ -9,6 +9,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs.transforms import Compose, Transform
 
+from rftf_torchrl.nets.entries import required
+
 
 def environment_transforms(transform: Transform) -> list[Transform]:
     """All transforms of the ``TransformedEnv`` that a transform is in, itself included."""
@@ -28,12 +30,11 @@ def next_data(transform: Transform, tensordict: TensorDictBase) -> TensorDictBas
     Raises:
         KeyError: if there is none.
     """
-    following: TensorDictBase | None = tensordict.get("next", None)
-    if following is None:
-        raise KeyError(
-            f"'next' is missing: {type(transform).__name__} needs transitions, with success, "
-            "terminated and the next state under 'next'."
-        )
+    why = (
+        f": {type(transform).__name__} needs transitions, with success, terminated and the next "
+        "state under 'next'."
+    )
+    following: TensorDictBase = required(tensordict, "next", why)
     return following
 
 

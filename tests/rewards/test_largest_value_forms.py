@@ -219,3 +219,13 @@ def test_thresholds_out_of_order_are_refused(thresholds):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         DenseReward("milestones", **WEIGHTS, thresholds=thresholds)
+
+
+@pytest.mark.parametrize("form", ["difference", *KEEPING])
+@pytest.mark.parametrize("shape", [(3,), (3, 2)])
+def test_values_of_another_shape_are_refused(form, shape):
+    data = trajectories(([0.1, 0.3, 0.2, 0.6], False))
+    data["temporal_value"] = torch.zeros(shape)
+    message = re.escape(f"'temporal_value' must have shape (3, 1), got {shape}.")
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        DenseReward(form, **(WEIGHTS if form in KEEPING else {}))(data)

@@ -24,7 +24,7 @@ from torchrl.envs.transforms import (
 )
 from torchrl.modules import ValueOperator
 
-from rftf_torchrl import ValueReward, label_outcomes
+from rftf_torchrl import DenseReward, ValueReward, label_outcomes
 
 
 def parallel_env(kind) -> TransformedEnv:
@@ -253,3 +253,18 @@ def test_a_collector_with_compact_obs_is_told_to_have_none(use, message):
     with pytest.raises(KeyError) as caught:
         use(data)
     assert caught.value.args == (message,)
+
+
+def test_native_autoreset_replaces_the_largest_value():
+    reward = DenseReward("peak", dense_weight=0.5)
+    fresh = TensorDict({"temporal_value": torch.tensor([[0.1], [0.2]])}, [2])
+    carried = TensorDict({"best_value": torch.full((2, 1), 0.9)}, [2])
+    carried["_reset"] = torch.tensor([[True], [False]])
+    best = reward._reset_on_native_autoreset(carried, fresh)["best_value"]
+    torch.testing.assert_close(best, torch.tensor([[0.1], [0.9]]))
+
+
+def test_without_a_model_every_form_is_the_sparse_reward_in_an_environment():
+    reward = ValueReward(None, form="peak", dense_weight=0.5)
+    rollout = TransformedEnv(ChunkWalkEnv(), reward).rollout(20, walk_policy())
+    assert torch.equal(rollout["next", "reward"], rollout["next", "success"].float())
