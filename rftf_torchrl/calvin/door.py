@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal, cast
@@ -163,7 +164,9 @@ class Calvin:
     ) -> str:
         (chain,) = benchmark_sequences(1)
         task, sentences = chain.tasks[0], self._sentences("validation")
-        make_env = PolicyInputFactory(self.factory("test", folder), transform)
+        start = chain_start(chain, 0, self.scene)
+        factory = replace(self.factory("test", folder), states=lambda *_: start)
+        make_env = PolicyInputFactory(factory, transform)
         with closing(make_env(Episode(task, 0))) as env:
             simulator = env.simulator
 
@@ -172,7 +175,7 @@ class Calvin:
                     simulator.step(np.array([0.0] * 6 + [sign]))
                 return float(simulator.robot_obs[6])
 
-            simulator.reset(*chain_start(chain, 0, self.scene))
+            simulator.reset(*start)
             seen = begin_subtask(env, task, None if sentences is None else sentences[task][0])
             return write_start_report(env, seen, policy, fingers_apart, folder, label)
 

@@ -145,7 +145,8 @@ class ChainRecorder:
         if not folder.exists():
             require_calvin_env()
             splits: list[CalvinSplit] = ["training"]
-            splits += ["validation"] * (self.recording.held_out_per_task > 0)
+            held_out = self.recording.held_out_per_task > 0 and self.count("validation") > 0
+            splits += ["validation"] * held_out
             for split in splits:
                 if not (root / split).exists() or not CalvinDataset(root, split).complete:
                     self._record_split(split, root)

@@ -37,7 +37,8 @@ def render_rollout(
             ``picture(size)`` is uint8 [3, size, size]. If it has no
             ``watch(function)``, which has a function called after each action, the images are
             taken after each decision.
-        policy: the policy, on any device; called on batches of one.
+        policy: the policy, on any device; called on batches of one. If it has a method ``reset()``,
+            that is called first.
         episode_seed: the episode.
         size: edge of the images in pixels.
         deterministic: the policy's mean action instead of a sample.
@@ -48,6 +49,8 @@ def render_rollout(
         of which the last shows the next state.
     """
     mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
+    if callable(forget := getattr(policy, "reset", None)):
+        forget()
     current = env.reset(TensorDict({"episode_seed": torch.tensor([episode_seed])}))
     current = current.exclude("action", "vla_action")
     frames, steps, counts = [env.picture(size)], [], []

@@ -157,6 +157,11 @@ class LiberoEnv(DecisionBase):
         self.task = get_task(self.suite, next(iter(tasks)) if task is None else task)
         self.set_instruction(None)
 
+    def set_instruction(self, instruction: str | None) -> None:
+        """Give another instruction from the next reset on; ``None`` gives each task's own."""
+        self._given = instruction
+        super().set_instruction(instruction)
+
     def _simulator_of(self, task: str) -> LiberoSimulator:
         if task in self._simulators:
             self._simulators.move_to_end(task)
@@ -183,7 +188,7 @@ class LiberoEnv(DecisionBase):
             self.task = get_task(
                 self.suite, tasks[np.random.default_rng(episode_seed).integers(len(tasks))]
             )
-            self.set_instruction(None)
+            self.set_instruction(self._given)
         start = self._starts(self.task.name, episode_seed)
         self._simulator = self._simulator_of(self.task.name)
         self._simulator.reset(start.seed, start.state)

@@ -148,6 +148,10 @@ def test_render_rollout():
     assert path["observation", "state"][0, 0] == pytest.approx(0.2)
     again, _ = render_rollout(env, constant_policy(0.5), 2, size=8)
     assert torch.equal(again, film)
+    resets, policy = [], constant_policy(0.5)
+    policy.reset = lambda: resets.append(True)
+    render_rollout(env, policy, 2, size=8)
+    assert len(resets) == 1
 
 
 class DrawnHill(DecisionEnv):

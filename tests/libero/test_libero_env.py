@@ -180,6 +180,9 @@ def test_one_environment_plays_several_tasks_with_a_bounded_number_of_simulators
     env.set_task(None)
     names = {(start(env, seed), env.task.name)[1] for seed in (0, 0)}
     assert len(names) == 1
+    env.set_instruction("do it")
+    start(env, 0)
+    assert env.instruction == "do it", "whatever task is drawn"
 
 
 def test_a_crash_is_neither_failure_nor_termination(make_env, monkeypatch, tmp_path):
