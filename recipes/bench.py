@@ -131,7 +131,7 @@ def bench(config: RunConfig) -> Throughput:
             config.plain_ppo,
             policy=replace(config.policy, path=str(file)),
             balance=BalanceConfig("none"),
-            critic={"temporal": "learned", "group": "none"}.get(config.critic, config.critic),
+            critic="none" if config.critic == "group" else config.plain_ppo.critic,
         )
         data, seconds = collect(config, simulators, policies)
         once = replace(config, ppo=replace(config.ppo, epochs=1, group_size=1))

@@ -114,6 +114,7 @@ def training_episodes(config: RunConfig, iteration: int) -> list[Episode]:
 def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) -> TensorDictBase:
     """Rewards, values, advantages, and what else the loss reads of a batch of episodes."""
     settings, policy = config.ppo, learner.policy
+    data["acted_log_prob"] = data[keys.LOG_PROB].clone()
     data = label_outcomes(data)
     if config.reward.fade:
         data = label_failure_rates(data)
@@ -131,17 +132,16 @@ def add_advantages(config: RunConfig, learner: Learner, data: TensorDictBase) ->
     return data
 
 
-def first_ratio(
-    config: RunConfig, learner: Learner, data: TensorDictBase, log_probs: torch.Tensor
-) -> float:
-    """Compare with the rollout's `log_probs`, on a minibatch's number of decisions of all episodes.
+def first_ratio(config: RunConfig, learner: Learner, data: TensorDictBase) -> float:
+    """Compare with the rollout's log-probabilities, on a minibatch's number of all decisions.
 
     They are of whole chunks: the policy did not know yet what would be executed.
     """
     settings = config.ppo
     rows = torch.linspace(0, len(data) - 1, min(len(data), settings.minibatch)).long()
     rows = rows.to(data.device)
-    acted = data.exclude("next", keys.EXECUTED)[rows].set(keys.LOG_PROB, log_probs[rows])
+    acted = data.exclude("next", keys.EXECUTED)[rows]
+    acted[keys.LOG_PROB] = acted.pop("acted_log_prob")
     with autocast(data.device, config.precision), learner.acted():
         return check_first_ratio(
             learner.loss,
@@ -281,9 +281,8 @@ def finetune(
                 with clock(f"{name}: value model"):
                     auc = refresh.learn(data, iteration)
             with clock(f"{name}: rewards and values"):
-                log_probs = data[keys.LOG_PROB].to(device)
                 data = add_advantages(config, learner, data.to(device))
-                ratio_error = first_ratio(config, learner, data, log_probs)
+                ratio_error = first_ratio(config, learner, data)
             metrics = {**success_rates(data, names), **progress, "ratio_error": ratio_error}
             if value_model is not None:
                 metrics |= exploitation_watch(data)
@@ -370,7 +369,7 @@ def update(
     if group:  # the same minibatches in all processes, whatever random numbers a policy draws
         own = None if balanced else torch.Generator(data.device).manual_seed(seed)
         buffer.set_rng(own)  # balanced: the sampler has one
-    buffer.extend(data.exclude("next"))
+    buffer.extend(data.exclude("next", "acted_log_prob"))
     gradients = partial(
         accumulate_gradients,
         loss_module,

@@ -41,7 +41,7 @@ from rftf_torchrl import (
     task_names,
     write_text,
 )
-from rftf_torchrl.configs.artefacts import load_value_model
+from rftf_torchrl.configs.artefacts import load_value_model, need
 from rftf_torchrl.configs.learner import refuse_refresh, refuse_used_folder
 from rftf_torchrl.configs.record import CLONING, VALUE, made_already
 from rftf_torchrl.configs.run import announced, stage
@@ -120,7 +120,9 @@ def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
 def entitled(config: RunConfig) -> None:
     """Stop before anything is made where fine-tuning would be refused."""
     refuse_refresh(config)
-    refuse_used_folder(config)
+    for run in (config, config.plain_ppo) if config.baseline else (config,):
+        refuse_used_folder(run)
+    need(config, policy=config.policy.path is not None, value_model=config.value.path is not None)
 
 
 @stage(
@@ -143,14 +145,17 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
     with clock("demonstrations"):
         demo_steps = collect(config)
     with clock("behaviour cloning"):
-        if not made_already(config, config.folder.policy, CLONING):
+        if config.policy.path is None and not made_already(config, config.folder.policy, CLONING):
             clone(config)
     cloned, spec = acting_policy(config, config.folder.policy)
     with clock("value model"):
-        if not made_already(config, config.folder.value_model, VALUE):
-            train_value(config)
+        if config.value.path is not None:
+            value_report = {"simulator_steps": 0}
+        else:
+            if not made_already(config, config.folder.value_model, VALUE):
+                train_value(config)
+            value_report = read_record(config.folder.value_training)
     value_model = load_value_model(config)
-    value_report = read_record(config.folder.value_training)
 
     separation: dict[str, dict[str, Any]] = {}
     policies = {"cloned": cloned}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -45,6 +46,8 @@ class ValueRefresh:
         device = next(paying.parameters()).device
         self.config, self.paying = config, paying
         self.model = cast(TemporalValueModel, load_value_model(config)).to(device)
+        calibration = self.model.made_by.get("value.calibration", config.value.calibration)
+        self.calibrated = replace(config, value=replace(config.value, calibration=calibration))
         self.train = whole_demos(config).select(split="train")
         self.steps = ValueSteps(
             config, self.model, self.train, failures=config.value.failures or 1.0
@@ -90,9 +93,9 @@ class ValueRefresh:
         if self.config.value.shuffle_time and outcomes[False]:
             # Without an order of time, what is left is whether a state is of a success.
             failures = torch.cat([episode["next"] for episode in outcomes[False]])
-            self.model.calibrate(failures, self.train.frames)
+            self.model.calibrate(failures, self.train.frames[self.train.places])
         else:
-            calibrate(self.config, self.model, self.train)
+            calibrate(self.calibrated, self.model, self.train)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""

@@ -55,6 +55,7 @@ from rftf_torchrl.configs.run import stage
 from rftf_torchrl.data.format import Episode as DemonstrationEpisode
 from rftf_torchrl.digests import write_record
 from rftf_torchrl.evaluation.report import percent
+from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.recipes.value_steps import ValueSteps, calibrate
 
 logger = logging.getLogger("train_value")
@@ -94,10 +95,10 @@ def cloned_rollouts(config: RunConfig) -> tuple[list[TensorDictBase], int]:
 def held_out_report(
     model: TensorDictModuleBase, demonstrations: Demonstrations, frames: int, device: torch.device
 ) -> dict[str, float]:
-    """How well the model orders demonstrations that it has not seen."""
+    """How well the model orders demonstrations that it has not learned from."""
     generator = torch.Generator().manual_seed(0)
     clips = sample_clips(demonstrations, batch_size=64, frames=frames, generator=generator)
-    with torch.inference_mode():
+    with torch.inference_mode(), eval_mode(model):
         values = model(clips.to(device))[model.out_keys[0]].squeeze(-1).cpu()
     mask = clips["frame_mask"]
     return {
@@ -234,7 +235,11 @@ def way_on(config: RunConfig, kept: Path) -> str:
 
 
 def untrained(config: RunConfig, train: Demonstrations) -> TensorDictModuleBase:
-    """A model of the configured kind, tried on two frames, that knows the states' statistics."""
+    """A model of the configured kind, tried on two frames, that knows the states' statistics.
+
+    They are of all recorded frames, held-out ones too: the states of one demonstration vary too
+    little to scale those of others by.
+    """
     device, settings = resolve_device(config.device), config.value
     state = train.frames.get(keys.STATE, None)
     sizes = ObservationSizes(config.image_size, None if state is None else state.shape[-1])

@@ -102,6 +102,7 @@ class ValueSteps:
 
     def _clips(self, outcomes: Outcomes, generator: torch.Generator) -> TensorDictBase:
         settings, train = self.config.value, self.train
+        half = max(1, settings.clips // 2)
         cached = self.ranked is not self.model
         clip_keys = [*self.ranked.in_keys, keys.TASK_ID] if cached else None
         clips = sample_clips(
@@ -117,13 +118,13 @@ class ValueSteps:
             clip
             for found in outcomes.values()
             if found
-            for clip in rollout_clips(found, settings.clips // 2, settings.frames, generator)
+            for clip in rollout_clips(found, half, settings.frames, generator)
         ]
         parts = [clips, *([torch.stack(own)] if own else [])]
         if self.failed:
             shown = sample_clips(
                 replace(train, episodes=self.failed),
-                batch_size=max(1, settings.clips // 2),
+                batch_size=half,
                 frames=settings.frames,
                 generator=generator,
                 keys=clip_keys,

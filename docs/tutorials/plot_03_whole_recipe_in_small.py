@@ -5,8 +5,8 @@ The whole recipe in small
 Demonstrations, cloning, value model, fine-tuning: the four stages of RFTF on one Meta-World task,
 small enough to run while this page is built. With ``reward=rftf`` the recipes do the same with more
 tasks, more data, logs and checkpoints. By default their reward fades as a task succeeds, and the
-value model learns on from the policy's episodes. Three iterations of PPO prove nothing, and are not meant
-to: results are in :doc:`/results/index`.
+value model learns on from the policy's episodes. Three iterations of PPO prove nothing, and are not
+meant to: results are in :doc:`/results/index`.
 """
 
 # %%

@@ -20,7 +20,7 @@ from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 
 def whole_demos(config: RunConfig) -> Demonstrations:
-    """The demonstrations of a recording that was not interrupted.
+    """The run's tasks' demonstrations of a recording that was not interrupted.
 
     Raises:
         ConfigError: where they were recorded in another environment, or without a task of the run.
@@ -57,7 +57,7 @@ def whole_demos(config: RunConfig) -> Demonstrations:
             f"{root} has no demonstrations of {', '.join(sorted(missing))}: record them in another "
             "folder (demos.path), or leave the tasks out of env.tasks"
         )
-    return found
+    return found.select(config.env.tasks)
 
 
 def training_data(config: RunConfig) -> Demonstrations:

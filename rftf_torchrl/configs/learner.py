@@ -55,11 +55,12 @@ def refuse_used_folder(config: RunConfig) -> None:
     """
     refuse_other_environment(config, config.folder.policy, "policy.path")
     refuse_other_environment(config, config.folder.value_model, "value.path")
-    if config.resume and config.tuned.settings.is_file():
+    folder = config.tuned.checkpoints
+    begun = any(folder.glob("*"))
+    if config.resume and begun and config.tuned.settings.is_file():
         earlier = read_record(config.tuned.settings)
         refuse_changes(str(config.tuned.root), earlier, made_by(config, RUN), may_change(config))
-    folder = config.tuned.checkpoints
-    if not config.resume and any(folder.glob("*")):
+    if begun and not config.resume:
         raise FileExistsError(
             f"{folder} holds the checkpoints of an earlier run: continue it with resume=true, or "
             "start afresh with another output=..."

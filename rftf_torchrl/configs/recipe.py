@@ -111,7 +111,7 @@ def recipe(
 
 
 def end_in_order() -> None:
-    """Let SIGTERM end this process as Ctrl-C does, so that what was done is kept; a second kills.
+    """Let SIGTERM end this process as Ctrl-C does, and be tidied up after; a second kills.
 
     Schedulers and containers send it before they kill.
     """

@@ -393,4 +393,5 @@ class RunConfig:
     def plain_ppo(self) -> RunConfig:
         """The same run with success alone, as ``reward=sparse`` has it."""
         value = replace(self.value, refresh_steps=0)
-        return replace(self, reward=RewardConfig(dense_weight=0.0), value=value)
+        critic = "learned" if self.critic == "temporal" else self.critic
+        return replace(self, reward=RewardConfig(dense_weight=0.0), value=value, critic=critic)

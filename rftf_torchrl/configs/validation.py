@@ -18,6 +18,7 @@ from rftf_torchrl.envs.simulator import (
     simulator_problems,
 )
 from rftf_torchrl.objectives.advantages import CRITICS
+from rftf_torchrl.objectives.ppo import KL_BOUNDS
 from rftf_torchrl.policies.spec import policy_problems
 from rftf_torchrl.rewards.forms import gamma_option, keeps_failures, reward_form
 from rftf_torchrl.settings import setting_problems
@@ -88,6 +89,16 @@ def check_config(config: DictConfig) -> RunConfig:
         )
     if not of_simulator:
         problems += policy_problems(run.policy, run_sizes(run))
+    low, high = KL_BOUNDS
+    if run.ppo.kl_coeff and not low <= run.ppo.kl_coeff <= high:
+        problems.append(
+            f"ppo.kl_coeff={run.ppo.kl_coeff}: must be 0, or between {low} and {high:g}"
+        )
+    if run.data.path is not None and run.value.successes:
+        problems.append(
+            "value.successes=true: orders the policy's own successes, and with data.path there are "
+            "none: use value=ranking or value=ranking_failures"
+        )
     problems += _advantage_problems(run.critic, run.ppo, run.reward)
     problems += _reward_problems(run.reward, run.ppo, run.env)
     steps, reward = run.value.refresh_steps, run.reward
@@ -142,10 +153,11 @@ def _advantage_problems(critic: str, ppo: PPOConfig, reward: RewardConfig) -> li
             "critic=temporal uses the value model, and reward.dense_weight=0 asks for a run "
             "without it: choose critic=learned, or reward=rftf"
         )
-    if critic == "temporal" and reward.fade:
+    paid = (reward.form, reward.options, reward.dense_weight, reward.outcome_weight, reward.fade)
+    if critic == "temporal" and reward.dense_weight and paid != ("difference", {}, 1.0, 1.0, False):
         problems.append(
-            "critic=temporal judges by the value model itself, so reward.fade would have no "
-            "effect: choose reward=rftf"
+            "critic=temporal judges by the value model itself and is paid success alone, so the "
+            "reward's form, options, weights and fade would have no effect: choose reward=rftf"
         )
     if critic == "group" and reward.dense_weight > 0:
         problems.append("critic=group compares outcomes alone: choose reward=sparse")

@@ -44,7 +44,7 @@ _UNREADABLE = (
 
 logger = logging.getLogger(__name__)
 
-Shapes = dict[str, dict[str, list[int]]]
+Shapes = dict[str, dict[str, list[int] | None]]
 
 
 class RunCheckpoints:
@@ -302,19 +302,31 @@ def _damage(file: Path) -> str | None:
 
 def _shapes(components: Mapping[str, Any]) -> Shapes:
     return {
-        name: {key: list(value.shape) for key, value in component.state_dict().items()}
+        name: {
+            key: None if key in _of_any_shape(component) else list(value.shape)
+            for key, value in component.state_dict().items()
+        }
         for name, component in components.items()
         if isinstance(component, nn.Module)
     }
 
 
+def _of_any_shape(component: nn.Module) -> set[str]:
+    """The buffers that take the shape of what is loaded, as a module's ``ANY_SHAPE`` says."""
+    return {
+        f"{place}.{name}".lstrip(".")
+        for place, module in component.named_modules()
+        for name in getattr(module, "ANY_SHAPE", ())
+    }
+
+
 def _differences(
-    name: str, saved: Mapping[str, list[int]], live: Mapping[str, list[int]]
+    name: str, saved: Mapping[str, list[int] | None], live: Mapping[str, list[int] | None]
 ) -> list[str]:
     lines = [
         f"'{key}' has shape {saved[key]} in the checkpoint, {live[key]} here"
         for key in live
-        if key in saved and saved[key] != live[key]
+        if key in saved and live[key] is not None and saved[key] != live[key]
     ]
     lines += [f"'{key}' is missing in the checkpoint" for key in live if key not in saved]
     lines += [f"'{key}' is in the checkpoint only" for key in saved if key not in live]

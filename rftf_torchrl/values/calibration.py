@@ -33,7 +33,8 @@ class ValueCalibration(nn.Module):
     tokens: Tensor
     offsets: Tensor
     scales: Tensor
-    _TABLE = ("tokens", "offsets", "scales")
+    ANY_SHAPE = ("tokens", "offsets", "scales")
+    """Buffers that take the shape of what is loaded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,7 +135,7 @@ class ValueCalibration(nn.Module):
         self.offsets, self.scales = offsets.to(self.offset), scales.to(self.scale)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in self._TABLE:
+        for name in self.ANY_SHAPE:
             saved = state_dict.get(prefix + name)
             if saved is not None:
                 setattr(self, name, getattr(self, name).new_empty(saved.shape))

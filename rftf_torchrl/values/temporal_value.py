@@ -154,7 +154,7 @@ class TemporalValueModel(TensorDictModuleBase):
         Args:
             first: first frame of each demonstration, batch [N].
             last: last frame of each demonstration, batch [M].
-            mode: ``"instruction"``, ``"global"``, ``"none"`` or ``"standardise"``.
+            mode: ``"instruction"``, ``"global"`` or ``"standardise"``.
             text_key: where `first` may hold the instruction's text, for error messages.
             minibatch: frames per forward pass.
 

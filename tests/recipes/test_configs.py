@@ -200,8 +200,25 @@ def test_adapters_let_weights_be_bfloat16(configure):
 def test_a_value_critic_needs_the_value_model(configure):
     with pytest.raises(ConfigError, match="critic=temporal uses the value model"):
         configure("critic=temporal", "reward=sparse")
-    with pytest.raises(ConfigError, match="critic=temporal judges by the value model itself"):
-        configure("critic=temporal")
+    message = "critic=temporal judges by the value model itself"
+    for other in ((), ("reward=keep",), ("reward=rftf", "reward.outcome_weight=2")):
+        with pytest.raises(ConfigError, match=message):
+            configure("critic=temporal", *other)
+    config = configure("critic=temporal", "reward=rftf")
+    assert (config.critic, config.plain_ppo.critic) == ("temporal", "learned")
+
+
+def test_a_divergence_has_a_weight_that_can_adapt(configure):
+    assert configure("ppo.kl_coeff=0").ppo.kl_coeff == 0
+    with pytest.raises(
+        ConfigError, match=r"ppo\.kl_coeff=1e-05: must be 0, or between 0\.0001 and 10"
+    ):
+        configure("ppo.kl_coeff=1e-5")
+
+
+def test_data_from_outside_have_no_successes_of_the_policy(configure, tmp_path):
+    with pytest.raises(ConfigError, match=r"value\.successes=true: orders the policy's own"):
+        configure(f"data.path={tmp_path}", "data.kind=own", "value=ranking_rollouts")
 
 
 @pytest.mark.parametrize(

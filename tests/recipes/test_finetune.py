@@ -12,8 +12,11 @@ from tiny import RECIPES, TINY
 
 from rftf_torchrl import (
     ConfigError,
+    EpisodeCollector,
+    PeakMemory,
     TemporalValueModel,
     keys,
+    write_json,
 )
 from rftf_torchrl.values.calibration import ValueCalibration
 
@@ -259,6 +262,51 @@ def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed, overl
         before = load_file(run.value.path)
         assert all(torch.equal(first[name], second[name]) for name in first)
         assert not all(torch.equal(first[name], before[name]) for name in first)
+
+
+def test_a_quick_start_from_given_files_makes_none(cloned, tmp_path, monkeypatch):
+    from rftf_torchrl.recipes import quickstart
+
+    def refused(*_):
+        raise AssertionError("what is given is not made again")
+
+    monkeypatch.setattr(quickstart, "clone", refused)
+    monkeypatch.setattr(quickstart, "train_value", refused)
+    with PeakMemory() as memory:
+        results = quickstart.quickstart(replace(going_on(cloned), output=str(tmp_path)), memory)
+    assert results["value_model"] == {"simulator_steps": 0}
+    assert (tmp_path / "report.md").is_file()
+    other = replace(going_on(cloned), output=str(tmp_path / "other"), baseline="sparse")
+    quickstart.entitled(other)
+    checkpoints = tmp_path / "other" / "sparse" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "checkpoint-000000000001.torchrl").touch()
+    with pytest.raises(FileExistsError, match="sparse/checkpoints holds the checkpoints of an"):
+        quickstart.entitled(other)
+
+
+def test_a_run_that_never_began_leaves_no_settings_to_keep_to(cloned, tmp_path):
+    from rftf_torchrl.configs.learner import refuse_used_folder
+
+    run = replace(going_on(cloned), output=str(tmp_path), resume=True)
+    run.tuned.root.mkdir(parents=True)
+    write_json(run.tuned.settings, {"seed": 7})
+    refuse_used_folder(run)
+
+
+def test_a_crash_among_groups_leaves_the_others(cloned, configure, tmp_path, monkeypatch):
+    from rftf_torchrl.recipes.finetune import finetune
+
+    collect = EpisodeCollector.collect
+
+    def one_crashed(self, *arguments, **how):
+        data = collect(self, *arguments, **how)
+        return data[data[keys.TRAJECTORY] != 0]
+
+    monkeypatch.setattr(EpisodeCollector, "collect", one_crashed)
+    settings = ["reward=sparse", "critic=group", "ppo.group_size=2", "ppo.episodes_per_task=4"]
+    parts = [f"policy.path={cloned.folder.policy}", f"output={tmp_path}"]
+    finetune(configure(*TINY, *settings, *parts))
 
 
 def test_an_earlier_runs_checkpoints_are_not_mixed_with_a_new_runs(cloned, tmp_path):

@@ -24,6 +24,17 @@ def test_value_report_of_held_out_demonstrations(cloned):
     assert 0 <= report["pairwise_accuracy"] <= 1
 
 
+def test_demonstrations_of_other_tasks_are_left_out(cloned):
+    from rftf_torchrl.configs.artefacts import whole_demos
+
+    both = whole_demos(cloned)
+    assert len({episode.task_id for episode in both.episodes}) == 2
+    one = replace(cloned, env=replace(cloned.env, tasks=cloned.env.tasks[:1]))
+    found = whole_demos(one).episodes
+    assert found == both.select(cloned.env.tasks[:1]).episodes
+    assert 0 < len(found) < len(both.episodes)
+
+
 def failure(states):
     """An episode through these states that runs out of time."""
     data = states.select("observation", "instruction", keys.TASK_ID)
@@ -83,7 +94,7 @@ def test_without_an_order_of_time_failures_are_zero_and_demonstrations_one(clone
     refresh.learn(failure(reached), iteration=0)
     means = [
         paying(states.clone())["temporal_value"].mean()
-        for states in (reached, refresh.train.frames)
+        for states in (reached, refresh.train.frames[refresh.train.places])
     ]
     assert [float(mean) for mean in means] == pytest.approx([0.0, 1.0], abs=1e-3)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchrl.checkpoint import CheckpointError
 
-from rftf_torchrl import RunCheckpoints
+from rftf_torchrl import RunCheckpoints, TemporalValueModel
 from rftf_torchrl.training.checkpoint import _RNGState
 
 
@@ -247,3 +247,19 @@ def test_bad_arguments(tmp_path):
     message = "The component name 'rng' is taken by the random generators."
     with pytest.raises(ValueError, match=re.escape(message)):
         RunCheckpoints(tmp_path, rng=nn.Linear(1, 1))
+
+
+def test_a_calibration_of_another_number_of_instructions_is_resumed(tmp_path):
+    def model(instructions):
+        values = TemporalValueModel(nn.Linear(2, 1), in_keys=["state"])
+        if instructions:
+            tokens = torch.arange(instructions)[:, None]
+            scores = torch.zeros(instructions), torch.ones(instructions)
+            values.calibration.fit(*scores, tokens, tokens)
+        return values
+
+    saved = model(2)
+    RunCheckpoints(tmp_path, value_model=saved).save(1)
+    for live in (model(0), model(1), model(2)):
+        assert RunCheckpoints(tmp_path, value_model=live).load() == 1
+        assert torch.equal(live.calibration.tokens, saved.calibration.tokens)
