@@ -12,7 +12,6 @@ a value model. Prints a table and one setting to try next, and writes nothing.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +46,7 @@ from rftf_torchrl import (
 from rftf_torchrl.configs.episodes import episode_factory
 from rftf_torchrl.configs.learner import make_buffer, make_learner
 from rftf_torchrl.configs.policies import new_policy
+from rftf_torchrl.cores import usable_cores
 from rftf_torchrl.leftovers import temporary_folder
 from rftf_torchrl.recipes.finetune import add_advantages, training_episodes, update
 
@@ -153,7 +153,7 @@ def bench(config: RunConfig) -> Throughput:
         epochs=config.ppo.epochs,
         workers=workers,
         served=served,
-        cores=os.cpu_count() or 1,
+        cores=usable_cores(),
         micro_batch=config.ppo.micro_batch or minibatch,
         minibatch=minibatch,
         compiles=config.policy.kind == "transformers" and not config.policy.compile,

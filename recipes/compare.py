@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from rftf_torchrl import (
     check_finished_cells,
     check_study,
     load_cells,
+    own_folder,
     prepare_output,
     progress_bar,
     recipe,
@@ -46,12 +46,12 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.recipe import CONF
 from rftf_torchrl.configs.run import announced
+from rftf_torchrl.cores import usable_cores
 from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
 from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.envs.workers import Processes
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.evaluation.commits import file_commit
-from rftf_torchrl.leftovers import clear_leftovers
 from rftf_torchrl.recipes.study_cells import (
     Job,
     make_start,
@@ -214,10 +214,9 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
     """Run the study's missing cells and write its report; ``folders`` hold YAML of the user's."""
     jobs = list_jobs(study, command, folders)
     folder = prepare_output(study.output)
-    clear_leftovers(folder)
     digests = {job.key: job.digest for job in jobs}
     check_finished_cells(folder, digests, versions())
-    workers = len(os.sched_getaffinity(0)) if study.workers is None else study.workers
+    workers = usable_cores() if study.workers is None else study.workers
     methods, seeds = len(study.methods), len(study.seeds)
     about = (
         f"{len(jobs)} cells of {methods} methods, {len(study.task_sets)} task sets and {seeds} "
@@ -225,7 +224,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
         f"{workers or 1} at a time"
     )
     report = Path(study.report or folder / "report")
-    with run_log(folder), announced("study", about, report):
+    with own_folder(folder, "compare"), run_log(folder), announced("study", about, report):
         run_cells(jobs, workers, folder / "workers.log", study.timeout)
         return write_study_report(
             load_cells(folder, digests),

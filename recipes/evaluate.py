@@ -135,6 +135,7 @@ def film(
         instruction_of=lambda name: tasks[name].instruction,
         labels=("cloned", "fine-tuned"),
         size=config.evaluation.video_size,
+        deterministic=config.evaluation.deterministic,
     )
 
 

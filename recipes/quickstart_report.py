@@ -23,13 +23,13 @@ percentage points, with a 95% interval for pairs: where it excludes 0, the two d
 chance. `gained` and `lost` count what only the second and only the first of them solves."""
 
 SUCCESS = """\
-The share of episodes that end in success, from initial states that training never draws, with mean
-actions. Intervals are Wilson's. Episodes whose simulator crashed do not count."""
+The share of episodes that end in success, from initial states that training never draws, with
+{actions} actions. Intervals are Wilson's. Episodes whose simulator crashed do not count."""
 
 CURVE = """\
 Success of the training episodes, from new states and with sampled actions. The dashed line is the
-cloned policy on the held-out states of the first table, with mean actions, so the curves need not
-start there."""
+cloned policy on the held-out states of the first table, with {actions} actions, so the curves need
+not start there."""
 
 SEPARATION = """\
 `ROC-AUC`: how often a success ends with a higher value than a failure of the same task; 1.00 is
@@ -50,7 +50,12 @@ Steps of the simulator. Those of RFTF include the rollouts of the cloned policy 
 was trained on, where there are any."""
 
 
-def success_section(reports: Mapping[str, SuccessReport]) -> str:
+def actions(config: RunConfig) -> str:
+    """How the policies that are evaluated act."""
+    return "mean" if config.evaluation.deterministic else "sampled"
+
+
+def success_section(reports: Mapping[str, SuccessReport], actions: str) -> str:
     """A row a task and one for all: rate and 95% Wilson interval of every policy."""
     header = ["task"]
     for label in reports:
@@ -62,7 +67,8 @@ def success_section(reports: Mapping[str, SuccessReport]) -> str:
             rate = report.pooled if name == "all" else report.tasks[name]
             row += [percent(rate.rate), percent_interval(*rate.interval)]
         rows.append(row)
-    return section(SUCCESS, markdown_table(header, rows), image("success.png"))
+    about = SUCCESS.format(actions=actions)
+    return section(about, markdown_table(header, rows), image("success.png"))
 
 
 def separation_section(separation: Mapping[str, Mapping[str, Any]]) -> str:
@@ -110,15 +116,15 @@ def draw_curves(runs: Mapping[str, RunConfig], before: SuccessReport | None) -> 
         window=8,
         title="success while training: fresh training states, sampled actions",
     )
-    return section(CURVE, image(path.name))
+    return section(CURVE.format(actions=actions(runs["RFTF"])), image(path.name))
 
 
-def draw_success(reports: Mapping[str, SuccessReport], folder: Path) -> None:
+def draw_success(reports: Mapping[str, SuccessReport], folder: Path, actions: str) -> None:
     """Bars of success before and after."""
     plot_success_bars(
         reports["cloned"],
         reports["RFTF"],
         folder / "success.png",
         labels=("cloned", "RFTF"),
-        title="success on held-out states, mean actions",
+        title=f"success on held-out states, {actions} actions",
     )

@@ -51,6 +51,7 @@ from rftf_torchrl import (
     label_outcomes,
     make_simulator,
     markdown_table,
+    own_folder,
     prepare_output,
     recipe,
     register,
@@ -343,7 +344,7 @@ def draw(study: StudyConfig, everything: dict[str, list[dict[str, Found]]], path
 
 def study_values(study: StudyConfig) -> Path:
     """Run what is missing, and write the report."""
-    with one_thread():
+    with own_folder(study.output, "study_values"), one_thread():
         everything = {
             task_set: [run_seed(study, task_set, seed) for seed in study.seeds]
             for task_set in study.task_sets

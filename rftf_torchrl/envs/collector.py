@@ -193,6 +193,8 @@ class EpisodeCollector:
         try:
             with self._collecting, closing(self._results(jobs, deterministic, seed)) as results:
                 for result in results:
+                    if self._closed:
+                        raise RuntimeError("the simulators were closed while they played")
                     if result.trajectory["next", keys.CRASHED].any():
                         self.crashed += 1
                     else:
@@ -200,11 +202,11 @@ class EpisodeCollector:
                         self.env_steps += len(result.trajectory)
                     if on_episode is not None:
                         on_episode(result)
+            if not done:
+                raise RuntimeError(f"all {len(jobs)} episodes crashed: nothing was collected")
         except BaseException:
             self.close()
             raise
-        if not done:
-            raise RuntimeError(f"all {len(jobs)} episodes crashed: nothing was collected")
         parts = []
         for index in sorted(done):
             part = done[index]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
@@ -16,6 +15,7 @@ from torch import nn
 from torchrl.envs import EnvBase
 from torchrl.envs.transforms import Transform
 
+from rftf_torchrl.cores import usable_cores
 from rftf_torchrl.data.format import Task
 from rftf_torchrl.envs.collector import EpisodeCollector
 from rftf_torchrl.envs.episodes import Episode, Split
@@ -93,7 +93,7 @@ class CollectorConfig:
     @property
     def workers_here(self) -> int:
         """Number of processes for recordings and official evaluations, on this machine alone."""
-        return min(self.workers, os.cpu_count() or 1) if self.engine == "ray" else self.workers
+        return min(self.workers, usable_cores()) if self.engine == "ray" else self.workers
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of a simulator's own evaluation, with processes of this machine alone.

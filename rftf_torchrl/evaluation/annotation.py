@@ -131,14 +131,20 @@ def longest_idle(values: Tensor, frames: Tensor, settings: AnnotateConfig) -> tu
     Returns:
         The first frame and the one after the last.
     """
-    longest, first = (0, 1), 0
-    for now in range(1, len(frames)):
-        if (
-            abs(float(values[now] - values[first])) >= settings.idle_value
-            or float((frames[now].short() - frames[first].short()).abs().float().mean())
-            >= settings.idle_picture
-        ):
-            first = now
-        elif now + 1 - first > longest[1] - longest[0]:
-            longest = first, now + 1
+
+    def alike(first: int, now: int) -> bool:
+        if abs(float(values[now] - values[first])) >= settings.idle_value:
+            return False
+        change = (frames[now].short() - frames[first].short()).abs().float().mean()
+        return float(change) < settings.idle_picture
+
+    longest, length = (0, 1), 1
+    for first in range(len(frames)):
+        if len(frames) - first <= length:
+            break
+        stop = first + 1
+        while stop < len(frames) and alike(first, stop):
+            stop += 1
+        if stop - first > length:
+            longest, length = (first, stop), stop - first
     return longest

@@ -53,10 +53,12 @@ def plot_learning_curve(
         The path.
 
     Raises:
-        ValueError: if no row of a run holds ``success_key``.
+        ValueError: if no row of a run holds ``success_key``, or two runs have one label.
         KeyError: if a row with success does not hold ``x_key``.
     """
     runs = {labels[0]: rows} if sparse is None else {labels[0]: rows, labels[1]: sparse}
+    if sparse is not None and len(runs) == 1:
+        raise ValueError(f"both runs are called {labels[0]!r}: give labels that differ.")
     prefix = f"{success_key}/"
     columns = dict.fromkeys(
         name

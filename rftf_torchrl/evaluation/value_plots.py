@@ -75,7 +75,7 @@ def plot_calibration(report: ValueReport, path: str | Path, title: str | None = 
         ax.errorbar(
             x,
             y,
-            yerr=np.clip(np.nan_to_num(bounds), 0, None),
+            yerr=np.clip(bounds, 0, None),  # no bar where a resample has no frame in the bin
             color=figures.BLUE,
             marker="o",
             markersize=4,

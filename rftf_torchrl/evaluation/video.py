@@ -37,11 +37,14 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
     Raises:
         TypeError: if the frames are not uint8.
         OSError: if the disk is full.
-        ValueError: if their shape is another, there is none or the path ends in something else.
+        ValueError: if their shape is another, there is none, ``fps`` is not above 0 or the path ends in
+            something else.
     """
     check_frames(frames, "frames")
     if Path(path).suffix != ".mp4":
         raise ValueError(f"the path {str(path)!r} does not end in '.mp4'.")
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps is {fps}, expected a number of frames a second above 0.")
     frames = enlarge(frames.cpu(), _WIDTH)
     height, width = frames.shape[-2:]
     if height % 2 or width % 2:

@@ -58,8 +58,8 @@ class RunCheckpoints:
     Args:
         folder: where the files lie; made at the first :meth:`save`.
         keep: how many to keep. With 1 there is nothing to fall back to.
-        **components: what to save: anything with ``state_dict`` and ``load_state_dict``, or with
-            ``dump`` and ``load``, or a dict or list of JSON values, which is updated in place.
+        **components: what to save: anything with ``state_dict`` and ``load_state_dict``, its state
+            tensors and JSON values; or a dict or list of JSON values, which is updated in place.
 
     Raises:
         ValueError: at ``keep`` below 1, or a component named ``"rng"``.
@@ -123,6 +123,8 @@ class RunCheckpoints:
             ValueError: where the folder has a checkpoint of this step or a later one.
             FloatingPointError: where a parameter or buffer is not finite; nothing is written, so
                 that the last finite checkpoint stays the newest.
+            CheckpointError: where a component is of a kind that :meth:`load` would refuse; nothing
+                is written.
             OSError: where the disk is full; the error names the file.
         """
         for component, module in self._checkpoint.components.items():
@@ -143,6 +145,11 @@ class RunCheckpoints:
             with name_in_errors(f"Cannot write {file}"):
                 self._checkpoint.save(folder.hidden / "parts", metadata={SHAPES: shapes})
                 _pack(folder.hidden / "parts", folder.hidden / file.name)
+            with zipfile.ZipFile(folder.hidden / file.name) as archive:
+                if foreign := foreign_parts(archive):
+                    raise CheckpointError(
+                        f"{file} could not be loaded again: {'; '.join(foreign)}."
+                    )
             folder.publish(file.name)
         finally:
             folder.discard()
@@ -305,6 +312,7 @@ def _shapes(components: Mapping[str, Any]) -> Shapes:
         name: {
             key: None if key in _of_any_shape(component) else list(value.shape)
             for key, value in component.state_dict().items()
+            if isinstance(value, Tensor)
         }
         for name, component in components.items()
         if isinstance(component, nn.Module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 _GIB = 2**30
@@ -60,16 +61,21 @@ class PeakMemory:
         self._look()
 
 
+def parent_of(folder: Path) -> str:
+    """The number of the parent of the process of a folder in ``/proc``; any bytes may name it.
+
+    Raises:
+        OSError: where the process has ended.
+    """
+    return (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
+
+
 def _tree() -> list[str]:
     """This process and its descendants, by process number."""
     parents: dict[str, list[str]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = Path(folder, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            except OSError:  # the process has ended
-                continue
-            parents.setdefault(fields[1], []).append(folder.name)
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # the process has ended
+            parents.setdefault(parent_of(folder), []).append(folder.name)
     found = [Path("/proc/self").resolve().name]
     for process in found:
         found += parents.get(process, [])

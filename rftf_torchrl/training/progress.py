@@ -41,11 +41,12 @@ class ProgressBar(tqdm):
         """Count, rate, time left, and the numbers of ``set_postfix``."""
         seen = self.format_dict
         done, total, seconds = seen["n"], seen["total"], seen["elapsed"]
-        parts = [f"{self.desc}: {done} of {total} {self.unit.strip()} in {duration(seconds)}"]
+        count = f"{done}" if total is None else f"{done} of {total}"
+        parts = [f"{self.desc}: {count} {self.unit.strip()} in {duration(seconds)}"]
         if done and seconds:
             rate = done / seconds
             parts.append(f"{rate:.1f} a second" if rate >= 1 else f"{duration(1 / rate)} each")
-            if done < total:
+            if total is not None and done < total:
                 parts.append(f"about {duration((total - done) / rate)} left")
         if self.postfix:
             parts.append(self.postfix.replace("=", " "))

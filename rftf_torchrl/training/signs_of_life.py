@@ -13,6 +13,8 @@ from pathlib import Path
 
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
+from rftf_torchrl.training.memory import parent_of
+
 logger = logging.getLogger(__name__)
 
 OFTEN = 0.5
@@ -124,8 +126,7 @@ def _killed(rank: int) -> bool:
     name = f"RANK={rank}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            fields = Path(folder, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            if int(fields[1]) != os.getppid():
+            if int(parent_of(folder)) != os.getppid():
                 continue
             if name in Path(folder, "environ").read_bytes().split(b"\0"):
                 os.kill(int(folder.name), signal.SIGKILL)

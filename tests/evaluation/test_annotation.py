@@ -59,6 +59,8 @@ def test_idle_is_where_neither_value_nor_picture_leaves_the_first_frame():
     assert longest_idle(still, pictures(0, 1, 2, 3, 4, 5), SETTINGS) == (0, 2), "a slow drift moves"
     moved = torch.tensor([0.0, 0.0, 0.0, 0.5, 0.5, 0.9])
     assert longest_idle(moved, pictures(9, 9, 9, 9, 9, 9), SETTINGS) == (0, 3)
+    later = torch.tensor([0.0, 0.6, 0.6, 0.6, 1.2, 1.2, 1.2, 1.2]) * SETTINGS.idle_value
+    assert longest_idle(later, pictures(*[9] * 8), SETTINGS) == (1, 8)
 
 
 def test_a_page_of_values(tmp_path):

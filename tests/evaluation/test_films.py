@@ -273,6 +273,11 @@ BROKEN = [
     ),
     (
         ValueError,
+        lambda path: write_video(GOOD, path, fps=0),
+        "fps is 0, expected a number of frames a second above 0.",
+    ),
+    (
+        ValueError,
         lambda path: side_by_side(GOOD, frames(2, height=16)),
         "before is 32 and after is 16 pixels high; expected the same height.",
     ),

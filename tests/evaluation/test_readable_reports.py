@@ -54,7 +54,7 @@ def test_success(report):
     from rftf_torchrl.recipes.quickstart_report import success_section
 
     check_page(report.markdown())
-    section = success_section({"cloned": report, "RFTF": report})
+    section = success_section({"cloned": report, "RFTF": report}, "mean")
     check_page(section)
     assert section.splitlines()[0].startswith("The share of episodes that end in success")
     if report.outcomes:

@@ -263,3 +263,39 @@ def test_a_calibration_of_another_number_of_instructions_is_resumed(tmp_path):
     for live in (model(0), model(1), model(2)):
         assert RunCheckpoints(tmp_path, value_model=live).load() == 1
         assert torch.equal(live.calibration.tokens, saved.calibration.tokens)
+
+
+class Dumped:
+    """A component that TorchRL writes in a way of its own."""
+
+    def dump(self, path):
+        (path / "own").write_text("", encoding="utf-8")
+
+    def load(self, path):
+        """Reads nothing."""
+
+    def state_dict(self):
+        return {}
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    checkpoints = RunCheckpoints(tmp_path, model=nn.Linear(2, 1), other=Dumped())
+    with pytest.raises(CheckpointError, match="could not be loaded again: "):
+        checkpoints.save(1)
+    assert not list(tmp_path.iterdir())
+
+
+class WithNotes(nn.Linear):
+    def get_extra_state(self):
+        return {"a": 1}
+
+    def set_extra_state(self, state):
+        self.notes = state
+
+
+def test_a_module_with_a_state_of_its_own_comes_back(tmp_path):
+    model = WithNotes(2, 1)
+    checkpoints = RunCheckpoints(tmp_path, model=model)
+    checkpoints.save(1)
+    assert checkpoints.load() == 1
+    assert model.notes == {"a": 1}

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +34,22 @@ def test_the_peak_is_kept():
         peak = memory.gib
         del block
     assert memory.gib >= peak
+
+
+def test_a_process_may_have_any_name():
+    code = (
+        "import ctypes, sys; "
+        "ctypes.CDLL(None).prctl(15, 'a\u8fd9\u662f\u4e00\u4e2a\u540d'.encode()); "
+        "print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        name = Path("/proc", str(process.pid), "comm").read_bytes()
+        with pytest.raises(UnicodeDecodeError):
+            name.decode()
+        with PeakMemory() as memory:
+            pass
+        process.stdin.close()
+    assert memory.gib > 0

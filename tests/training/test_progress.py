@@ -109,3 +109,9 @@ def test_seconds_are_a_copy():
     clock = PhaseClock()
     clock.seconds["collect"] = 1.0
     assert clock.seconds == {}
+
+
+def test_a_bar_over_what_has_no_length(caplog):
+    with caplog.at_level(logging.INFO):
+        assert list(progress_bar(iter(range(3)), "count")) == [0, 1, 2]
+    assert "count: 3 steps in " in caplog.text
