@@ -25,6 +25,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.policies import new_policy
 from rftf_torchrl.leftovers import temporary_folder
+from rftf_torchrl.policies.spec import spec_class
 
 
 def check_policy(config: RunConfig) -> NativeComparison:
@@ -34,6 +35,12 @@ def check_policy(config: RunConfig) -> NativeComparison:
         ValueError: where there is no policy, or it comes from no other library.
     """
     settings = config.policy
+    given = settings.path is not None or settings.pretrained is not None
+    if given and not hasattr(spec_class(settings.kind), "compare_with_native"):
+        raise ValueError(
+            f"a policy of the kind {settings.kind!r} comes from no other library, so there is no "
+            "inference to compare with"
+        )
     tasks = make_simulator(config.env).tasks
     sentences = (tasks[name].instruction for name in config.env.tasks)
     asked = list(islice(cycle(sentences), config.check.observations))

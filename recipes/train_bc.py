@@ -24,6 +24,7 @@ from rftf_torchrl import (
     FlowActor,
     FlowMatchingLoss,
     RunConfig,
+    TokenCloningLoss,
     action_windows,
     add_adapters,
     autocast,
@@ -70,7 +71,7 @@ def cloning_loss(
         )
     with warnings.catch_warnings():  # about an annotation that TorchRL's own class lacks
         warnings.filterwarnings("ignore", "The name target_actor_network_params")
-        loss_module = BCLoss(policy, loss_function="l1" if gaussian else None)
+        loss_module = BCLoss(policy, loss_function="l1") if gaussian else TokenCloningLoss(policy)
     loss_module.set_keys(action=keys.CHUNK)
     if gaussian:
         loss_module.set_keys(pad_mask=keys.CHUNK_IS_PAD)
@@ -148,9 +149,10 @@ def clone(config: RunConfig) -> Path:
             batch = windows.batch(rows)
             if config.augment:
                 batch = simulator.augment(batch, config.augment, generator)
-            if config.env.image_size and config.cloning.random_shift:
-                image = random_shift(batch[keys.IMAGE], config.cloning.random_shift, generator)
-                batch[keys.IMAGE] = image
+            if config.cloning.random_shift:
+                for key in (keys.IMAGE, keys.WRIST_IMAGE):
+                    if (image := batch.get(key, None)) is not None:
+                        batch[key] = random_shift(image, config.cloning.random_shift, generator)
             if transform is not None:
                 spoken = [sentences[task] for task in batch[keys.TASK_ID].flatten().tolist()]
                 if hasattr(spec, "demonstration_batch"):

@@ -26,6 +26,7 @@ from tensordict import TensorDictBase
 from rftf_torchrl import (
     RunConfig,
     acting_policy,
+    autocast,
     derive_seed,
     keys,
     make_gae,
@@ -57,7 +58,8 @@ def play_batches(config: RunConfig, count: int) -> list[TensorDictBase]:
     ):
         for number in bar:
             seed = derive_seed(config.seed, "noise", number)
-            played.append(collector.collect(training_episodes(config, number), seed=seed))
+            with autocast(resolve_device(config.device), config.precision):
+                played.append(collector.collect(training_episodes(config, number), seed=seed))
     return played
 
 
@@ -91,7 +93,6 @@ def report_update(config: RunConfig) -> dict[str, Any]:
     warmup = config.ppo.critic_warmup
     played = [data.to(device) for data in play_batches(config, warmup + 2)]
     held_out, buffer = played[-1], make_buffer(config, device)
-    episode = held_out[keys.TRAJECTORY].reshape(-1)
     found, ratios = {}, {}
     for name, arm in arms.items():
         seed_everything(derive_seed(config.seed, "finetune"))
@@ -106,8 +107,10 @@ def report_update(config: RunConfig) -> dict[str, Any]:
         metrics = update(arm, *parts, batch, warmup, train_policy=True)
         if name == "sparse":
             advantage = success_advantage(plain, learner, held_out)
-        ratios[name] = learner.loss.log_ratio(others)
-        own = learner.loss.log_ratio(batch), batch[keys.ADVANTAGE].reshape(-1)
+        with autocast(device, config.precision):
+            ratios[name] = learner.loss.log_ratio(others).float()
+            own = learner.loss.log_ratio(batch).float(), batch[keys.ADVANTAGE].reshape(-1)
+        episode = others[keys.TRAJECTORY].reshape(-1)  # of a group with a crash, none
         found[name] = {
             "own": measured(surrogate_gain(*own, batch[keys.TRAJECTORY].reshape(-1))),
             "held_out": measured(surrogate_gain(ratios[name], advantage, episode)),

@@ -242,6 +242,7 @@ from .objectives.advantages import group_advantage as group_advantage
 from .objectives.advantages import make_critic as make_critic
 from .objectives.cloning import ArmGripperCloningLoss as ArmGripperCloningLoss
 from .objectives.cloning import FlowMatchingLoss as FlowMatchingLoss
+from .objectives.cloning import TokenCloningLoss as TokenCloningLoss
 from .objectives.gae import drop_crashed as drop_crashed
 from .objectives.gae import make_gae as make_gae
 from .objectives.ppo import RFTFPPOLoss as RFTFPPOLoss

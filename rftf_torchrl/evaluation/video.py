@@ -37,8 +37,8 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 10) -> Path:
     Raises:
         TypeError: if the frames are not uint8.
         OSError: if the disk is full.
-        ValueError: if their shape is another, there is none, ``fps`` is not above 0 or the path ends in
-            something else.
+        ValueError: if their shape is another, there is none, ``fps`` is not above 0 or the path
+            ends in something else.
     """
     check_frames(frames, "frames")
     if Path(path).suffix != ".mp4":

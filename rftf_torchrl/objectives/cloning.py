@@ -10,6 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase, dispatch
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
+from torchrl.objectives import BCLoss
 from torchrl.objectives.common import LossModule
 
 from rftf_torchrl import keys
@@ -167,6 +168,45 @@ class ArmGripperCloningLoss(ChunkCloningLoss):
         )
         each: Tensor = arm + self.gripper_coeff * gripper
         return each if mask is None else each * mask.float()
+
+
+class TokenCloningLoss(BCLoss):
+    r"""Clones demonstrations into a policy with action tokens.
+
+    .. math::
+        L = -\log \pi(a \mid s)
+
+    summed over the executed actions of a chunk. TorchRL's ``BCLoss`` first lets the policy act, and
+    then scores the demonstrated chunk by the distribution after it. A policy that writes its tokens
+    one after another (:class:`~rftf_torchrl.AutoregressiveActor`) would so score each demonstrated
+    token after its *own* earlier ones. This loss asks for the distribution alone: each token is
+    scored after the demonstrated ones, in one pass.
+
+    Args:
+        actor_network: the policy.
+        **kwargs: of :class:`torchrl.objectives.BCLoss`.
+
+    Examples:
+        >>> from tensordict.nn import TensorDictModule
+        >>> from rftf_torchrl import token_actor
+        >>> network = TensorDictModule(lambda x: x.new_zeros(5, 4, 2, 8), ["x"], ["logits"])
+        >>> actor = token_actor(network, chunk_size=4, action_dim=2, bins=8)
+        >>> loss = TokenCloningLoss(actor)
+        >>> loss.set_keys(action=("vla_action", "chunk"))
+        >>> data = TensorDict({"x": torch.zeros(5)}, [5])
+        >>> data["vla_action", "chunk"] = torch.zeros(5, 4, 2)
+        >>> round(float(loss(data)["loss_bc"]), 3)  # 8 tokens of log 8 each
+        16.636
+    """
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Computes ``"loss_bc"``, a scalar; with ``reduction="none"`` [*B]."""
+        data = tensordict.copy()
+        with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
+            chunks = self.actor_network.get_dist(data)
+            each = -chunks.log_prob(data.get(self.tensor_keys.action))
+        return TensorDict({"loss_bc": self._reduce_loss(each, tensordict=data, mask=None)})
 
 
 class FlowMatchingLoss(ChunkCloningLoss):

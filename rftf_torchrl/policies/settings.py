@@ -10,6 +10,8 @@ from pydantic import Field
 from rftf_torchrl.settings import Count, Positive, Text
 
 Bins = Annotated[int, Field(ge=2, strict=True)]
+Scale = Annotated[float, Field(gt=0.05, lt=1.0)]
+"""A standard deviation inside of the bounds between which it is learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class HeadOptions:
         flow_level: noise that the flow head explores with, see :func:`flow_actor`.
     """
 
-    init_scale: Positive = 0.3
+    init_scale: Scale = 0.3
     learn_scale: bool = True
     flow_steps: Count = 4
     flow_level: Positive = 0.5

@@ -6,7 +6,7 @@ from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 
-from rftf_torchrl import EncoderConfig, keys, small_vla
+from rftf_torchrl import EncoderConfig, TokenCloningLoss, keys, small_vla
 
 CONFIG = EncoderConfig(image_size=None, state_dim=5, text_dim=8, features=16)
 PAD = torch.tensor([[False, False, False, False], [False, True, True, True]])
@@ -49,6 +49,10 @@ def test_likelihood_over_real_actions(head):
     changed = data.clone()
     changed[keys.CHUNK][PAD] = 0.0
     assert torch.equal(loss(changed)["loss_bc"], loss(data)["loss_bc"])
+    if head == "tokens":
+        ours = TokenCloningLoss(actor)
+        ours.set_keys(action=keys.CHUNK)
+        assert torch.equal(ours(data)["loss_bc"], loss(data)["loss_bc"]), "without acting first"
 
 
 @pytest.mark.parametrize("head", ["gaussian", "tokens"])

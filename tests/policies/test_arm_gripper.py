@@ -83,6 +83,9 @@ def test_a_network_that_writes_something_else():
     message = "the network must write 'logits', it writes ['arm_loc']: set its out_keys."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         arm_gripper_actor(network, chunk_size=2, arm_dim=3)
+    both = TensorDictModule(lambda x: (x, x), ["x"], ["arm_loc", "logits"])
+    with pytest.raises(ValueError, match=r"^arm_dim=0: must be at least 1$"):
+        arm_gripper_actor(both, chunk_size=2, arm_dim=0)
 
 
 def test_a_mean_of_another_size():

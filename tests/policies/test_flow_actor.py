@@ -331,3 +331,15 @@ def test_a_velocity_of_another_shape():
     message = "the velocity has shape (3, 4, 1), expected that of the chunk, (3, 2, 2)."
     with pytest.raises(Exception, match=re.escape(message)):
         actor(states(3))
+
+
+@pytest.mark.parametrize("shape", [(H, A), (A,), (1, 1)])
+def test_a_noise_that_broadcasts(shape):
+    class Noise(nn.Module):
+        def forward(self, step, *features):
+            return torch.full(shape, 0.3)
+
+    network = TensorDictModule(nn.Linear(3, F), ["state"], ["features"])
+    actor = flow_actor(network, ChunkVelocity(F, (H, A)), chunk_size=H, action_dim=A, noise=Noise())
+    out = actor(TensorDict({"state": torch.zeros(5, 3)}, [5]))
+    assert out[keys.LOG_PROB].shape == (5,)

@@ -329,7 +329,7 @@ def test_data_from_outside_have_no_successes_of_the_policy(configure, tmp_path):
         ),
         (
             ["policy=lerobot", "policy.options.stats={}", "policy.options.init_scale=-1"],
-            "policy.options.init_scale=-1: must be above 0\n"
+            "policy.options.init_scale=-1: must be above 0.05\n"
             "  - policy.options.stats has no effect with policy.pretrained, which has its own",
         ),
         (

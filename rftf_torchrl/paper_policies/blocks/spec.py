@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -242,6 +243,10 @@ class PaperPolicySpec(ABC):
         """
         start = spans_of(frame, spans)[:, 0]
         batch.update(self.history().windows_of(frames, frame, start))
-        tokens = ClipTokens(self.config.text, self.files)
-        batch[CLIP_TOKENS] = torch.stack([tokens.encode(text) for text in instructions])
+        batch[CLIP_TOKENS] = torch.stack([self._tokens.encode(text) for text in instructions])
         return batch
+
+    @cached_property
+    def _tokens(self) -> ClipTokens:
+        """Loaded once, and remembers the sentences."""
+        return ClipTokens(self.config.text, self.files)

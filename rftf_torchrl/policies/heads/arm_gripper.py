@@ -20,6 +20,7 @@ from rftf_torchrl.keys import nested_keys
 from rftf_torchrl.nets.finite_output import can_be_read, check_finite_output
 from rftf_torchrl.policies.heads.actors import BoundedScale, check_writes, draw_chunk
 from rftf_torchrl.policies.heads.distributions import ChunkDistribution, ChunkNormal, sum_executed
+from rftf_torchrl.settings import Count, check_value
 
 # Not "loc": there is more to the chunk than that. But TorchRL's BCLoss takes a policy for a
 # deterministic one, without a warning, unless it writes one of "loc", "scale", "logits", "probs".
@@ -156,7 +157,8 @@ def arm_gripper_actor(
     """Makes a policy from a network that predicts an arm's mean and the logit of an open gripper.
 
     The policy writes ``"arm_scale"`` [*B, H, arm_dim], the chunk [*B, H, arm_dim + 1], whose last
-    entry is 1 or -1, and its log-probability [*B].
+    entry is 1 or -1, and its log-probability [*B]. TorchRL's ``ExplorationType.MEAN`` would write
+    an expected gripper, which is no action: use ``DETERMINISTIC`` or ``MODE``.
 
     Args:
         network: a TensorDict module that writes ``"arm_loc"`` [*B, H, arm_dim] and
@@ -173,7 +175,7 @@ def arm_gripper_actor(
         The policy, as collectors and :class:`torchrl.objectives.ClipPPOLoss` take it.
 
     Raises:
-        ValueError: if the network does not write both.
+        ValueError: if the network does not write both, or ``arm_dim`` is below 1.
         FloatingPointError: on use, if a mean, a standard deviation or a logit is not finite.
 
     Examples:
@@ -188,6 +190,7 @@ def arm_gripper_actor(
         torch.Size([5, 4, 3])
     """
     check_writes(network, ARM_LOC, keys.LOGITS)
+    check_value("arm_dim", arm_dim, Count)
     scale = BoundedScale(
         (chunk_size, arm_dim), init=init_scale, bounds=scale_bounds, learn=learn_scale
     )

@@ -119,7 +119,7 @@ class FlowHead(TensorDictModuleBase):
                 loc, std = flow_sde_transition(x, velocity, tau, dt, self.level)
                 scale = loc.new_full((*batch, 1, 1), std)
             else:
-                loc, scale = straight, self.noise(step, *features).float()
+                loc, scale = straight, self.noise(step, *features).float().expand_as(straight)
             path.append(x)
             locs.append(loc)
             scales.append(scale)

@@ -23,8 +23,8 @@ from rftf_torchrl.policies.lerobot import native
 from rftf_torchrl.policies.lerobot.actor import batch_names, lerobot_actor
 from rftf_torchrl.policies.lerobot.observation import LeRobotObservation
 from rftf_torchrl.policies.native import NativeComparison
-from rftf_torchrl.policies.settings import PolicyConfig, Sizes
-from rftf_torchrl.settings import Positive, setting_problems
+from rftf_torchrl.policies.settings import PolicyConfig, Scale, Sizes
+from rftf_torchrl.settings import setting_problems
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class LeRobotOptions:
     config: dict[str, Any] | None = None
     inputs: dict[str, Any] | None = None
     stats: dict[str, dict[str, Any]] | None = None
-    init_scale: Positive = 0.3
+    init_scale: Scale = 0.3
     learn_scale: bool = True
 
 

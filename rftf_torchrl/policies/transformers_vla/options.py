@@ -10,6 +10,9 @@ from rftf_torchrl.policies.settings import Bins, HeadOptions, PolicyConfig, Size
 from rftf_torchrl.policies.transformers_vla.backbone import Dtype, Trained
 from rftf_torchrl.settings import Count, Positive, setting_problems
 
+_OF_TOKENS = {"decoding": "parallel", "temperature": 1.0}
+"""Options that another head than that of tokens does not read, with what they are by default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(HeadOptions):
@@ -73,6 +76,13 @@ def transformers_problems(settings: PolicyConfig, sizes: Sizes) -> list[str]:
             "computes in bfloat16, train the head alone, or set policy.lora_rank, whose adapters "
             "are float32"
         )
+    head, options = settings.options.get("head", "tokens"), settings.options
+    for name in ("decoding", "temperature"):
+        if head != "tokens" and options.get(name) not in (None, _OF_TOKENS[name]):
+            problems.append(
+                f"policy.options.{name}={options[name]} has no effect with policy.options.head="
+                f"{head}: it is for tokens"
+            )
     if rank is not None and trained == "head":
         problems.append(
             f"policy.lora_rank={rank} with policy.options.trained=head: adapters go into layers "

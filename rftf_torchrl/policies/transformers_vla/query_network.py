@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -281,7 +282,9 @@ class QueryNetwork(nn.Module):
             "use_cache": cache is not None,
         }
         if cache is not None:
-            arguments["cache"] = cache
+            # transformers before 5.21 takes any name, and passes over one that it does not know.
+            names = inspect.signature(self.trunk.forward).parameters
+            arguments["cache" if "cache" in names else "past_key_values"] = cache
         if self.family.prefix_types and not known:
             count = prompt.embeddings.shape[1] - prompt.prefix
             types = prompt.mask.new_zeros(len(prompt.mask), prompt.prefix, dtype=torch.long)

@@ -8,6 +8,9 @@ from torch.distributions import kl_divergence
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rftf_torchrl import RFTFPPOLoss, load_policy, save_policy
+from rftf_torchrl.policies.settings import PolicyConfig, Sizes
+from rftf_torchrl.policies.transformers_vla.options import transformers_problems
+from rftf_torchrl.recipes.train_bc import cloning_loss
 
 pytest.importorskip("transformers")
 
@@ -174,3 +177,38 @@ def test_a_chunk_of_another_size(make):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
         policy.get_dist(data)
+
+
+def test_cloning_scores_a_token_after_the_demonstrated_ones(make):
+    """TorchRL's BCLoss acts first, and would score it after the policy's own."""
+    policy, data = make("smolvlm")
+    with torch.no_grad():
+        policy.module[0].model.network.backbone.get_output_embeddings().weight.normal_()
+    data[CHUNK] = torch.linspace(-1, 1, 30).reshape(5, 2, 3)
+    expected = -policy.get_dist(data.clone()).log_prob(data[CHUNK]).mean()
+    policy.module[0]._draw = None  # it is not asked to act
+    found = cloning_loss(policy)(data)["loss_bc"]
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    assert policy.module[0].model.network.backbone.get_output_embeddings().weight.grad.any()
+
+
+@every_family
+def test_a_token_runs_through_the_model_once(make, family):
+    policy, data = make(family)
+    seen = []
+    policy.module[0].model.network.trunk.register_forward_pre_hook(
+        lambda _, __, kwargs: seen.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    policy(data.clone())
+    assert seen[1:6] == [1] * 5
+
+
+def test_options_of_tokens_are_refused_for_other_heads():
+    settings = PolicyConfig("transformers", {"head": "gaussian", "decoding": "autoregressive"}, "x")
+    sizes = Sizes(chunk_size=2, image_size=32, wrist=False, robot="metaworld")
+    expected = (
+        "policy.options.decoding=autoregressive has no effect with policy.options.head=gaussian: "
+        "it is for tokens"
+    )
+    assert transformers_problems(settings, sizes) == [expected]
