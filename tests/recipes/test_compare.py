@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,11 @@ from tiny import RECIPES, TINY, tiny_study
 
 from rftf_torchrl import (
     ConfigError,
+    FolderInUseError,
     LiberoNotInstalledError,
     check_study,
     load_cell,
+    own_folder,
     require_libero,
 )
 
@@ -257,6 +261,29 @@ def test_a_cell_gives_signs_of_life_as_long_as_it_takes(tmp_path, monkeypatch):
     player.play((lambda cell: three.wait(), None), send)
     assert sent[:3] == [None] * 3
     assert sent[-1] == ""
+
+
+def own(folder, owned):
+    with own_folder(folder, "compare"):
+        owned.set()
+        time.sleep(60)
+
+
+def test_a_second_study_leaves_the_first_ones_folder_alone(tmp_path):
+    from rftf_torchrl.recipes.compare import compare
+
+    context = get_context("fork")
+    owned = context.Event()
+    first = context.Process(target=own, args=[tmp_path, owned])
+    first.start()
+    try:
+        assert owned.wait(30)
+        with pytest.raises(FolderInUseError, match="the stage 'compare' of"):
+            compare(configured(*tiny_study(tmp_path)))
+        assert not (tmp_path / "starts").exists()
+    finally:
+        first.kill()
+        first.join()
 
 
 def fail_or_die(job):
