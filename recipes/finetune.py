@@ -186,7 +186,7 @@ def finetune(
     own = device if is_first() or not settings.shard else torch.device("cpu")
     learner = make_learner(config, own)
     policy, spec = learner.policy, learner.spec
-    value_model = learner.value_model
+    value_model = learner.reward.value_model
     buffer = make_buffer(config, device)
     simulator = make_simulator(config.env)
     names = task_names(simulator, config.tuned_tasks)

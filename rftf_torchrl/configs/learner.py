@@ -157,7 +157,6 @@ class Learner:
     policy: nn.Module
     acted: Callable[[], AbstractContextManager[None]]
     spec: PolicySpecProtocol
-    value_model: TensorDictModuleBase | None
     reward: ValueReward
     advantages: Advantages
     loss: RFTFPPOLoss
@@ -169,7 +168,11 @@ class Learner:
 
     def footprint(self, seconds: Mapping[str, float], device: torch.device) -> Footprint:
         """The memory that the parts hold, and where the time went."""
-        parts = {"policy": self.policy, "critic": self.critic, "value model": self.value_model}
+        parts = {
+            "policy": self.policy,
+            "critic": self.critic,
+            "value model": self.reward.value_model,
+        }
         held = {part: module for part, module in parts.items() if module is not None}
         return footprint(held, optimizer=self.optimizer, seconds=seconds, device=device)
 
@@ -187,12 +190,10 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     fit_in_memory(config, policy)
     if critic is not None:
         critic.to(device)
-    value_model = potential(config, sizes, device)
-
     bounds = config.reward.value_range
     beside = config.reward.place == "advantage"
     reward = ValueReward(
-        value_model,
+        potential(config, sizes, device),
         form=config.reward.form,
         dense_weight=0.0 if beside else config.reward.dense_weight,
         outcome_weight=config.reward.outcome_weight,
@@ -211,7 +212,7 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     )
     loss_module, optimizer = _objective(config, device, policy, critic, reference)
     acted = ActedWeights(policy) if settings.overlap else nullcontext
-    return Learner(policy, acted, spec, value_model, reward, advantages, loss_module, optimizer)
+    return Learner(policy, acted, spec, reward, advantages, loss_module, optimizer)
 
 
 def shard(config: RunConfig, learner: Learner, device: torch.device) -> ShardedCopy:

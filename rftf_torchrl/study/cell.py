@@ -132,9 +132,7 @@ def load_cell(path: str | Path) -> Cell:
         return _from_dict(read_record(path, "remove it and run the study again"), path)
     except FileNotFoundError as error:
         raise CellError(f"{path} is missing: run the study again, it continues") from error
-    except CellError:
-        raise
-    except ValueError as error:
+    except ValueError as error:  # a CellError is one
         raise CellError(str(error)) from error
 
 

@@ -199,6 +199,7 @@ class RunCheckpoints:
         for file in reversed(files):
             damage = _damage(file)
             if not damage:
+                self._known_whole.add(file.absolute())
                 return file
             logger.warning("%s is passed over: %s", file, damage)
         state = f"all {len(files)} checkpoints are damaged" if files else "there is none"
