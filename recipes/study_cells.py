@@ -197,7 +197,11 @@ def initial_states(config: RunConfig, iterations: int, charged: bool) -> dict[st
     trained += rollout_episodes(config) if charged else []
     demonstrations = whole_demos(config).select(split="train")
     names = {task.id: task.name for task in demonstrations.tasks}
-    trained += [Episode(names[e.task_id], cast(int, e.goal_seed)) for e in demonstrations.episodes]
+    trained += [
+        Episode(names[each.task_id], each.goal_seed)
+        for each in demonstrations.episodes
+        if each.goal_seed is not None  # brought from elsewhere: the start is not known
+    ]
     held_out = held_out_episodes(config.env.tasks, config.evaluation.episodes_per_task)
     counts = {"training": 0, "evaluation": 0, "shared": 0}
     for task in config.env.tasks:

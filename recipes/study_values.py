@@ -36,6 +36,7 @@ from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor, nn
 
 from rftf_torchrl import (
+    ConfigError,
     Demonstrations,
     Episode,
     Interval,
@@ -145,8 +146,15 @@ def make_start(config: RunConfig, per_task: int) -> None:
             kept["mid"] = copy.deepcopy(policy)
         kept["late"] = policy
 
+    if config.ppo.env_steps is None:
+        raise ConfigError("ppo.env_steps=null: the policy in the middle is that of its budget")
     shutil.rmtree(config.tuned.root, ignore_errors=True)
     finetune(config, on_iteration=keep)
+    if "mid" not in kept:
+        raise ConfigError(
+            f"ppo.iterations={config.ppo.iterations} ended before {MID:.0%} of "
+            f"ppo.env_steps={config.ppo.env_steps:,}: raise it, or lower the budget"
+        )
     for name in ("mid", "late"):
         play(config, kept[name].eval(), spec, name, per_task)
 
@@ -244,7 +252,8 @@ def run_seed(study: StudyConfig, task_set: str, seed: int) -> dict[str, Found]:
     }
     first = next(iter(configs.values()))
     parts = (first.env, first.demos, first.policy, first.cloning, first.ppo, first.reward)
-    settings: list[Any] = [asdict(part) for part in parts]
+    settings: list[Any] = [asdict(part) for part in (*parts, first.balance)]
+    settings += [first.critic, first.augment]
     settings += [first.precision, first.device, study.curve_episodes]
     output = Path(study.output, "starts", task_set, f"seed{seed}-{digest(settings)[:8]}")
     start = replace(first, output=str(output))

@@ -67,6 +67,11 @@ class Calvin:
         """Scenes that are none, or more of them than chains."""
         scenes, chains = self.options.demo_scenes or "", self.options.demo_chains
         problems = []
+        if self.wrist and self.env.image_size is None:
+            problems.append(
+                f"env.options.wrist_size={self.options.wrist_size}: goes with the static camera's "
+                "images, set env.image_size"
+            )
         if not set(scenes) <= set(SCENES):
             problems.append(
                 f"env.options.demo_scenes={scenes!r}: expected letters among {''.join(SCENES)}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from pydantic import Field
+
 from rftf_torchrl.calvin.settings import SCENES
 from rftf_torchrl.settings import Count, NotNegativeInt, one_of
 
@@ -36,5 +38,5 @@ class CalvinOptions:
     demo_scenes: str | None = None
     held_out_chains: NotNegativeInt = 40
     start_chains: Count = 300
-    benchmark_chains: Count = 1000
+    benchmark_chains: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1000
     steps_per_subtask: Count = 360

@@ -8,6 +8,7 @@ learn from them. None of it is a scene of the benchmark.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from rftf_torchrl.calvin.tasks import get_task
 from rftf_torchrl.envs.simulator import EnvConfig, Recording
 from rftf_torchrl.envs.takeover import Takeover
 from rftf_torchrl.evaluation.fingerprint import policy_digest
+from rftf_torchrl.files import write_json
 from rftf_torchrl.training.progress import progress_bar
 from rftf_torchrl.training.seeding import derive_seed
 
@@ -110,8 +112,8 @@ def _refuse_other_settings(folder: Path, earlier: dict[str, Any], now: dict[str,
     ]
     if changed:
         raise ValueError(
-            f"{folder} is a recording that stopped early, with {'; '.join(changed)}. It continues "
-            "with its own settings; move or remove the folder, and it is recorded again"
+            f"{folder} is a recording with {'; '.join(changed)}. It is used, or goes on, with its "
+            "own settings; move or remove the folder, and it is recorded again"
         )
 
 
@@ -148,6 +150,13 @@ class ChainRecorder:
             held_out = self.recording.held_out_per_task > 0 and self.count("validation") > 0
             splits += ["validation"] * held_out
             for split in splits:
+                asked, made_by = self._settings(split), root / f"{split}.json"
+                if not (root / split).exists():
+                    root.mkdir(parents=True, exist_ok=True)
+                    write_json(made_by, asked)
+                elif made_by.is_file():
+                    earlier = json.loads(made_by.read_text(encoding="utf-8"))
+                    _refuse_other_settings(root / split, earlier, asked)
                 if not (root / split).exists() or not CalvinDataset(root, split).complete:
                     self._record_split(split, root)
             to_demonstrations(

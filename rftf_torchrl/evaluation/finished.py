@@ -80,7 +80,8 @@ class FinishedFile(ABC, Generic[Result]):
             if then.get(name) != now.get(name):
                 raise ValueError(
                     f"{self.path} holds {self.what}s with {name} = {then.get(name)!r}, and now it "
-                    f"is {now.get(name)!r}: choose another file, or evaluate as before"
+                    f"is {now.get(name)!r}: choose another file (in the recipes another output=...), "
+                    "or evaluate as before"
                 )
 
     def add(self, result: Result) -> None:

@@ -82,6 +82,9 @@ def libero_demonstrations(
                 raise DemonstrationError(str(file), [f"it cannot be read ({error})"]) from error
             with opened:
                 names = sorted(_demos(opened, str(file)), key=_number)[:limit]
+                if not 0 <= held_out < len(names):
+                    wrong = f"held_out={held_out} of {len(names)} demonstrations leaves none"
+                    raise DemonstrationError(str(file), [wrong])
                 for number, name in enumerate(names):
                     demo, place = opened["data"][name], f"{file}: {name}"
                     frames = _frames(demo, place, cameras, image_size)

@@ -61,7 +61,7 @@ def test_what_is_written(source, tmp_path):
 
 
 def test_data_that_cannot_be_used(source, tmp_path):
-    arguments = {"suite": "libero_goal", "image_size": 16}
+    arguments = {"suite": "libero_goal", "image_size": 16, "held_out": 1}
     message = f"LIBERO's data in {tmp_path}: 1 problem found:\n  - there is no *_demo.hdf5"
     with pytest.raises(DemonstrationError, match=f"^{re.escape(message)}$"):
         libero_demonstrations(tmp_path, tmp_path / "out", **arguments)
@@ -71,6 +71,8 @@ def test_data_that_cannot_be_used(source, tmp_path):
     with pytest.raises(DemonstrationError, match=f"^{re.escape(message)}"):
         libero_demonstrations(source, tmp_path / "none", **arguments)
     broken.unlink()
+    with pytest.raises(DemonstrationError, match=r"held_out=5 of 2 demonstrations leaves none"):
+        libero_demonstrations(source, tmp_path / "few", limit=2, **(arguments | {"held_out": 5}))
     with h5py.File(source / f"{TASK}_demo.hdf5", "a") as file:
         del file["data/demo_2/obs/ee_states"]
     place = f"{source / TASK}_demo.hdf5: demo_2"

@@ -208,6 +208,14 @@ def test_a_value_critic_needs_the_value_model(configure):
     assert (config.critic, config.plain_ppo.critic) == ("temporal", "learned")
 
 
+def test_what_calvin_does_not_have_is_refused_at_once(configure):
+    expected = "env.options.wrist_size=84: goes with the static camera's images"
+    with pytest.raises(ConfigError, match=expected):
+        configure("env=calvin_state", "env.options.wrist_size=84")
+    with pytest.raises(ConfigError, match="benchmark_chains=2000: must be at most 1000"):
+        configure("env=calvin_state", "env.options.benchmark_chains=2000")
+
+
 def test_a_divergence_has_a_weight_that_can_adapt(configure):
     assert configure("ppo.kl_coeff=0").ppo.kl_coeff == 0
     with pytest.raises(

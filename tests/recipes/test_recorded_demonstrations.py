@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from importlib import import_module
 from itertools import islice
@@ -140,13 +141,28 @@ def test_a_recording_does_not_go_on_with_other_settings(recording, run):
     options = {**run.env.options, "demo_chains": 8}
     other = replace(run, seed=5, env=replace(run.env, options=options))
     message = (
-        f"{training} is a recording that stopped early, with seed=0, not 5; "
-        "env.options.demo_chains=2, not 8. It continues with its own settings; move or remove the "
-        "folder, and it is recorded again"
+        f"{training} is a recording with seed=0, not 5; env.options.demo_chains=2, not 8. It is "
+        "used, or goes on, with its own settings; move or remove the folder, and it is recorded "
+        "again"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect(other)
     assert files_of(training) == before
+
+
+def test_a_finished_recording_is_not_used_for_other_settings(recording, run):
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    recording(BOTH, BOTH)
+    collect(run)
+    shutil.rmtree(Path(run.output, "demos"))
+    noisy = replace(run, demos=replace(run.demos, noise=9.0))
+    with pytest.raises(
+        ValueError, match=r"training is a recording with demos\.noise=0.*, not 9\.0"
+    ):
+        collect(noisy)
+    collect(run)
+    assert load_demonstrations(Path(run.output, "demos")).complete
 
 
 def test_calvin_may_be_used_as_it_is(recording, run):
