@@ -80,7 +80,7 @@ class FinishedFile(ABC, Generic[Result]):
             if then.get(name) != now.get(name):
                 raise ValueError(
                     f"{self.path} holds {self.what}s with {name} = {then.get(name)!r}, and now it "
-                    f"is {now.get(name)!r}: choose another file (in the recipes another output=...), "
+                    f"is {now.get(name)!r}: choose another file (in the recipes output=...), "
                     "or evaluate as before"
                 )
 
