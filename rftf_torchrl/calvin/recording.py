@@ -225,6 +225,7 @@ class ChainRecorder:
                 timeout=self.recording.timeout,
                 max_restarts=self.recording.max_restarts,
                 takeover=takeover,
+                sentences=self.sentences("training") if takeover else None,
             )
             for (number, job), tasks in zip(batch, recorded, strict=True):
                 yield number, job, tasks

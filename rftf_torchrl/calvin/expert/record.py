@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.training.seeding import derive_seed
 
 _ATTEMPTS = 2
+Sentences = Mapping[str, Sequence[str]] | None
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ def record_chain(
 class _Recorder:
     """A process's only simulator, made again where the scene changes."""
 
-    def __init__(self, takeover: Takeover | None = None) -> None:
-        self._takeover = takeover
+    def __init__(self, takeover: Takeover | None = None, sentences: Sentences = None) -> None:
+        self._takeover, self._sentences = takeover, sentences
         self._stage: PolicyStage | None = None
         self._simulator: CalvinSimulator | None = None
 
@@ -186,7 +187,7 @@ class _Recorder:
             horizon=self._takeover.most,
         )
         actor = LocalActor(self._takeover.policy)
-        self._stage = PolicyStage(env, actor, job.max_steps, True, None)
+        self._stage = PolicyStage(env, actor, job.max_steps, True, self._sentences)
         return env.simulator
 
     def play(self, job: ChainToRecord, send: Callable[[Any], None]) -> None:
@@ -207,6 +208,7 @@ def record_chains(
     timeout: float = 120.0,
     max_restarts: int = 10,
     takeover: Takeover | None = None,
+    sentences: Sentences = None,
 ) -> Iterator[list[RecordedTask]]:
     """Record many chains; the result does not depend on the number of processes.
 
@@ -217,6 +219,8 @@ def record_chains(
         timeout: seconds without a control step after which a process counts as hung.
         max_restarts: how many dead or hung processes to replace before giving up.
         takeover: a policy that begins half of the tasks.
+        sentences: what that policy is told, by task: the first of each; ``None`` for the library's
+            own instructions.
 
     Yields:
         What :func:`record_chain` returns, in the order of the jobs.
@@ -227,14 +231,14 @@ def record_chains(
         RuntimeError: when a process met a programming error.
     """
     if workers == 0:
-        with closing(_Recorder(takeover)) as recorder:
+        with closing(_Recorder(takeover, sentences)) as recorder:
             for job in jobs:
                 with one_thread(), torch.random.fork_rng(devices=[]):
                     recorded = recorder.record(job, lambda: None)
                 yield recorded
         return
     pool = GuardedPool(
-        Processes(partial(_Recorder, takeover), preload=__name__),
+        Processes(partial(_Recorder, takeover, sentences), preload=__name__),
         min(workers, len(jobs)),
         timeout=timeout,
         max_restarts=max_restarts,
