@@ -156,6 +156,8 @@ class ChainRecorder:
                     write_json(made_by, asked)
                 elif made_by.is_file():
                     earlier = json.loads(made_by.read_text(encoding="utf-8"))
+                    if set(self.env.tasks) <= set(earlier["env.tasks"]):  # of it, some are used
+                        asked["env.tasks"] = earlier["env.tasks"]
                     _refuse_other_settings(root / split, earlier, asked)
                 if not (root / split).exists() or not CalvinDataset(root, split).complete:
                     self._record_split(split, root)

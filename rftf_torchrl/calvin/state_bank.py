@@ -28,8 +28,8 @@ class StateBank:
         task: int64 [N], the task that begins there, see :data:`~rftf_torchrl.calvin.tasks.TASKS`.
         depth: int64 [N], how many tasks of the chain came before.
         scene: the scene's letter.
-        simulator_steps: control steps of the tasks that the expert did; those of its failed attempts do
-            not count. 0 where that is not known.
+        simulator_steps: control steps of the tasks that the expert did, without those of failed
+            attempts; 0 where that is not known.
 
     Raises:
         ValueError: for a wrong shape or scene, no state, a value that is not finite, an unknown
