@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rftf_torchrl"
 LAYERS = (
-    "keys errors digests files former leftovers modules new_folder optional registry "
+    "keys cores errors digests files former leftovers modules new_folder optional registry "
     "rows_file settings weights_file",
     "functional",
     "nets",

@@ -67,7 +67,12 @@ def parent_of(folder: Path) -> str:
     Raises:
         OSError: where the process has ended.
     """
-    return (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
+    return (
+        (folder / "stat")
+        .read_text(encoding="utf-8", errors="replace")
+        .rpartition(")")[2]
+        .split()[1]
+    )
 
 
 def _tree() -> list[str]:

@@ -76,15 +76,23 @@ def small(tmp_path):
     return f"policy.path={tmp_path / 'small.safetensors'}"
 
 
-@pytest.mark.parametrize("command", ["check-policy", "export"])
-def test_what_comes_from_nowhere_is_refused(small, run, tmp_path, command):
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("check-policy", "so there is no inference to compare with"),
+        (
+            "export",
+            "so there is no other format to export it to: its spec has no method 'export'.",
+        ),
+    ],
+)
+def test_what_comes_from_nowhere_is_refused(small, run, tmp_path, command, what):
     output = f"output={tmp_path / 'exported'}"
     code, shown = run(command, small, output)
     assert code == 2
     assert shown.err.endswith(
         f"{command.replace('-', '_')}: a policy of the kind 'small' comes from no other library, "
-        "so there is no other format to export it to: its spec has no method 'export'.\n"
-        "(-v shows where it was raised.)\n"
+        f"{what}\n(-v shows where it was raised.)\n"
     )
     assert not (tmp_path / "exported").exists()
 
