@@ -16,6 +16,7 @@ from rftf_torchrl import (
     PeakMemory,
     TemporalValueModel,
     keys,
+    read_metrics,
     write_json,
 )
 from rftf_torchrl.values.calibration import ValueCalibration
@@ -292,6 +293,7 @@ def test_a_run_that_never_began_leaves_no_settings_to_keep_to(cloned, tmp_path):
     run.tuned.root.mkdir(parents=True)
     write_json(run.tuned.settings, {"seed": 7})
     refuse_used_folder(run)
+    assert not run.tuned.checkpoints.exists()
 
 
 def test_a_crash_among_groups_leaves_the_others(cloned, configure, tmp_path, monkeypatch):
@@ -306,7 +308,10 @@ def test_a_crash_among_groups_leaves_the_others(cloned, configure, tmp_path, mon
     monkeypatch.setattr(EpisodeCollector, "collect", one_crashed)
     settings = ["reward=sparse", "critic=group", "ppo.group_size=2", "ppo.episodes_per_task=4"]
     parts = [f"policy.path={cloned.folder.policy}", f"output={tmp_path}"]
-    finetune(configure(*TINY, *settings, *parts))
+    ended = finetune(configure(*TINY, *settings, *parts))
+    assert ended["env_steps"] > 0
+    rows = read_metrics(tmp_path / "sparse" / "metrics.csv", ended=True)
+    assert len(rows) == 2
 
 
 def test_an_earlier_runs_checkpoints_are_not_mixed_with_a_new_runs(cloned, tmp_path):
