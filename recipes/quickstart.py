@@ -53,9 +53,9 @@ from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.quickstart_report import (
     PAIRED,
     STEPS,
-    actions,
     draw_curves,
     draw_success,
+    kind_of_actions,
     language_section,
     section,
     separation_section,
@@ -206,7 +206,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         success = cast(dict[str, SuccessReport], reports)
         about = "curves, own and swapped instructions, videos"
         with clock("report"), announced("report", about, folder):
-            draw_success(success, folder, actions(config))
+            draw_success(success, folder, kind_of_actions(config))
             curve = draw_curves(runs, success["cloned"])
             language = check_language(config, policies["RFTF"], spec)
             films = film(
@@ -214,7 +214,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
             )
         results |= {"value_separation": separation, "language": language}
         sections = {
-            "Success on held-out states": success_section(success, actions(config)),
+            "Success on held-out states": success_section(success, kind_of_actions(config)),
             **sections,
             "Success while training": curve,
             "Do the values tell success from failure?": separation_section(separation),

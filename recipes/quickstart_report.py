@@ -50,7 +50,7 @@ Steps of the simulator. Those of RFTF include the rollouts of the cloned policy 
 was trained on, where there are any."""
 
 
-def actions(config: RunConfig) -> str:
+def kind_of_actions(config: RunConfig) -> str:
     """How the policies that are evaluated act."""
     return "mean" if config.evaluation.deterministic else "sampled"
 
@@ -116,7 +116,7 @@ def draw_curves(runs: Mapping[str, RunConfig], before: SuccessReport | None) -> 
         window=8,
         title="success while training: fresh training states, sampled actions",
     )
-    return section(CURVE.format(actions=actions(runs["RFTF"])), image(path.name))
+    return section(CURVE.format(actions=kind_of_actions(runs["RFTF"])), image(path.name))
 
 
 def draw_success(reports: Mapping[str, SuccessReport], folder: Path, actions: str) -> None:

@@ -8,7 +8,6 @@ learn from them. None of it is a scene of the benchmark.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,10 +29,10 @@ from rftf_torchrl.calvin.sequences import training_chains
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.state_bank import StateBank
 from rftf_torchrl.calvin.tasks import get_task
+from rftf_torchrl.digests import read_record, write_record
 from rftf_torchrl.envs.simulator import EnvConfig, Recording
 from rftf_torchrl.envs.takeover import Takeover
 from rftf_torchrl.evaluation.fingerprint import policy_digest
-from rftf_torchrl.files import write_json
 from rftf_torchrl.training.progress import progress_bar
 from rftf_torchrl.training.seeding import derive_seed
 
@@ -153,9 +152,9 @@ class ChainRecorder:
                 asked, made_by = self._settings(split), root / f"{split}.json"
                 if not (root / split).exists():
                     root.mkdir(parents=True, exist_ok=True)
-                    write_json(made_by, asked)
+                    write_record(made_by, asked)
                 elif made_by.is_file():
-                    earlier = json.loads(made_by.read_text(encoding="utf-8"))
+                    earlier = read_record(made_by)
                     if set(self.env.tasks) <= set(earlier["env.tasks"]):  # of it, some are used
                         asked["env.tasks"] = earlier["env.tasks"]
                     _refuse_other_settings(root / split, earlier, asked)

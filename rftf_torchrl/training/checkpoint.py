@@ -309,14 +309,15 @@ def _damage(file: Path) -> str | None:
 
 
 def _shapes(components: Mapping[str, Any]) -> Shapes:
+    modules = {name: each for name, each in components.items() if isinstance(each, nn.Module)}
+    free = {name: _of_any_shape(module) for name, module in modules.items()}
     return {
         name: {
-            key: None if key in _of_any_shape(component) else list(value.shape)
-            for key, value in component.state_dict().items()
+            key: None if key in free[name] else list(value.shape)
+            for key, value in module.state_dict().items()
             if isinstance(value, Tensor)
         }
-        for name, component in components.items()
-        if isinstance(component, nn.Module)
+        for name, module in modules.items()
     }
 
 

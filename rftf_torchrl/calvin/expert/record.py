@@ -27,7 +27,6 @@ from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.training.seeding import derive_seed
 
 _ATTEMPTS = 2
-Sentences = Mapping[str, Sequence[str]] | None
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,9 @@ def record_chain(
 class _Recorder:
     """A process's only simulator, made again where the scene changes."""
 
-    def __init__(self, takeover: Takeover | None = None, sentences: Sentences = None) -> None:
+    def __init__(
+        self, takeover: Takeover | None = None, sentences: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self._takeover, self._sentences = takeover, sentences
         self._stage: PolicyStage | None = None
         self._simulator: CalvinSimulator | None = None
@@ -208,7 +209,7 @@ def record_chains(
     timeout: float = 120.0,
     max_restarts: int = 10,
     takeover: Takeover | None = None,
-    sentences: Sentences = None,
+    sentences: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[list[RecordedTask]]:
     """Record many chains; the result does not depend on the number of processes.
 

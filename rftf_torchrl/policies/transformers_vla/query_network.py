@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -262,6 +263,12 @@ class QueryNetwork(nn.Module):
         """Embeddings of token ids, in the model's dtype."""
         return cast(Tensor, trunk_of(self.backbone).get_input_embeddings()(ids))
 
+    @cached_property
+    def _cache_name(self) -> str:
+        """Of the trunk's argument; transformers 5.20 passes over a name that it does not know."""
+        names = inspect.signature(self.trunk.forward).parameters
+        return "cache" if "cache" in names else "past_key_values"
+
     def run(self, prompt: Prompt, *, last: int, cache: Any = None) -> Tensor:
         """Runs the model.
 
@@ -282,9 +289,7 @@ class QueryNetwork(nn.Module):
             "use_cache": cache is not None,
         }
         if cache is not None:
-            # transformers before 5.21 takes any name, and passes over one that it does not know.
-            names = inspect.signature(self.trunk.forward).parameters
-            arguments["cache" if "cache" in names else "past_key_values"] = cache
+            arguments[self._cache_name] = cache
         if self.family.prefix_types and not known:
             count = prompt.embeddings.shape[1] - prompt.prefix
             types = prompt.mask.new_zeros(len(prompt.mask), prompt.prefix, dtype=torch.long)
