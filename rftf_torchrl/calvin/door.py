@@ -27,7 +27,7 @@ from rftf_torchrl.calvin.data.reader import CalvinDataset
 from rftf_torchrl.calvin.factory import CalvinFactory
 from rftf_torchrl.calvin.options import CalvinOptions
 from rftf_torchrl.calvin.recording import ChainRecorder, load_starts
-from rftf_torchrl.calvin.sequences import benchmark_sequences
+from rftf_torchrl.calvin.sequences import Chain, benchmark_sequences, training_sequences
 from rftf_torchrl.calvin.settings import SCENES, Scene
 from rftf_torchrl.calvin.tasks import TASKS, load_sentences
 from rftf_torchrl.envs.episodes import Episode, Split
@@ -35,6 +35,7 @@ from rftf_torchrl.envs.policy_inputs import PolicyInputFactory
 from rftf_torchrl.envs.simulator import CollectorConfig, EnvConfig, Recording
 from rftf_torchrl.evaluation.start_report import GRIPPER_STEPS, write_start_report
 from rftf_torchrl.training.progress import progress_bar
+from rftf_torchrl.training.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Calvin:
     tasks = TASKS
     same_scene: Sequence[tuple[str, str]] = ()
     steps_per_action = 1
-    may_change = ("benchmark_chains", "steps_per_subtask")
+    may_change = ("benchmark_chains", "development_chains", "steps_per_subtask")
 
     def __init__(self, env: EnvConfig, options: CalvinOptions) -> None:
         self.env = env
@@ -132,11 +133,12 @@ class Calvin:
         folder: Path,
         label: str,
     ) -> ChainReport:
-        """Plays the benchmark's chains; those finished before an interruption are not repeated."""
+        """Plays the chains; those finished before an interruption are not repeated."""
         env, options = self.env, self.options
+        chains = self._evaluation_chains()
         if transform is not None:
             logger.info("%s", self._start_report(policy, transform, folder, label))
-        with progress_bar(options.benchmark_chains, f"evaluation of {label}", unit="chains") as bar:
+        with progress_bar(len(chains), f"evaluation of {label}", unit="chains") as bar:
             lengths: list[int] = []
 
             def count(chain: ChainResult | None) -> None:
@@ -148,7 +150,7 @@ class Calvin:
             report = evaluate_chains(
                 policy,
                 transform=transform,
-                chains=options.benchmark_chains,
+                chains=chains,
                 steps_per_subtask=options.steps_per_subtask,
                 scene=self.scene,
                 image_size=env.image_size,
@@ -190,6 +192,12 @@ class Calvin:
         """Two evaluations chain by chain, and the table."""
         comparison = compare_chains(before, after)
         return comparison, chain_comparison_table(comparison, labels)
+
+    def _evaluation_chains(self) -> list[Chain]:
+        count = self.options.development_chains
+        if count is None:
+            return benchmark_sequences(self.options.benchmark_chains)
+        return training_sequences(derive_seed(0, "chains", "development") % 2**31, count)
 
     def _sentences(
         self, split: Literal["training", "validation"]

@@ -28,6 +28,9 @@ class CalvinOptions:
         start_chains: number of further chains. Fine-tuning starts its episodes where their tasks
             began.
         benchmark_chains: number of the benchmark's 1000 chains in an evaluation.
+        development_chains: number of chains that an evaluation plays instead of the benchmark's, to
+            choose settings by; they are drawn apart from those of demonstrations and starts. null
+            plays the benchmark's.
         steps_per_subtask: number of control steps per subtask; 360 is the official protocol.
     """
 
@@ -39,4 +42,5 @@ class CalvinOptions:
     held_out_chains: NotNegativeInt = 40
     start_chains: Count = 300
     benchmark_chains: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1000
+    development_chains: Count | None = None
     steps_per_subtask: Count = 360

@@ -189,6 +189,12 @@ def benchmark_sequences(count: int = BENCHMARK_CHAINS) -> list[Chain]:
     return list(_benchmark()[:count])
 
 
+@cache
+def benchmark_set() -> frozenset[Chain]:
+    """The benchmark's thousand, to look a chain up."""
+    return frozenset(_benchmark())
+
+
 def training_sequences(seed: int, count: int) -> list[Chain]:
     """Draw chains that the benchmark does not have.
 
@@ -215,7 +221,7 @@ def training_sequences(seed: int, count: int) -> list[Chain]:
 def training_chains(seed: int) -> Iterator[Chain]:
     """The chains of :func:`training_sequences`, without an end."""
     rng = np.random.default_rng(seed)
-    refused = frozenset(_benchmark())
+    refused = benchmark_set()
     while True:
         chain = _draw(rng)
         if chain not in refused:

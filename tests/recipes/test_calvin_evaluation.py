@@ -1,14 +1,17 @@
 """The recipe's evaluation on CALVIN, without the simulator: which chains, what is written."""
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny import CALVIN
 
-from rftf_torchrl import PRIVILEGED_DIM, ChainReport, benchmark_sequences
+from rftf_torchrl import PRIVILEGED_DIM, ChainReport, benchmark_sequences, make_simulator
 from rftf_torchrl.calvin import env
 from rftf_torchrl.calvin.chains import play as chains
+from rftf_torchrl.calvin.recording import ChainRecorder
+from rftf_torchrl.envs.simulator import Recording
 from rftf_torchrl.evaluation import parallel
 
 pytestmark = pytest.mark.recipe
@@ -40,8 +43,6 @@ def cloned(configure, tmp_path, monkeypatch):
     from rftf_torchrl import save_policy
     from rftf_torchrl.configs.policies import new_policy
 
-    pass
-
     monkeypatch.setattr(env, "CalvinSimulator", FakeSimulator)
     monkeypatch.setattr(chains, "require_calvin_env", lambda: None)
     config = configure(*CALVIN, f"output={tmp_path}", name="calvin")
@@ -66,6 +67,23 @@ def test_evaluate_plays_the_benchmarks_chains(cloned):
         "chains_policy.json",
         "chains_policy.jsonl",
     ]
+
+
+def test_development_chains_are_neither_the_benchmarks_nor_the_recorded_ones(cloned):
+    from rftf_torchrl.recipes.evaluate import evaluate
+
+    cloned.env.options["development_chains"] = 3
+    evaluate(cloned)
+    report = ChainReport.load(Path(cloned.output, "evaluation", "chains_policy.json"))
+    played = {r.tasks for r in report.results}
+    assert len(report.results) == 3
+    assert "other chains than the benchmark's" in report.protocol
+    assert not played & {c.tasks for c in benchmark_sequences()}
+    simulator = make_simulator(cloned.env)
+    recording = Recording(Path(cloned.output, "demos"), 1, 1, (), seed=cloned.seed)
+    recorder = ChainRecorder(cloned.env, simulator.options, recording, lambda _: None)
+    for split in ("training", "validation"):
+        assert not played & {job.chain.tasks for job in islice(recorder.chains(split), 600)}
 
 
 def test_evaluate_again_plays_only_what_is_missing(cloned, monkeypatch):

@@ -133,7 +133,7 @@ def test_settings_that_calvin_does_not_have_are_refused(configure):
     unknown = (
         "env.options.action_repeat: there is no such setting, choose from scene, wrist_size, "
         "checkout, demo_chains, demo_scenes, held_out_chains, start_chains, benchmark_chains, "
-        "steps_per_subtask"
+        "development_chains, steps_per_subtask"
     )
     with pytest.raises(ConfigError, match=re.escape(unknown)):
         configure("env=calvin", "+env.options.action_repeat=3")

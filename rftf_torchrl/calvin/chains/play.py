@@ -83,7 +83,8 @@ def evaluate_chains(
             ``action(simulator)``, e.g. ``CalvinExpert``; called for each chain.
         chains: how many of the benchmark's thousand, from its first on, or a list of chains.
         steps_per_subtask: control steps for each task; the benchmark grants 360.
-        scene: the benchmark is scene ``"D"``; the other scenes get fresh initial scenes.
+        scene: the benchmark is scene ``"D"``; in other scenes, and for chains that it does not
+            have, the initial scenes are fresh ones.
         image_size: see :class:`~rftf_torchrl.CalvinEnv`.
         wrist_size: see :class:`~rftf_torchrl.CalvinEnv`.
         depth: see :class:`~rftf_torchrl.CalvinEnv`.

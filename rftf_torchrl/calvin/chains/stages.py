@@ -13,7 +13,7 @@ from torchrl.envs import TransformedEnv
 from rftf_torchrl import keys
 from rftf_torchrl.calvin.chains.results import ChainResult
 from rftf_torchrl.calvin.scenes import initial_scene, training_scene
-from rftf_torchrl.calvin.sequences import Chain
+from rftf_torchrl.calvin.sequences import Chain, benchmark_set
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.envs.action_sizes import check_action_sizes
 from rftf_torchrl.envs.episodes import Actor, noise_seed
@@ -156,8 +156,8 @@ ChainStage: TypeAlias = PolicyStage | ControllerStage
 
 
 def chain_start(chain: Chain, index: int, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Where the simulator is put: the benchmark's scene in ``"D"``, a fresh one in the others."""
-    if scene == "D":
+    """Where the simulator is put: a chain of the benchmark begins in D where the benchmark does."""
+    if scene == "D" and chain in benchmark_set():
         return initial_scene(chain.initial_state)
     return training_scene(chain.initial_state, index, scene)
 
@@ -180,7 +180,8 @@ def play_chain(
         index: the chain's place in the list.
         chain: the chain.
         alive: called now and then.
-        scene: the benchmark's initial scene in ``"D"``, a fresh one in the others.
+        scene: in ``"D"`` a chain of the benchmark begins in its initial scene; all others begin in
+            a fresh one.
         seed: of the policy's noise, together with the index.
 
     Raises:

@@ -18,6 +18,7 @@ from rftf_torchrl import (
     evaluate_chains,
     initial_scene,
     training_scene,
+    training_sequences,
 )
 from rftf_torchrl.calvin.chains.stages import PolicyStage, play_chain
 from rftf_torchrl.calvin.tasks import TASKS
@@ -100,6 +101,15 @@ def test_other_scenes_get_fresh_initial_scenes():
     fresh = training_scene(CHAINS[1].initial_state, 1, "B")[1]
     assert simulator.resets[1].tolist() == fresh.tolist()
     assert "scene B" in report.protocol
+
+
+def test_chains_of_ones_own_get_fresh_initial_scenes_in_scene_d():
+    simulator = FakeSimulator()
+    own = training_sequences(4, 2)
+    report = evaluate(make_env=lambda: simulator, chains=[CHAINS[0], *own])
+    fresh = [training_scene(c.initial_state, i, "D")[1] for i, c in enumerate(own, start=1)]
+    assert [s.tolist() for s in simulator.resets] == [s.tolist() for s in [SCENES[0], *fresh]]
+    assert "other chains than the benchmark's" in report.protocol
 
 
 def test_success_counts_inside_a_chunk_and_not_after_the_limit():
