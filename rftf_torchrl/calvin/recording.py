@@ -24,11 +24,11 @@ from rftf_torchrl.calvin.data.writer import CalvinWriter
 from rftf_torchrl.calvin.expert.record import ChainToRecord, RecordedTask, record_chains
 from rftf_torchrl.calvin.install import require_calvin_env
 from rftf_torchrl.calvin.options import CalvinOptions
-from rftf_torchrl.calvin.scenes import benchmark_scene
 from rftf_torchrl.calvin.sequences import training_chains
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.state_bank import StateBank
 from rftf_torchrl.calvin.tasks import get_task
+from rftf_torchrl.calvin.walked_chains import WalkedChain, WalkedChains, usable
 from rftf_torchrl.digests import read_record, write_record
 from rftf_torchrl.envs.simulator import EnvConfig, Recording
 from rftf_torchrl.envs.takeover import Takeover
@@ -96,11 +96,6 @@ def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str) -> None:
         )
     writer.annotate(frames[0], frames[-1] + 1, task.task, sentence, takeover=task.takeover)
     writer.end_episode()
-
-
-def _usable(task: RecordedTask, wanted: Collection[str]) -> bool:
-    """Whether a recorded task is wanted and does not begin in a scene of the benchmark."""
-    return task.task in wanted and benchmark_scene(task.scene_obs[0]) is None
 
 
 def _refuse_other_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
@@ -204,21 +199,22 @@ class ChainRecorder:
     def _walk(
         self,
         jobs: Iterator[ChainToRecord],
-        done: int,
+        done: Collection[int],
         count: int,
         missing: Callable[[], Collection[str]],
         takeover: Takeover | None = None,
     ) -> Iterator[tuple[int, ChainToRecord, list[RecordedTask]]]:
-        """Walk ``count`` chains from number ``done`` on, then more while a task is missing."""
+        """Walk the first ``count`` chains that are not done, then more while a task is missing."""
         numbered = enumerate(islice(jobs, count + MORE_CHAINS))
-        ahead = (item for item in numbered if item[0] >= done)
+        ahead = (item for item in numbered if item[0] not in done)
 
         def one_more() -> list[tuple[int, ChainToRecord]]:
             wanted = set(missing())
             found = (item for item in ahead if wanted & set(item[1].chain.tasks))
             return list(islice(found, 1)) if wanted else []
 
-        batch = list(islice(ahead, max(count - done, 0))) or one_more()
+        left = count - sum(number < count for number in done)
+        batch = list(islice(ahead, left)) or one_more()
         while batch:
             recorded = record_chains(
                 [job for _, job in batch],
@@ -233,7 +229,10 @@ class ChainRecorder:
             batch = one_more()
 
     def record_starts(self) -> None:
-        """Play chains without recording them, and store the states in which each task began."""
+        """Play chains without recording them, and store the states in which each task began.
+
+        Chains that an interrupted call has played are not played again.
+        """
         count, scene = self.options.start_chains, cast(Scene, self.options.scene)
         seed = derive_seed(self.recording.seed, "chains", "states") % 2**31
         jobs = (
@@ -241,16 +240,17 @@ class ChainRecorder:
             for number, chain in enumerate(training_chains(seed))
         )
         wanted = self.recording.tuned
-        starts: list[RecordedTask] = []
-        steps = 0
+        file = states_file(self.recording.folder).with_name("states_interrupted.jsonl")
+        walked = WalkedChains(file, {"seed": self.recording.seed, "scene": scene})
 
         def missing() -> set[str]:
-            return set(wanted) - {task.task for task in starts}
+            return set(wanted) - walked.tasks()
 
         with progress_bar(count, f"starts in scene {scene}", unit="chains") as bar:
-            for _, _, tasks in self._walk(jobs, 0, count, missing):
-                steps += sum(len(task.actions) for task in tasks)
-                starts += [task for task in tasks if _usable(task, wanted)]
+            bar.update(len(walked.results))
+            done = tuple(walked.results)
+            for number, _, tasks in self._walk(jobs, done, count, missing):
+                walked.add(WalkedChain.of(number, tasks))
                 bar.update()
         if missing():
             raise ValueError(
@@ -258,14 +258,8 @@ class ChainRecorder:
                 f"of the {MORE_CHAINS:,} after them that have it, so fine-tuning could not start "
                 "there: leave these tasks out of ppo.tasks"
             )
-        StateBank(
-            np.stack([task.robot_obs[0] for task in starts]),
-            np.stack([task.scene_obs[0] for task in starts]),
-            np.array([get_task(task.task).id for task in starts]),
-            np.array([task.depth for task in starts]),
-            scene,
-            steps,
-        ).save(states_file(self.recording.folder))
+        walked.bank(scene, wanted).save(states_file(self.recording.folder))
+        file.unlink()
 
     def _settings(self, split: CalvinSplit) -> dict[str, Any]:
         """All that decides what a split's recording holds."""
@@ -318,13 +312,13 @@ class ChainRecorder:
                 return [task for task in self.env.tasks if training and task not in found]
 
             takeover = recording.takeover if training else None
-            walk = self._walk(self.chains(split), done, chains, missing, takeover)
+            walk = self._walk(self.chains(split), range(done), chains, missing, takeover)
             for number, job, tasks in walk:
                 writer.set_scene(job.scene)
                 rng = np.random.default_rng(derive_seed(recording.seed, "sentences", split, number))
                 for task in tasks:
                     count = kept[job.scene].get(task.task, 0)
-                    if count < share and _usable(task, self.env.tasks):
+                    if count < share and task.task in self.env.tasks and usable(task):
                         kept[job.scene][task.task] = count + 1
                         choices = sentences.get(task.task, [get_task(task.task).instruction])
                         write_task(writer, task, str(rng.choice(choices)))

@@ -81,7 +81,7 @@ class FinishedFile(ABC, Generic[Result]):
                 raise ValueError(
                     f"{self.path} holds {self.what}s with {name} = {then.get(name)!r}, and now it "
                     f"is {now.get(name)!r}: choose another file (in the recipes output=...), "
-                    "or evaluate as before"
+                    "or keep what it was made with"
                 )
 
     def add(self, result: Result) -> None:

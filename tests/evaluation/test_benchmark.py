@@ -104,7 +104,7 @@ def test_what_is_finished_is_not_played_again(tmp_path):
     assert played == [2, 3]
     message = (
         f"{path} holds episodes with seed = 0, and now it is 1: choose another file (in the "
-        "recipes output=...), or evaluate as before"
+        "recipes output=...), or keep what it was made with"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         play(episodes(), resume_path=path, seed=1)

@@ -104,6 +104,38 @@ def test_calvin_goes_on_after_ctrl_c(recording, run, tmp_path):
     assert len(load_demonstrations(Path(run.output, "demos")).episodes) == 4
 
 
+def test_the_starts_go_on_after_ctrl_c(run, monkeypatch, tmp_path):
+    """With the chains that are missing, and with other tasks to start from."""
+    from rftf_torchrl.calvin import recording as calvin_recording
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    record_chains, walked = expert_with_tasks("open_drawer", RARE)
+    rare = replace(run, env=replace(run.env, tasks=["open_drawer", RARE]))
+    starts = derive_seed(0, "chains", "states") % 2**31
+
+    def interrupted(jobs, **_):
+        for played, tasks in enumerate(record_chains(jobs)):
+            if played == 2 and jobs[0].seed == starts:
+                raise KeyboardInterrupt
+            yield tasks
+
+    monkeypatch.setattr(calvin_recording, "record_chains", record_chains)
+    collect(replace(rare, output=str(tmp_path / "whole")))
+    monkeypatch.setattr(calvin_recording, "record_chains", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collect(rare)
+    walked.clear()
+    monkeypatch.setattr(calvin_recording, "record_chains", record_chains)
+    collect(replace(rare, ppo=replace(rare.ppo, tasks=[RARE])))
+    assert starts not in {job.seed for job in walked}, "what was played is not played again"
+    file, whole = (Path(folder, "states.npz") for folder in (run.output, tmp_path / "whole"))
+    bank, expected = StateBank.load(file), StateBank.load(whole)
+    assert bank.count("open_drawer") == 0
+    assert bank.count(RARE) == expected.count(RARE) > 0
+    assert bank.simulator_steps == expected.simulator_steps
+    assert not list(Path(run.output).glob("states_interrupted*"))
+
+
 def test_calvin_goes_on_after_ctrl_c_within_a_chain(recording, run, monkeypatch):
     """The chain is walked again, and none of its tasks is there twice."""
     from rftf_torchrl.calvin import recording as calvin_recording
