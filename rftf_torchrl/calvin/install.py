@@ -40,7 +40,11 @@ def require_calvin_env() -> Path:
     """
     spec = importlib.util.find_spec("calvin_env")
     if spec is None or spec.origin is None:
-        raise CalvinNotInstalledError(f"CALVIN's simulator is not installed.{_python()} {_HELP}")
+        found = [] if spec is None else list(spec.submodule_search_locations or ())
+        hidden = f" The folder {found[0]} would hide it: start Python elsewhere." if found else ""
+        raise CalvinNotInstalledError(
+            f"CALVIN's simulator is not installed.{hidden}{_python()} {_HELP}"
+        )
     root = Path(spec.origin).resolve().parents[1]
     for folder in _FOLDERS:
         if not (root / folder).is_dir():

@@ -50,13 +50,21 @@ FOLDERS = ("conf/scene", "conf/robot", "conf/cameras", "data/calvin_table_D")
 
 
 @pytest.mark.parametrize(("version", "hint"), [((3, 11), ""), ((3, 10), ""), ((3, 13), OLD_PYTHON)])
-@pytest.mark.parametrize("spec", [None, ModuleSpec("calvin_env", None)])
-def test_nothing_is_installed(monkeypatch, spec, version, hint):
-    """A folder of that name beside the script counts as nothing: its spec has no origin."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+def test_nothing_is_installed(monkeypatch, version, hint):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "version_info", version)
     message = f"CALVIN's simulator is not installed.{hint} {HELP}"
     with pytest.raises(CalvinNotInstalledError, match=f"^{re.escape(message)}$"):
+        require_calvin_env()
+
+
+def test_a_clone_beside_the_script_is_no_package(monkeypatch, tmp_path):
+    """Python takes such a folder for a package without a file, and the installed one is hidden."""
+    (tmp_path / "calvin_env").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "calvin_env", raising=False)
+    message = f"The folder {tmp_path / 'calvin_env'} would hide it: start Python elsewhere."
+    with pytest.raises(CalvinNotInstalledError, match=re.escape(message)):
         require_calvin_env()
 
 
