@@ -6,7 +6,6 @@ import gc
 import re
 import weakref
 
-import mujoco
 import numpy as np
 import pytest
 import torch
@@ -15,6 +14,8 @@ from rftf_torchrl import FastRenderer, ScriptedExpert
 from rftf_torchrl.envs.renderer import decimated_meshes
 from rftf_torchrl.metaworld.simulator import CAMERA, MetaWorldSimulator
 from rftf_torchrl.metaworld.tasks import get_task
+
+mujoco = pytest.importorskip("mujoco")
 
 pytestmark = [pytest.mark.metaworld, pytest.mark.slow]
 
