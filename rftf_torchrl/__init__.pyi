@@ -235,6 +235,7 @@ from .nets.lora import adapters_off as adapters_off
 from .nets.lora import add_lora as add_lora
 from .nets.lora import load_adapter_state_dict as load_adapter_state_dict
 from .nets.lora import merge_lora as merge_lora
+from .nets.objects import ObjectEncoder as ObjectEncoder
 from .nets.sizes import ObservationSizes as ObservationSizes
 from .nets.tower_features import TowerFeatures as TowerFeatures
 from .objectives.advantages import Advantages as Advantages

@@ -25,6 +25,7 @@ from rftf_torchrl.calvin.colours import draw_permutations, permute_block_colours
 from rftf_torchrl.calvin.data.format import split_folder
 from rftf_torchrl.calvin.data.reader import CalvinDataset
 from rftf_torchrl.calvin.factory import CalvinFactory
+from rftf_torchrl.calvin.observation import BLOCK_ENTRIES
 from rftf_torchrl.calvin.options import CalvinOptions
 from rftf_torchrl.calvin.recording import ChainRecorder, load_starts
 from rftf_torchrl.calvin.sequences import Chain, benchmark_sequences, training_sequences
@@ -63,6 +64,11 @@ class Calvin:
     def wrist(self) -> bool:
         """Whether there are images of the gripper camera."""
         return self.options.wrist_size is not None
+
+    @property
+    def objects(self) -> tuple[tuple[int, ...], ...]:
+        """The state's entries of each block, where it holds them."""
+        return BLOCK_ENTRIES if self.env.image_size is None else ()
 
     def problems(self) -> list[str]:
         """Scenes that are none, or more of them than chains."""

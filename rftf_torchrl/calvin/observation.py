@@ -8,6 +8,11 @@ from rftf_torchrl.calvin.settings import Scene, check_scene
 
 PROPRIOCEPTION_DIM = 11
 PRIVILEGED_DIM = 53
+BLOCK_ENTRIES = tuple(
+    tuple(first + 3 * block + axis for first in (17, 26, 35, 44) for axis in range(3))
+    for block in range(3)
+)
+"""The privileged state's entries of the red, the blue and the pink block, twelve each."""
 _COLOURS = ("red", "blue", "pink")
 BLOCK_ORDER: dict[Scene, tuple[str, str, str]] = {
     "A": ("pink", "blue", "red"),

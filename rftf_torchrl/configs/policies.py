@@ -34,6 +34,7 @@ def run_sizes(config: RunConfig, state_dim: int = 0, action_dim: int = 0) -> Siz
         robot=env.kind,
         state_dim=state_dim,
         action_dim=action_dim,
+        objects=getattr(simulator, "objects", ()),
     )
 
 

@@ -153,11 +153,14 @@ def _advantage_problems(critic: str, ppo: PPOConfig, reward: RewardConfig) -> li
             "critic=temporal uses the value model, and reward.dense_weight=0 asks for a run "
             "without it: choose critic=learned, or reward=rftf"
         )
-    paid = (reward.form, reward.options, reward.dense_weight, reward.outcome_weight, reward.fade)
-    if critic == "temporal" and reward.dense_weight and paid != ("difference", {}, 1.0, 1.0, False):
+    weights = (reward.dense_weight, reward.outcome_weight)
+    paid = (reward.form, reward.options, *weights, reward.fade, reward.place)
+    whole: tuple[Any, ...] = ("difference", {}, 1.0, 1.0, False, "reward")
+    if critic == "temporal" and reward.dense_weight and paid != whole:
         problems.append(
             "critic=temporal judges by the value model itself and is paid success alone, so the "
-            "reward's form, options, weights and fade would have no effect: choose reward=rftf"
+            "reward's form, options, weights, fade and place would have no effect: choose "
+            "reward=rftf"
         )
     if critic == "group" and reward.dense_weight > 0:
         problems.append("critic=group compares outcomes alone: choose reward=sparse")

@@ -161,6 +161,8 @@ class Simulator(Protocol):
       line.
     - ``augment(frames, share, generator) -> TensorDictBase``: frames [B, ...] as they are cloned,
       of which a share of the rows is changed by a symmetry of the simulator's.
+    - ``objects: tuple[tuple[int, ...], ...]``: the state's entries of each of several objects of
+      one kind, see :class:`ObjectEncoder`.
     - ``wrist: bool``: whether there are images of a gripper camera.
 
     Attributes:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.encoders import ImageEncoder, TokenEncoder, identity_film
+from rftf_torchrl.nets.objects import ObjectEncoder, check_objects
 from rftf_torchrl.nets.state_statistics import set_statistics
 from rftf_torchrl.settings import Count, Counts, check_value
 
@@ -30,9 +31,11 @@ class EncoderConfig:
         state_features: features of the state.
         features: features of the result.
         film: whether the instruction modulates the last two layers (FiLM).
+        objects: the state's entries of each object, see :class:`ObjectEncoder`; empty for a state
+            that is encoded as a whole.
 
     Raises:
-        ValueError: if there is neither an image nor a state.
+        ValueError: if there is neither an image nor a state, or objects are not of the state.
 
     Examples:
         >>> config = EncoderConfig(image_size=None, state_dim=7)
@@ -52,6 +55,7 @@ class EncoderConfig:
     state_features: int = 64
     features: int = 256
     film: bool = False
+    objects: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.image_size is None and self.state_dim is None:
@@ -59,6 +63,9 @@ class EncoderConfig:
                 "an encoder needs an image or a state: set image_size, state_dim or both."
             )
         object.__setattr__(self, "channels", tuple(self.channels))
+        object.__setattr__(self, "objects", tuple(map(tuple, self.objects)))
+        if self.objects:
+            check_objects(self.objects, self.state_dim or 0)
         for name in ("image_size", "state_dim"):
             check_value(name, getattr(self, name), Count | None)
         for name in (
@@ -144,8 +151,14 @@ class VisionLanguageEncoder(nn.Module):
         if config.state_dim is not None:
             self.register_buffer("state_mean", torch.zeros(config.state_dim))
             self.register_buffer("state_std", torch.ones(config.state_dim))
-            self.state = nn.Linear(config.state_dim, config.state_features)
-            width += config.state_features
+            if config.objects:
+                self.objects = ObjectEncoder(
+                    config.objects, config.state_dim, config.vocab_size, config.state_features
+                )
+                width += 2 * config.state_features
+            else:
+                self.state = nn.Linear(config.state_dim, config.state_features)
+                width += config.state_features
         self.fuse = nn.Sequential(
             nn.Linear(width, config.features),
             nn.ReLU(),
@@ -170,6 +183,9 @@ class VisionLanguageEncoder(nn.Module):
         if self.config.state_dim is None:
             raise ValueError("this encoder has no state: build it with state_dim.")
         set_statistics(self.state_mean, self.state_std, mean, std)
+        if self.config.objects:
+            for statistics in (self.state_mean, self.state_std):
+                statistics.copy_(self.objects.shared(statistics))
 
     def forward(
         self, image: Tensor | None, state: Tensor | None, tokens: Tensor, mask: Tensor
@@ -200,7 +216,10 @@ class VisionLanguageEncoder(nn.Module):
                     f"{tuple(state.shape)}."
                 )
             standardised = (state.to(text.dtype) - self.state_mean) / self.state_std
-            parts.append(torch.relu(self.state(standardised)))
+            if self.config.objects:
+                parts.append(self.objects(standardised, tokens, mask))
+            else:
+                parts.append(torch.relu(self.state(standardised)))
         return self._fuse(torch.cat(parts, -1), text)
 
     def _fuse(self, x: Tensor, text: Tensor) -> Tensor:

@@ -83,6 +83,7 @@ class Sizes:
         robot: the simulator's kind, for messages.
         state_dim: features of the state; 0 before demonstrations are there.
         action_dim: size of an action; 0 before demonstrations are there.
+        objects: the state's entries of each object of one kind; empty where there are none.
     """
 
     chunk_size: int
@@ -91,3 +92,4 @@ class Sizes:
     robot: str
     state_dim: int = 0
     action_dim: int = 0
+    objects: tuple[tuple[int, ...], ...] = ()

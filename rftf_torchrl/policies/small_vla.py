@@ -127,6 +127,8 @@ class SmallOptions(HeadOptions):
         features: width of the trunk.
         state_features: features of the state.
         film: whether the instruction modulates the trunk (FiLM) besides being one of its inputs.
+        attend_objects: whether the instruction attends to objects that the state holds
+            (:class:`ObjectEncoder`); without effect where it holds none.
     """
 
     head: Head = "gaussian"
@@ -135,6 +137,7 @@ class SmallOptions(HeadOptions):
     features: Count = 256
     state_features: Count = 64
     film: bool = False
+    attend_objects: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,7 @@ class PolicySpec(HeadOptions):
         encoder = EncoderConfig(
             image_size=sizes.image_size,
             state_dim=sizes.state_dim,
+            objects=sizes.objects if options.pop("attend_objects") else (),
             **{name: options.pop(name) for name in parts},
         )
         return cls(encoder, sizes.chunk_size, sizes.action_dim, **options)

@@ -16,6 +16,7 @@ from rftf_torchrl import (
     permute_block_colours,
     state_vector,
 )
+from rftf_torchrl.calvin.observation import BLOCK_ENTRIES
 from rftf_torchrl.calvin.tasks import BLOCKS, TASKS
 
 ALL = torch.tensor(list(permutations(range(3))))
@@ -134,3 +135,12 @@ def test_other_frames_are_refused():
     message = "permutation[1] is [0, 0, 2]; expected the numbers 0, 1 and 2"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         permute_block_colours(EVERY[:2], torch.tensor([[0, 1, 2], [0, 0, 2]]))
+
+
+@pytest.mark.parametrize("permutation", ALL)
+def test_the_blocks_entries_move_as_a_whole(permutation):
+    """What a policy that attends to blocks reads of one is what the symmetry exchanges."""
+    before = EVERY["observation", "state"]
+    after = permute_block_colours(EVERY, rows(permutation))["observation", "state"]
+    for colour, other in enumerate(permutation.tolist()):
+        assert torch.equal(after[:, BLOCK_ENTRIES[other]], before[:, BLOCK_ENTRIES[colour]])

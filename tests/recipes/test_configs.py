@@ -327,7 +327,8 @@ def test_data_from_outside_have_no_successes_of_the_policy(configure, tmp_path):
         (
             ["policy.pretrained=somewhere", "policy.options.width=3"],
             "policy.options.width: there is no such setting, choose from init_scale, learn_scale, "
-            "flow_steps, flow_level, head, bins, channels, features, state_features, film\n"
+            "flow_steps, flow_level, head, bins, channels, features, state_features, film, "
+            "attend_objects\n"
             "  - policy.pretrained has no effect on policy.kind=small",
         ),
         (
