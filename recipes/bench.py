@@ -44,7 +44,7 @@ from rftf_torchrl import (
     seed_everything,
 )
 from rftf_torchrl.configs.episodes import episode_factory
-from rftf_torchrl.configs.learner import make_buffer, make_learner
+from rftf_torchrl.configs.learner import make_learner
 from rftf_torchrl.configs.policies import new_policy
 from rftf_torchrl.cores import usable_cores
 from rftf_torchrl.leftovers import temporary_folder
@@ -100,12 +100,11 @@ def learn(config: RunConfig, data: TensorDictBase) -> float:
     """Decisions a second of one epoch; the first minibatch warms up."""
     device = resolve_device(config.device)
     learner = make_learner(config, device)
-    buffer = make_buffer(config, device)
     data = add_advantages(config, learner, data.to(device))
 
     def seconds(part: TensorDictBase) -> float:
         begun = time.perf_counter()
-        update(config, learner.loss, learner.optimizer, buffer, part, 0, train_policy=True)
+        update(config, learner.loss, learner.optimizer, part, 0, train_policy=True)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - begun

@@ -225,6 +225,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
     )
     report = Path(study.report or folder / "report")
     with own_folder(folder, "compare"), run_log(folder), announced("study", about, report):
+        write_text(folder / "compare.yaml", OmegaConf.to_yaml(OmegaConf.structured(study)))
         run_cells(jobs, workers, folder / "workers.log", study.timeout)
         return write_study_report(
             load_cells(folder, digests),
@@ -239,8 +240,6 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
 
 @recipe("compare", StudyConfig, check_study)
 def command(study: StudyConfig) -> None:
-    folder = prepare_output(study.output)
-    write_text(folder / "compare.yaml", OmegaConf.to_yaml(OmegaConf.structured(study)))
     typed = HydraConfig.get().overrides.task
     typed = [text for text in typed if not text.startswith(("output=", "report=", "workers="))]
     sources = HydraConfig.get().runtime.config_sources

@@ -36,7 +36,7 @@ from rftf_torchrl import (
     success_report,
     task_names,
     values_of_states,
-    write_json_atomic,
+    write_json,
 )
 from rftf_torchrl.configs.artefacts import load_value_model, need, needs_file
 from rftf_torchrl.configs.episodes import counted, episode_collector, episode_factory
@@ -162,6 +162,7 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     if trajectories is None:
         return report.to_dict()
     results: dict[str, Any] = {"policy": str(config.folder.policy), "success": report.to_dict()}
+    write_json(folder / "results.json", results)  # not lost where what follows fails
     names = task_names(make_simulator(config.env), config.env.tasks)
     value_model = None
     if not needs_file(config) or config.folder.value_model.is_file():
@@ -171,7 +172,7 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
         plot_value_over_time(trajectories, folder / "value_over_time.png", task_names=names)
     results["language"] = check_language(config, policy, spec)
     film(config, policy, spec, value_model, folder / "videos")
-    write_json_atomic(folder / "results.json", results)
+    write_json(folder / "results.json", results)
     return results
 
 

@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 from tensordict import TensorDictBase
 from torch import nn
-from torchrl.data import SamplerWithoutReplacement, TensorDictReplayBuffer
+from torchrl.data import LazyTensorStorage, SamplerWithoutReplacement, TensorDictReplayBuffer
 
 from rftf_torchrl import (
     BalancedTrajectorySampler,
@@ -70,7 +70,6 @@ from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.configs.learner import (
     Learner,
     keep_features,
-    make_buffer,
     make_learner,
     refuse_to_tune,
     shard,
@@ -187,7 +186,6 @@ def finetune(
     learner = make_learner(config, own)
     policy, spec = learner.policy, learner.spec
     value_model = learner.reward.value_model
-    buffer = make_buffer(config, device)
     simulator = make_simulator(config.env)
     names = task_names(simulator, config.tuned_tasks)
     progress = {"env_steps": 0, "crashed": 0}
@@ -217,7 +215,6 @@ def finetune(
             config,
             learning.loss,
             learning.optimizer,
-            buffer,
             data,
             iteration,
             train_policy=train_policy,
@@ -350,7 +347,6 @@ def update(
     config: RunConfig,
     loss_module: RFTFPPOLoss,
     optimizer: torch.optim.Optimizer,
-    buffer: TensorDictReplayBuffer,
     data: TensorDictBase,
     iteration: int,
     *,
@@ -361,9 +357,11 @@ def update(
     seed = derive_seed(config.seed, "minibatches", iteration)
     balanced = config.balance.kind == "outcome" and train_policy
     torch.manual_seed(seed)
-    buffer.empty()
-    buffer.set_sampler(
-        BalancedTrajectorySampler(seed=seed) if balanced else SamplerWithoutReplacement()
+    # A buffer of its own: one that is filled again keeps entries that the new data lacks.
+    buffer = TensorDictReplayBuffer(
+        storage=LazyTensorStorage(len(data), device=data.device),
+        sampler=BalancedTrajectorySampler(seed=seed) if balanced else SamplerWithoutReplacement(),
+        batch_size=settings.minibatch,
     )
     group = dist.group.WORLD if dist.is_initialized() else None
     if group:  # the same minibatches in all processes, whatever random numbers a policy draws

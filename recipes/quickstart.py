@@ -45,6 +45,7 @@ from rftf_torchrl.configs.artefacts import load_value_model, need
 from rftf_torchrl.configs.learner import refuse_refresh, refuse_used_folder
 from rftf_torchrl.configs.record import CLONING, VALUE, made_already
 from rftf_torchrl.configs.run import announced, stage
+from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.digests import read_record, write_record
 from rftf_torchrl.evaluation.report import film_images, protocols
 from rftf_torchrl.recipes.collect_demos import collect
@@ -98,10 +99,12 @@ def about_run(config: RunConfig) -> str:
 
 
 def tuned_policy(config: RunConfig, clock: PhaseClock) -> dict[str, Any]:
-    """Fine-tune, or read where an earlier run of this folder ended."""
+    """Fine-tune, or read where an earlier run of this folder ended that had the same budget."""
     ended = config.tuned.end
-    if not (config.resume and ended.is_file()):
-        write_record(ended, finetune(config, clock))
+    asked = {"ppo.iterations": config.ppo.iterations, "ppo.env_steps": config.ppo.env_steps}
+    found = read_record(ended) if config.resume and ended.is_file() else None
+    if found is None or found.get("asked", asked) != asked:
+        write_record(ended, {**finetune(config, clock), "asked": asked})
     return read_record(ended)
 
 
@@ -121,6 +124,11 @@ def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
 def entitled(config: RunConfig) -> None:
     """Stop before anything is made where fine-tuning would be refused."""
     refuse_refresh(config)
+    if config.name == "sparse":
+        raise ConfigError(
+            "reward=sparse: what a quick start calls RFTF needs a dense reward. For plain PPO "
+            "beside it set baseline=sparse; plain PPO alone is rftf finetune reward=sparse"
+        )
     for run in (config, config.plain_ppo) if config.baseline else (config,):
         refuse_used_folder(run)
     need(config, policy=config.policy.path is not None, value_model=config.value.path is not None)
@@ -179,7 +187,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
         if run.tuned.value_model.is_file():
             learned = replace(run.value, path=str(run.tuned.value_model))
             value_model = load_value_model(replace(run, value=learned))
-        policies[label], _ = acting_policy(config, ended["policy"])
+        policies[label], _ = acting_policy(config, run.tuned.policy)
         reports[label] = evaluated(label)
     used["RFTF"] += value_report["simulator_steps"]
 

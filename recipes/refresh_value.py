@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, cast
 
@@ -73,6 +74,7 @@ class ValueRefresh:
         steps = self.config.value.refresh_steps
         if self.config.reward.fade:
             steps = round(steps * len(outcomes[False]) / len(episodes))
+        optimizer = deepcopy(self.steps.optimizer.state_dict())
         for _ in range(steps):
             self.steps.step(outcomes, generator)
         self.model.eval()
@@ -85,6 +87,7 @@ class ValueRefresh:
                 error,
             )
             self.model.load_state_dict(self.paying.state_dict())
+            self.steps.optimizer.load_state_dict(optimizer)
         self.publish()
         return auc
 

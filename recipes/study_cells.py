@@ -85,6 +85,7 @@ class Job:
         settings: list[Any] = [asdict(part) for part in parts]
         settings += [config.precision, config.device, self.curve_episodes]
         settings.append(config.ppo.max_grad_norm)
+        settings += [config.augment] * (config.augment > 0)
         name = f"seed{config.seed}-{digest(settings)[:8]}"
         return replace(config, output=str(self.folder / "starts" / self.task_set / name))
 
@@ -107,10 +108,15 @@ class Job:
     @property
     def digest(self) -> str:
         """Hash of all that decides the cell's result."""
-        settings = asdict(self.config)
-        for name in ("output", "resume", "collector", "logger", "threads", "baseline"):
-            del settings[name]
-        return digest([settings, self.tuned, self.curve_every, self.curve_episodes])
+        return digest([deciding(self.config), self.tuned, self.curve_every, self.curve_episodes])
+
+
+def deciding(config: RunConfig) -> dict[str, Any]:
+    """The settings of a run that decide its result."""
+    settings = asdict(config)
+    for name in ("output", "resume", "collector", "logger", "threads", "baseline"):
+        del settings[name]
+    return settings
 
 
 def digest(settings: object) -> str:

@@ -73,7 +73,7 @@ from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.compare import run_config
 from rftf_torchrl.recipes.evaluate import add_values
 from rftf_torchrl.recipes.finetune import finetune
-from rftf_torchrl.recipes.study_cells import digest
+from rftf_torchrl.recipes.study_cells import deciding, digest
 from rftf_torchrl.recipes.train_bc import clone
 from rftf_torchrl.recipes.train_value import cloned_rollouts, fit, rollout_episodes, untrained
 from rftf_torchrl.recipes.value_steps import calibrate
@@ -263,7 +263,7 @@ def run_seed(study: StudyConfig, task_set: str, seed: int) -> dict[str, Found]:
     rollouts: dict[int, tuple[list[TensorDictBase], int]] = {}
     found = {}
     for method, config in configs.items():
-        file = output / f"{method}-{digest(asdict(config.value))[:8]}.json"
+        file = output / f"{method}-{digest(deciding(config))[:8]}.json"
         if not file.is_file():
             config = replace(config, output=str(output))
             own = config.value.rollout_episodes * (len(rollout_episodes(config)) > 0)

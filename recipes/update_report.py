@@ -41,7 +41,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.artefacts import need
 from rftf_torchrl.configs.episodes import episode_collector
-from rftf_torchrl.configs.learner import Learner, make_buffer, make_learner, uses_value_model
+from rftf_torchrl.configs.learner import Learner, make_learner, uses_value_model
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.recipes.finetune import add_advantages, training_episodes, update
 
@@ -89,15 +89,19 @@ def measured(gain: tuple[float, float, float]) -> dict[str, Any]:
 def report_update(config: RunConfig) -> dict[str, Any]:
     device = resolve_device(config.device)
     plain = replace(config.plain_ppo, critic="learned")
-    arms = {arm.name: arm for arm in (plain, config)}
+    arms = {"sparse": plain}
+    if config.name != "sparse":
+        arms[config.name] = config
+    elif config.critic != "learned":
+        arms[f"sparse, critic={config.critic}"] = config
     warmup = config.ppo.critic_warmup
     played = [data.to(device) for data in play_batches(config, warmup + 2)]
-    held_out, buffer = played[-1], make_buffer(config, device)
+    held_out = played[-1]
     found, ratios = {}, {}
     for name, arm in arms.items():
         seed_everything(derive_seed(config.seed, "finetune"))
         learner = make_learner(arm, device)
-        parts = learner.loss, learner.optimizer, buffer
+        parts = learner.loss, learner.optimizer
         for number, data in enumerate(played[:warmup]):
             if learner.critic is not None:
                 batch = add_advantages(arm, learner, data.clone())
@@ -105,7 +109,7 @@ def report_update(config: RunConfig) -> dict[str, Any]:
         # Before the update: this writes the log-probabilities that ratios are taken from.
         batch, others = (add_advantages(arm, learner, data.clone()) for data in played[warmup:])
         metrics = update(arm, *parts, batch, warmup, train_policy=True)
-        if name == "sparse":
+        if arm is plain:
             advantage = success_advantage(plain, learner, held_out)
         with autocast(device, config.precision):
             ratios[name] = learner.loss.log_ratio(others).float()

@@ -14,7 +14,6 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import nn
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from rftf_torchrl import keys
 from rftf_torchrl.configs.artefacts import load_value_model, need, needs_file
@@ -281,10 +280,3 @@ def keep_features(config: RunConfig, policy: nn.Module, data: TensorDictBase) ->
         )
         return data
     return cache_features(policy, data, minibatch=config.ppo.minibatch)
-
-
-def make_buffer(config: RunConfig, device: torch.device) -> TensorDictReplayBuffer:
-    """Holds the decisions of one iteration."""
-    most = len(config.tuned_tasks) * config.ppo.episodes_per_task * config.env.horizon
-    storage = LazyTensorStorage(most, device=device)
-    return TensorDictReplayBuffer(storage=storage, batch_size=config.ppo.minibatch)

@@ -177,8 +177,9 @@ def refuse_changes(
     Args:
         what: what was made, and where it lies.
         earlier: the settings it was made with, as :func:`made_by` gives them.
-        now: those of the run; settings of which only one side knows are passed over, so that files
-            of other versions can be used.
+        now: those of the run. Settings of which only one side knows are passed over, so that files
+            of other versions can be used; but where both have ``options``, one that only one side
+            gives differs.
         allowed: names and groups that may differ.
         advice: what to do.
 
@@ -194,15 +195,24 @@ def refuse_changes(
         To go on, use another output folder, or give the earlier settings.
     """
     changed = [
-        f"{name}={earlier[name]}, and now {value}"
-        for name, value in now.items()
-        if name in earlier
-        and earlier[name] != value
+        f"{name}={earlier.get(name)}, and now {now.get(name)}"
+        for name in {**now, **earlier}
+        if _knows(earlier, name)
+        and _knows(now, name)
+        and earlier.get(name) != now.get(name)
         and not any(name == part or _within(name, part) for part in allowed)
     ]
     if changed:
         listed = "".join(f"\n  - {line}" for line in changed)
         raise ConfigError(f"{what} was made with other settings:{listed}\nTo go on, {advice}.")
+
+
+def _knows(settings: Mapping[str, Any], name: str) -> bool:
+    """Whether settings have the name, or options among which it could have been given."""
+    group, given, _ = name.partition(".options.")
+    options = f"{group}.options"
+    among = any(other == options or _within(other, options) for other in settings)
+    return name in settings or (bool(given) and among)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -105,8 +105,19 @@ def _array(value: Any) -> tuple[str, tuple[int, ...], str]:
 
 
 def policy_digest(policy: torch.nn.Module) -> str:
-    """A fingerprint of a policy's class and weights."""
-    digest = sha256(type(policy).__qualname__.encode())
+    """A fingerprint of a policy's weights, and of its modules' classes and plain attributes.
+
+    The attributes count because equal weights can act differently: with other denoising steps, or
+    another temperature.
+    """
+    digest = sha256()
+    for name, module in policy.named_modules():
+        plain = {
+            attribute: value
+            for attribute, value in vars(module).items()
+            if isinstance(value, _PLAIN) and attribute != "training" and attribute[0] != "_"
+        }
+        digest.update(repr((name, type(module).__qualname__, sorted(plain.items()))).encode())
     for name, value in policy.state_dict().items():
         digest.update(name.encode())
         if isinstance(value, torch.Tensor):

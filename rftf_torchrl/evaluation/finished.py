@@ -80,8 +80,8 @@ class FinishedFile(ABC, Generic[Result]):
             if then.get(name) != now.get(name):
                 raise ValueError(
                     f"{self.path} holds {self.what}s with {name} = {then.get(name)!r}, and now it "
-                    f"is {now.get(name)!r}: choose another file (in the recipes output=...), "
-                    "or keep what it was made with"
+                    f"is {now.get(name)!r}: move the file away, choose another (in "
+                    "rftf evaluate output=...), or keep what it was made with"
                 )
 
     def add(self, result: Result) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -72,7 +73,7 @@ def run_log(folder: Path) -> Iterator[None]:
     Args:
         folder: an existing folder.
     """
-    root, file = logging.getLogger(), (folder / FILE).absolute()
+    root, file = logging.getLogger(), Path(os.path.abspath(folder / FILE))
     if any(isinstance(h, RunLog) and h.baseFilename == str(file) for h in root.handlers):
         yield
         return

@@ -103,8 +103,8 @@ def test_what_is_finished_is_not_played_again(tmp_path):
     assert again == whole
     assert played == [2, 3]
     message = (
-        f"{path} holds episodes with seed = 0, and now it is 1: choose another file (in the "
-        "recipes output=...), or keep what it was made with"
+        f"{path} holds episodes with seed = 0, and now it is 1: move the file away, choose "
+        "another (in rftf evaluate output=...), or keep what it was made with"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         play(episodes(), resume_path=path, seed=1)

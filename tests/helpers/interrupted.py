@@ -18,10 +18,10 @@ def interrupted_and_resumed(config, cloned, folder, monkeypatch):
     )
     update = recipe.update
 
-    def killed(config, loss_module, optimizer, buffer, data, iteration, **kwargs):
+    def killed(config, loss_module, optimizer, data, iteration, **kwargs):
         if iteration == 1:
             raise KeyboardInterrupt
-        return update(config, loss_module, optimizer, buffer, data, iteration, **kwargs)
+        return update(config, loss_module, optimizer, data, iteration, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(recipe, "update", killed)

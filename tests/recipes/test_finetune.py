@@ -239,10 +239,10 @@ def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed, overl
     whole = recipe.finetune(replace(run, output=str(tmp_path / "whole")))
     update = recipe.update
 
-    def interrupted(config, loss_module, optimizer, buffer, data, iteration, **kwargs):
+    def interrupted(config, loss_module, optimizer, data, iteration, **kwargs):
         if iteration == stop + 1:
             raise KeyboardInterrupt
-        return update(config, loss_module, optimizer, buffer, data, iteration, **kwargs)
+        return update(config, loss_module, optimizer, data, iteration, **kwargs)
 
     monkeypatch.setattr(recipe, "update", interrupted)
     broken = replace(run, output=str(tmp_path / "broken"))
@@ -330,9 +330,9 @@ def test_an_earlier_runs_checkpoints_are_not_mixed_with_a_new_runs(cloned, tmp_p
 def test_a_failing_update_changes_no_file(cloned, tmp_path, monkeypatch):
     from rftf_torchrl.recipes import finetune as recipe
 
-    def poisoned(config, loss_module, optimizer, buffer, data, *args, **kwargs):
+    def poisoned(config, loss_module, optimizer, data, *args, **kwargs):
         data["advantage"][0] = float("nan")
-        return update(config, loss_module, optimizer, buffer, data, *args, **kwargs)
+        return update(config, loss_module, optimizer, data, *args, **kwargs)
 
     update = recipe.update
     monkeypatch.setattr(recipe, "update", poisoned)

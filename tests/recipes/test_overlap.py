@@ -74,12 +74,11 @@ def one_iteration_stale(config):
     """The weights after a loop that plays with the policy of an iteration ago, in one thread."""
     from rftf_torchrl import derive_seed, seed_everything
     from rftf_torchrl.configs.episodes import episode_factory
-    from rftf_torchrl.configs.learner import make_buffer, make_learner
+    from rftf_torchrl.configs.learner import make_learner
     from rftf_torchrl.recipes.finetune import add_advantages, training_episodes, update
 
     seed_everything(derive_seed(config.seed, "finetune"))
     learner = make_learner(config, torch.device("cpu"))
-    buffer = make_buffer(config, torch.device("cpu"))
     played = deepcopy(learner.policy)
     rows, cut = [], 0
     for iteration in range(config.ppo.iterations + 1):
@@ -98,7 +97,6 @@ def one_iteration_stale(config):
                 config,
                 learner.loss,
                 learner.optimizer,
-                buffer,
                 data,
                 iteration,
                 train_policy=iteration > 0,
@@ -141,7 +139,7 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_follows(config, monkeypa
     update = recipe.update
 
     def interrupted(*arguments, **options):
-        if arguments[5] == 2:
+        if arguments[4] == 2:
             raise KeyboardInterrupt
         return update(*arguments, **options)
 
@@ -172,7 +170,7 @@ def test_an_error_of_the_collection_is_raised_after_the_update(config, monkeypat
         return found
 
     def waiting(*arguments, **options):
-        if arguments[5] == 1:
+        if arguments[4] == 1:
             assert failed.wait(60), "the next collection runs during the update"
         return update(*arguments, **options)
 

@@ -30,3 +30,23 @@ def test_everything_else_is_refused_by_name_with_both_values():
     earlier, now = {"seed": 0, "env.tasks": ["a"]}, {"seed": 1, "env.tasks": ["a", "b"]}
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         refuse_changes("outputs/run/rftf", earlier, now)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now", "line"),
+    [
+        ({"form": "x"}, {}, "reward.options.form=x, and now None"),
+        ({}, {"form": "x"}, "reward.options.form=None, and now x"),
+    ],
+)
+def test_an_option_that_only_one_side_gives_is_a_change(earlier, now, line):
+    """Where the other has none, it has the default; a file without options says nothing."""
+    settings = [made_by(RunConfig(), ("reward",)) for _ in range(2)]
+    for found, options in zip(settings, (earlier, now), strict=True):
+        found.pop("reward.options")
+        found |= {f"reward.options.{k}": v for k, v in options.items()} or {"reward.options": {}}
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        refuse_changes("run", *settings)
+    older = {k: v for k, v in settings[0].items() if ".options" not in k}
+    refuse_changes("run", older, settings[1])
+    refuse_changes("run", settings[0], settings[1], allowed=("reward.options.form",))

@@ -127,6 +127,14 @@ def test_lines_go_to_the_file_of_the_run_and_are_kept_by_the_next(caplog, tmp_pa
     assert logging.getLogger().handlers == before
 
 
+def test_a_folder_by_another_spelling_is_the_same_run(caplog, tmp_path):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "a").mkdir()
+    with run_log(tmp_path / "a" / ".." / "a"), run_log(tmp_path / "a" / ".." / "a"):
+        logging.getLogger("test").info("hello")
+    assert texts(tmp_path / "a").count("hello") == 1
+
+
 def test_what_stopped_a_run_is_in_its_file_with_the_place(tmp_path):
     with pytest.raises(ValueError, match=r"^nothing to read$"), run_log(tmp_path):
         raise ValueError("nothing to read")

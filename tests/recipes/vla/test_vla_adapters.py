@@ -46,7 +46,7 @@ def test_adapters_and_pieces_of_minibatches(configure, demos, tmp_path, monkeypa
 
     def watched(config, loss_module, *args, **kwargs):
         if kwargs.get("train_policy") and not divergences:
-            data = args[2].copy()
+            data = args[1].copy()
             divergences.append(float(loss_module(data.exclude("next"))["kl_reference"]))
         return update(config, loss_module, *args, **kwargs)
 

@@ -60,7 +60,7 @@ def test_the_vision_tower_runs_once_a_decision(
         return data
 
     def updated(config, loss_module, *args, **kwargs):
-        data = args[2]
+        data = args[1]
         ratios.append(float(loss_module(data.exclude("next"))["max_ratio"]))
         pieces = -(-len(data) // config.ppo.minibatch)
         if names:  # one decision tells the size, then each goes through the tower once
