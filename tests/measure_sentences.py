@@ -177,7 +177,9 @@ def files():
     pages += [*docs.glob("start/*"), *docs.glob("results/**/*.md")]
     pages += [*docs.glob("reference/api/*.rst"), *docs.glob("tutorials/*.py")]
     code = [*ROOT.glob("rftf_torchrl/**/*.py"), *ROOT.glob("recipes/*.py")]
-    code = [file for file in code if "rftf_torchrl/recipes" not in file.as_posix()]
+    code = [
+        file for file in code if "rftf_torchrl/recipes" not in file.relative_to(ROOT).as_posix()
+    ]
     public = [file for file in code if not file.stem.startswith("_") or file.stem == "__init__"]
     return sorted({ROOT / "README.md", *pages, *public})
 

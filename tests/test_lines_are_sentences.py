@@ -16,7 +16,7 @@ FILES = [
     file
     for folder in ("rftf_torchrl", "recipes")
     for file in sorted((ROOT / folder).rglob("*.py"))
-    if "rftf_torchrl/recipes" not in file.as_posix()
+    if "rftf_torchrl/recipes" not in file.relative_to(ROOT).as_posix()
 ]
 LOG = {"debug", "info", "warning", "error", "exception", "critical"}
 RAW = ("dict", "Mapping", "defaultdict", "MutableMapping")
