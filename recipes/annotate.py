@@ -42,7 +42,7 @@ from rftf_torchrl import (
     recipe,
     resolve_device,
     run_report,
-    write_json_atomic,
+    write_json,
     write_text,
     write_video,
 )
@@ -114,7 +114,7 @@ def keep_values(config: RunConfig, data: DataConfig, values: VideoValues, folder
     ):
         for old in folder.glob(".values*"):
             old.unlink()
-        write_json_atomic(made_by_file, made_by)
+        write_json(made_by_file, made_by)
 
     def annotated(episode: VideoEpisode) -> tuple[memoryview, dict[str, Any]]:
         own, frames = episode.instruction, episode.read()
@@ -301,7 +301,7 @@ def annotate(config: RunConfig) -> dict[str, Any]:
             "What was used": "\n".join(f"- {name}: {what}" for name, what in used.items()),
         },
     )
-    write_json_atomic(folder / "report.json", report)
+    write_json(folder / "report.json", report)
     write_text(folder / "report.md", text)
     logger.info("\n%s\nvalues, plots and videos: %s", text, folder)
     return report

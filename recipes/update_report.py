@@ -37,7 +37,7 @@ from rftf_torchrl import (
     resolve_device,
     seed_everything,
     surrogate_gain,
-    write_json_atomic,
+    write_json,
 )
 from rftf_torchrl.configs.artefacts import need
 from rftf_torchrl.configs.episodes import episode_collector
@@ -134,7 +134,7 @@ def report_update(config: RunConfig) -> dict[str, Any]:
         (name,) = ratios
         gain = surrogate_gain(ratios[name], advantage, episode, other_log_ratio=other)
         report["difference"] = measured(gain)
-    write_json_atomic(Path(config.output, "update_report.json"), report)
+    write_json(Path(config.output, "update_report.json"), report)
     logger.info("%s", report_table(report))
     return report
 

@@ -59,7 +59,7 @@ from rftf_torchrl import (
     value_report,
     value_report_tables,
     warn_if_blind,
-    write_json_atomic,
+    write_json,
     write_progress_table,
     write_text,
     write_video,
@@ -236,7 +236,7 @@ def report_value(config: RunConfig) -> dict[str, Any]:
             "What was used": "\n".join(f"- {name}: {what}" for name, what in used.items()),
         },
     )
-    write_json_atomic(folder / "report.json", {**used, **report.to_dict()})
+    write_json(folder / "report.json", {**used, **report.to_dict()})
     write_text(folder / "report.md", text)
     logger.info("\n%s", text)
     return report.to_dict()
