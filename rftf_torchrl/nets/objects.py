@@ -16,7 +16,7 @@ class ObjectEncoder(nn.Module):
 
     .. math::
         h_k = \mathrm{ReLU}(W [o_k, r]), \qquad
-        f = [\textstyle\sum_k \mathrm{softmax}_k(\sum_w v_{wk}) h_k, \frac1K \sum_k h_k]
+        f = [\sum_k \mathrm{softmax}_k(\sum_w v_{wk}) h_k, \frac1K \sum_k h_k]
 
     Here :math:`o_k` are the entries of object k, :math:`r` those of no object, and :math:`v_{wk}`
     is the vote of the word w for object k, which is learned and starts at 0. Nothing but the votes
