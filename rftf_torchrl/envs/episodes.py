@@ -238,9 +238,11 @@ class EpisodePlayer:
                 stage.keep(step, columns)
                 current = current.select(*stage.observed)
                 decisions += 1
-                noise = noise_seed(seed, index, decisions)
+                noise, before = noise_seed(seed, index, decisions), noise
                 decision = answer()
                 stage.check(decision)
+                # for an environment that draws from torch's own generator: not the policy's noise
+                torch.default_generator.manual_seed(before + 1)
                 step = stage.env.step(current.update(decision))
                 current, done = step["next"], bool(step["next", "done"])
         stage.keep(step, columns)

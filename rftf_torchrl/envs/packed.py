@@ -1,26 +1,52 @@
-"""Tensors as plain bytes: pickled, a tensor takes a file descriptor, and an array 15 us."""
+"""Tensors and text as plain bytes: pickled, a tensor takes a file descriptor, an array 15 us."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import NonTensorData, TensorDict, TensorDictBase
 
 from rftf_torchrl.policies.call_on_tensors import Tensors
 
 Packed: TypeAlias = dict[Any, tuple[bytearray, str, tuple[int, ...]]]
-"""Bytes, NumPy's code of the type, and shape, by key."""
+"""Bytes, NumPy's code of the type or ``_TEXT``, and shape, by key."""
+
+_TEXT = "text"
 
 # NumPy has no bfloat16; its bits travel as another type of the same size, which no policy has.
 _BITS = np.dtype("V2").str
 
 
 def pack(data: Tensors) -> Packed:
-    """The tensors among the leaves; nothing else is kept."""
-    return {key: _bytes(each) for key, each in data.items() if isinstance(each, torch.Tensor)}
+    """Leaves as bytes: tensors, and text.
+
+    Raises:
+        TypeError: for a leaf that is neither.
+    """
+    return {
+        key: _bytes(each) if isinstance(each, torch.Tensor) else _text(key, each)
+        for key, each in data.items()
+    }
+
+
+def _text(key: Any, leaf: Any) -> tuple[bytearray, str, tuple[int, ...]]:
+    try:
+        return bytearray(json.dumps(leaf.tolist()).encode()), _TEXT, tuple(leaf.batch_size)
+    except (TypeError, AttributeError) as error:
+        raise TypeError(
+            f"{key!r} holds {leaf!r}, which can't be sent to another process: expected a tensor or "
+            "text"
+        ) from error
+
+
+def _text_again(text: Any, shape: tuple[int, ...]) -> Any:
+    if not shape:
+        return NonTensorData(text)
+    return torch.stack([_text_again(each, shape[1:]) for each in text])
 
 
 def _bytes(tensor: torch.Tensor) -> tuple[bytearray, str, tuple[int, ...]]:
@@ -30,15 +56,17 @@ def _bytes(tensor: torch.Tensor) -> tuple[bytearray, str, tuple[int, ...]]:
     return bytearray(array.data), _BITS if half else array.dtype.str, array.shape
 
 
-def _tensor(data: bytearray, kind: str, shape: tuple[int, ...]) -> torch.Tensor:
+def _leaf(data: bytearray, kind: str, shape: tuple[int, ...]) -> Any:
+    if kind == _TEXT:
+        return _text_again(json.loads(data), shape)
     if kind == _BITS:
-        return _tensor(data, "i2", shape).view(torch.bfloat16)
+        return _leaf(data, "i2", shape).view(torch.bfloat16)
     return torch.from_numpy(np.ndarray(shape, kind, data))
 
 
 def unpack(packed: Mapping[Any, tuple[bytearray, str, tuple[int, ...]]]) -> Tensors:
-    """Tensors again."""
-    return {key: _tensor(*each) for key, each in packed.items()}
+    """Leaves again."""
+    return {key: _leaf(*each) for key, each in packed.items()}
 
 
 def unpack_stacked(items: Sequence[Packed]) -> TensorDictBase:
@@ -48,11 +76,11 @@ def unpack_stacked(items: Sequence[Packed]) -> TensorDictBase:
     """
     columns = {}
     for key, (_, kind, shape) in items[0].items():
-        if all(item[key][1:] == (kind, shape) for item in items):
+        if kind != _TEXT and all(item[key][1:] == (kind, shape) for item in items):
             together = bytearray().join(item[key][0] for item in items)
-            columns[key] = _tensor(together, kind, (len(items), *shape)).clone()
+            columns[key] = _leaf(together, kind, (len(items), *shape)).clone()
         else:  # torch finds the type, or refuses the shapes
-            columns[key] = torch.stack([_tensor(*item[key]) for item in items])
+            columns[key] = torch.stack([_leaf(*item[key]) for item in items])
     return TensorDict(columns, [len(items)])
 
 
@@ -70,6 +98,10 @@ def rows(packed: Packed, count: int) -> list[Packed]:
                 "dimension must be that of the batch."
             )
         size = len(data) // count
+        texts = json.loads(data) if kind == _TEXT else []
         for row, each in enumerate(taken):
-            each[key] = data[row * size : (row + 1) * size], kind, shape[1:]
+            part = data[row * size : (row + 1) * size]
+            if texts:
+                part = bytearray(json.dumps(texts[row]).encode())
+            each[key] = part, kind, shape[1:]
     return taken

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,10 +17,17 @@ from fakes import (
     make_walk,
     walk_policy,
 )
-from tensordict.nn import TensorDictModule
-from torchrl.envs import StepCounter, TransformedEnv
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from torchrl.envs import GymEnv, StepCounter, TransformedEnv
 
-from rftf_torchrl import Episode, EpisodeCollector, TooManyCrashesError, run_episodes
+from rftf_torchrl import (
+    DecisionEnv,
+    Episode,
+    EpisodeCollector,
+    Task,
+    TooManyCrashesError,
+    run_episodes,
+)
 from rftf_torchrl.envs.job_queue import JobQueue
 from rftf_torchrl.keys import CHUNK
 
@@ -143,6 +151,33 @@ def test_weights_reach_the_workers_when_asked(make_collector, workers):
     assert policy[0].module.weight.requires_grad
 
 
+def speaking_hill(episode):
+    task = Task(0, "hill", "drive up")
+    hill = GymEnv("MountainCarContinuous-v0")
+    return DecisionEnv(hill, task, horizon=2, instruction=episode.instruction, write_text=True)
+
+
+class PushesByItsOrder(TensorDictModuleBase):
+    """Acts by the instruction's text alone."""
+
+    in_keys: ClassVar = ["language_instruction"]
+    out_keys: ClassVar = ["action"]
+
+    def forward(self, data):
+        force = [[0.5 if text == "drive up" else -0.5] for text in data["language_instruction"]]
+        return data.set("action", torch.tensor(force))
+
+
+def test_text_reaches_the_policy_and_comes_back(workers, serve):
+    orders = [Episode("hill", 0), Episode("hill", 1, instruction='say "öffne"')]
+    with EpisodeCollector(
+        speaking_hill, PushesByItsOrder(), workers=workers, serve=serve, timeout=60.0
+    ) as collector:
+        batch = collector.collect(orders)
+    assert batch["language_instruction"] == ["drive up"] * 2 + ['say "öffne"'] * 2
+    assert batch["action"].flatten().tolist() == [0.5, 0.5, -0.5, -0.5]
+
+
 @pytest.mark.parametrize("trouble", ["exit", "sleep", "crash"])
 def test_a_crashed_episode_is_dropped_and_counted(make_collector, trouble, caplog):
     collector = make_collector(workers=1, timeout=3.0)
@@ -248,7 +283,7 @@ def test_bad_arguments(arguments, message):
         EpisodeCollector(make_walk, walk_policy(), **arguments)
 
 
-def test_an_environment_that_ignores_the_seed_is_an_error(make_collector):
+def test_an_environment_that_ignores_the_seed_is_an_error():
     collector = EpisodeCollector(
         lambda episode: TransformedEnv(make_walk(episode), StepCounter()), walk_policy(), workers=0
     )

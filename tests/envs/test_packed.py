@@ -25,21 +25,36 @@ def packed(data):
     return pack(leaves(data))
 
 
-def test_tensors_and_keys_with_dots_come_back():
+def test_tensors_text_and_keys_with_dots_come_back():
     again = unpack(pickle.loads(pickle.dumps(packed(DATA))))
-    assert set(again) == {"a.b", ("c", "d.e"), ("c", "half")}
+    assert set(again) == {"a.b", ("c", "d.e"), ("c", "half"), "words"}
     assert again["c", "half"].dtype == torch.bfloat16
-    assert bool((TensorDict(again, [2]) == DATA.exclude("words")).all())
+    assert bool((TensorDict(again, [2]).exclude("words") == DATA.exclude("words")).all())
+    assert again["words"].tolist() == ["open", "open"]
+
+
+def test_text_differs_by_row_and_keeps_its_shape():
+    rows_of = [TensorDict(words=NonTensorData(each)) for each in ("open", 'say "öffne"')]
+    together = unpack_stacked([packed(row) for row in rows_of])
+    assert together["words"] == ["open", 'say "öffne"']
+    taken = [unpack(row) for row in rows(packed(together), 2)]
+    assert [each["words"].data for each in taken] == ["open", 'say "öffne"']
+
+
+def test_what_is_neither_tensor_nor_text_is_refused():
+    with pytest.raises(TypeError, match="'a' holds .*expected a tensor or text"):
+        pack(leaves(TensorDict(a=NonTensorData(object()))))
 
 
 def test_rows_are_stacked_and_taken_apart():
     items = [packed(DATA[row]) for row in range(2)]
     together = unpack_stacked(items)
     assert together.batch_size == (2,)
-    assert bool((together == DATA.exclude("words")).all())
+    assert bool((together.exclude("words") == DATA.exclude("words")).all())
     for row, item in enumerate(rows(packed(together), 2)):
         again = TensorDict(unpack(pickle.loads(pickle.dumps(item))))
-        assert bool((again == DATA[row].exclude("words")).all())
+        assert bool((again.exclude("words") == DATA[row].exclude("words")).all())
+        assert again["words"] == "open"
 
 
 TENSORS = {
