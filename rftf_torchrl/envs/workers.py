@@ -90,18 +90,23 @@ class SignsOfLife:
 
 @contextmanager
 def told(connection: Connection) -> Iterator[None]:
-    """What ends a worker is told to its pool."""
+    """What ends a worker is told to its pool, if that is still there."""
+    last: tuple[str, Any]
     try:
         yield
-    except (KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
-        pass
+    except KeyboardInterrupt:
+        return
     except SimulatorCrashedError as error:
-        connection.send(("lost", f"crashed: {error}"))
+        last = "lost", f"crashed: {error}"
     except (ImportError, UserError) as error:
-        connection.send(("refused", error))
+        last = "refused", error
     except Exception as error:
         where = traceback.format_exc()
-        connection.send(("error", f"{type(error).__name__}: {error}\n\nIn the worker: {where}"))
+        last = "error", f"{type(error).__name__}: {error}\n\nIn the worker: {where}"
+    else:
+        return
+    with suppress(OSError):
+        connection.send(last)
 
 
 def _serve(connection: Connection, make_player: Callable[[], Player]) -> None:

@@ -77,6 +77,7 @@ def test_no_restart_is_left(make_pool):
     ("trouble", "job", "message"),
     [
         (None, "raise", "KeyError: 'the fake is broken'"),
+        (None, "lose", "BrokenPipeError: the renderer is gone"),
         ("raise", "a", "KeyError: 'no player'"),
     ],
 )

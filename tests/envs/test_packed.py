@@ -42,7 +42,7 @@ def test_text_differs_by_row_and_keeps_its_shape():
 
 
 def test_what_is_neither_tensor_nor_text_is_refused():
-    with pytest.raises(TypeError, match="'a' holds .*expected a tensor or text"):
+    with pytest.raises(TypeError, match=r"'a' holds .*expected a tensor or text"):
         pack(leaves(TensorDict(a=NonTensorData(object()))))
 
 

@@ -22,6 +22,8 @@ class EchoPlayer:
             raise SimulatorCrashedError("the robot fell")
         if job == "raise":
             raise KeyError("the fake is broken")
+        if job == "lose":
+            raise BrokenPipeError("the renderer is gone")
         if job == "exit":
             os._exit(3)
         if job == "sleep":
