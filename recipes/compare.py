@@ -238,14 +238,19 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
         )
 
 
+def forget_command() -> list[str]:
+    """Has Hydra compose the cells' configurations next; the folders of ``--config-dir``."""
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [source.path for source in sources if source.provider == "command-line"]
+    GlobalHydra.instance().clear()
+    return folders
+
+
 @recipe("compare", StudyConfig, check_study)
 def command(study: StudyConfig) -> None:
     typed = HydraConfig.get().overrides.task
     typed = [text for text in typed if not text.startswith(("output=", "report=", "workers="))]
-    sources = HydraConfig.get().runtime.config_sources
-    folders = [source.path for source in sources if source.provider == "command-line"]
-    GlobalHydra.instance().clear()  # compare composes the configurations of the cells
-    compare(study, " ".join(["python recipes/compare.py", *typed]), folders)
+    compare(study, " ".join(["python recipes/compare.py", *typed]), forget_command())
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from statistics import fmean
 from typing import Any, cast
 
 import torch
-from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor, nn
@@ -70,7 +70,7 @@ from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.evaluation.report import image, interval, number
 from rftf_torchrl.recipes.collect_demos import collect
-from rftf_torchrl.recipes.compare import run_config
+from rftf_torchrl.recipes.compare import forget_command, run_config
 from rftf_torchrl.recipes.evaluate import add_values
 from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.study_cells import deciding, digest
@@ -85,6 +85,7 @@ from rftf_torchrl.weights_file import read_safetensors, write_safetensors
 logger = logging.getLogger("study_values")
 
 POLICIES = ("cloned", "mid", "late")
+UNREAD = ("curve_every", "levels", "resamples", "workers", "timeout")
 MID = 0.4
 FEWEST = 3
 """Successes, and failures, of a task that counts."""
@@ -245,10 +246,13 @@ def area(tasks: Found) -> float:
     return fmean(counted) if counted else math.nan
 
 
-def run_seed(study: StudyConfig, task_set: str, seed: int) -> dict[str, Found]:
+def run_seed(
+    study: StudyConfig, task_set: str, seed: int, folders: Sequence[str] = ()
+) -> dict[str, Found]:
     """What was found of each method with one seed; makes what is not there."""
     configs = {
-        method: replace(run_config(study, task_set, method), seed=seed) for method in study.methods
+        method: replace(run_config(study, task_set, method, folders), seed=seed)
+        for method in study.methods
     }
     first = next(iter(configs.values()))
     parts = (first.env, first.demos, first.policy, first.cloning, first.ppo, first.reward)
@@ -351,11 +355,11 @@ def draw(study: StudyConfig, everything: dict[str, list[dict[str, Found]]], path
     return figures.save(figure, path)
 
 
-def study_values(study: StudyConfig) -> Path:
-    """Run what is missing, and write the report."""
+def study_values(study: StudyConfig, folders: Sequence[str] = ()) -> Path:
+    """Run what is missing, and write the report; ``folders`` hold YAML of the user's."""
     with own_folder(study.output, "study_values"), one_thread():
         everything = {
-            task_set: [run_seed(study, task_set, seed) for seed in study.seeds]
+            task_set: [run_seed(study, task_set, seed, folders) for seed in study.seeds]
             for task_set in study.task_sets
         }
     folder = prepare_output(study.report or Path(study.output, "report"))
@@ -372,10 +376,18 @@ def study_values(study: StudyConfig) -> Path:
     return folder
 
 
-@recipe("study_values", StudyConfig, check_study)
+def check(config: DictConfig) -> StudyConfig:
+    """A study of learning curves has settings that this one does not read."""
+    study = check_study(config)
+    given = [name for name in UNREAD if getattr(study, name) != getattr(StudyConfig(), name)]
+    if given:
+        raise ConfigError(f"study_values.py does not read {', '.join(given)}: leave it out")
+    return study
+
+
+@recipe("study_values", StudyConfig, check)
 def command(study: StudyConfig) -> None:
-    GlobalHydra.instance().clear()  # the configurations of the runs are composed again
-    study_values(study)
+    study_values(study, forget_command())
 
 
 def main() -> None:

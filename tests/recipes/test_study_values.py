@@ -1,5 +1,6 @@
 """The study of value models: its terms by hand, and the whole of it on a tiny set."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tiny import TINY
 from torch import nn
 
 from rftf_torchrl import (
+    ConfigError,
     TemporalValueModel,
     check_study,
     load_demonstrations,
@@ -183,3 +185,13 @@ def test_every_method_can_be_composed(tmp_path):
     values = [run_config(study, "tiny", method).value for method in study.methods]
     assert len({str(replace(value)) for value in values}) == len(study.methods)
     assert list(study.catalogue) == study.methods
+
+
+@pytest.mark.parametrize("given", ["workers=2", "timeout=10.0", "levels=[0.5]", "curve_every=1"])
+def test_a_setting_of_learning_curves_is_refused(given, tmp_path):
+    from rftf_torchrl.recipes.study_values import check
+
+    config = composed(given, f"output={tmp_path}", name="study_values")
+    message = f"study_values.py does not read {given.split('=')[0]}: leave it out"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        check(config)
