@@ -138,7 +138,7 @@ def test_in_process_collection_leaves_the_global_generator_alone(make_collector)
     assert torch.rand(1) == expected
 
 
-def test_weights_reach_the_workers_when_asked(make_collector, workers):
+def test_weights_reach_the_workers_when_asked(workers):
     policy = walk_policy()
     with EpisodeCollector(make_walk, policy, workers=workers, timeout=60.0) as collector:
         with torch.no_grad():

@@ -112,4 +112,4 @@ def largest_difference(one, other):
     """Of two runs' weights."""
     one, other = weights(one), weights(other)
     assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
+    return torch.stack([(one[name] - other[name]).abs().max() for name in one]).max().item()

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,14 +92,15 @@ def test_what_is_written(annotated):
     assert opened == pytest.approx(torch.linspace(0, 1, 12).tolist(), abs=0.02)
 
 
-def test_other_thresholds_decode_nothing(configure, annotated, monkeypatch):
+def test_other_thresholds_decode_nothing(configure, annotated, tmp_path, monkeypatch):
     config, _ = annotated
+    output = shutil.copytree(config.output, tmp_path / "run")
     monkeypatch.setattr(VideoEpisode, "read", lambda self: pytest.fail("decoded"))
-    settings = [f"data.path={config.data.path}", f"output={config.output}", "annotate.plots=0"]
+    settings = [f"data.path={config.data.path}", f"output={output}", "annotate.plots=0"]
     report = annotate(configure(*OWN, *settings, "annotate.videos=0", "annotate.failed_below=0.1"))
     names = {each["name"]: [f["name"] for f in each["flags"]] for each in report["episodes"]}
     assert names["failed.mp4"] == ["mislabelled"]
-    assert not Path(config.output, "annotation", "videos").exists()
+    assert not (output / "annotation" / "videos").exists()
 
 
 def test_a_run_that_was_stopped_goes_on(configure, videos, tmp_path, monkeypatch):

@@ -62,9 +62,11 @@ def test_a_run_does_not_go_on_where_rows_of_its_metrics_are_missing(run):
     whole = run.tuned.metrics.read_bytes()
     run.tuned.metrics.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
     message = f"{run.tuned.metrics} breaks off at step 0, expected rows up to step "
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        finetune(replace(run, resume=True))
-    run.tuned.metrics.write_bytes(whole)
+    try:
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            finetune(replace(run, resume=True))
+    finally:
+        run.tuned.metrics.write_bytes(whole)
 
 
 def test_another_process_is_refused_before_it_writes(run, monkeypatch):
