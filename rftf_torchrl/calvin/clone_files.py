@@ -9,6 +9,33 @@ from xml.etree import ElementTree
 from rftf_torchrl.calvin.install import CalvinNotInstalledError
 
 
+def unseen_model(file: Path) -> str:
+    """A URDF model without what it looks like; it moves and collides as before.
+
+    Args:
+        file: the model, whose meshes lie below its folder.
+
+    Returns:
+        The text of a file that may lie anywhere.
+
+    Example:
+        >>> import tempfile
+        >>> text = '<robot name="r"><link name="l"><visual/><collision/></link></robot>'
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "robot.urdf")
+        ...     size = file.write_text(text)
+        ...     unseen_model(file)
+        '<robot name="r"><link name="l"><collision /></link></robot>'
+    """
+    model = ElementTree.parse(file).getroot()
+    for link in model.iter("link"):
+        for visual in link.findall("visual"):
+            link.remove(visual)
+    for mesh in model.iter("mesh"):
+        mesh.set("filename", str(file.parent / mesh.attrib["filename"].removeprefix("package://")))
+    return ElementTree.tostring(model, encoding="unicode")
+
+
 def require_file(root: Path, file: Path) -> None:
     """Stop if a file of the clone is missing.
 
