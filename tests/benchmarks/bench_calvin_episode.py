@@ -61,7 +61,8 @@ if __name__ == "__main__":
     print(
         f"the same {given.episodes} episodes of {given.steps} control steps, equal in every bit; "
         "the fastest of each\n\n"
-        "| | ms a reset | ms a step | control steps a core-hour | times faster |\n|---|---|---|---|---|"
+        "| | ms a reset | ms a step | control steps a core-hour | times faster |\n"
+        "|---|---|---|---|---|"
     )
     for name, (reset, steps) in best.items():
         print(
