@@ -31,7 +31,7 @@ _LIGHTS = slice(4, 6)
 _LOADING_SEED = 0
 
 
-def _make_env(root: Path, scene: Scene) -> Any:
+def _make_env(root: Path, scene: Scene, unseen: Path) -> Any:
     from calvin_env.envs.play_table_env import PlayTableSimEnv
     from calvin_env.robot import robot
 
@@ -46,17 +46,11 @@ def _make_env(root: Path, scene: Scene) -> Any:
         """
 
         drawn = False
-        _unseen = ""
 
         def load(self) -> None:
-            own = self.robot.filename
-            self._unseen = self._unseen or unseen_model(root / "data" / own)
-            with TemporaryDirectory() as folder, patch.object(robot, "p", self.p):
-                if not self.drawn:
-                    self.robot.filename = str(Path(folder, "robot.urdf"))
-                    Path(self.robot.filename).write_text(self._unseen, encoding="utf-8")
+            file = self.robot.filename if self.drawn else str(unseen)
+            with patch.object(robot, "p", self.p), patch.object(self.robot, "filename", file):
                 super().load()
-            self.robot.filename = own
 
         def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             """As calvin_env's step, but it looks once, and not through cameras."""
@@ -76,6 +70,8 @@ def _make_env(root: Path, scene: Scene) -> Any:
             pass
 
     settings = env_settings(root, scene)
+    model = unseen_model(root / "data" / settings["robot_cfg"]["filename"])
+    unseen.write_text(model, encoding="utf-8")
     settings["robot_cfg"]["_convert_"] = "all"  # plain lists: an index of OmegaConf's takes 20 us
     env = Env(**settings)
     env.scene.surfaces = OmegaConf.to_container(env.scene.surfaces)
@@ -126,8 +122,10 @@ class CalvinSimulator:
         from pybullet import error
 
         self._engine_error: type[Exception] = error
+        # PyBullet keeps what it read by the file's name, so there is one name for all resets.
+        self._folder = TemporaryDirectory(prefix="calvin_")
         with quiet():
-            self._env = _make_env(self._root, scene)
+            self._env = _make_env(self._root, scene, Path(self._folder.name, "robot.urdf"))
         self._oracle = Tasks(task_settings(self._root).tasks)
         self._cameras: dict[tuple[str, int], Any] = {}
         self._drawn: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
@@ -282,9 +280,13 @@ class CalvinSimulator:
         """Give the robot its looks from now on: it is loaded, and does what it did, once more."""
         start, actions = self._since
         self._env.drawn = True
-        self.reset(*start)
-        for action in actions:
-            self.step(action)
+        try:
+            self.reset(*start)
+            for action in actions:
+                self.step(action)
+        except BaseException:
+            self._env.drawn, self._since = False, (start, actions)
+            raise
 
     def _make_camera(self, name: str, size: int) -> Any:
         from hydra.utils import instantiate
@@ -300,6 +302,7 @@ class CalvinSimulator:
         if not self._closed:
             with quiet(), suppress(self._engine_error):
                 self._env.close()
+            self._folder.cleanup()
             self._closed = True
 
 
