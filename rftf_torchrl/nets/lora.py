@@ -41,7 +41,8 @@ def add_lora(policy: Policy, config: LoraConfig, *, part: str | type | None = No
     Raises:
         ImportError: if peft is missing.
         ValueError: if the part is not found or not unique, the policy has adapters already, or
-            the config asks for dropout or for ``modules_to_save``.
+            the config asks for dropout, for ``modules_to_save``, or for adapters that change the
+            policy from the start.
 
     Examples:
         >>> import pytest
@@ -59,6 +60,12 @@ def add_lora(policy: Policy, config: LoraConfig, *, part: str | type | None = No
         raise ValueError(
             f"lora_dropout is {config.lora_dropout}, expected 0: with dropout, PPO's ratio is not "
             "1 before the first update."
+        )
+    if config.init_lora_weights not in (True, "gaussian"):
+        raise ValueError(
+            f"init_lora_weights is {config.init_lora_weights!r}, expected True or 'gaussian': "
+            "others change the weights or the policy from the start, so that LoraReference would "
+            "not be the policy that the adapters started from."
         )
     if config.modules_to_save:
         raise ValueError(

@@ -43,8 +43,8 @@ class TemporalRankingLoss(LossKeys, LossModule):
     their middle. This value model scores single frames, so demanding that a clip loses value while
     it is played backwards is the ranking term again.
 
-    No action is read. There is no ``reduction``: each term is a mean over pairs, and how many there
-    are depends on the data.
+    No action is read. Each term is a mean over pairs, and how many there are depends on the data,
+    so that the gradients of parts of a batch do not add up to that of the whole.
 
     Source: Shu, Lin, Wang 2025, "RFTF", arXiv 2505.19767 (the first term).
 
@@ -93,6 +93,7 @@ class TemporalRankingLoss(LossKeys, LossModule):
 
     tensor_keys: _AcceptedKeys
     default_keys = _AcceptedKeys
+    reduction = "mean over pairs"
 
     def __init__(
         self,

@@ -66,13 +66,14 @@ def accumulate_gradients(
             not reduce by the mean.
 
     Example:
-        >>> from rftf_torchrl import TemporalRankingLoss
         >>> from tensordict.nn import TensorDictModule
-        >>> model = TensorDictModule(nn.Linear(2, 1), ["state"], ["temporal_value"])
-        >>> clips = TensorDict({"state": torch.randn(5, 3, 2)}, [5, 3])
-        >>> losses = accumulate_gradients(TemporalRankingLoss(model), clips, micro_batch=2)
-        >>> model.module.weight.grad.shape, losses["loss_ranking"].requires_grad
-        (torch.Size([1, 2]), False)
+        >>> from torchrl.objectives import BCLoss
+        >>> actor = TensorDictModule(nn.Linear(2, 1), ["observation"], ["action"])
+        >>> data = {"observation": torch.randn(5, 2), "action": torch.zeros(5, 1)}
+        >>> loss = BCLoss(actor, loss_function="l2")
+        >>> losses = accumulate_gradients(loss, TensorDict(data, [5]), micro_batch=2)
+        >>> losses["loss_bc"].requires_grad
+        False
     """
     if micro_batch < 1:
         raise ValueError(f"micro_batch is {micro_batch}, expected at least 1 row.")

@@ -121,8 +121,8 @@ class RunCheckpoints:
 
         Raises:
             ValueError: where the folder has a checkpoint of this step or a later one.
-            FloatingPointError: where a parameter or buffer is not finite; nothing is written, so
-                that the last finite checkpoint stays the newest.
+            FloatingPointError: where a parameter is not finite, or any other tensor has a NaN;
+                nothing is written, so that the last sound checkpoint stays the newest.
             CheckpointError: where a component is of a kind that :meth:`load` would refuse; nothing
                 is written.
             OSError: where the disk is full; the error names the file.
@@ -149,6 +149,11 @@ class RunCheckpoints:
                 if foreign := foreign_parts(archive):
                     raise CheckpointError(
                         f"{file} could not be loaded again: {'; '.join(foreign)}."
+                    )
+                if tensor := tensor_with_nan(archive):
+                    raise FloatingPointError(
+                        f"the tensor {tensor} has a NaN, so that {file} is not written: go on from "
+                        "an earlier checkpoint."
                     )
             folder.publish(file.name)
         finally:

@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from rftf_torchrl import keys
 from rftf_torchrl.keys import nested_keys
+from rftf_torchrl.nets.sentences import words_of
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.optional import lerobot_rewards_module
 from rftf_torchrl.settings import Text
@@ -140,7 +142,8 @@ class _OneSentenceEach(nn.Module):
             model.eval().requires_grad_(False)
         self.preprocess, self.window = preprocess, window
         self.sentences = tuple(dict.fromkeys(sentences))
-        self.tokens = HashTokenizer()(self.sentences)[0]
+        words = max([len(words_of(sentence)) for sentence in self.sentences], default=0)
+        self.tokens = HashTokenizer(max_length=max(words, 1))(self.sentences)[0]
         same = (self.tokens[:, None] == self.tokens).all(-1).triu(1).nonzero().tolist()
         if same:
             first, second = (self.sentences[row] for row in same[0])
@@ -178,8 +181,9 @@ class _OneSentenceEach(nn.Module):
     def _rows(self, tokens: Tensor) -> Tensor:
         """The instruction of each row of tokens, by its place in the list."""
         tokens = tokens.cpu()
-        fits = tokens.shape[-1] == self.tokens.shape[-1]
-        match = (tokens[:, None] == self.tokens).all(-1) if fits else tokens.new_zeros(1, 1)
+        width = max(tokens.shape[-1], self.tokens.shape[-1])
+        asked, known = (pad(each, (0, width - each.shape[-1])) for each in (tokens, self.tokens))
+        match = (asked[:, None] == known).all(-1)
         if not match.any(-1).all():
             row = int((~match.any(-1)).nonzero()[0])
             raise ValueError(

@@ -197,6 +197,12 @@ def test_the_transformers_model_is_found_by_itself():
             "update.",
         ),
         (
+            lambda: add_lora(gaussian(), config(init_lora_weights="pissa")),
+            "init_lora_weights is 'pissa', expected True or 'gaussian': others change the weights "
+            "or the policy from the start, so that LoraReference would not be the policy that the "
+            "adapters started from.",
+        ),
+        (
             lambda: add_lora(gaussian(), config(modules_to_save=["up"])),
             "modules_to_save is ['up'], expected none: modules outside the part keep training, "
             "and LoraReference keeps their starting values.",

@@ -10,7 +10,7 @@ from torch import nn
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 
-from rftf_torchrl import RFTFPPOLoss, accumulate_gradients, keys
+from rftf_torchrl import RFTFPPOLoss, TemporalRankingLoss, accumulate_gradients, keys
 
 
 def built(**options):
@@ -138,9 +138,19 @@ def with_sum():
     return loss, data, 4
 
 
+def ranking():
+    model = TensorDictModule(nn.Linear(2, 1), ["state"], ["temporal_value"])
+    return TemporalRankingLoss(model), TensorDict({"state": torch.zeros(4, 3, 2)}, [4, 3]), 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ranking,
+            "the loss reduces by 'mean over pairs', expected 'mean': pieces are weighted by their "
+            "number of rows.",
+        ),
         (lambda: (*built(), 0), "micro_batch is 0, expected at least 1 row."),
         (
             lambda: (built()[0], TensorDict(batch_size=[0]), 4),

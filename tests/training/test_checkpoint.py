@@ -285,6 +285,17 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_nan_anywhere_leaves_the_last_sound_checkpoint_the_newest(tmp_path):
+    model = nn.BatchNorm1d(2)
+    checkpoints = RunCheckpoints(tmp_path, model=model)
+    checkpoints.save(1)
+    model.running_mean.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"^the tensor components.* has a NaN, so that "):
+        checkpoints.save(2)
+    assert checkpoints.load() == 1
+    assert model.running_mean.tolist() == [0, 0]
+
+
 class WithNotes(nn.Linear):
     def get_extra_state(self):
         return {"a": 1}

@@ -43,7 +43,8 @@ def value_file(tmp_path):
     )
     tokens, _ = HashTokenizer()(["push"])
     model.calibration.fit(torch.zeros(1), torch.full((1,), 0.5), tokens, tokens, mode="instruction")
-    model.save(tmp_path / "value.safetensors")
+    trained = {"data.path": "videos", "data.image_size": 16, "data.max_words": 16}
+    model.save(tmp_path / "value.safetensors", made_by=trained)
     return tmp_path / "value.safetensors"
 
 
@@ -78,6 +79,15 @@ def test_pictures_are_resized(plugin, value_file):
     torch.testing.assert_close(wide, same)
 
 
+def test_images_get_the_size_of_training_where_the_network_does_not_say(plugin, value_file):
+    config = plugin.RFTFConfig(value_path=str(value_file), image_key=IMAGE, device="cpu")
+    model = plugin.RFTFRewardModel(config)
+    batch = {IMAGE: pictures(2, 20), "task": "push"}
+    expected = model.compute_reward(batch)
+    model.value.config = None  # as a pretrained tower's, which takes any size
+    assert torch.equal(model.compute_reward(batch), expected)
+
+
 def test_a_folder_and_lerobots_own_loading(plugin, value_file, tmp_path):
     config = plugin.RFTFConfig(value_path=str(value_file), image_key=IMAGE, device="cpu")
     model = plugin.RFTFRewardModel(config)
@@ -89,6 +99,8 @@ def test_a_folder_and_lerobots_own_loading(plugin, value_file, tmp_path):
     value_file.unlink()
     loaded = plugin.RFTFRewardModel.from_pretrained(tmp_path / "reward", revision=None)
     assert loaded.config.image_key == IMAGE
+    assert (loaded.value.image_size, loaded.value.max_words) == (16, 16)
+    assert loaded.value.made_by == model.value.made_by
     assert (loaded.config.type, loaded.name) == ("rftf", "rftf")
     before, _ = plugin.make_rftf_pre_post_processors(loaded.config, dataset_stats={})
     batch = before({IMAGE: pictures(2) / 255, "task": ["push", "push"]})

@@ -147,6 +147,15 @@ def test_one_number_each():
         values(lerobot_value(Two(), INPUTS), states([0, 0, 0], ["a", "b", "c"]))
 
 
+@pytest.mark.parametrize("words", [2, 24])
+def test_sentences_are_found_whatever_the_longest_is(words):
+    data = states([255, 0], ["a", "b"])
+    tokens, mask = HashTokenizer(max_length=words)(["push", "pull it"])
+    data["instruction"].update({"tokens": tokens, "mask": mask})
+    sentences = [*SENTENCES, " ".join(["far"] * 20)]
+    assert values(lerobot_value(One(), INPUTS, sentences=sentences), data) == [1.0, 0.0]
+
+
 def test_sentences_that_are_not_told_apart_or_not_listed():
     message = "the instructions 'Push.' and 'push' have the same tokens: leave one out."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

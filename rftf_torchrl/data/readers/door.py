@@ -68,7 +68,7 @@ def video_episodes(
 
     Raises:
         ValueError: where there is no such reader, it does not take an option, or the kind cannot
-            be guessed.
+            be guessed; after the last episode, where one that was asked for is not there.
         FileNotFoundError: where there is nothing at the path.
         DemonstrationError: where the source as a whole cannot be read.
 
@@ -87,15 +87,25 @@ def video_episodes(
     if problems := reader_problems(kind, options or {}):
         raise ValueError("; ".join(problems))
     found = reader(str(path), size=size, fps=fps, **(options or {}))
+    numbers, names = set(episodes or ()), set(tasks or ())
     for place, episode in enumerate(found):
         number = place if episode.index is None else episode.index
+        numbers.discard(number)
         if isinstance(episode, BadEpisode):
+            names.clear()  # its task is not known
             if episodes is None or episode.index is None or number in episodes:
                 yield episode
-        elif (episodes is None or number in episodes) and (
+            continue
+        names -= {episode.task, episode.instruction}
+        if (episodes is None or number in episodes) and (
             tasks is None or {episode.task, episode.instruction} & set(tasks)
         ):
             yield replace(episode, index=number)
+    if numbers or names:
+        missing = [*map(str, sorted(numbers)), *map(repr, sorted(names))]
+        raise ValueError(
+            f"{path} has no such episode or task: {', '.join(missing)} (data.episodes, data.tasks)"
+        )
 
 
 def reader_problems(kind: str, options: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -69,9 +69,11 @@ def read_hdf5(
                 data = _inside(h5py, opened, "data")
                 sentence = instruction or _sentence(data)
                 turned = _upside_down(data) if upside_down is None else upside_down
+                names = sorted(data, key=_number)
+                places = [_camera(h5py, data, name, camera) for name in names]
                 found = [
-                    (name, _camera(h5py, data, name, camera), _outcome(data, name))
-                    for name in sorted(data, key=_number)
+                    (name, place, _outcome(data, name) if isinstance(place, str) else None)
+                    for name, place in zip(names, places, strict=True)
                 ]
         except (BadEpisodeError, ValueError, OSError, KeyError) as error:
             yield BadEpisode(file.name, f"it cannot be read ({error})")

@@ -94,7 +94,7 @@ def import_videos(data: DataConfig, root: str | Path) -> Demonstrations:
 
 
 def _finished(data: DataConfig, settings: Record, root: Path) -> list[Record] | None:
-    """What lies in the folder, where it is of this source and these settings; else removes it."""
+    """What lies in the folder, where it is of this source and these settings."""
     if not root.exists():
         return None
     file = root / SOURCE_FILE
@@ -109,18 +109,17 @@ def _finished(data: DataConfig, settings: Record, root: Path) -> list[Record] | 
         raise ValueError(
             f"{file} is damaged ({error!r}): remove the folder {root}, and it is imported again"
         ) from error
-    if made_by == settings:
+    if made_by == settings and not any(record.get("try_again") for record in records):
         listing = [_said(episode) for episode in listed_episodes(data)]
         if len(listing) == len(records) and all(map(_same, records, listing)):
             _refuse_bad(data, records)
             return records
     logger.info("%s is made again: the source or the settings have changed", root)
-    shutil.rmtree(root)
     return None
 
 
 def _decode(data: DataConfig, settings: Record, root: Path) -> list[Record]:
-    """Decode what an earlier attempt has not, and publish the folder."""
+    """Decode what an earlier attempt has not, and publish the folder in place of an older one."""
     hidden = root.with_name(f".{root.name}.importing")
     made_by = hidden / SOURCE_FILE
     if not made_by.is_file() or json.loads(made_by.read_text(encoding="utf-8")) != settings:
@@ -136,6 +135,7 @@ def _decode(data: DataConfig, settings: Record, root: Path) -> list[Record]:
         return frames.numpy().data.cast("B"), {"frames": len(frames)}
 
     keep_episodes(data, rows, decoded)
+    shutil.rmtree(root, ignore_errors=True)
     _publish(data, settings, root, rows)
     shutil.rmtree(hidden, ignore_errors=True)
     return rows.records
@@ -293,7 +293,10 @@ def _episodes(
     data: DataConfig, records: list[Record], task_ids: Mapping[str, int]
 ) -> tuple[Episode, ...]:
     ids = [task_ids[record["task"] or record["instruction"]] for record in records]
-    open_places = [place for place, record in enumerate(records) if record["split"] is None]
+    named = any(record["split"] == "test" for record in records)
+    open_places = [
+        place for place, record in enumerate(records) if not named or record["split"] is None
+    ]
     held_out: set[int] = set()
     if data.held_out:
         groups = [(ids[place], records[place]["success"] is False) for place in open_places]
@@ -302,7 +305,7 @@ def _episodes(
     episodes, start = [], 0
     for place, record in enumerate(records):
         stop = start + record["frames"]
-        split = record["split"] or ("test" if place in held_out else "train")
+        split = "test" if place in held_out else record["split"] or "train"
         episodes.append(
             Episode(
                 index=place,

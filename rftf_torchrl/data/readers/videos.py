@@ -124,8 +124,12 @@ def _text_beside(name: str, video: Path) -> Caption | BadEpisode:
 
 
 def _videos(root: Path) -> list[Path]:
-    """The videos below a folder and the folders of images alone, sorted."""
-    files = [file for file in root.rglob("*") if file.is_file() and file.name[0] != "."]
+    """The videos below a folder and the folders of images alone, sorted; nothing hidden."""
+    files = [
+        file
+        for file in root.rglob("*")
+        if file.is_file() and not any(part[0] == "." for part in file.relative_to(root).parts)
+    ]
     videos = {file for file in files if file.suffix.lower() in CONTAINERS}
     beside = {file.parent for file in videos} | {root}
     pictures = {file.parent for file in files if file.suffix.lower() in PICTURES}

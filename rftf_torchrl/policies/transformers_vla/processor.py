@@ -71,7 +71,7 @@ class VLAProcessor:
                 f"{self.image_token_id}, and the tokenizer's {len(tokenizer)} tokens have none of "
                 "that number. Take the processor that was saved with the model."
             )
-        self._prompts: dict[tuple[str, tuple[int, ...]], dict[str, Tensor]] = {}
+        self._prompts: dict[Any, dict[str, Tensor]] = {}
 
     @classmethod
     def from_pretrained(
@@ -169,7 +169,9 @@ class VLAProcessor:
                 "images is not supported, call it with do_image_splitting=False."
             )
         instruction = normal_sentence(instruction)
-        key = (instruction, tuple(counts))
+        grid = seen.get("image_grid_thw")
+        places = None if grid is None else tuple(grid.flatten().tolist())
+        key = (instruction, tuple(counts), places)
         if key in self._prompts:
             return self._prompts[key]
         ids = torch.tensor(self.tokens_of(instruction, counts))
@@ -187,7 +189,6 @@ class VLAProcessor:
                 f"the image, and prompt_tokens is {self.prompt_tokens}: raise it, or shorten the "
                 "prompt."
             )
-        grid = seen.get("image_grid_thw")
         merge = getattr(self.image_processor, "merge_size", 1)
         positions = self.family.positions(ids, self.image_token_id, grid, merge)
         padding = self.prompt_tokens - rest

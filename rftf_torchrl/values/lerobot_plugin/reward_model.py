@@ -16,7 +16,6 @@ from torch.nn.functional import interpolate
 
 from rftf_torchrl import keys
 from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
-from rftf_torchrl.nets.fusion import EncoderConfig
 from rftf_torchrl.optional import lerobot_rewards_module, optional_module
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
 from rftf_torchrl.values.temporal_value import TemporalValueModel
@@ -109,7 +108,7 @@ class RFTFRewardModel(_pretrained.PreTrainedRewardModel):  # type: ignore[name-d
 
     def _save_pretrained(self, save_directory: Path) -> None:
         replace(self.config, value_path=None)._save_pretrained(save_directory)
-        self.value.save(Path(save_directory, _WEIGHTS))
+        self.value.save(Path(save_directory, _WEIGHTS), made_by=self.value.made_by)
 
     @classmethod
     def from_pretrained(
@@ -164,7 +163,8 @@ class RFTFRewardModel(_pretrained.PreTrainedRewardModel):  # type: ignore[name-d
                     f"the batch has {len(tasks)} instructions in {self.config.task_key!r} for "
                     f"{count} frames: give one each, or one string for all."
                 )
-            tokenizer = HashTokenizer(max_length=table.shape[-1]) if len(table) else HashTokenizer()
+            words = self.value.max_words
+            tokenizer = HashTokenizer() if words is None else HashTokenizer(max_length=words)
             found[keys.TOKENS], found[keys.TOKEN_MASK] = tokenizer(tasks)
         return TensorDict(found, [count])
 
@@ -183,10 +183,8 @@ class RFTFRewardModel(_pretrained.PreTrainedRewardModel):  # type: ignore[name-d
                     "0..1, as LeRobot's data sets have them: do not normalise it."
                 )
             image = (image * 255).round().to(torch.uint8)
-        size = self.config.image_size
-        if size is None and isinstance(self.value.config, EncoderConfig):
-            size = self.value.config.image_size
-        elif size is None and self.value.built_from is not None:
+        size = self.config.image_size or self.value.image_size
+        if size is None and self.value.built_from is not None:
             size = self.value.built_from["sizes"]["image_size"]
         if size is None or image.shape[-2:] == (size, size):
             return image

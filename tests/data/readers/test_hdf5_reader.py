@@ -88,6 +88,11 @@ def test_what_cannot_be_used(tmp_path):
         "a.hdf5: demo_0: the file has no language_instruction: give an instruction "
         "(data.options.instruction)"
     )
+    with h5py.File(tmp_path / "outside.hdf5", "a") as file:
+        file["data/demo_6"] = h5py.ExternalLink("missing.hdf5", "data/demo_0")
+    *sound, broken = video_episodes(tmp_path / "outside.hdf5")
+    assert [len(each.read()) for each in sound] == [5, 6, 7, 8, 9, 10]
+    assert str(broken) == f"outside.hdf5: demo_6: demo_6 {link}"
     (tmp_path / "empty").mkdir()
     with pytest.raises(DemonstrationError, match=r"there is no \.hdf5 or \.h5 file"):
         next(video_episodes(tmp_path / "empty", "hdf5"))

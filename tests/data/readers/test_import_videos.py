@@ -86,6 +86,34 @@ def test_a_split_that_the_source_says(tmp_path):
     assert {e.success for e in found.episodes} == {None}
 
 
+def test_a_source_without_test_episodes_is_split(tmp_path):
+    source = write_synthetic_demonstrations(tmp_path / "demos", episodes_per_task=5)
+    assert {e.split for e in load_demonstrations(source).episodes} == {"train"}
+    found = import_videos(config(source, held_out=0.4), tmp_path / "data")
+    assert [e.task_id for e in found.select(split="test").episodes] == [0, 0, 1, 1]
+
+
+def test_another_source_that_cannot_be_read_leaves_what_is_there(tmp_path, source):
+    first = import_videos(config(source), tmp_path / "data")
+    with pytest.raises((DemonstrationError, FileNotFoundError)):
+        import_videos(config(tmp_path / "none", kind="videos"), tmp_path / "data")
+    assert same(load_demonstrations(tmp_path / "data"), first)
+
+
+def test_what_the_disk_lost_once_is_read_again(tmp_path, source, monkeypatch):
+    read = VideoEpisode.read
+
+    def fails(self):
+        if self.name == "open-4.mp4":
+            raise BadEpisodeError("the disk") from OSError(5, "input/output error")
+        return read(self)
+
+    monkeypatch.setattr(VideoEpisode, "read", fails)
+    assert len(import_videos(config(source, skip_bad=True), tmp_path / "data").episodes) == 11
+    monkeypatch.setattr(VideoEpisode, "read", read)
+    assert len(import_videos(config(source, skip_bad=True), tmp_path / "data").episodes) == 12
+
+
 def test_it_is_used_again(tmp_path, source, decoded):
     first = import_videos(config(source), tmp_path / "data")
     count = len(decoded)
@@ -290,12 +318,11 @@ def test_a_mended_episode_is_decoded_and_those_before_are_kept(tmp_path, source,
 
 
 def test_nothing_is_left(tmp_path, source):
-    for number in (1, 2):
-        with pytest.raises(DemonstrationError) as raised:
-            import_videos(config(source, episodes=[99]), tmp_path / f"data{number}")
-        assert raised.value.problems == (
-            "there is no episode, or data.episodes and data.tasks leave none",
-        )
+    with pytest.raises(DemonstrationError) as raised:
+        import_videos(config(source, episodes=[]), tmp_path / "data")
+    assert raised.value.problems == (
+        "there is no episode, or data.episodes and data.tasks leave none",
+    )
     for film in source.glob("*.mp4"):
         film.write_bytes(b"")
     with pytest.raises(DemonstrationError, match="12 problems found"):

@@ -1,6 +1,7 @@
 """The door of the readers: which one, its options, and one of the user's own."""
 
 import logging
+import re
 import sys
 
 import numpy as np
@@ -79,7 +80,8 @@ def test_calvin(tmp_path):
     assert (episode.task, episode.success, episode.split) == ("open_drawer", True, "train")
     assert episode.read()[:, 0, 0, 0].tolist() == [0, 90, 180, 210]
     assert [e.task for e in video_episodes(root, tasks=["open_drawer"])] == ["open_drawer"]
-    assert list(video_episodes(root, tasks=["close_drawer"])) == []
+    with pytest.raises(ValueError, match="no such episode or task: 'close_drawer'"):
+        next(video_episodes(root, tasks=["close_drawer"]))
 
 
 OWN = """
@@ -114,6 +116,15 @@ def test_a_reader_of_ones_own(own):
     assert [each.name for each in kept] == ["b", "d"]
     kept = list(video_episodes("anywhere", own, size=5, tasks=["open"]))
     assert [each.name for each in kept] == ["a", "b", "c"]
+
+
+def test_what_was_asked_for_and_is_not_there_is_named(tmp_path):
+    source = write_synthetic_demonstrations(tmp_path / "demos")
+    asked = video_episodes(source, episodes=[0, 9], tasks=["do task 0", "do tsak 1"])
+    assert next(asked).index == 0
+    message = f"{source} has no such episode or task: 9, 'do tsak 1' (data.episodes, data.tasks)"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        next(asked)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,10 @@ def test_folders_of_pictures(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"frame{number}.png")
     (folder.parent / "one.txt").write_text("open", encoding="utf-8")
+    hidden = tmp_path / ".thumbnails" / "one"
+    hidden.mkdir(parents=True)
+    Image.fromarray(pixels).save(hidden / "frame0.png")
+    films(hidden, "deleted.mp4")
     films(tmp_path, "two.mp4")
     Image.fromarray(pixels).save(tmp_path / "thumbnail.png")
     (tmp_path / "two.txt").write_text("close", encoding="utf-8")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tensordict import TensorDict
+from tensordict import NonTensorStack, TensorDict
 from torchrl.data import Composite, Unbounded
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
@@ -272,3 +272,20 @@ def test_two_pictures(make, described, checkpoint, observations):
             [5],
         )
         assert not torch.allclose(policy(spec.observation_transform()(swapped))["loc"], batched)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_an_image_of_another_shape_and_as_many_tokens_has_its_own_positions(described, family):
+    spec = described(family, head="gaussian", state_dim=4)
+    written = spec.observation_transform()
+    for height, width in ((32, 128), (128, 32)):
+        image = torch.zeros(1, 3, height, width, dtype=torch.uint8)
+        data = TensorDict({"observation": {"image": image, "state": torch.zeros(1, 4)}}, [1])
+        data["language_instruction"] = NonTensorStack("push")
+        found, expected = written(data.clone()), spec.observation_transform()(data.clone())
+        for name in ("input_ids", "position_ids"):
+            assert torch.equal(found["vla_inputs", name], expected["vla_inputs", name])
+    assert (
+        found["vla_inputs", "image_grid_thw"][0, 0, 1]
+        > found["vla_inputs", "image_grid_thw"][0, 0, 2]
+    )
