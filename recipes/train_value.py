@@ -193,7 +193,7 @@ def train_value(config: RunConfig) -> tuple[Path, int]:
         return config.folder.value_model, 0
     folder = prepare_output(config.folder.value)
     file, kept = folder / "value.safetensors", folder / "uncalibrated.safetensors"
-    made_by = value_made_by(config)
+    made_by = value_made_by(config, demonstrations)
     extra_steps = steps_of_kept(kept, made_by) if config.resume else None
     if extra_steps is None:
         rollouts, extra_steps = cloned_rollouts(config)

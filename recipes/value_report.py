@@ -193,7 +193,7 @@ def report_value(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.value_report)
     demonstrations = training_data(config)
     test = held_out(demonstrations, demonstrations.root)
-    refuse_other_split(config)
+    refuse_other_split(config, demonstrations)
     value_model = load_value_model(config).to(resolve_device(config.device))
 
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value_report", "shuffle"))

@@ -71,7 +71,7 @@ class Calvin:
         return BLOCK_ENTRIES if self.env.image_size is None else ()
 
     def problems(self) -> list[str]:
-        """Scenes that are none, or more of them than chains."""
+        """Scenes that are none or stand twice, or more of them than chains."""
         scenes, chains = self.options.demo_scenes or "", self.options.demo_chains
         problems = []
         if self.wrist and self.env.image_size is None:
@@ -79,9 +79,10 @@ class Calvin:
                 f"env.options.wrist_size={self.options.wrist_size}: goes with the static camera's "
                 "images, set env.image_size"
             )
-        if not set(scenes) <= set(SCENES):
+        if not set(scenes) <= set(SCENES) or len(set(scenes)) < len(scenes):
             problems.append(
-                f"env.options.demo_scenes={scenes!r}: expected letters among {''.join(SCENES)}"
+                f"env.options.demo_scenes={scenes!r}: expected letters among {''.join(SCENES)}, "
+                "each once"
             )
         if chains < len(scenes):
             problems.append(

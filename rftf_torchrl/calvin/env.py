@@ -13,6 +13,7 @@ from torchrl.data import Bounded, TensorSpec, Unbounded
 
 from rftf_torchrl.calvin.observation import PRIVILEGED_DIM, PROPRIOCEPTION_DIM, state_vector
 from rftf_torchrl.calvin.scenes import refuse_test_state
+from rftf_torchrl.calvin.sequences import starting_states
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.simulator import ACTION_DIM, CalvinSimulator
 from rftf_torchrl.calvin.starts import States, default_states
@@ -52,8 +53,9 @@ class CalvinEnv(DecisionBase):
     - with ``write_text``, ``"language_instruction"``: the instruction, for a transform to consume.
 
     Args:
-        task: CALVIN's name, e.g. ``"open_drawer"``; ``None`` draws one of the 34 at each reset
-            from the episode's seed. :meth:`set_task` changes it.
+        task: CALVIN's name, e.g. ``"open_drawer"``; ``None`` draws one at each reset from the
+            episode's seed: of the 34, or, without ``states``, of those with which a chain can
+            start. :meth:`set_task` changes it.
         scene: ``"A"``, ``"B"``, ``"C"`` or ``"D"``.
         states: where episodes start: a function from (task, seed) to (``robot_obs`` [15],
             ``scene_obs`` [24]), or an object with such a method ``draw``, like ``StateBank``. By
@@ -141,6 +143,7 @@ class CalvinEnv(DecisionBase):
             )
         source: Any = default_states(split, scene) if states is None else states
         self._draw_state: States = getattr(source, "draw", source)
+        self._drawn = [name for name in TASKS if states is not None or starting_states(name)]
         self._sentences = sentences or {}
         self.set_task(task)
         self.set_instruction(instruction)
@@ -155,9 +158,9 @@ class CalvinEnv(DecisionBase):
         return self._simulator
 
     def set_task(self, task: str | None) -> None:
-        """Play another task from the next reset on; ``None`` draws one at each reset."""
+        """Play another task, to be followed by a reset; ``None`` draws one at each reset."""
         self._draws_task = task is None
-        self.task = get_task(next(iter(TASKS)) if task is None else task)
+        self.task = get_task(self._drawn[0] if task is None else task)
 
     def set_instruction(self, instruction: str | None) -> None:
         """Give this instruction from the next reset on; ``None`` gives one that fits the task."""
@@ -203,8 +206,8 @@ class CalvinEnv(DecisionBase):
 
     def _begin(self, episode_seed: int) -> None:
         if self._draws_task:
-            number = np.random.default_rng(episode_seed).integers(len(TASKS))
-            self.task = get_task(list(TASKS)[number])
+            number = np.random.default_rng(episode_seed).integers(len(self._drawn))
+            self.task = get_task(self._drawn[number])
         robot_obs, scene_obs = self._draw_state(self.task.name, episode_seed)
         if self.split == "train":
             refuse_test_state(scene_obs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 
 from rftf_torchrl.configs.schema import RunConfig, ValueConfig
 from rftf_torchrl.configs.validation import ConfigError
+from rftf_torchrl.data.demonstrations import Demonstrations
 from rftf_torchrl.envs.simulator import make_simulator, simulator_class
 from rftf_torchrl.weights_file import read_made_by
 
@@ -55,6 +57,8 @@ VALUE = (*CLONING, "data", *_VALUE, "ppo.tasks")
 VALUE_OF_DATA = ("seed", "data", *_VALUE, "precision", "ppo.max_grad_norm")
 """What decides a value model that learned from data from outside."""
 
+TRAINED_ON = "data: training episodes"
+
 SPLIT = ("data.kind", "data.options", "data.episodes", "data.tasks", "data.held_out")
 """What decides which episodes of data from outside are held out."""
 
@@ -95,26 +99,43 @@ def environment(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def value_made_by(config: RunConfig) -> dict[str, Any]:
-    """What a value model's file says of the run that trained it."""
-    parts = VALUE if config.data.path is None else VALUE_OF_DATA
-    return made_by(config, parts) | environment(config)
+def value_made_by(
+    config: RunConfig, demonstrations: Demonstrations | None = None
+) -> dict[str, Any]:
+    """What a value model's file says of the run that trained it, on data from outside or not."""
+    if demonstrations is None or config.data.path is None:
+        return made_by(config, VALUE) | environment(config)
+    trained = {TRAINED_ON: _trained_on(demonstrations)}
+    return made_by(config, VALUE_OF_DATA) | environment(config) | trained
 
 
-def refuse_other_split(config: RunConfig) -> None:
+def _trained_on(demonstrations: Demonstrations) -> str:
+    """A fingerprint of the names of the episodes that are not held out."""
+    names = sorted(str(each.source) for each in demonstrations.select(split="train").episodes)
+    return sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def refuse_other_split(config: RunConfig, demonstrations: Demonstrations) -> None:
     """Stop where a value model was trained on episodes that the run would hold out of its data.
 
     Raises:
-        ConfigError: where the model's data are the run's, divided otherwise.
+        ConfigError: where the model's data are the run's, and divided otherwise, or have other
+            episodes than then.
     """
-    file = config.folder.value_model
-    if config.data.path is None or not file.is_file():
+    file, path = config.folder.value_model, config.data.path
+    if path is None or not file.is_file():
         return
     earlier = read_made_by(file)
-    if earlier.get("data.path") == config.data.path:
-        advice = "give the settings of the training, so that the same episodes are held out"
-        now = made_by(config, SPLIT)
-        refuse_changes(str(file), {n: earlier.get(n) for n in now}, now, (), advice)
+    if Path(earlier.get("data.path") or "").resolve() != Path(path).resolve():
+        return
+    advice = "give the settings of the training, so that the same episodes are held out"
+    now = made_by(config, SPLIT)
+    refuse_changes(str(file), {n: earlier.get(n) for n in now}, now, (), advice)
+    if earlier.get(TRAINED_ON, _trained_on(demonstrations)) != _trained_on(demonstrations):
+        raise ConfigError(
+            f"{path} has other episodes than when {file} was trained, so that it may have seen "
+            "held-out ones: train it again, or give the data as they were"
+        )
 
 
 def may_change(config: RunConfig) -> tuple[str, ...]:

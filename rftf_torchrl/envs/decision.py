@@ -128,7 +128,7 @@ class DecisionBase(EnvBase):
         self._on_action = on_action
 
     def set_instruction(self, instruction: str | None) -> None:
-        """Give another instruction from the next reset on; ``None`` gives the task's own."""
+        """Give another instruction, before a reset; ``None`` gives the task's own."""
         self._say(self.task.instruction if instruction is None else instruction)
 
     def _say(self, instruction: str) -> None:

@@ -111,8 +111,10 @@ class DecisionEnv(DecisionBase):
         return scaled[0].round().clamp(0, 255).to(torch.uint8)
 
     def _begin(self, episode_seed: int) -> None:
+        own = 2 * episode_seed + (self.split == "test")
         with torch.random.fork_rng(devices=[]):
-            self.env.set_seed(2 * episode_seed + (self.split == "test"), static_seed=True)
+            torch.default_generator.manual_seed(own)
+            self.env.set_seed(own, static_seed=True)
             self._current = self.env.reset()
 
     def _act(self, action: np.ndarray) -> tuple[bool, bool, bool]:

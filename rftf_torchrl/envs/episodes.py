@@ -137,6 +137,8 @@ class _Stage:
     def start(self, episode: Episode) -> TensorDictBase:
         self._give_task(episode)
         self._give_instruction(episode)
+        # for an environment that draws from torch's own generator
+        torch.default_generator.manual_seed(episode.seed)
         seed = TensorDict({"episode_seed": torch.tensor([episode.seed])})
         current = self.env.reset(seed).select(*self.observed)
         started = current.get("episode_seed", seed["episode_seed"])
@@ -241,7 +243,7 @@ class EpisodePlayer:
                 noise, before = noise_seed(seed, index, decisions), noise
                 decision = answer()
                 stage.check(decision)
-                # for an environment that draws from torch's own generator: not the policy's noise
+                # the same in a step, where it is not to repeat the policy's noise
                 torch.default_generator.manual_seed(before + 1)
                 step = stage.env.step(current.update(decision))
                 current, done = step["next"], bool(step["next", "done"])

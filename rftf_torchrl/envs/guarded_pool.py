@@ -208,6 +208,10 @@ class GuardedPool:
                     elif message is not None:
                         finished.append((playing.pop(place), message))
         except Exception:
+            for worker, kind, message in self._messages(block=False):  # beside the error
+                if kind == "message" and message is not None and worker in self.workers:
+                    done = playing.pop(self.workers.index(worker), None)
+                    finished += [] if done is None else [(done, message)]
             yield from finished
             raise
         finally:

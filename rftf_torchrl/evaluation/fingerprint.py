@@ -104,21 +104,29 @@ def _array(value: Any) -> tuple[str, tuple[int, ...], str]:
     return str(array.dtype), tuple(array.shape), sha256(content).hexdigest()
 
 
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, [*value, *value.values()]))
+    return isinstance(value, _PLAIN) or (
+        isinstance(value, (list, tuple)) and all(map(_is_plain, value))
+    )
+
+
 def policy_digest(policy: torch.nn.Module) -> str:
     """A fingerprint of a policy's weights, and of its modules' classes and plain attributes.
 
-    The attributes count because equal weights can act differently: with other denoising steps, or
-    another temperature.
+    The attributes count, and lists, tuples and dicts of plain values, and buffers that are not
+    saved, because equal weights can act differently: with other denoising steps, or another scale.
     """
     digest = sha256()
     for name, module in policy.named_modules():
-        plain = {
-            attribute: value
+        plain = [
+            (attribute, _described(value, ()))
             for attribute, value in vars(module).items()
-            if isinstance(value, _PLAIN) and attribute != "training" and attribute[0] != "_"
-        }
-        digest.update(repr((name, type(module).__qualname__, sorted(plain.items()))).encode())
-    for name, value in policy.state_dict().items():
+            if attribute != "training" and attribute[0] != "_" and _is_plain(value)
+        ]
+        digest.update(repr((name, type(module).__qualname__, sorted(plain))).encode())
+    for name, value in {**dict(policy.named_buffers()), **policy.state_dict()}.items():
         digest.update(name.encode())
         if isinstance(value, torch.Tensor):
             flat = value.detach().cpu().contiguous().reshape(-1)
@@ -129,7 +137,8 @@ def policy_digest(policy: torch.nn.Module) -> str:
 def function_name(function: Callable[..., Any]) -> str:
     """A function with its bound arguments, without addresses in memory."""
     if isinstance(function, partial):
-        given = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())]
+        given = [repr(_described(value, ())) for value in function.args]
+        given += [f"{name}={_described(value, ())!r}" for name, value in function.keywords.items()]
         return f"{function_name(function.func)}({', '.join(given)})"
     return getattr(function, "__qualname__", type(function).__qualname__)
 

@@ -151,14 +151,14 @@ class LiberoEnv(DecisionBase):
         return self._simulator
 
     def set_task(self, task: str | None) -> None:
-        """Play another task, with its own instruction, after the next reset; ``None`` draws one."""
+        """Play another task with its own instruction, before a reset; ``None`` draws one."""
         self._draws_task = task is None
         tasks = libero_tasks(self.suite)
         self.task = get_task(self.suite, next(iter(tasks)) if task is None else task)
         self.set_instruction(None)
 
     def set_instruction(self, instruction: str | None) -> None:
-        """Give another instruction from the next reset on; ``None`` gives each task's own."""
+        """Give another instruction, before a reset; ``None`` gives each task's own."""
         self._given = instruction
         super().set_instruction(instruction)
 

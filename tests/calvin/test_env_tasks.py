@@ -10,6 +10,7 @@ from fake_calvin import trace_start
 from tensordict.nn import TensorDictModule
 
 from rftf_torchrl import CalvinFactory, Episode, EpisodeCollector
+from rftf_torchrl.calvin.sequences import starting_states
 from rftf_torchrl.calvin.tasks import TASKS
 
 
@@ -23,6 +24,12 @@ def test_one_environment_plays_any_task(make_fake_env):
     assert env.instruction == "switch the green lamp on"
     assert (usual["instruction", "tokens"] != other["instruction", "tokens"]).any()
     assert env.simulator is simulator
+
+
+def test_without_states_only_tasks_are_drawn_with_which_a_chain_starts(make_fake_env):
+    env = make_fake_env(None)
+    drawn = {start(env, seed)["task_id"].item() for seed in range(300)}
+    assert drawn == {task.id for name, task in TASKS.items() if starting_states(name)}
 
 
 def test_without_a_task_the_seed_draws_one(make_fake_env):

@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from typing import ClassVar
 
 import pytest
 from echo_player import EchoPlayer, OncePlayer
@@ -141,3 +142,35 @@ def test_a_server_expects_a_worker_between_two_jobs_too(make_pool):
     assert dict(pool.play(jobs, 1, server=server)) == jobs
     assert server.expected[0] == 2
     assert server.expected == sorted(server.expected, reverse=True)
+
+
+class Answers:
+    """A worker whose answers all arrive at once, with the last job."""
+
+    ready, begun, pid = True, True, 0
+    given: ClassVar = []
+
+    def __init__(self, deliver, clock):
+        self.deliver, self.busy = deliver, False
+
+    def submit(self, job):
+        self.busy = True
+        self.given.append((self, job))
+        if job == "fails":
+            self.deliver(self, "error", "the fake is broken")
+            for worker, done in self.given[:-1]:
+                self.deliver(worker, "message", done)
+
+    def hung(self, timeout):
+        return None
+
+    def kill(self):
+        pass
+
+
+def test_what_came_beside_an_error_is_not_lost():
+    pool = GuardedPool(Answers, 3, timeout=60.0, max_restarts=0)
+    found = []
+    with pytest.raises(RuntimeError, match="the fake is broken"):
+        found.extend(pool.play({0: "a", 1: "b", 2: "fails"}, 1))
+    assert found == [(0, "a"), (1, "b")]

@@ -5,7 +5,7 @@ import torch
 from fakes import Constant, PlaybackFactory
 from policy_kinds import KINDS, SMALL, make_policy
 from tensordict.nn import TensorDictModule
-from torchrl.envs import GymEnv
+from torchrl.envs import GymEnv, NoopResetEnv, TransformedEnv
 
 from rftf_torchrl import DecisionEnv, Episode, EpisodeCollector, Task
 from rftf_torchrl.keys import CHUNK
@@ -41,7 +41,7 @@ def test_the_number_of_workers_changes_no_bit(kind, tmp_path):
 
 
 class Gusts(DecisionEnv):
-    """Its wind comes from torch's own generator, in the middle of an episode."""
+    """Its start and its wind come from torch's own generator."""
 
     def _act(self, action):
         return super()._act(action + torch.rand(1).numpy() - 0.5)
@@ -49,17 +49,21 @@ class Gusts(DecisionEnv):
 
 def gusty_hill(episode):
     task = Task(0, "hill", "drive up")
-    return Gusts(GymEnv("MountainCarContinuous-v0"), task, horizon=4)
+    hill = TransformedEnv(GymEnv("MountainCarContinuous-v0"), NoopResetEnv(20, random=True))
+    return Gusts(hill, task, horizon=4)
 
 
 @pytest.mark.parametrize("setting", [{"workers": 2}, {"workers": 2, "serve": True}])
-def test_an_environment_that_draws_in_a_step_does_not_notice_the_others(setting):
+def test_an_environment_that_draws_does_not_notice_the_others(setting):
     hills = [Episode("hill", seed) for seed in range(4)]
     policy = TensorDictModule(Constant((1,)), [("observation", "state")], ["action"])
     batches = []
     for settings in ({"workers": 0}, setting):
         with EpisodeCollector(gusty_hill, policy, timeout=60.0, **settings) as collector:
             batches.append(collector.collect(hills, seed=3))
+        with EpisodeCollector(gusty_hill, policy, timeout=60.0, **settings) as collector:
+            alone = collector.collect(hills[:1], seed=3)
+        assert bool((batches[-1][: len(alone)] == alone).all())
     first, second = batches
     assert bool((first == second).all())
     assert len(first["next", "observation", "state"].unique(dim=0)) == len(first)

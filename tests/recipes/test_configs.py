@@ -126,10 +126,12 @@ def test_settings_that_calvin_does_not_have_are_refused(configure):
     expected = (
         "the configuration can't be run:\n"
         "  - env.tasks: calvin has no task 'open_draw'; did you mean 'open_drawer'?\n"
-        "  - env.options.demo_scenes='AE': expected letters among ABCD"
+        "  - env.options.demo_scenes='AE': expected letters among ABCD, each once"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
         configure("env=calvin", "env.tasks=[open_draw]", "env.options.demo_scenes=AE")
+    with pytest.raises(ConfigError, match="demo_scenes='AAB': expected letters among ABCD, each"):
+        configure("env=calvin", "env.options.demo_scenes=AAB")
     unknown = (
         "env.options.action_repeat: there is no such setting, choose from scene, wrist_size, "
         "checkout, demo_chains, demo_scenes, held_out_chains, start_chains, benchmark_chains, "

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -102,13 +103,37 @@ def test_the_same_seed_gives_the_same_model(configure, trained, tmp_path):
     assert all((models[0][name] == models[1][name]).all() for name in models[0])
 
 
+def test_other_episodes_than_those_of_training_are_refused(configure, trained, tmp_path):
+    from rftf_torchrl.recipes.value_report import report_value
+
+    videos = shutil.copytree(trained.data.path, tmp_path / "videos")
+    config = configure(*SMALL, f"data.path={videos}", "value=ranking_failures")
+    config = replace(config, output=str(tmp_path / "run"))
+    shutil.copytree(trained.output, config.output)
+    file = config.folder.value_model
+    model = TemporalValueModel.load(file)
+    model.save(file, made_by={**model.made_by, "data.path": str(videos)})
+    report_value(config)
+    (videos / "open-0.mp4").unlink()
+    rows = (videos / "captions.csv").read_text(encoding="utf-8").splitlines()
+    kept = [row for row in rows if not row.startswith("open-0.mp4")]
+    assert len(kept) == len(rows) - 1
+    (videos / "captions.csv").write_text("\n".join(kept), encoding="utf-8")
+    message = (
+        f"{videos} has other episodes than when {file} was trained, so that it may have seen "
+        "held-out ones: train it again, or give the data as they were"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        report_value(config)
+
+
 def test_another_split_is_refused(configure, trained):
     from rftf_torchrl.recipes.value_report import report_value
 
     file = f"{trained.output}/value/value.safetensors"
     config = configure(
         *SMALL,
-        f"data.path={trained.data.path}",
+        f"data.path={trained.data.path}/",
         "data.held_out=0.25",
         f"output={trained.output}",
         f"data.cache={trained.output}/other",

@@ -55,9 +55,9 @@ def to_demonstrations(
         out: the folder to make.
         split: ``"training"`` or ``"validation"``, or both; the episodes are marked ``"train"`` or
             ``"test"``.
-        image_size: height and width of the image. None leaves images out, and the state holds the
-            scene as well.
-        wrist_size: height and width of the wrist image, None for none.
+        image_size: height and width of the image, None for none.
+        wrist_size: height and width of the wrist image, None for none. With neither of the two the
+            state holds the scene as well.
         tasks: the names of the tasks to keep, all by default.
         limit: at most this many spans of each task and split, the first ones.
         scene: the scene, for a split without ``scene_info.npy``.

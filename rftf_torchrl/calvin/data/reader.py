@@ -136,7 +136,7 @@ class CalvinDataset:
             np.stack([frame[key] for frame in frames]).astype(np.float64)
             for key in (ROBOT, SCENE, RELATIVE)
         )
-        privileged = self.image_size is None
+        privileged = self.image_size is None and self.wrist_size is None
         state = state_vector(robot, scene, self.scenes[episode], privileged)
         found: dict[Any, Any] = {
             k.STATE: torch.as_tensor(state, dtype=torch.float32),

@@ -144,3 +144,9 @@ def test_wrong_arguments_are_refused(pristine):
         CalvinDataset(pristine, image_size=0)
     with pytest.raises(ValueError, match=r"^length is 0 and stride 0, expected 1 or more\.$"):
         next(CalvinDataset(pristine).windows(0))
+
+
+def test_one_camera_of_the_two_hides_the_scene(pristine):
+    for sizes, numbers in (({}, 53), ({"image_size": 8}, 11), ({"wrist_size": 8}, 11)):
+        frames = CalvinDataset(pristine, **{"image_size": None, **sizes}).read_frames(66, 69)
+        assert frames["observation", "state"].shape == (3, numbers)
