@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -182,9 +182,15 @@ class TokenCloningLoss(BCLoss):
     token after its *own* earlier ones. This loss asks for the distribution alone: each token is
     scored after the demonstrated ones, in one pass.
 
+    Actions at the key ``pad_mask``, if there is one, count for nothing: bool [*B, H], True at
+    padding.
+
     Args:
         actor_network: the policy.
-        **kwargs: of :class:`torchrl.objectives.BCLoss`.
+        **kwargs: of :class:`torchrl.objectives.BCLoss`; there is no ``loss_function``.
+
+    Raises:
+        ValueError: for a ``loss_function``.
 
     Examples:
         >>> from tensordict.nn import TensorDictModule
@@ -199,10 +205,23 @@ class TokenCloningLoss(BCLoss):
         16.636
     """
 
+    def __init__(self, actor_network: TensorDictModuleBase, **kwargs: Any) -> None:
+        super().__init__(actor_network, **kwargs)
+        if self.loss_function is not None:
+            raise ValueError(
+                f"loss_function={self.loss_function!r}: tokens are cloned by their log-probability "
+                "alone, so leave it out."
+            )
+
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Computes ``"loss_bc"``, a scalar; with ``reduction="none"`` [*B]."""
         data = tensordict.copy()
+        padding = None
+        if self.tensor_keys.pad_mask is not None:
+            padding = data.get(self.tensor_keys.pad_mask, None)
+        if padding is not None and data.get(keys.EXECUTED, None) is None:
+            data[keys.EXECUTED] = ~padding
         with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
             chunks = self.actor_network.get_dist(data)
             each = -chunks.log_prob(data.get(self.tensor_keys.action))

@@ -34,7 +34,7 @@ class TemporalRankingLoss(LossKeys, LossModule):
     Two further terms, ours, use negatives:
 
     * ``wrong_instruction``: the last frame of a success scores higher under its own instruction
-      than under another instruction of the batch;
+      than under that of another task of the batch;
     * ``failures``: the last frame of a success scores higher than any frame of a failed episode
       of the same task.
 
@@ -80,7 +80,8 @@ class TemporalRankingLoss(LossKeys, LossModule):
             trajectory_success: whether the row is a success, bool [B, n, 1]; absent = all.
             progress: share of the episode before the frame, float [B, n, 1]; read with a pair
                 distance only.
-            task_id: task of the row, int64 [B, n, 1]; absent = rows with equal tokens share one.
+            task_id: task of the row, int64 [B, n, 1], for both terms; absent = rows with equal
+                tokens share one.
         """
 
         temporal_value: NestedKey = keys.TEMPORAL_VALUE
@@ -180,6 +181,7 @@ class TemporalRankingLoss(LossKeys, LossModule):
                 *self.value_model.in_keys,
                 self.tensor_keys.tokens,
                 self.tensor_keys.token_mask,
+                self.tensor_keys.task_id,
                 strict=False,
             )
             chosen, counted = _chosen(success)
@@ -237,6 +239,9 @@ class TemporalRankingLoss(LossKeys, LossModule):
     def _wrong_instruction(self, frames: TensorDictBase, ends: Tensor, counted: Tensor) -> Tensor:
         tokens = self._tokens(frames)
         different = (tokens.unsqueeze(1) != tokens.unsqueeze(0)).any(-1) & counted
+        task = frames.get(self.tensor_keys.task_id, None)
+        if task is not None:  # other words for the same task are right, too
+            different = different & (task.unsqueeze(1) != task.unsqueeze(0)).any(-1)
         rows, counted = _chosen(different.any(-1) & counted)
         if not len(rows):
             return 0 * ends.sum()

@@ -70,9 +70,9 @@ def load_policy(
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when the file is damaged or is no policy; when its kind is unknown, or has to
-            be named and is not; when its weights do not fit the policy that its spec describes.
-            Every weight that is missing, unexpected or of another shape is listed.
+        ValueError: when the file is damaged, is no policy, or of another version; when its kind is
+            unknown, or has to be named and is not; when its weights do not fit the policy that its
+            spec describes. Every weight that is missing, unexpected or of another shape is listed.
         FloatingPointError: when a weight is NaN or infinite.
     """
     weights, metadata = read_safetensors(path)
@@ -94,7 +94,13 @@ def load_policy(
     }
     if files:
         described["files"] = files
-    spec = spec_class(stored).from_dict(described)
+    try:
+        spec = spec_class(stored).from_dict(described)
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} describes its policy in a way that this version does not know ({error}): was "
+            "it made by another one?"
+        ) from error
     policy = spec.build()
     load_weights(policy, weights, str(path))
     check_finite_weights(weights.items(), str(path), "Load an earlier file.")

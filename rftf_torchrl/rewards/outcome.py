@@ -56,15 +56,15 @@ def label_outcomes(
         raise ValueError(f"incomplete must be 'raise' or 'drop', got {incomplete!r}.")
     shape = tensordict.batch_size
     why = ", so the outcome of a trajectory is not known."
-    success = required(tensordict, success_key, f"{why} {NO_COMPACT_OBS}").reshape(shape)
-    done, ids = (
-        required(tensordict, key, why).reshape(shape) for key in (done_key, trajectory_key)
-    )
+    success = required(tensordict, success_key, f"{why} {NO_COMPACT_OBS}").reshape(shape) != 0
+    done = required(tensordict, done_key, why).reshape(shape) != 0
+    ids = required(tensordict, trajectory_key, why).reshape(shape)
 
     crashed = tensordict.get(crashed_key, None)
     if crashed is not None and crashed.any():
+        lost = _listed(ids[crashed.reshape(shape) != 0])
         raise ValueError(
-            f"Trajectories {_listed(ids[crashed.reshape(shape)])} crashed: their outcome is not a "
+            f"Trajectories {lost} crashed: their outcome is not a "
             "failure but unknown. Drop and count them with "
             "rftf_torchrl.drop_crashed."
         )

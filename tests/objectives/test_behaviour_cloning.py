@@ -53,6 +53,11 @@ def test_likelihood_over_real_actions(head):
         ours = TokenCloningLoss(actor)
         ours.set_keys(action=keys.CHUNK)
         assert torch.equal(ours(data)["loss_bc"], loss(data)["loss_bc"]), "without acting first"
+        padded = data.exclude(keys.EXECUTED)
+        ours.set_keys(pad_mask=keys.CHUNK_IS_PAD)
+        assert torch.equal(ours(padded)["loss_bc"], loss(data)["loss_bc"])
+        with pytest.raises(ValueError, match=r"^loss_function='l1': tokens are cloned by"):
+            TokenCloningLoss(actor, loss_function="l1")
 
 
 @pytest.mark.parametrize("head", ["gaussian", "tokens"])

@@ -127,6 +127,18 @@ def test_wrong_instruction_needs_two_instructions():
     assert out["loss_wrong_instruction"] == 0
 
 
+def test_other_words_for_the_same_task_are_not_wrong():
+    """Rows 0 and 1 are of one task in other words: row 0 meets row 2's token, row 1 too."""
+    data = clips([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]], tokens=[0, 1, 2])
+    data["task_id"] = torch.tensor([0, 0, 5])[:, None, None].expand(3, 2, 1)
+    out = TemporalRankingLoss(model(), wrong_instruction=1.0)(data)
+    right, wrong = torch.tensor([1.0, 2 - 1.0, 3 - 2.0]), torch.tensor([1.0 - 2, 2 - 2.0, 3.0])
+    expected = -logsigmoid(right - wrong).mean()
+    torch.testing.assert_close(out["loss_wrong_instruction"].detach(), expected)
+    one_task = TemporalRankingLoss(model(), wrong_instruction=1.0)(data[:2])
+    assert one_task["loss_wrong_instruction"] == 0
+
+
 def test_wrong_instruction_uses_the_last_real_frame():
     mask = torch.tensor([[True, False], [True, True]])
     data = clips([[4.0, 9.0], [0.0, 2.0]], tokens=[0, 1], frame_mask=mask)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("transformers")
 from _tiny_vlas import LENGTH, SEER, SMALL_SEER, seer_checkpoints, window
 
 from rftf_torchrl import Seer, SeerConfig, load_seer_checkpoint
+from rftf_torchrl.paper_policies.blocks import clip_text
 from rftf_torchrl.paper_policies.blocks.checkpoint import stored_shapes
 from rftf_torchrl.paper_policies.seer.checkpoint import seer_sources
 
@@ -139,7 +141,7 @@ def test_clip_from_a_folder_with_both_towers(network, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_clip_from_openai_archive(network, tmp_path):
+def test_clip_from_openai_archive(network, tmp_path, monkeypatch):
     files = saved(network, tmp_path)
     archive = torch.nn.Module()
     for name, value in torch.load(files["clip"]).items():
@@ -152,9 +154,22 @@ def test_clip_from_openai_archive(network, tmp_path):
         module.register_buffer(last, value)
     archive.register_buffer("context_length", torch.tensor(8))
     torch.jit.script(archive).save(str(tmp_path / "archive.pt"))
-    other = Seer(SMALL_SEER)
-    load_seer_checkpoint(other, **{**files, "clip": tmp_path / "archive.pt"})
+    other, given = Seer(SMALL_SEER), {**files, "clip": tmp_path / "archive.pt"}
+    with pytest.raises(ValueError, match=r"archive\.pt is a TorchScript archive, which runs code"):
+        load_seer_checkpoint(other, **given)
+    digest = sha256((tmp_path / "archive.pt").read_bytes()).hexdigest()
+    monkeypatch.setattr(clip_text, "OPENAI_SHA256", digest)
+    load_seer_checkpoint(other, **given)
     assert all(torch.equal(v, network.state_dict()[k]) for k, v in other.state_dict().items())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
+def test_an_interrupted_download_is_named(network, tmp_path, share):
+    files = saved(network, tmp_path)
+    content = files["path"].read_bytes()
+    files["path"].write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"cannot be read as a checkpoint .*: download it again"):
+        load_seer_checkpoint(Seer(SMALL_SEER), **files)
 
 
 def test_checkpoint_errors_name_every_key(network, tmp_path):

@@ -1,5 +1,6 @@
 """Policies of every kind are saved and loaded as one file, and a wrong file says what is wrong."""
 
+import json
 import re
 from dataclasses import dataclass
 from typing import ClassVar
@@ -106,6 +107,18 @@ def test_every_wrong_weight_is_listed(tmp_path):
         "  - module.1.module.raw: shape (3, 4), expected (2, 4)"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        load_policy(path)
+
+
+def test_a_file_of_another_version_is_named(tmp_path):
+    path = tmp_path / "policy.safetensors"
+    save_policy(SMALL.build(), SMALL, path)
+    with safe_open(path, "pt") as file:
+        metadata = without_digests(file.metadata())
+    described = {**json.loads(metadata["policy"]), "new_option": 1}
+    save_file(load_file(path), path, {**metadata, "policy": json.dumps(described)})
+    message = f"{path} describes its policy in a way that this version does not know"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}.*new_option.*another one"):
         load_policy(path)
 
 

@@ -34,6 +34,15 @@ def test_by_hand():
     assert out["trajectory_success"].squeeze(-1).tolist() == [True, True, False, False, False, True]
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_numbers_count_as_flags(dtype):
+    data = complete()
+    for key in ("success", "done"):
+        data["next", key] = data["next", key].to(dtype)
+    expected = label_outcomes(complete())["trajectory_success"]
+    assert torch.equal(label_outcomes(data)["trajectory_success"], expected)
+
+
 def test_order_does_not_matter():
     order = torch.tensor([5, 2, 0, 3, 1, 4])
     expected = label_outcomes(complete())["trajectory_success"][order]

@@ -10,6 +10,7 @@ from _synthetic import make_cell, make_cells
 from rftf_torchrl import (
     CellError,
     Cells,
+    CurvePoint,
     curve_band,
     level_steps,
     mean_over_training,
@@ -43,6 +44,15 @@ def test_steps_to_the_baselines_end():
     assert found.levels[1].level == pytest.approx(0.6)
     assert found.levels[1].of_mean == pytest.approx(500)
     assert (found.levels[1].reached, found.levels[1].median) == (2, pytest.approx(500))
+
+
+def test_a_baseline_that_rises_to_its_end_reaches_it_though_another_run_is_shorter():
+    slow = [make_cell("sparse", seed, (0.6, 0.6)) for seed in range(2)]
+    curve = CurvePoint(0, (0.2, 0.2)), CurvePoint(500, (0.3, 0.3))
+    short = [make_cell("short", seed, (0.3, 0.3), curve=curve) for seed in range(2)]
+    sparse, other = summarise(Cells([*slow, *short]), "easy", baseline="sparse")
+    assert sparse.levels[0].of_mean == pytest.approx(slow[0].env_steps)
+    assert other.levels[0].of_mean == math.inf
 
 
 def test_bands_and_means_of_curves():

@@ -121,7 +121,7 @@ def read_file(path: str | os.PathLike[str], *, weights_only: bool = True) -> Any
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds other things than tensors and plain containers.
+        ValueError: if it holds other things than tensors and plain containers, or is damaged.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no checkpoint at {path}: download it first, see the how-to page.")
@@ -131,6 +131,11 @@ def read_file(path: str | os.PathLike[str], *, weights_only: bool = True) -> Any
         raise ValueError(
             f"{path} is no checkpoint of tensors alone: {error}. If you trust whoever wrote it, "
             "pass weights_only=False, which runs code from the file."
+        ) from error
+    except (EOFError, RuntimeError, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({error or type(error).__name__}): download it "
+            "again."
         ) from error
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from rftf_torchrl.digests import bytes_digest
 from rftf_torchrl.optional import transformers_module
 from rftf_torchrl.paper_policies.blocks.checkpoint import Source, load_tensors, read_file
 
@@ -122,6 +125,17 @@ OPENAI_UNUSED = ("visual.", "logit_scale", "input_resolution", "context_length",
 """Beginnings of the names in OpenAI's file that the text tower does not need."""
 
 
+OPENAI_SHA256 = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
+"""Of OpenAI's ``ViT-B-32.pt``, from the address of the file."""
+
+
+def _is_torchscript(path: str | os.PathLike[str]) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name or "constants.pkl" in name for name in archive.namelist())
+
+
 def load_clip(tower: ClipText, path: str | os.PathLike[str], *, weights_only: bool = True) -> None:
     """Copies CLIP's parameters into the tower.
 
@@ -129,11 +143,13 @@ def load_clip(tower: ClipText, path: str | os.PathLike[str], *, weights_only: bo
         tower: the text tower.
         path: OpenAI's TorchScript archive, a saved state dict with its names, or a folder of
             ``transformers``.
-        weights_only: see :func:`torch.load`; a TorchScript archive holds code in any case.
+        weights_only: see :func:`torch.load`. A TorchScript archive runs code when it is read, so
+            only the one that OpenAI published is.
 
     Raises:
         FileNotFoundError: if there is nothing.
-        ValueError: if a parameter is missing, unexpected or of another shape.
+        ValueError: if a parameter is missing, unexpected or of another shape, or an archive is not
+            OpenAI's.
     """
     if os.path.isdir(path):
         model_class = transformers_module("CLIP's text tower").CLIPTextModelWithProjection
@@ -141,11 +157,17 @@ def load_clip(tower: ClipText, path: str | os.PathLike[str], *, weights_only: bo
         sources = {name: Source(name) for name in tower.model.state_dict()}
         load_tensors(tower.model, tensors, sources, where=str(path))
         return
-    try:
+    if _is_torchscript(path):
+        if weights_only and bytes_digest(Path(path).read_bytes()) != OPENAI_SHA256:
+            raise ValueError(
+                f"{path} is a TorchScript archive, which runs code when it is read, and not the "
+                "one that OpenAI published. Give a folder of transformers, or a state dict; or, "
+                "if you trust whoever wrote it, pass weights_only=False."
+            )
         with warnings.catch_warnings():  # TorchScript is deprecated, and is what OpenAI released
             warnings.simplefilter("ignore", DeprecationWarning)
             tensors = torch.jit.load(path, map_location="cpu").state_dict()
-    except (RuntimeError, ValueError):
+    else:
         tensors = dict(read_file(path, weights_only=weights_only))
     sources = openai_sources(tower.config)
     load_tensors(tower, tensors, sources, unused=OPENAI_UNUSED, where=str(path))
