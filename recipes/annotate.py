@@ -46,7 +46,12 @@ from rftf_torchrl import (
     write_text,
     write_video,
 )
-from rftf_torchrl.configs.artefacts import load_value_model, needs_file, shown_as_trained
+from rftf_torchrl.configs.artefacts import (
+    load_value_model,
+    need,
+    needs_file,
+    shown_as_trained,
+)
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.data.readers.door import guess_reader
 from rftf_torchrl.data.readers.importing import keep_episodes, listed_episodes
@@ -83,6 +88,12 @@ def needs_data(config: RunConfig) -> None:
     """Raises ``ValueError`` where there is nothing to annotate."""
     if config.data.path is None:
         raise ValueError("there is nothing to annotate: give videos or a data set by data=<path>")
+
+
+def entitled(config: RunConfig) -> None:
+    """Stop where there is nothing to annotate, or no value model to do it."""
+    needs_data(config)
+    need(config, value_model=True)
 
 
 def first_sentences(data: DataConfig, values: VideoValues, count: int) -> dict[str, str]:
@@ -248,7 +259,7 @@ def summary_tables(rows: RowsFile, episodes: list[Annotated]) -> dict[str, str]:
     "annotation",
     about=lambda config: f"{config.folder.value_model} on every frame of {config.data.path}",
     writes=lambda config: config.folder.annotation / "report.md",
-    entitled=needs_data,
+    entitled=entitled,
 )
 def annotate(config: RunConfig) -> dict[str, Any]:
     model = load_value_model(config).to(resolve_device(config.device))

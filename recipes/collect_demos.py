@@ -74,9 +74,8 @@ def takeover(config: RunConfig) -> Takeover | None:
         f"each of {len(config.env.tasks)} tasks in {config.env.kind}"
     ),
     writes=lambda config: config.folder.demonstrations,
-    entitled=lambda config: refuse_other_recording(
-        config, Path(config.output, "collect_demos.yaml")
-    ),
+    entitled=refuse_other_recording,
+    kept=lambda config: config.demos.path is None,
 )
 def collect(config: RunConfig) -> int:
     """Record what is missing of the demonstrations, and return the simulator steps used for all."""

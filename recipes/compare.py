@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -70,6 +71,12 @@ def last_of_each(settings: list[str]) -> list[str]:
     return list({setting.lstrip("+").split("=")[0]: setting for setting in settings}.values())
 
 
+def quoted(text: str) -> str:
+    """As a value that Hydra takes as it is."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def run_config(
     study: StudyConfig, task_set: str, method: str, folders: Sequence[str] = ()
 ) -> RunConfig:
@@ -78,8 +85,8 @@ def run_config(
         *study.settings,
         *study.task_sets[task_set],
         *study.catalogue[method].settings,
-        f"output={study.output}",
-        f"hydra.searchpath=[{','.join(folders)}]",
+        f"output={quoted(study.output)}",
+        f"hydra.searchpath=[{','.join(map(quoted, folders))}]",
     ]
     with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
         config = check_config(compose("config", overrides=last_of_each(settings)))
@@ -248,9 +255,9 @@ def forget_command() -> list[str]:
 
 @recipe("compare", StudyConfig, check_study)
 def command(study: StudyConfig) -> None:
-    typed = HydraConfig.get().overrides.task
-    typed = [text for text in typed if not text.startswith(("output=", "report=", "workers="))]
-    compare(study, " ".join(["python recipes/compare.py", *typed]), forget_command())
+    places = ("output=", "report=", "workers=")
+    typed = [text for text in sys.argv[1:] if not text.startswith(places)]
+    compare(study, f"python recipes/compare.py {shlex.join(typed)}".rstrip(), forget_command())
 
 
 def main() -> None:

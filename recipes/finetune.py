@@ -74,7 +74,7 @@ from rftf_torchrl.configs.learner import (
     refuse_to_tune,
     shard,
 )
-from rftf_torchrl.configs.record import RUN, environment, made_by
+from rftf_torchrl.configs.record import RUN, environment, made_by, tuned_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.digests import write_record
 from rftf_torchrl.recipes.refresh_value import ValueRefresh
@@ -181,6 +181,7 @@ def finetune(
     folder = config.tuned.root
     if is_first():
         prepare_output(folder)
+        config.tuned.end.unlink(missing_ok=True)
         write_record(config.tuned.settings, made_by(config, RUN))
     own = device if is_first() or not settings.shard else torch.device("cpu")
     learner = make_learner(config, own)
@@ -337,7 +338,7 @@ def publish(
 ) -> None:
     """Save the newest checkpoint's policy, with its adapters merged, and what values it learned."""
     whole = policy if config.policy.lora_rank is None else merge_lora(deepcopy(policy))
-    settings = made_by(config, RUN) | environment(config)
+    settings = tuned_by(config) | environment(config)
     save_policy(whole, spec, config.tuned.policy, made_by=settings)
     if refresh is not None:
         refresh.save()

@@ -45,7 +45,7 @@ from rftf_torchrl import (
     stop_on_non_finite_loss,
 )
 from rftf_torchrl.configs.artefacts import need, whole_demos
-from rftf_torchrl.configs.record import CLONING, environment, made_by
+from rftf_torchrl.configs.record import cloned_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, opened_gripper
 
@@ -179,7 +179,7 @@ def clone(config: RunConfig) -> Path:
     if config.policy.lora_rank is not None:
         merge_lora(policy)
     file = folder / "policy.safetensors"
-    save_policy(policy, spec, file, made_by=made_by(config, CLONING) | environment(config))
+    save_policy(policy, spec, file, made_by=cloned_by(config))
     return file
 
 

@@ -173,7 +173,9 @@ def described(config: RunConfig) -> str:
     "value model",
     about=described,
     writes=lambda config: (
-        config.folder.value_model if needs_file(config) else config.folder.value_training
+        config.folder.value / "value.safetensors"
+        if needs_file(config)
+        else config.folder.value_training
     ),
     entitled=lambda config: need(
         config, demos=config.data.path is None, policy=bool(rollout_episodes(config))

@@ -8,7 +8,8 @@ Plays batches of training episodes with the cloned policy: some in which only th
 to update on as an iteration of ``finetune.py`` does, and one held out. On its own episodes an
 update always gains, even if it learned only chance. What it gains on the held-out ones, in
 *success*, it has learned: the yardstick is the same for every arm, and the difference of two is
-paired. If that is nothing, more iterations like this one move the policy without aim.
+paired. If that is nothing, more iterations like this one move the policy without aim. The value
+model stays as it was trained (no ``value.refresh_steps``).
 
 Writes ``<output>/update_report.json``.
 """
@@ -125,6 +126,7 @@ def report_update(config: RunConfig) -> dict[str, Any]:
     executed = sum(int(data["next", "executed"].sum()) for data in played)
     report = {
         "arms": found,
+        "value_model": "as trained: it does not learn on, as it does in fine-tuning by default",
         "episodes": int(ends.sum()),
         "success": float(held_out["next", keys.SUCCESS][ends].float().mean()),
         "simulator_steps": make_simulator(config.env).steps_per_action * executed,

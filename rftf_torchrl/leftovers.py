@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import logging
 import os
 import re
@@ -131,7 +132,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _beside(path: Path) -> list[Path]:
-    return sorted(left for left in path.parent.glob(f".{path.name}.partial-*"))
+    return sorted(left for left in path.parent.glob(f".{glob.escape(path.name)}.partial-*"))
 
 
 def _remove(left: Path) -> int | None:

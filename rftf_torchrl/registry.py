@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 
@@ -52,6 +53,11 @@ class Registry:
         module, _, name = place.partition(":")
         if not name:
             raise ValueError(self._unknown(kind))
+        if "/" in module or module.startswith("."):
+            raise ValueError(
+                f"{place} names a file: give the module's name, such as "
+                f"{Path(module).stem or 'module'}:{name}, and its folder in PYTHONPATH."
+            )
         try:
             found = getattr(import_module(module), name)
         except (ModuleNotFoundError, AttributeError) as error:

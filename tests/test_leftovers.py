@@ -9,7 +9,7 @@ import tempfile
 import pytest
 
 from rftf_torchrl import own_folder, whole_file
-from rftf_torchrl.leftovers import clear_leftovers, temporary_folder
+from rftf_torchrl.leftovers import clear_beside, clear_leftovers, temporary_folder
 from rftf_torchrl.new_folder import NewFolder
 
 HOLD = """
@@ -90,6 +90,14 @@ def test_leftovers_of_earlier_versions_go(tmp_path, temporary, name):
     (tmp_path / "run" / name).write_bytes(b"half")
     assert {file.name for file in clear_leftovers(tmp_path / "run")} == {name}
     assert list((tmp_path / "run").rglob("*")) == [tmp_path / "run" / "part"]
+
+
+def test_leftovers_of_a_name_with_brackets_go(tmp_path):
+    place = tmp_path / "d[1]"
+    left = tmp_path / ".d[1].partial-0123abcd"
+    left.mkdir()
+    assert clear_beside(place) == [left]
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(

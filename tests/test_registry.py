@@ -39,6 +39,11 @@ def test_by_name_by_place_and_by_entry_point(monkeypatch):
             "no shape at pathlib:Pth (module 'pathlib' has no attribute 'Pth'): make it "
             "importable, for example by its folder in PYTHONPATH.",
         ),
+        (
+            "./my_shapes.py:Path",
+            "./my_shapes.py:Path names a file: give the module's name, such as my_shapes:Path, and "
+            "its folder in PYTHONPATH.",
+        ),
         ("pathlib:PurePath", "pathlib:PurePath is no shape: it lacks exists, is_dir."),
     ],
 )

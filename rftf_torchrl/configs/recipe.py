@@ -178,6 +178,11 @@ def user_errors(name: str, verbose: bool) -> Iterator[None]:
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if verbose:
+            raise
+        print(f"{name}: stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
     except (*MENDABLE, HydraException, OmegaConfBaseException) as error:
         if started_processes() > 1 and dist.get_node_local_rank() and not dist.is_initialized():
             sys.exit(2)

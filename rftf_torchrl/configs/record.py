@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from hashlib import sha256
@@ -15,6 +16,8 @@ from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.data.demonstrations import Demonstrations
 from rftf_torchrl.envs.simulator import make_simulator, simulator_class
 from rftf_torchrl.weights_file import read_made_by
+
+logger = logging.getLogger("record")
 
 MAY_CHANGE = (
     "output",
@@ -87,10 +90,7 @@ def made_by(config: RunConfig, parts: Collection[str]) -> dict[str, Any]:
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
-    """What a policy or a value model was trained in, as far as another run has to agree."""
-    if config.data.path is not None:
-        any_size = config.value.kind == "pretrained"
-        return {} if any_size else {"env.image_size": config.data.image_size}
+    """What a policy or demonstrations were made in, as far as another run has to agree."""
     simulator = make_simulator(config.env)
     return {
         "simulator": simulator.kind,
@@ -99,14 +99,53 @@ def environment(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def value_environment(config: RunConfig) -> dict[str, Any]:
+    """What a value model was trained in: data from outside have no simulator."""
+    if config.data.path is None:
+        return environment(config)
+    any_size = config.value.kind == "pretrained"
+    return {} if any_size else {"env.image_size": config.data.image_size}
+
+
+def cloned_by(config: RunConfig) -> dict[str, Any]:
+    """What a cloned policy's file says of the run, and of the recording if that is the run's."""
+    return made_by(config, CLONING) | environment(config) | _recorded(config)
+
+
+def tuned_by(config: RunConfig) -> dict[str, Any]:
+    """What decides fine-tuning; the policy has the options that it was cloned with."""
+    prefix, stored = "policy.options.", read_made_by(config.folder.policy)
+    now, cloned = made_by(config, RUN), {n: v for n, v in stored.items() if n.startswith(prefix)}
+    asked = {n: v for n, v in now.items() if n.startswith(prefix) and cloned.get(n) != v}
+    if asked:
+        listed = ", ".join(f"{name}={value}" for name, value in asked.items())
+        logger.warning("%s was not cloned with %s, and stays so", config.folder.policy, listed)
+    return {n: v for n, v in now.items() if not n.startswith(prefix)} | cloned
+
+
+def _recorded(config: RunConfig) -> dict[str, Any]:
+    """The settings with which the run's own demonstrations were recorded."""
+    settings = recording_settings(config)
+    if config.demos.path is not None or not settings.is_file():
+        return {}
+    earlier: Any = OmegaConf.to_container(OmegaConf.load(settings))
+    flat = _flat(earlier)
+    return {name: flat[name] for name in made_by(config, ["demos"]) if name in flat}
+
+
+def recording_settings(config: RunConfig) -> Path:
+    """The file that keeps what the recording of the run's own demonstrations was told."""
+    return Path(config.output, "collect_demos.yaml")
+
+
 def value_made_by(
     config: RunConfig, demonstrations: Demonstrations | None = None
 ) -> dict[str, Any]:
     """What a value model's file says of the run that trained it, on data from outside or not."""
     if demonstrations is None or config.data.path is None:
-        return made_by(config, VALUE) | environment(config)
+        return made_by(config, VALUE) | environment(config) | _recorded(config)
     trained = {TRAINED_ON: _trained_on(demonstrations)}
-    return made_by(config, VALUE_OF_DATA) | environment(config) | trained
+    return made_by(config, VALUE_OF_DATA) | value_environment(config) | trained
 
 
 def _trained_on(demonstrations: Demonstrations) -> str:
@@ -148,19 +187,17 @@ def refuse_other_environment(config: RunConfig, file: Path, word: str) -> None:
     """Stop where a policy or a value model was trained in another environment than the run's."""
     if file.is_file():
         advice = f"train it in this environment, or give another file by {word}"
-        refuse_changes(str(file), read_made_by(file), environment(config), (), advice)
+        now = value_environment(config) if word == "value.path" else environment(config)
+        refuse_changes(str(file), read_made_by(file), now, (), advice)
 
 
-def refuse_other_recording(config: RunConfig, settings: Path) -> None:
+def refuse_other_recording(config: RunConfig) -> None:
     """Stop where the run's own demonstrations were recorded with other settings.
-
-    Args:
-        config: the run.
-        settings: what the recording was told, as :func:`stage` keeps it.
 
     Raises:
         ConfigError: listing every setting that differs.
     """
+    settings = recording_settings(config)
     if config.demos.path is None and config.folder.demonstrations.exists() and settings.is_file():
         earlier: Any = OmegaConf.to_container(OmegaConf.load(settings))
         defaults = asdict(simulator_class(config.env.kind).Options())

@@ -75,6 +75,7 @@ def stage(
     *,
     name: Callable[[RunConfig], str] | None = None,
     entitled: Callable[[RunConfig], None] | None = None,
+    kept: Callable[[RunConfig], bool] = lambda config: True,
 ) -> Callable[[Stage[Arguments, Result]], Stage[Arguments, Result]]:
     """Let a function own the stage of the run that it writes, and keep the settings there.
 
@@ -89,6 +90,7 @@ def stage(
         writes: the file or folder that it writes.
         name: the stage's name; by default the recipe's.
         entitled: raises where an earlier run's files have to stay as they are.
+        kept: whether the settings are kept, as they describe what lies in the output folder.
     """
 
     def decorate(work: Stage[Arguments, Result]) -> Stage[Arguments, Result]:
@@ -102,8 +104,9 @@ def stage(
             with own_folder(folder, recipe if name is None else name(config)):
                 if entitled is not None:
                     entitled(config)
-                settings = OmegaConf.to_yaml(OmegaConf.structured(config))
-                write_text(Path(folder, f"{recipe}.yaml"), settings)
+                if kept(config):
+                    settings = OmegaConf.to_yaml(OmegaConf.structured(config))
+                    write_text(Path(folder, f"{recipe}.yaml"), settings)
                 with run_log(folder), announced(title, about(config), writes(config)):
                     return work(config, *args, **kwargs)
 

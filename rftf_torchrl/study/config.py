@@ -96,6 +96,8 @@ def check_study(config: DictConfig) -> StudyConfig:
         >>> check_study(OmegaConf.structured(study)).methods
         ['sparse']
     """
+    if "catalogue" not in config:
+        _raise(["the settings are those of a run, not of a study: leave out --config-name"])
     problems = [f"{key} is not set" for key in sorted(OmegaConf.missing_keys(config))]
     if problems:
         _raise(problems)

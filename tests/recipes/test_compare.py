@@ -313,3 +313,16 @@ def test_shared_initial_states_are_refused(configure, tmp_path, monkeypatch):
     monkeypatch.setattr(study_cells, "held_out_episodes", lambda *_: [trained])
     with pytest.raises(RuntimeError, match="training and evaluation share 16 initial states"):
         study_cells.initial_states(config, 2, False)
+
+
+@pytest.mark.parametrize("name", ["a=b", "1e3", "x,y [z]", 'say "hi"'])
+def test_a_folder_of_any_name(tmp_path, name):
+    from rftf_torchrl.recipes.compare import run_config
+
+    study = replace(configured(*tiny_study(tmp_path)), output=str(tmp_path / name))
+    assert run_config(study, "tiny", "sparse").output == str(tmp_path / name)
+
+
+def test_settings_of_a_run_are_no_study():
+    with pytest.raises(ConfigError, match="the settings are those of a run, not of a study"):
+        check_study(composed("output=x"))

@@ -128,3 +128,28 @@ def test_a_kill_between_the_last_checkpoint_and_the_policy_loses_nothing(run):
     finetune(replace(run, resume=True))
     again = load_policy(run.tuned.policy)[0].state_dict()
     assert all(again[name].equal(value) for name, value in whole.items())
+
+
+def test_data_from_outside_hide_no_other_environment(run, tmp_path):
+    other = replace(run.env, chunk_size=run.env.chunk_size + 3)
+    data = replace(run.data, path=str(tmp_path), image_size=9)
+    with pytest.raises(ConfigError, match=r"env\.chunk_size=2, and now 5"):
+        finetune(
+            replace(
+                run,
+                output=str(tmp_path / "new"),
+                env=other,
+                data=data,
+                policy=replace(run.policy, path=str(run.folder.policy)),
+            )
+        )
+
+
+def test_a_policy_keeps_the_options_that_it_was_cloned_with(run, tmp_path, caplog):
+    options = {**run.policy.options, "head": "tokens"}
+    policy = replace(run.policy, path=str(run.folder.policy), options=options)
+    one = replace(run, output=str(tmp_path), policy=policy)
+    finetune(one)
+    assert load_policy(one.tuned.policy)[1].head == "gaussian"
+    assert "policy.options.head" not in read_made_by(one.tuned.policy)
+    assert "was not cloned with policy.options.head=tokens, and stays so" in caplog.text

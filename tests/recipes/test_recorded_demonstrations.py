@@ -29,6 +29,7 @@ from rftf_torchrl import (
     training_sequences,
     write_synthetic_demonstrations,
 )
+from rftf_torchrl.configs.record import cloned_by
 
 pytestmark = pytest.mark.recipe
 
@@ -403,6 +404,13 @@ def test_a_recording_with_other_settings_is_no_success(recording, run):
         collect(replace(run, seed=3, demos=more, env=replace(run.env, options=options)))
     assert str(error.value) == message
     assert files_of(Path(run.output)) == before
+    settings = Path(run.output, "collect_demos.yaml")
+    kept = settings.read_bytes()
+    elsewhere = shutil.copytree(run.folder.demonstrations, Path(run.output, "elsewhere"))
+    collect(replace(run, seed=3, demos=replace(run.demos, path=str(elsewhere))))
+    assert settings.read_bytes() == kept
+    said = cloned_by(replace(run, seed=3, demos=more))
+    assert (said["demos.per_task"], said["demos.noise"], said["seed"]) == (1, run.demos.noise, 3)
     collect(run)
 
 
