@@ -22,6 +22,7 @@ from rftf_torchrl.calvin.settings import (
     task_settings,
 )
 from rftf_torchrl.errors import SimulatorCrashedError
+from rftf_torchrl.files import write_text
 from rftf_torchrl.optional import quiet
 
 ACTION_DIM = 7
@@ -71,7 +72,7 @@ def _make_env(root: Path, scene: Scene, unseen: Path) -> Any:
 
     settings = env_settings(root, scene)
     model = unseen_model(root / "data" / settings["robot_cfg"]["filename"])
-    unseen.write_text(model, encoding="utf-8")
+    write_text(unseen, model)
     settings["robot_cfg"]["_convert_"] = "all"  # plain lists: an index of OmegaConf's takes 20 us
     env = Env(**settings)
     env.scene.surfaces = OmegaConf.to_container(env.scene.surfaces)

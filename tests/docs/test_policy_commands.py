@@ -10,7 +10,7 @@ from rftf_torchrl import check_config
 from rftf_torchrl.cli import commands
 
 ROOT = Path(__file__).parents[2]
-PAGES = {"gr-mg-and-seer": ("calvin", 5), "lerobot": ("metaworld", 4)}
+PAGES = {"gr-mg-and-seer": ("calvin", 5), "lerobot": ("metaworld", 7)}
 
 
 @pytest.mark.parametrize("page", PAGES)
