@@ -173,9 +173,10 @@ def test_nothing_to_annotate(configure, videos, tmp_path):
     with pytest.raises(FileNotFoundError) as missing:
         annotate(configure(f"data.path={videos}", f"output={tmp_path}"))
     assert str(missing.value) == (
-        f"there is no value model {tmp_path}/value/value.safetensors: train one with rftf "
-        "train-value, or give a file by value.path"
+        f"there is no value model at {tmp_path}/value/value.safetensors: train one first by rftf "
+        f"train-value output={tmp_path} with the same settings, or give value.path=<file>"
     )
+    assert not list(tmp_path.glob("*.yaml"))
     file = tmp_path / "of_the_state.safetensors"
     temporal_value_model(EncoderConfig(image_size=None, state_dim=3)).save(file)
     with pytest.raises(ValueError, match=r"^the value model reads \('observation', 'state'\)"):
