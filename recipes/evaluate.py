@@ -9,6 +9,7 @@ Wilson intervals, the value over time in successes and failures, and rollout vid
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -147,12 +148,29 @@ def judged(config: RunConfig) -> str:
     return f"{episodes} held-out episodes of each of {tasks} tasks in {config.env.kind}"
 
 
+def entitled(config: RunConfig) -> None:
+    """Stop where the policy is missing, or another one's results would be overwritten.
+
+    Raises:
+        FileExistsError: where the folder has those of another policy.
+    """
+    need(config, policy=True, value_model=bool(config.value.path))
+    file = config.folder.evaluation / "results.json"
+    if file.is_file():
+        of = json.loads(file.read_text(encoding="utf-8"))["policy"]
+        if Path(of).resolve() != config.folder.policy.resolve():
+            raise FileExistsError(
+                f"{file} is of {of} and would be overwritten: move {file.parent} away, or give "
+                "another output=<folder>, with policy.path and value.path"
+            )
+
+
 @stage(
     "evaluate",
     "evaluation",
     about=lambda config: f"{config.folder.policy}, {judged(config)}",
     writes=lambda config: config.folder.evaluation,
-    entitled=lambda config: need(config, policy=True, value_model=bool(config.value.path)),
+    entitled=entitled,
 )
 def evaluate(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.evaluation)
@@ -161,13 +179,19 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     logger.info("\n%s", report.markdown())
     if trajectories is None:
         return report.to_dict()
-    results: dict[str, Any] = {"policy": str(config.folder.policy), "success": report.to_dict()}
+    results: dict[str, Any] = {
+        "policy": str(config.folder.policy),
+        "seed": config.seed,
+        "deterministic": config.evaluation.deterministic,
+        "success": report.to_dict(),
+    }
     write_json(folder / "results.json", results)  # not lost where what follows fails
     names = task_names(make_simulator(config.env), config.env.tasks)
     value_model = None
     if not needs_file(config) or config.folder.value_model.is_file():
         value_model = load_value_model(config)
         add_values(trajectories, value_model)
+        results["value_model"] = str(config.folder.value_model) if needs_file(config) else None
         results["value_auc"] = final_value_auc(trajectories, task_names=names)
         plot_value_over_time(trajectories, folder / "value_over_time.png", task_names=names)
     results["language"] = check_language(config, policy, spec)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -35,7 +36,7 @@ def test_the_expert_takes_over_from_the_policy(cloned, tmp_path):
     assert steps >= (alone + led_by_policy) * demos.action_repeat
 
 
-def test_evaluate(cloned):
+def test_evaluate(cloned, tmp_path):
     from rftf_torchrl.recipes.evaluate import evaluate
 
     results = evaluate(cloned)
@@ -44,6 +45,10 @@ def test_evaluate(cloned):
     with open(f"{cloned.output}/evaluation/results.json", encoding="utf-8") as file:
         written = json.load(file)["success"]
     assert written["episodes"] == results["success"]["episodes"]
+    assert (results["seed"], results["deterministic"]) == (cloned.seed, True)
+    other = shutil.copy(cloned.folder.policy, tmp_path / "other.safetensors")
+    with pytest.raises(FileExistsError, match=r"results\.json is of .* and would be overwritten"):
+        evaluate(replace(cloned, policy=replace(cloned.policy, path=str(other))))
 
 
 @pytest.mark.parametrize("policy", ["tokens", "arm_gripper"])
