@@ -157,7 +157,10 @@ def entitled(config: RunConfig) -> None:
     need(config, policy=True, value_model=bool(config.value.path))
     file = config.folder.evaluation / "results.json"
     if file.is_file():
-        of = json.loads(file.read_text(encoding="utf-8"))["policy"]
+        try:
+            of = json.loads(file.read_text(encoding="utf-8"))["policy"]
+        except (ValueError, KeyError):
+            of = "an unknown policy"
         if Path(of).resolve() != config.folder.policy.resolve():
             raise FileExistsError(
                 f"{file} is of {of} and would be overwritten: move {file.parent} away, or give "

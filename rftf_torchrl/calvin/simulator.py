@@ -42,8 +42,8 @@ def _make_env(root: Path, scene: Scene, unseen: Path) -> Any:
         calvin_env draws the robot's base into client 0, whichever it is, and an environment that
         was closed disconnects a later one with the same number when it is collected.
 
-        Of a reset without the robot's looks, which nothing but a camera needs, three quarters of
-        the time are saved.
+        A reset without the robot's looks, which nothing but a camera needs, takes less than half of
+        the time.
         """
 
         drawn = False
