@@ -2,7 +2,6 @@
 
 import re
 from functools import partial
-from typing import ClassVar
 
 import pytest
 from echo_player import EchoPlayer, OncePlayer
@@ -145,13 +144,12 @@ def test_a_server_expects_a_worker_between_two_jobs_too(make_pool):
 
 
 class Answers:
-    """A worker whose answers all arrive at once, with the last job."""
+    """A worker whose answers all arrive at once, with the last job; ``given`` is shared."""
 
     ready, begun, pid = True, True, 0
-    given: ClassVar = []
 
-    def __init__(self, deliver, clock):
-        self.deliver, self.busy = deliver, False
+    def __init__(self, given, deliver, clock):
+        self.given, self.deliver, self.busy = given, deliver, False
 
     def submit(self, job):
         self.busy = True
@@ -169,7 +167,7 @@ class Answers:
 
 
 def test_what_came_beside_an_error_is_not_lost():
-    pool = GuardedPool(Answers, 3, timeout=60.0, max_restarts=0)
+    pool = GuardedPool(partial(Answers, []), 3, timeout=60.0, max_restarts=0)
     found = []
     with pytest.raises(RuntimeError, match="the fake is broken"):
         found.extend(pool.play({0: "a", 1: "b", 2: "fails"}, 1))
