@@ -55,6 +55,7 @@ from rftf_torchrl.errors import UserError
 from rftf_torchrl.evaluation.commits import file_commit
 from rftf_torchrl.recipes.study_cells import (
     Job,
+    check_starts,
     make_start,
     make_value,
     run_cell,
@@ -223,6 +224,7 @@ def compare(study: StudyConfig, command: str = "", folders: Sequence[str] = ()) 
     folder = prepare_output(study.output)
     digests = {job.key: job.digest for job in jobs}
     check_finished_cells(folder, digests, versions())
+    check_starts(jobs)
     workers = usable_cores() if study.workers is None else study.workers
     methods, seeds = len(study.methods), len(study.seeds)
     about = (

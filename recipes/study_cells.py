@@ -20,12 +20,14 @@ from torch import nn
 
 from rftf_torchrl import (
     Cell,
+    CellError,
     CurvePoint,
     Episode,
     EpisodeCollector,
     RunConfig,
     Split,
     acting_policy,
+    cell_file,
     evaluate_success,
     held_out_episodes,
     keys,
@@ -41,6 +43,7 @@ from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.finetune import finetune, training_episodes
 from rftf_torchrl.recipes.train_bc import clone
 from rftf_torchrl.recipes.train_value import rollout_episodes, train_value
+from rftf_torchrl.study.collection import other_versions
 
 Outcomes = dict[str, tuple[bool | None, ...]]
 
@@ -159,6 +162,23 @@ def load_start(job: Job) -> dict[str, Any] | None:
     return read_record(file) if file.is_file() else None
 
 
+def check_starts(jobs: list[Job]) -> None:
+    """Refuse what other versions have made, of cells that are still to be run.
+
+    Raises:
+        CellError: listing every such start.
+    """
+    problems: dict[Path, list[str]] = {}
+    for job in jobs:
+        path = Path(job.shared.output, "start.json")
+        start = None if cell_file(job.folder, *job.key).is_file() else load_start(job)
+        if start is not None:
+            problems[path] = other_versions(path, start.get("versions", {}), versions())
+    listed = [problem for each in problems.values() for problem in each]
+    if listed:
+        raise CellError("the study can't go on:\n  - " + "\n  - ".join(listed))
+
+
 def make_start(job: Job) -> None:
     """Demonstrations, the cloned policy and its evaluation; what a kill left is done again."""
     started, config = time.perf_counter(), job.shared
@@ -171,7 +191,7 @@ def make_start(job: Job) -> None:
         curve = evaluate(config, collector, job.curve_episodes)
         final = evaluate(config, collector, config.evaluation.episodes_per_task)
     found: dict[str, Any] = {"curve": rates(config, curve), "outcomes": final}
-    found["seconds"] = time.perf_counter() - started
+    found |= {"seconds": time.perf_counter() - started, "versions": versions()}
     write_record(Path(config.output, "start.json"), found)
 
 

@@ -106,18 +106,20 @@ def check_finished_cells(
     there = {key: digest for key, digest in expected.items() if cell_file(folder, *key).is_file()}
     cells, problems = _read(folder, there)
     for cell in cells if len(there) < len(expected) else []:
-        changed = [
-            f"{name} {cell.versions.get(name, 'none')}, now {version}"
-            for name, version in versions.items()
-            if cell.versions.get(name) != version
-        ]
-        if changed:
-            path = cell_file(folder, cell.task_set, cell.method, cell.seed)
-            problems.append(
-                f"{path} was made with {'; '.join(changed)}: install what it was made with, move "
-                "it away, or choose another output"
-            )
+        path = cell_file(folder, cell.task_set, cell.method, cell.seed)
+        problems += other_versions(path, cell.versions, versions)
     _raise(problems)
+
+
+def other_versions(path: Path, made: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What is wrong with a file of a study that goes on: other versions have made it."""
+    changed = [
+        f"{name} {made.get(name, 'none')}, now {version}"
+        for name, version in now.items()
+        if made.get(name) != version
+    ]
+    remedy = "install what it was made with, move it away, or choose another output"
+    return [f"{path} was made with {'; '.join(changed)}: {remedy}"] if changed else []
 
 
 def _read(folder: str | Path, expected: Mapping[Key, str | None]) -> tuple[list[Cell], list[str]]:

@@ -17,14 +17,17 @@ from _composed import composed
 from tiny import RECIPES, TINY, tiny_study
 
 from rftf_torchrl import (
+    CellError,
     ConfigError,
     FolderInUseError,
     LiberoNotInstalledError,
+    cell_file,
     check_study,
     load_cell,
     own_folder,
     require_libero,
 )
+from rftf_torchrl.digests import write_record
 
 STUDIES = sorted(path.stem for path in (RECIPES / "conf" / "study").glob("*.yaml"))
 
@@ -200,6 +203,28 @@ def test_as_a_command_with_processes(tmp_path):
         "bc",
         "sparse",
     ]
+
+
+def test_a_start_that_other_versions_have_made_is_refused(tmp_path, monkeypatch):
+    """Of a study that was stopped before its first cell; a finished cell needs it no more."""
+    from rftf_torchrl.recipes import compare as recipe
+
+    study = configured(*tiny_study(tmp_path, "methods=[sparse]", "seeds=[0]", "workers=0"))
+    (job,) = recipe.list_jobs(study, "")
+    start = Path(job.shared.output, "start.json")
+    start.parent.mkdir(parents=True)
+    write_record(start, {"versions": {**recipe.versions(), "torch": "1.0.0"}})
+    monkeypatch.setattr(recipe, "run_cells", lambda *_: pytest.fail("before anything is run"))
+    message = rf"the study can't go on:\n  - {start} was made with torch 1\.0\.0, now .*: install"
+    with pytest.raises(CellError, match=message):
+        recipe.compare(study)
+    write_record(start, {"versions": recipe.versions()})
+    recipe.check_starts([job])
+    write_record(start, {})
+    cell = cell_file(job.folder, *job.key)
+    cell.parent.mkdir(parents=True)
+    cell.touch()
+    recipe.check_starts([job])
 
 
 def test_a_cell_that_fails_and_one_that_is_lost_do_not_stop_the_others(tmp_path, monkeypatch):
