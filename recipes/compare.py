@@ -97,6 +97,12 @@ def run_config(
             f"compare.py counts success over held-out episodes, and {config.env.kind} has an "
             "evaluation of its own: run quickstart.py for each seed, with baseline=sparse"
         )
+    asked = max(config.evaluation.episodes_per_task, study.curve_episodes)
+    if asked > (there := getattr(simulator, "test_states", asked)):
+        raise ConfigError(
+            f"{config.env.kind} has {there} held-out initial states of each task, and the study "
+            f"asks for {asked}: lower evaluation.episodes_per_task or curve_episodes"
+        )
     return config
 
 

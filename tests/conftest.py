@@ -1,4 +1,4 @@
-"""One thread per test process, tests in any order, slow recipes, and less garbage collection."""
+"""One thread per test process, tests in any order, what is slow or skipped, less garbage."""
 
 import gc
 import logging
@@ -30,9 +30,16 @@ def pytest_collection_finish():
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup():
+def pytest_runtest_setup(item):
     """Random numbers of fixtures that many tests share do not depend on the test before."""
     torch.manual_seed(0)
+    if item.get_closest_marker("libero"):
+        from rftf_torchrl import LiberoNotInstalledError, require_libero
+
+        try:
+            require_libero()
+        except LiberoNotInstalledError as error:
+            pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)

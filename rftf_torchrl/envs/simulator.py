@@ -149,7 +149,8 @@ class Simulator(Protocol):
       Its report has ``name``, ``markdown()`` and ``to_dict()``. With it comes
       ``compare(before, after, labels) -> (dict, str)``: two reports compared, and a table.
     - ``evaluates_test_split = True``: that evaluation counts success over episodes of the split
-      ``"test"``, so a study (``rftf compare``) can count it, too.
+      ``"test"``, so a study (``rftf compare``) can count it, too. ``test_states: int`` is the
+      number of initial states that a task has there, where there are not any number.
     - ``start_vectors(task: str, split: Split, seeds: Sequence[int]) -> np.ndarray`` [N, D]: what
       episodes with these seeds may start from, for a study's check that training and evaluation
       share none. Without it, the first ``("observation", "state")`` of each is compared.

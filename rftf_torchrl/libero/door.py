@@ -80,6 +80,7 @@ class Libero:
     same_scene: Sequence[tuple[str, str]] = ()
     steps_per_action = 1
     evaluates_test_split = True
+    test_states = STATES_PER_TASK
     may_change = ("evaluation_pictures", "protocol", "states_per_task", "environments", "kept")
 
     def __init__(self, env: EnvConfig, options: LiberoOptions) -> None:

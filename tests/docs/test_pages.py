@@ -9,7 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from rftf_torchrl import LiberoNotInstalledError, LiberoOptions, require_libero
+from rftf_torchrl import LiberoOptions
 from rftf_torchrl.configs import schema
 from rftf_torchrl.configs.typos import setting_names
 from rftf_torchrl.data.readers.door import READERS
@@ -54,10 +54,6 @@ def test_one_piece():
 @pytest.mark.libero
 @pytest.mark.slow
 def test_libero(capsys):
-    try:
-        require_libero()
-    except LiberoNotInstalledError as error:
-        pytest.skip(str(error))
     names = run_snippets("how-to/libero.md")
     assert names["data"]["observation", "state"].shape == (2, 80)
     printed = capsys.readouterr().out

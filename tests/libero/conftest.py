@@ -1,4 +1,4 @@
-"""Skip what this machine cannot run, with the reason; one environment at a time."""
+"""Skip what this machine cannot draw, with the reason; one environment at a time."""
 
 from __future__ import annotations
 
@@ -6,21 +6,9 @@ import pytest
 
 from rftf_torchrl import (
     LiberoEnv,
-    LiberoNotInstalledError,
     NoOpenGLBackendError,
-    require_libero,
     select_gl_backend,
 )
-
-
-def pytest_runtest_setup(item):
-    """Before the fixtures of a module, which may need it."""
-    if item.get_closest_marker("libero") is None:
-        return
-    try:
-        require_libero()
-    except LiberoNotInstalledError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -20,16 +20,17 @@ from rftf_torchrl import (
     CellError,
     ConfigError,
     FolderInUseError,
-    LiberoNotInstalledError,
     cell_file,
     check_study,
     load_cell,
     own_folder,
-    require_libero,
 )
 from rftf_torchrl.digests import write_record
 
-STUDIES = sorted(path.stem for path in (RECIPES / "conf" / "study").glob("*.yaml"))
+STUDIES = [
+    pytest.param(path.stem, marks=[pytest.mark.libero] * (path.stem == "libero"))
+    for path in sorted((RECIPES / "conf" / "study").glob("*.yaml"))
+]
 
 
 def configured(*overrides):
@@ -41,11 +42,6 @@ def configured(*overrides):
 def test_every_method_of_every_study_can_be_run(name):
     from rftf_torchrl.recipes.compare import list_jobs
 
-    if name == "libero":
-        try:
-            require_libero()
-        except LiberoNotInstalledError as error:
-            pytest.skip(str(error))
     study = replace(configured(f"study={name}"), seeds=[0])
     own = {"own_reward", "own_peak"} if name == "libero" else set()  # it has no dense reward
     methods = [method for method in study.catalogue if method not in own]
@@ -125,6 +121,19 @@ def test_calvin_has_its_own_recipe(tmp_path):
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         list_jobs(replace(study, task_sets={"one": []}), "")
+
+
+@pytest.mark.libero
+def test_more_held_out_states_than_there_are(tmp_path):
+    from rftf_torchrl.recipes.compare import list_jobs
+
+    study = configured("study=libero", "curve_episodes=51", f"output={tmp_path}")
+    message = (
+        "libero has 50 held-out initial states of each task, and the study asks for 51: lower "
+        "evaluation.episodes_per_task or curve_episodes"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        list_jobs(study, "")
 
 
 @pytest.mark.recipe

@@ -7,12 +7,17 @@ import pytest
 from _composed import by_hydra, composed
 from hydra.errors import ConfigCompositionException
 
-from rftf_torchrl import ConfigError, LiberoNotInstalledError, require_libero
+from rftf_torchrl import ConfigError
 
 CONF = Path(__file__).parents[2] / "recipes" / "conf"
-GROUPS = sorted(
-    p.relative_to(CONF).with_suffix("") for p in CONF.glob("*/*.yaml") if p.parent.name != "study"
-)
+GROUPS = [
+    pytest.param(
+        choice := file.relative_to(CONF).with_suffix(""),
+        marks=[pytest.mark.libero] * choice.name.startswith("libero"),
+    )
+    for file in sorted(CONF.glob("*/*.yaml"))
+    if file.parent.name != "study"
+]
 PRIMARY = sorted({p.stem for p in CONF.glob("*.yaml")} - {"compare", "study_values"})
 
 
@@ -33,11 +38,6 @@ def test_the_tests_compose_what_a_shell_does(name):
 def test_every_choice_of_every_group_composes(configure, choice):
     if choice.name == "wandb":
         pytest.importorskip("wandb")
-    if choice.name.startswith("libero"):
-        try:
-            require_libero()
-        except LiberoNotInstalledError as error:
-            pytest.skip(str(error))
     config = configure(f"{choice.parent}={choice.name}", "output=somewhere")
     assert config.output == "somewhere"
 

@@ -16,11 +16,9 @@ from tiny import TINY
 from rftf_torchrl import (
     BenchmarkReport,
     Episode,
-    LiberoNotInstalledError,
     libero_states,
     load_demonstrations,
     make_simulator,
-    require_libero,
 )
 from rftf_torchrl.libero.protocol import PROTOCOLS, Protocol
 
@@ -37,14 +35,6 @@ WORDS = [
     "ppo.iterations=1",
     "demos.noise=0.1",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _needs_libero():
-    try:
-        require_libero()
-    except LiberoNotInstalledError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
