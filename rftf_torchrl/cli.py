@@ -6,6 +6,7 @@ import ast
 import sys
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -30,7 +31,7 @@ def usage(known: dict[str, str]) -> str:
             "",
             *lines,
             "",
-            "rftf COMMAND --help shows the settings of a command.",
+            "rftf COMMAND --help shows the settings of a command, rftf --version the version.",
         ]
     )
 
@@ -41,6 +42,9 @@ def main() -> None:
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
         print(usage(known))
+        return
+    if command == "--version":
+        print(version("rftf-torchrl"))
         return
     if command not in known:
         near = get_close_matches(command, known, n=1)

@@ -1,6 +1,7 @@
 """What a user can mend is one message on the console, and exit code 2."""
 
 from dataclasses import fields, replace
+from importlib.metadata import version
 
 import pytest
 
@@ -77,6 +78,11 @@ def test_help_lists_every_recipe_with_a_line(rftf, capsys):
     for name, line in commands().items():
         assert f"  {name} " in shown
         assert line in shown
+
+
+def test_the_version(rftf, capsys):
+    rftf("--version")
+    assert capsys.readouterr().out == f"{version('rftf-torchrl')}\n"
 
 
 def test_the_names_of_all_settings_are_known():
