@@ -54,10 +54,7 @@ def test_two_processes_end_where_one_does(start, alone, tmp_path, further):
         assert one["kl"] == pytest.approx(two["kl"], abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [((2,), (0,)), ((0,), (3,)), ((2, SHARD), (0,)), ((0,), (3, SHARD))],
-)
+@pytest.mark.parametrize(("before", "after"), [((2, SHARD), (0,)), ((0,), (3, SHARD))])
 def test_a_run_goes_on_with_another_number_of_processes(start, alone, tmp_path, before, after):
     output = f"output={tmp_path}/run"
     assert not run(*before, start, output, "ppo.iterations=1").returncode
@@ -91,19 +88,14 @@ def test_a_stopped_process_is_named_and_ends_the_run(start, tmp_path, stopped):
     said = ended_by(sent(signal.SIGSTOP, stopped), start, tmp_path)
     assert silence(stopped) in said
     assert LOST not in said
-    assert_goes_on(start, tmp_path)
 
 
-@pytest.mark.parametrize("stopped", [0, 1])
-def test_a_process_that_is_stopped_as_it_starts_is_named(start, tmp_path, stopped):
-    said = ended_by(sent(signal.SIGSTOP, stopped), start, tmp_path, begun=False)
-    assert silence(stopped) in said
-    assert run(0, start, f"output={tmp_path}/run").returncode == 0
+def test_a_process_that_is_stopped_as_it_starts_is_named(start, tmp_path):
+    assert silence(0) in ended_by(sent(signal.SIGSTOP, 0), start, tmp_path, begun=False)
 
 
 def test_processes_end_after_torchrun_was_killed(start, tmp_path):
     ended_by(lambda _, torchrun: torchrun.kill(), start, tmp_path)
-    assert_goes_on(start, tmp_path)
 
 
 def sent(number, rank):
