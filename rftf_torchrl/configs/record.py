@@ -61,6 +61,7 @@ VALUE_OF_DATA = ("seed", "data", *_VALUE, "precision", "ppo.max_grad_norm")
 """What decides a value model that learned from data from outside."""
 
 TRAINED_ON = "data: training episodes"
+DATA_AT = "data: path"
 
 SPLIT = ("data.kind", "data.options", "data.episodes", "data.tasks", "data.held_out")
 """What decides which episodes of data from outside are held out."""
@@ -116,6 +117,8 @@ def tuned_by(config: RunConfig) -> dict[str, Any]:
     """What decides fine-tuning; the policy has the options that it was cloned with."""
     prefix, stored = "policy.options.", read_made_by(config.folder.policy)
     now, cloned = made_by(config, RUN), {n: v for n, v in stored.items() if n.startswith(prefix)}
+    if "policy.kind" not in stored:  # a policy that says nothing of its options
+        return now
     asked = {n: v for n, v in now.items() if n.startswith(prefix) and cloned.get(n) != v}
     if asked:
         listed = ", ".join(f"{name}={value}" for name, value in asked.items())
@@ -144,7 +147,10 @@ def value_made_by(
     """What a value model's file says of the run that trained it, on data from outside or not."""
     if demonstrations is None or config.data.path is None:
         return made_by(config, VALUE) | environment(config) | _recorded(config)
-    trained = {TRAINED_ON: _trained_on(demonstrations)}
+    trained = {
+        TRAINED_ON: _trained_on(demonstrations),
+        DATA_AT: str(Path(config.data.path).resolve()),
+    }
     return made_by(config, VALUE_OF_DATA) | value_environment(config) | trained
 
 
@@ -165,12 +171,19 @@ def refuse_other_split(config: RunConfig, demonstrations: Demonstrations) -> Non
     if path is None or not file.is_file():
         return
     earlier = read_made_by(file)
-    if Path(earlier.get("data.path") or "").resolve() != Path(path).resolve():
+    trained_at = {earlier[name] for name in (DATA_AT, "data.path") if earlier.get(name)}
+    if Path(path).resolve() not in {Path(name).resolve() for name in trained_at}:
         return
     advice = "give the settings of the training, so that the same episodes are held out"
     now = made_by(config, SPLIT)
     refuse_changes(str(file), {n: earlier.get(n) for n in now}, now, (), advice)
-    if earlier.get(TRAINED_ON, _trained_on(demonstrations)) != _trained_on(demonstrations):
+    if TRAINED_ON not in earlier:
+        logger.warning(
+            "%s does not say on which episodes of %s it was trained: it may know held-out ones",
+            file,
+            path,
+        )
+    elif earlier[TRAINED_ON] != _trained_on(demonstrations):
         raise ConfigError(
             f"{path} has other episodes than when {file} was trained, so that it may have seen "
             "held-out ones: train it again, or give the data as they were"

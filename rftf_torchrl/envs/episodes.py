@@ -138,7 +138,7 @@ class _Stage:
         self._give_task(episode)
         self._give_instruction(episode)
         # for an environment that draws from torch's own generator
-        torch.default_generator.manual_seed(episode.seed)
+        torch.default_generator.manual_seed(int(episode.seed))
         seed = TensorDict({"episode_seed": torch.tensor([episode.seed])})
         current = self.env.reset(seed).select(*self.observed)
         started = current.get("episode_seed", seed["episode_seed"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping, Set
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +23,7 @@ from rftf_torchrl.leftovers import temporary_folder
 
 _PLAIN = (type(None), bool, int, float, complex, str)
 _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType)
+_SMALL = (bytes, Path, Enum, torch.dtype, torch.device, range, slice, np.generic, *_FUNCTIONS)
 
 
 def transform_label(transform: Transform | None) -> str | None:
@@ -29,7 +31,7 @@ def transform_label(transform: Transform | None) -> str | None:
 
     The fingerprint is of keys, weights and public attributes, of those attributes' own, and so on;
     of tokenizers and image processors, of the files that they save. Private attributes count as
-    caches.
+    caches, where there are public ones.
 
     Args:
         transform: a policy's ``observation_transform()``; ``None`` where it has none.
@@ -63,6 +65,8 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
     if isinstance(value, Path):
         return str(value)
     name = type(value).__qualname__
+    if isinstance(value, Enum):
+        return name, value.name
     if id(value) in above:
         return name
     above = (*above, id(value))
@@ -73,11 +77,12 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
         return name, tuple(sorted((_described(item, above) for item in value), key=repr))
     if isinstance(value, (list, tuple)):
         return tuple(_described(item, above) for item in value)
-    return name, _described(_parts(value), above)
+    parts = _parts(value)
+    return name, repr(value) if parts is None else _described(parts, above)
 
 
-def _parts(value: Any) -> dict[str, Any]:
-    """What an object is made of, by name."""
+def _parts(value: Any) -> dict[str, Any] | None:
+    """What an object is made of, by name; None where only its text says it."""
     if isinstance(value, partial):
         return {"func": value.func, "args": value.args, "keywords": value.keywords}
     if is_dataclass(value):
@@ -89,9 +94,13 @@ def _parts(value: Any) -> dict[str, Any]:
             value.save_pretrained(folder)
             files = [path for path in Path(folder).rglob("*") if path.is_file()]
             return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-    parts = {name: part for name, part in vars(value).items() if not name.startswith("_")}
+    if not hasattr(value, "__dict__"):
+        return None
+    attributes = vars(value)
+    parts = {name: part for name, part in attributes.items() if not name.startswith("_")}
+    parts = parts or dict(attributes)
     if isinstance(value, nn.Module):
-        del parts["training"]
+        parts.pop("training", None)
         parts |= {"children": dict(value.named_children()), "weights": dict(value.state_dict())}
     if isinstance(value, Transform):
         parts |= {"in_keys": value.in_keys, "out_keys": value.out_keys}
@@ -105,18 +114,24 @@ def _array(value: Any) -> tuple[str, tuple[int, ...], str]:
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
+    """Whether an attribute is a setting: tensors may be caches, objects may hold them."""
+    if isinstance(value, Mapping):
         return all(map(_is_plain, [*value, *value.values()]))
-    return isinstance(value, _PLAIN) or (
-        isinstance(value, (list, tuple)) and all(map(_is_plain, value))
-    )
+    if isinstance(value, partial):
+        return all(map(_is_plain, [value.func, value.args, value.keywords]))
+    if isinstance(value, (list, tuple, Set)):
+        return all(map(_is_plain, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return all(_is_plain(getattr(value, field.name)) for field in fields(value))
+    return isinstance(value, (*_PLAIN, *_SMALL))
 
 
 def policy_digest(policy: torch.nn.Module) -> str:
     """A fingerprint of a policy's weights, and of its modules' classes and plain attributes.
 
-    The attributes count, and lists, tuples and dicts of plain values, and buffers that are not
-    saved, because equal weights can act differently: with other denoising steps, or another scale.
+    The attributes count, and containers, dataclasses and bound arguments of plain values, and
+    buffers that are not saved, because equal weights can act differently: with other denoising
+    steps, or another scale. Other tensors and objects do not, as they may be caches.
     """
     digest = sha256()
     for name, module in policy.named_modules():

@@ -286,7 +286,7 @@ def success_rates(data: TensorDictBase, task_names: Mapping[int, str]) -> dict[s
         >>> success_rates(data, {0: "reach"})
         {'success': 0.5, 'success/reach': 0.5}
     """
-    ends = data[data["next", "done"].squeeze(-1)]
+    ends = data[data["next", "done"].squeeze(-1) != 0]
     success = ends["next", keys.SUCCESS].squeeze(-1).float()
     task_ids = ends[keys.TASK_ID].squeeze(-1)
     rates = {

@@ -190,7 +190,8 @@ class TokenCloningLoss(BCLoss):
         **kwargs: of :class:`torchrl.objectives.BCLoss`; there is no ``loss_function``.
 
     Raises:
-        ValueError: for a ``loss_function``.
+        ValueError: for a ``loss_function``; for padding, where the policy reads no mask of
+            executed actions.
 
     Examples:
         >>> from tensordict.nn import TensorDictModule
@@ -212,6 +213,7 @@ class TokenCloningLoss(BCLoss):
                 f"loss_function={self.loss_function!r}: tokens are cloned by their log-probability "
                 "alone, so leave it out."
             )
+        self._masks = optional_keys(actor_network) - set(actor_network.out_keys)
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -220,8 +222,16 @@ class TokenCloningLoss(BCLoss):
         padding = None
         if self.tensor_keys.pad_mask is not None:
             padding = data.get(self.tensor_keys.pad_mask, None)
-        if padding is not None and data.get(keys.EXECUTED, None) is None:
-            data[keys.EXECUTED] = ~padding
+        if padding is not None and padding.any():
+            if not self._masks:
+                raise ValueError(
+                    f"{self.tensor_keys.pad_mask!r} marks padding, and this policy reads no mask "
+                    "of executed actions, so the padding would be cloned: leave those rows out, or "
+                    "set_keys(pad_mask=None)."
+                )
+            for key in self._masks:
+                executed = data.get(key, None)
+                data[key] = ~padding if executed is None else executed & ~padding
         with self.actor_network_params.to_module(self.actor_network, preserve_module_state=False):
             chunks = self.actor_network.get_dist(data)
             each = -chunks.log_prob(data.get(self.tensor_keys.action))

@@ -135,7 +135,7 @@ def drop_crashed(tensordict: TensorDictBase) -> tuple[TensorDictBase, int]:
             "trajectories cannot be dropped. Collectors write it (trajs_per_batch)."
         )
     ids = ids.reshape(-1)
-    bad = ids[crashed.reshape(-1)].unique()
+    bad = ids[crashed.reshape(-1) != 0].unique()
     return tensordict[~torch.isin(ids, bad)], len(bad)
 
 

@@ -108,8 +108,8 @@ def level_steps(cells: Sequence[Cell], grid: Tensor, level: float) -> LevelSteps
 
     Args:
         cells: runs of one method.
-        grid: environment steps at which the mean curve is taken, float64 [P], and then where runs
-            end that are longer; a run that has ended keeps its last success.
+        grid: environment steps at which the mean curve is taken, float64 [P], and then wherever a
+            longer run was evaluated; a run that has ended keeps its last success.
         level: success rate in [0, 1].
 
     Returns:
@@ -123,8 +123,8 @@ def level_steps(cells: Sequence[Cell], grid: Tensor, level: float) -> LevelSteps
         )
         for cell in cells
     ]
-    ends = sorted({cell.env_steps for cell in cells if cell.env_steps > grid[-1]})
-    grid = torch.cat([grid, grid.new_tensor(ends)])
+    points = {point.env_steps for cell in cells for point in cell.curve}
+    grid = torch.cat([grid, grid.new_tensor(sorted(x for x in points if x > grid[-1]))])
     mean = torch.stack([on_grid(cell, grid) for cell in cells]).mean(0)
     reached = [steps for steps in each if math.isfinite(steps)]
     return LevelSteps(

@@ -222,8 +222,8 @@ class TemporalValueModel(TensorDictModuleBase):
             The model, on the CPU.
 
         Raises:
-            ValueError: if the file is not a value model, holds no config while no network is
-                given, or holds another architecture than the network.
+            ValueError: if the file is not a value model, or one of another version; holds no
+                config while no network is given, or another architecture than the network.
         """
         tensors, metadata = read_safetensors(path)
         if metadata.get("format") != _FORMAT:
@@ -232,9 +232,15 @@ class TemporalValueModel(TensorDictModuleBase):
                 f"{metadata.get('format')!r}."
             )
         header = json.loads(metadata["model"])
-        config = _config(header)
-        if network is None:
-            network = _built(header, config, path, kind)
+        try:
+            config = _config(header)
+            if network is None:
+                network = _built(header, config, path, kind)
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} describes its network in a way that this version does not know "
+                f"({error}): was it made by another one?"
+            ) from error
         model = cls(
             network,
             in_keys=[_key(key) for key in header["in_keys"]],

@@ -1,5 +1,8 @@
 """A policy's fingerprint is of all that decides how it acts."""
 
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 
 import pytest
@@ -25,6 +28,23 @@ def test_weights_and_settings_change_it(change):
     assert digest_of(**change) != digest_of()
 
 
+class Unit(Enum):
+    METRES = 1
+    FEET = 2
+
+
+@dataclass(frozen=True)
+class Gain:
+    factor: float
+
+
+class Hidden:
+    """Made of nothing that is public."""
+
+    def __init__(self, where):
+        self._where = where
+
+
 class Scaled(nn.Linear):
     """A layer that is told how to scale by something that is no weight."""
 
@@ -43,12 +63,18 @@ class Scaled(nn.Linear):
         ([1.0, 2.0], [1.0, 3.0]),
         ((1.0,), (2.0,)),
         ({"arm": 1.0, "hand": [1]}, {"arm": 1.0, "hand": [2]}),
+        ({1.0}, {2.0}),
+        (Unit.METRES, Unit.FEET),
+        (torch.float16, torch.float32),
+        (Gain(1.0), Gain(2.0)),
+        (partial(max, 1.0), partial(max, 2.0)),
+        (max, min),
     ],
     ids=repr,
 )
 def test_what_decides_and_is_no_weight_changes_it(scales):
     one, other = scales
-    assert policy_digest(Scaled(one)) == policy_digest(Scaled(type(one)(one)))
+    assert policy_digest(Scaled(one)) == policy_digest(Scaled(copy(one)))
     assert policy_digest(Scaled(one)) != policy_digest(Scaled(other))
 
 
@@ -63,3 +89,21 @@ def test_a_functions_name_has_no_address():
     assert function_name(named) == (
         f"digest_of('a', head='{__name__}.digest_of', other='{__name__}.Scaled')"
     )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (Unit.METRES, Unit.FEET),
+        (torch.device("cpu"), torch.device("meta")),
+        (torch.float16, torch.float32),
+        (range(3), range(4)),
+        (Hidden("a"), Hidden("b")),
+    ],
+    ids=repr,
+)
+def test_bound_arguments_of_any_kind_are_told_apart(arguments):
+    one, other = (function_name(partial(digest_of, argument)) for argument in arguments)
+    assert one != other
+    assert one == function_name(partial(digest_of, deepcopy(arguments[0])))
+    assert "0x" not in one

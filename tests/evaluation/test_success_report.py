@@ -131,10 +131,12 @@ def test_without_any_trial_the_mean_is_not_known():
     assert "| mean over 0 of the 1 tasks |  | – |" in report.markdown()
 
 
-def test_the_log_of_a_task_without_a_trajectory():
-    ends, success = torch.ones(2, 1).bool(), torch.tensor([[True], [False]])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+def test_the_log_of_a_task_without_a_trajectory(dtype):
+    ends, success = torch.ones(2, 1).to(dtype), torch.tensor([[True], [False]])
     data = TensorDict({"next": {"done": ends, "success": success}}, [2])
     data["task_id"] = torch.zeros(2, 1, dtype=torch.int64)
+    data = torch.cat([data.clone().apply(torch.zeros_like), data])  # two that have not ended
     found = success_rates(data, {0: "reach", 1: "push"})
     assert found["success"] == found["success/reach"] == 0.5
     assert math.isnan(found["success/push"])

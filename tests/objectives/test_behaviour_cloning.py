@@ -1,12 +1,19 @@
 """Stock BCLoss trains both actors."""
 
+import math
+
 import pytest
 import torch
 from tensordict import TensorDict
+from tensordict.nn import (
+    ProbabilisticTensorDictModule,
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+)
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 
-from rftf_torchrl import EncoderConfig, TokenCloningLoss, keys, small_vla
+from rftf_torchrl import EncoderConfig, TokenCloningLoss, keys, small_vla, token_actor
 
 CONFIG = EncoderConfig(image_size=None, state_dim=5, text_dim=8, features=16)
 PAD = torch.tensor([[False, False, False, False], [False, True, True, True]])
@@ -56,6 +63,7 @@ def test_likelihood_over_real_actions(head):
         padded = data.exclude(keys.EXECUTED)
         ours.set_keys(pad_mask=keys.CHUNK_IS_PAD)
         assert torch.equal(ours(padded)["loss_bc"], loss(data)["loss_bc"])
+        assert torch.equal(ours(data)["loss_bc"], loss(data)["loss_bc"]), "both masks"
         with pytest.raises(ValueError, match=r"^loss_function='l1': tokens are cloned by"):
             TokenCloningLoss(actor, loss_function="l1")
 
@@ -77,3 +85,32 @@ def test_cloning_fits_the_demonstrations(head):
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         error = (actor(data.copy())[keys.CHUNK] - data[keys.CHUNK]).abs()[~PAD]
     assert error.max() < (0.15 if head == "gaussian" else 1 / 11 + 1e-6)
+
+
+@pytest.mark.parametrize("mask", [None, torch.ones(1, 4, dtype=torch.bool)])
+def test_padding_counts_for_nothing_whatever_the_mask_is_called(mask):
+    network = TensorDictModule(lambda x: x.new_zeros(1, 4, 2, 8), ["x"], [keys.LOGITS])
+    actor = token_actor(network, chunk_size=4, action_dim=2, bins=8, executed_key="mine")
+    loss = TokenCloningLoss(actor)
+    loss.set_keys(action=keys.CHUNK, pad_mask=keys.CHUNK_IS_PAD)
+    data = TensorDict({"x": torch.zeros(1), keys.CHUNK: torch.zeros(1, 4, 2)}, [1])
+    data[keys.CHUNK_IS_PAD] = torch.tensor([[False, True, True, True]])
+    if mask is not None:
+        data["mine"] = mask
+    assert loss(data)["loss_bc"].item() == pytest.approx(2 * math.log(8))
+
+
+def test_padding_without_a_mask_is_refused():
+    network = TensorDictModule(lambda x: x.new_zeros(1, 3), ["x"], ["logits"])
+    actor = ProbabilisticTensorDictSequential(
+        network,
+        ProbabilisticTensorDictModule(
+            ["logits"], ["action"], distribution_class=torch.distributions.Categorical
+        ),
+    )
+    loss = TokenCloningLoss(actor)
+    loss.set_keys(action="action", pad_mask="pad")
+    data = TensorDict({"x": torch.zeros(1), "action": torch.zeros(1).long()}, [1])
+    data["pad"] = torch.tensor([True])
+    with pytest.raises(ValueError, match=r"^'pad' marks padding, and this policy reads no mask"):
+        loss(data)

@@ -195,8 +195,10 @@ def crashed(data: TensorDict, *numbers: int) -> TensorDict:
     return data
 
 
-def test_drop_crashed_drops_whole_trajectories_and_counts_them():
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
+def test_drop_crashed_drops_whole_trajectories_and_counts_them(dtype):
     data = crashed(flat(), 3, 17)
+    data["next", "crashed"] = data["next", "crashed"].to(dtype)
     ids = data["collector", "traj_ids"]
     rest, dropped = drop_crashed(data)
     assert dropped == 2

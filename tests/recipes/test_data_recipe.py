@@ -12,6 +12,7 @@ import pytest
 from _videos import write_lerobot, write_videos
 
 from rftf_torchrl import TemporalValueModel, load_demonstrations, read_made_by
+from rftf_torchrl.configs.record import TRAINED_ON
 from rftf_torchrl.configs.validation import ConfigError
 
 pytestmark = pytest.mark.recipe
@@ -103,7 +104,7 @@ def test_the_same_seed_gives_the_same_model(configure, trained, tmp_path):
     assert all((models[0][name] == models[1][name]).all() for name in models[0])
 
 
-def test_other_episodes_than_those_of_training_are_refused(configure, trained, tmp_path):
+def test_other_episodes_than_those_of_training_are_refused(configure, trained, tmp_path, caplog):
     from rftf_torchrl.recipes.value_report import report_value
 
     videos = shutil.copytree(trained.data.path, tmp_path / "videos")
@@ -125,6 +126,10 @@ def test_other_episodes_than_those_of_training_are_refused(configure, trained, t
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         report_value(config)
+    known = {name: said for name, said in model.made_by.items() if name != TRAINED_ON}
+    model.save(file, made_by={**known, "data.path": str(videos)})  # as an older version wrote it
+    report_value(config)
+    assert f"{file} does not say on which episodes of {videos} it was trained" in caplog.text
 
 
 def test_another_split_is_refused(configure, trained):

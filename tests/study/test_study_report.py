@@ -55,6 +55,14 @@ def test_a_baseline_that_rises_to_its_end_reaches_it_though_another_run_is_short
     assert other.levels[0].of_mean == math.inf
 
 
+def test_a_level_that_is_reached_after_the_shortest_run_has_ended():
+    """Every later evaluation counts, not only the end."""
+    points = [(0, 0.0), (100, 0.2), (200, 0.9), (1000, 0.6)]
+    cell = make_cell(final=(0.6, 0.6), curve=tuple(CurvePoint(x, (y, y)) for x, y in points))
+    found = level_steps([cell], torch.tensor([0.0, 100.0]).double(), 0.8)
+    assert found.of_mean == pytest.approx(found.median) == pytest.approx(100 + 100 * 6 / 7)
+
+
 def test_bands_and_means_of_curves():
     cells = [make_cell(final=(0.4, 0.4)), make_cell(seed=1, final=(0.8, 0.8))]
     grid = torch.tensor([0.0, 250.0, 1000.0]).double()

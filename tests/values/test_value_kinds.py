@@ -1,10 +1,12 @@
 """Value models by one word: built for a run's sizes, tried, and loaded by the file's kind."""
 
+import json
 import re
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tensordict import TensorDict
 from torchrl.modules import ValueOperator
 
@@ -38,6 +40,21 @@ def test_a_file_is_loaded_by_its_kind(tmp_path, kind, options, kept):
     assert all(torch.equal(weights[name], w) for name, w in loaded.state_dict().items())
     loaded.save(tmp_path / "again.safetensors")
     TemporalValueModel.load(tmp_path / "again.safetensors", kind=kept)
+
+
+def test_a_file_of_another_version_is_refused_by_name(tmp_path):
+    model = build_value_model("small", {"channels": [8, 8, 8]}, SIZES)
+    file = tmp_path / "value.safetensors"
+    model.save(file)
+    with safe_open(file, "pt") as stored:
+        header = stored.metadata()
+    described = json.loads(header["model"])
+    described["config"]["later"] = 1
+    header = {"format": header["format"], "model": json.dumps(described)}
+    save_file(load_file(file), file, header)
+    message = rf"^{file} describes its network in a way that this version does not know \(.*'later'"
+    with pytest.raises(ValueError, match=message):
+        TemporalValueModel.load(file)
 
 
 @pytest.mark.parametrize("name", ["HandHeight", "hand_height"])

@@ -56,6 +56,7 @@ class PolicyStage:
 
     def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray, seed: int, index: int) -> None:
         """Puts the simulator where a chain begins; its noise comes from seed and index."""
+        torch.manual_seed(noise_seed(seed, index, 0))  # for an environment that draws from it
         self._env.simulator.reset(robot_obs, scene_obs)
         self._seed, self._index, self._decisions = seed, index, 0
 
@@ -70,7 +71,9 @@ class PolicyStage:
         with self.actor.episode():
             while steps < limit:
                 alive()
-                after = self._env.step(self._decide(current, task))["next"]
+                decision = self._decide(current, task)
+                torch.manual_seed(noise_seed(self._seed, self._index, self._decisions - 1) + 1)
+                after = self._env.step(decision)["next"]
                 if after[keys.CRASHED].item():
                     raise SimulatorCrashedError(f"the simulator crashed in task {task!r}")
                 steps += int(after["executed"].sum())

@@ -42,8 +42,9 @@ class CalvinDataset:
         root: the folder of the dataset.
         split: ``"training"`` or ``"validation"``.
         image_size: height and width of ``("observation", "image")``, to which the static camera's
-            images are resized. None reads no image, which data without cameras need; the state
-            then holds the scene as well, as :class:`~rftf_torchrl.CalvinEnv`'s does.
+            images are resized. None reads no image, which data without cameras need. Without any
+            image, of the gripper's camera neither, the state holds the scene as well, as
+            :class:`~rftf_torchrl.CalvinEnv`'s does.
         wrist_size: the same for ``("observation", "wrist_image")`` and the wrist camera.
         scene: the scene, for a split without ``scene_info.npy``.
         tokenizer: n strings -> ``(tokens [n, L], mask [n, L])``;

@@ -93,6 +93,8 @@ def video_episodes(
         numbers.discard(number)
         if isinstance(episode, BadEpisode):
             names.clear()  # its task is not known
+            if episode.index is None:
+                numbers.clear()  # nor which numbers a whole file would have had
             if episodes is None or episode.index is None or number in episodes:
                 yield episode
             continue

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 SOURCE_FILE = "source.json"
 SIMULATOR = "none"
 _DECIDE_NOTHING = ("cache", "skip_bad")
+_HELD_OUT = "also where a source names no test episode"
+"""The rule of the split: what was imported under another one is imported again."""
 Record = dict[str, Any]
 
 
@@ -79,6 +82,7 @@ def import_videos(data: DataConfig, root: str | Path) -> Demonstrations:
         data = replace(data, kind=guess_reader(data.path or ""))
         logger.info("%s is read as %s (data.kind)", data.path, data.kind)
     settings = {name: value for name, value in asdict(data).items() if name not in _DECIDE_NOTHING}
+    settings["held out"] = _HELD_OUT
     with FileLock(root.parent / f".{root.name}.lock"):
         records = _finished(data, settings, root) or _decode(data, settings, root)
     skipped = [record for record in records if "problem" in record]
@@ -109,13 +113,24 @@ def _finished(data: DataConfig, settings: Record, root: Path) -> list[Record] | 
         raise ValueError(
             f"{file} is damaged ({error!r}): remove the folder {root}, and it is imported again"
         ) from error
-    if made_by == settings and not any(record.get("try_again") for record in records):
-        listing = [_said(episode) for episode in listed_episodes(data)]
-        if len(listing) == len(records) and all(map(_same, records, listing)):
-            _refuse_bad(data, records)
-            return records
+    if made_by == settings and _unchanged(data, records):
+        _refuse_bad(data, records)
+        return records
     logger.info("%s is made again: the source or the settings have changed", root)
     return None
+
+
+def _unchanged(data: DataConfig, records: list[Record]) -> bool:
+    """Whether the source has the same episodes, and none can be read that could not before."""
+    place = -1
+    for place, episode in enumerate(listed_episodes(data)):
+        if place == len(records) or not _same(records[place], _said(episode)):
+            return False
+        if records[place].get("try_again") and isinstance(episode, VideoEpisode):
+            with suppress(BadEpisodeError):
+                episode.read()
+                return False
+    return place + 1 == len(records)
 
 
 def _decode(data: DataConfig, settings: Record, root: Path) -> list[Record]:

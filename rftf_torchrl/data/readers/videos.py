@@ -74,10 +74,13 @@ def read_videos(
         if video.is_dir():
             pictures = _pictures(video)
             read = partial(_read_pictures, pictures, size, fps, picture_fps)
-            version = file_version(*pictures)
         else:
-            read = partial(read_video, video, size=size, fps=fps)
-            version = file_version(video)
+            pictures, read = [video], partial(read_video, video, size=size, fps=fps)
+        try:
+            version = file_version(*pictures)
+        except OSError as error:
+            yield BadEpisode(name, f"it cannot be read ({error})", index)
+            continue
         yield VideoEpisode(
             name,
             caption.instruction,
@@ -138,7 +141,11 @@ def _videos(root: Path) -> list[Path]:
 
 def _pictures(folder: Path) -> list[Path]:
     """The images of a folder in the order of their names, 10 after 9."""
-    found = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES]
+    found = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in PICTURES and not file.name.startswith(".")
+    ]
     return sorted(found, key=lambda file: _natural(file.name))
 
 

@@ -132,10 +132,10 @@ def read_file(path: str | os.PathLike[str], *, weights_only: bool = True) -> Any
             f"{path} is no checkpoint of tensors alone: {error}. If you trust whoever wrote it, "
             "pass weights_only=False, which runs code from the file."
         ) from error
-    except (EOFError, RuntimeError, OSError) as error:
+    except (EOFError, RuntimeError, OSError, KeyError) as error:
+        why = str(error) or type(error).__name__
         raise ValueError(
-            f"{path} cannot be read as a checkpoint ({error or type(error).__name__}): download it "
-            "again."
+            f"{path} cannot be read as a checkpoint ({why}): download it again."
         ) from error
 
 

@@ -46,6 +46,17 @@ def test_a_folder_rates_and_outcomes(tmp_path):
     )
 
 
+def test_a_file_that_cannot_be_read_may_have_had_the_episodes_asked_for(tmp_path):
+    write_hdf5(tmp_path / "set" / "a.hdf5")
+    write_hdf5(tmp_path / "whole.hdf5")
+    whole = (tmp_path / "whole.hdf5").read_bytes()
+    (tmp_path / "set" / "b.hdf5").write_bytes(whole[:900])
+    count = len(list(video_episodes(tmp_path / "whole.hdf5")))
+    *found, bad = video_episodes(tmp_path / "set", episodes=range(2 * count))
+    assert len(found) == count
+    assert "truncated file" in bad.problem
+
+
 def test_what_cannot_be_used(tmp_path):
     write_hdf5(tmp_path / "a.hdf5", sentence=False)
     write_hdf5(tmp_path / "outside.hdf5", episodes=6)

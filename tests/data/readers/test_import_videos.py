@@ -110,6 +110,9 @@ def test_what_the_disk_lost_once_is_read_again(tmp_path, source, monkeypatch):
 
     monkeypatch.setattr(VideoEpisode, "read", fails)
     assert len(import_videos(config(source, skip_bad=True), tmp_path / "data").episodes) == 11
+    made = (tmp_path / "data" / "source.json").stat().st_mtime_ns
+    assert len(import_videos(config(source, skip_bad=True), tmp_path / "data").episodes) == 11
+    assert (tmp_path / "data" / "source.json").stat().st_mtime_ns == made, "while it stays lost"
     monkeypatch.setattr(VideoEpisode, "read", read)
     assert len(import_videos(config(source, skip_bad=True), tmp_path / "data").episodes) == 12
 

@@ -80,6 +80,7 @@ def test_folders_of_pictures(tmp_path):
         folder = tmp_path / "success" / "one"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"frame{number}.png")
+    (folder / "._frame0.png").write_bytes(b"what another system leaves beside its files")
     (folder.parent / "one.txt").write_text("open", encoding="utf-8")
     hidden = tmp_path / ".thumbnails" / "one"
     hidden.mkdir(parents=True)
@@ -96,6 +97,18 @@ def test_folders_of_pictures(tmp_path):
     (one, _) = video_episodes(tmp_path, "videos", fps=2, options={"picture_fps": 10.0})
     assert len(one.read()) == 4
     assert one.fps == 10
+
+
+def test_an_image_that_is_a_broken_link_spoils_its_folder_alone(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(brightening(1)[0]).save(tmp_path / name / "0.png")
+        (tmp_path / f"{name}.txt").write_text("open", encoding="utf-8")
+    (tmp_path / "one" / "1.png").symlink_to(tmp_path / "nowhere.png")
+    one, two = video_episodes(tmp_path, "videos")
+    assert isinstance(one, BadEpisode)
+    assert one.problem.startswith("it cannot be read ([Errno 2] No such file")
+    assert (two.name, two.index) == ("two", 1)
 
 
 def test_pictures_of_two_sizes(tmp_path):
