@@ -93,7 +93,7 @@ def needs_data(config: RunConfig) -> None:
 def entitled(config: RunConfig) -> None:
     """Stop where there is nothing to annotate, or no value model to do it."""
     needs_data(config)
-    need(config, value_model=True)
+    need(config, value_model=True, any_size=True)
 
 
 def first_sentences(data: DataConfig, values: VideoValues, count: int) -> dict[str, str]:

@@ -49,10 +49,11 @@ def load(folders: Sequence[Path]) -> dict[str, list[ChainReport]]:
     files = [folder / f"chains_{label}.json" for folder in folders for label in POLICIES]
     missing = [file for file in files if not file.is_file()]
     if missing:
-        raise FileNotFoundError(
-            f"there is no {missing[0]}: run it to its end first by rftf calvin baseline=sparse "
-            f"resume=true output={missing[0].parent}, with the settings that it was begun with"
-        )
+        folder, begun = missing[0].parent, (missing[0].parent / "quickstart.yaml").is_file()
+        way = f"rftf calvin baseline=sparse resume=true output={folder}"
+        advice = f"run it to its end first by {way}, with the settings that it was begun with"
+        other = f"{folder} is no run of rftf calvin: leave it out"
+        raise FileNotFoundError(f"there is no {missing[0]}: {advice if begun else other}")
     return {
         label: [ChainReport.load(folder / f"chains_{label}.json") for folder in folders]
         for label in POLICIES

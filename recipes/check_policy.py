@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from itertools import cycle, islice
+from typing import Any
 
 from rftf_torchrl import (
     NativeComparison,
@@ -34,19 +35,22 @@ def check_policy(config: RunConfig) -> NativeComparison:
     Raises:
         ValueError: where there is no policy, or it comes from no other library.
     """
-    settings = config.policy
-    given = settings.path is not None or settings.pretrained is not None
-    if given and not hasattr(spec_class(settings.kind), "compare_with_native"):
+    settings, loaded = config.policy, None
+    if settings.path is not None:
+        loaded = load_policy(settings.path, kind=settings.kind)
+    kind: Any = spec_class(settings.kind) if loaded is None else type(loaded[1])
+    given = loaded is not None or settings.pretrained is not None
+    if given and not hasattr(kind, "compare_with_native"):
         raise ValueError(
-            f"a policy of the kind {settings.kind!r} comes from no other library, so there is no "
+            f"a policy of the kind {kind.kind!r} comes from no other library, so there is no "
             "inference to compare with"
         )
     tasks = make_simulator(config.env).tasks
     sentences = (tasks[name].instruction for name in config.env.tasks)
     asked = list(islice(cycle(sentences), config.check.observations))
     with temporary_folder() as folder:
-        if settings.path is not None:
-            policy, spec = load_policy(settings.path, kind=settings.kind)
+        if loaded is not None:
+            policy, spec = loaded
             source = str(folder / "exported")
             export_policy(policy, spec, source, source=settings.pretrained)
         elif settings.pretrained is not None:

@@ -114,6 +114,10 @@ def list_jobs(study: StudyConfig, command: str, folders: Sequence[str] = ()) -> 
         for task_set in study.task_sets
         for method in study.methods
     }
+    if study.workers != 0:  # a cell's process starts no others
+        for key, config in configs.items():
+            alone = replace(config.collector, workers=0, policy="copy")
+            configs[key] = replace(config, collector=alone)
     return [
         Job(
             Path(study.output),

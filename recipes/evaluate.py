@@ -9,7 +9,6 @@ Wilson intervals, the value over time in successes and failures, and rollout vid
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,14 @@ from rftf_torchrl import (
     values_of_states,
     write_json,
 )
-from rftf_torchrl.configs.artefacts import load_value_model, need, needs_file
+from rftf_torchrl.configs.artefacts import (
+    load_value_model,
+    need,
+    needs_file,
+    refuse_to_overwrite,
+)
 from rftf_torchrl.configs.episodes import counted, episode_collector, episode_factory
+from rftf_torchrl.configs.learner import observation_sizes
 from rftf_torchrl.configs.run import stage
 
 logger = logging.getLogger("evaluate")
@@ -156,16 +161,7 @@ def entitled(config: RunConfig) -> None:
     """
     need(config, policy=True, value_model=bool(config.value.path))
     file = config.folder.evaluation / "results.json"
-    if file.is_file():
-        try:
-            of = json.loads(file.read_text(encoding="utf-8"))["policy"]
-        except (ValueError, KeyError):
-            of = "an unknown policy"
-        if Path(of).resolve() != config.folder.policy.resolve():
-            raise FileExistsError(
-                f"{file} is of {of} and would be overwritten: move {file.parent} away, or give "
-                "another output=<folder>, with policy.path and value.path"
-            )
+    refuse_to_overwrite(file, "policy", config.folder.policy, "policy.path and value.path")
 
 
 @stage(
@@ -192,7 +188,7 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     names = task_names(make_simulator(config.env), config.env.tasks)
     value_model = None
     if not needs_file(config) or config.folder.value_model.is_file():
-        value_model = load_value_model(config)
+        value_model = load_value_model(config, observation_sizes(config, spec).state_dim)
         add_values(trajectories, value_model)
         results["value_model"] = str(config.folder.value_model) if needs_file(config) else None
         results["value_auc"] = final_value_auc(trajectories, task_names=names)

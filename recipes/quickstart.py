@@ -42,7 +42,7 @@ from rftf_torchrl import (
     write_text,
 )
 from rftf_torchrl.configs.artefacts import load_value_model, need
-from rftf_torchrl.configs.learner import refuse_refresh, refuse_used_folder
+from rftf_torchrl.configs.learner import observation_sizes, refuse_refresh, refuse_used_folder
 from rftf_torchrl.configs.record import CLONING, VALUE, made_already
 from rftf_torchrl.configs.run import announced, stage
 from rftf_torchrl.configs.validation import ConfigError
@@ -164,7 +164,7 @@ def quickstart(config: RunConfig, memory: PeakMemory) -> dict[str, Any]:
             if not made_already(config, config.folder.value_model, VALUE):
                 train_value(config)
             value_report = read_record(config.folder.value_training)
-    value_model = load_value_model(config)
+    value_model = load_value_model(config, observation_sizes(config, spec).state_dim)
 
     separation: dict[str, dict[str, Any]] = {}
     policies = {"cloned": cloned}

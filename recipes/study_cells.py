@@ -35,7 +35,7 @@ from rftf_torchrl import (
     prepare_output,
     save_cell,
 )
-from rftf_torchrl.configs.artefacts import whole_demos
+from rftf_torchrl.configs.artefacts import needs_file, whole_demos
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.configs.learner import uses_value_model
 from rftf_torchrl.digests import read_record, write_record
@@ -96,7 +96,8 @@ class Job:
     def with_value(self) -> RunConfig | None:
         """The run in whose folder the value model lies; None if the cell trains none."""
         config = self.config
-        if not (self.tuned and uses_value_model(config)) or config.value.path is not None:
+        trains = self.tuned and uses_value_model(config) and needs_file(config)
+        if not trains or config.value.path is not None:
             return None
         start = self.shared
         trained = asdict(replace(config.value, refresh_steps=0))

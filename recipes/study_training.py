@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -40,11 +41,13 @@ def read_runs(folder: Path, metric: str, methods: Sequence[str] | None = None) -
 
     Raises:
         FileNotFoundError: if a method has no run.
-        KeyError: if a run did not log the metric.
+        KeyError: if a run did not log the metric, of a method that was asked for, or of all.
     """
+    asked = methods is not None
     if methods is None:
         methods = sorted(path.name for path in folder.iterdir() if path.is_dir())
     runs: Runs = {}
+    without: dict[str, KeyError] = {}
     for method in methods:
         files = sorted(folder.glob(f"{method}/seed*/*/metrics.csv"))
         if not files:
@@ -57,10 +60,16 @@ def read_runs(folder: Path, metric: str, methods: Sequence[str] | None = None) -
             rows = read_metrics(path, ended=True)
             columns = list(dict.fromkeys(name for row in rows for name in row))
             if metric not in columns:
-                raise KeyError(f"{path} has no {metric!r}, but {', '.join(columns)}")
+                problem = KeyError(f"{path} has no {metric!r}, but {', '.join(columns)}")
+                without.setdefault(method, problem)
+                continue
             seed = int(path.parts[-3].removeprefix("seed"))
             runs[method][seed] = np.array([row.get(metric, math.nan) for row in rows])
-    return runs
+    if without and (asked or len(without) == len(runs)):
+        raise next(iter(without.values()))
+    if without:
+        print(f"{folder.name}: {', '.join(without)} did not log {metric}", file=sys.stderr)
+    return {method: seeds for method, seeds in runs.items() if method not in without}
 
 
 def span_mean(run: str, values: np.ndarray, span: str) -> float:

@@ -36,6 +36,7 @@ from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor, nn
 
 from rftf_torchrl import (
+    CellError,
     ConfigError,
     Demonstrations,
     Episode,
@@ -73,12 +74,13 @@ from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.compare import forget_command, run_config
 from rftf_torchrl.recipes.evaluate import add_values
 from rftf_torchrl.recipes.finetune import finetune
-from rftf_torchrl.recipes.study_cells import deciding, digest
+from rftf_torchrl.recipes.study_cells import deciding, digest, versions
 from rftf_torchrl.recipes.train_bc import clone
 from rftf_torchrl.recipes.train_value import cloned_rollouts, fit, rollout_episodes, untrained
 from rftf_torchrl.recipes.value_steps import calibrate
 from rftf_torchrl.recipes.value_terms import Tried, rollout_with_context, with_context
-from rftf_torchrl.study.intervals import paired_difference
+from rftf_torchrl.study.collection import other_versions
+from rftf_torchrl.study.intervals import Difference, paired_difference
 from rftf_torchrl.values.kinds import value_spec
 from rftf_torchrl.weights_file import read_safetensors, write_safetensors
 
@@ -261,9 +263,15 @@ def run_seed(
     settings += [first.precision, first.device, study.curve_episodes]
     output = Path(study.output, "starts", task_set, f"seed{seed}-{digest(settings)[:8]}")
     start = replace(first, output=str(output))
+    made = output / "versions.json"
     if not all(file_of(start, name).is_file() for name in POLICIES):
         logger.info("%s, seed %d: demonstrations and policies", task_set, seed)
         make_start(start, study.curve_episodes)
+        write_record(made, versions())
+    else:
+        earlier = read_record(made) if made.is_file() else {}
+        if problems := other_versions(output, earlier, versions()):
+            raise CellError(problems[0])
     rollouts: dict[int, tuple[list[TensorDictBase], int]] = {}
     found = {}
     for method, config in configs.items():
@@ -280,12 +288,12 @@ def run_seed(
     return found
 
 
-def student(scores: Tensor) -> Interval:
-    """Mean over the seeds that have an area, and Student's interval, cut to what an area can be."""
+def student(scores: Tensor, least: float = 0.0) -> Difference:
+    """Mean over the seeds that have an area, and Student's interval, cut to what can be."""
     seen = scores[~scores.isnan()]
     if not len(seen):
-        return Interval(math.nan, math.nan, math.nan)
-    return paired_difference(seen, torch.zeros_like(seen), bounds=(0.0, 1.0))
+        return Difference(math.nan, math.nan, math.nan, 0, math.nan)
+    return paired_difference(seen, torch.zeros_like(seen), bounds=(least, 1.0))
 
 
 def shown(found: Interval) -> str:
@@ -301,7 +309,7 @@ def result_table(study: StudyConfig, seeds: list[dict[str, Found]]) -> str:
     rows = []
     for method, own in scores.items():
         differ = own.nanmean(-1) - scores[study.baseline].nanmean(-1)
-        found = paired_difference(differ, torch.zeros_like(differ), bounds=(-1.0, 1.0))
+        found = student(differ, -1.0)
         steps = fmean(found[method]["simulator_steps"] for found in seeds)
         rows.append(
             [

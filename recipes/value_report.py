@@ -64,7 +64,12 @@ from rftf_torchrl import (
     write_text,
     write_video,
 )
-from rftf_torchrl.configs.artefacts import load_value_model, need, training_data
+from rftf_torchrl.configs.artefacts import (
+    load_value_model,
+    need,
+    refuse_to_overwrite,
+    training_data,
+)
 from rftf_torchrl.configs.episodes import counted, episode_collector
 from rftf_torchrl.configs.record import refuse_other_split
 from rftf_torchrl.configs.run import stage
@@ -99,7 +104,7 @@ def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
     simulator, seed = make_simulator(config.env), derive_seed(config.seed, "value_report")
     episodes = [
         Episode(task, derive_seed(seed, task, number) % 2**31)
-        for task in config.env.tasks
+        for task in config.tuned_tasks
         for number in range(config.evaluation.episodes_per_task)
     ]
     with (
@@ -174,6 +179,14 @@ def show_labelled(
     return list(zip(score_labelled(value_model, test), states_of(test), strict=True)), used
 
 
+def entitled(config: RunConfig) -> None:
+    """Stop where something is missing, or another value model's report would be overwritten."""
+    simulated = config.data.path is None
+    need(config, demos=simulated, policy=simulated, value_model=True)
+    file = config.folder.value_report / "report.json"
+    refuse_to_overwrite(file, "value_model", config.folder.value_model, "the files of this run")
+
+
 @stage(
     "value_report",
     "report on the value model",
@@ -185,16 +198,16 @@ def show_labelled(
         )
     ),
     writes=lambda config: config.folder.value_report / "report.md",
-    entitled=lambda config: need(
-        config, demos=config.data.path is None, policy=config.data.path is None, value_model=True
-    ),
+    entitled=entitled,
 )
 def report_value(config: RunConfig) -> dict[str, Any]:
     folder = prepare_output(config.folder.value_report)
     demonstrations = training_data(config)
     test = held_out(demonstrations, demonstrations.root)
     refuse_other_split(config, demonstrations)
-    value_model = load_value_model(config).to(resolve_device(config.device))
+    state = demonstrations.frames.get(keys.STATE, None)
+    value_model = load_value_model(config, None if state is None else state.shape[-1])
+    value_model.to(resolve_device(config.device))
 
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "value_report", "shuffle"))
     instructions = task_instructions(demonstrations)

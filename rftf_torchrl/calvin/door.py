@@ -110,6 +110,10 @@ class Calvin:
             sentences=self._sentences("training"),
         )
 
+    def check_starts(self, recorded: Path, tasks: Sequence[str]) -> None:
+        """Refuse recorded starts that lack one of these tasks."""
+        load_starts(recorded, self.scene, tasks)
+
     def about(self, recorded: Path) -> str:
         """Where demonstrations are from, as far as it is known, and where the rest is played."""
         data = recorded.parent / "calvin"

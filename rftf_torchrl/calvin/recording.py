@@ -63,6 +63,11 @@ def load_starts(demonstrations: Path, scene: Scene, tasks: Collection[str] = ())
         ValueError: where the states are of another scene, or a task has none.
     """
     file = states_file(demonstrations)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"there is no {file}, so episodes have no state to start from: rftf collect-demos "
+            "records it, with the same settings"
+        )
     bank = StateBank.load(file)
     if bank.scene != scene:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tensordict.nn import TensorDictModuleBase
@@ -73,9 +74,16 @@ def training_data(config: RunConfig) -> Demonstrations:
 
 
 def need(
-    config: RunConfig, *, demos: bool = False, policy: bool = False, value_model: bool = False
+    config: RunConfig,
+    *,
+    demos: bool = False,
+    policy: bool = False,
+    value_model: bool = False,
+    any_size: bool = False,
 ) -> None:
     """Stop if the result of an earlier stage is missing, or was made in another environment.
+
+    With ``any_size`` the environment of a value model is not compared.
 
     Raises:
         FileNotFoundError: where it is missing; names the command that makes it.
@@ -94,10 +102,13 @@ def need(
     if policy:
         _need_file(config, folder.policy, "policy", "clone one", "train-bc")
     if value_model and needs_file(config):
-        _need_file(config, folder.value_model, "value model", "train one", "train-value")
+        file = folder.value_model
+        _need_file(config, file, "value model", "train one", "train-value", compare=not any_size)
 
 
-def _need_file(config: RunConfig, file: Path, what: str, make: str, command: str) -> None:
+def _need_file(
+    config: RunConfig, file: Path, what: str, make: str, command: str, *, compare: bool = True
+) -> None:
     setting = f"{what.split()[0]}.path"
     if file.is_dir():
         raise FileNotFoundError(
@@ -106,7 +117,33 @@ def _need_file(config: RunConfig, file: Path, what: str, make: str, command: str
     if not file.exists():
         first = _first(config, make, command, f"{setting}=<file>")
         raise FileNotFoundError(f"there is no {what} at {file}: {first}")
-    refuse_other_environment(config, file, setting)
+    if compare:
+        refuse_other_environment(config, file, setting)
+
+
+def refuse_to_overwrite(file: Path, key: str, of: Path, settings: str) -> None:
+    """Stop where results are of another file than this run's.
+
+    Args:
+        file: the results, JSON.
+        key: whose value says what they are of.
+        of: what this run's would be of.
+        settings: what else to give with another output folder.
+
+    Raises:
+        FileExistsError: if they are.
+    """
+    if not file.is_file():
+        return
+    try:
+        earlier = str(json.loads(file.read_text(encoding="utf-8"))[key])
+    except (ValueError, KeyError):
+        earlier = f"an unknown {key.replace('_', ' ')}"
+    if Path(earlier).resolve() != of.resolve():
+        raise FileExistsError(
+            f"{file} is of {earlier} and would be overwritten: move {file.parent} away, or give "
+            f"another output=<folder>, with {settings}"
+        )
 
 
 def _first(config: RunConfig, make: str, command: str, setting: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import fmean
+from typing import Any
 
 from torch import nn
 from torchrl.envs import EnvBase
@@ -35,7 +36,14 @@ def episode_factory(
 def episode_collector(
     config: RunConfig, split: Split, policy: nn.Module, spec: PolicySpecProtocol
 ) -> EpisodeCollector:
-    """Plays episodes of the run's simulator with the policy."""
+    """Plays episodes of the run's simulator with the policy.
+
+    Raises:
+        ValueError: where training has no initial state of one of the run's tasks.
+    """
+    simulator: Any = make_simulator(config.env)
+    if split == "train" and hasattr(simulator, "check_starts"):
+        simulator.check_starts(config.folder.demonstrations, config.tuned_tasks)
     return make_collector(episode_factory(config, split, spec), policy, config.collector)
 
 

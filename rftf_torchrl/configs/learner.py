@@ -37,6 +37,7 @@ from rftf_torchrl.policies.spec import PolicySpecProtocol
 from rftf_torchrl.rewards.forms import gamma_option, keeps_failures, reward_form
 from rftf_torchrl.rewards.value_reward import ValueReward
 from rftf_torchrl.training.acted_weights import ActedWeights
+from rftf_torchrl.training.checkpoint import PREFIX, SUFFIX
 from rftf_torchrl.training.footprint import Footprint, footprint
 from rftf_torchrl.training.processes import started_processes
 from rftf_torchrl.training.sharding import ShardedCopy
@@ -50,7 +51,8 @@ def refuse_used_folder(config: RunConfig) -> None:
 
     Raises:
         FileExistsError: when there are some and the run is not told to resume.
-        ConfigError: when they, the policy or the value model were made with other settings.
+        ConfigError: when they, the policy or the value model were made with other settings, or they
+            are beyond what the run is to play.
     """
     refuse_other_environment(config, config.folder.policy, "policy.path")
     refuse_other_environment(config, config.folder.value_model, "value.path")
@@ -59,10 +61,25 @@ def refuse_used_folder(config: RunConfig) -> None:
     if config.resume and begun and config.tuned.settings.is_file():
         earlier = read_record(config.tuned.settings)
         refuse_changes(str(config.tuned.root), earlier, made_by(config, RUN), may_change(config))
+        _refuse_fewer_iterations(config)
     if begun and not config.resume:
         raise FileExistsError(
             f"{folder} holds the checkpoints of an earlier run: continue it with resume=true, or "
             "start afresh with another output=..."
+        )
+
+
+def _refuse_fewer_iterations(config: RunConfig) -> None:
+    """Stop where the newest checkpoint is after more iterations than the run is to have."""
+    files = sorted(config.tuned.checkpoints.glob(f"{PREFIX}-*{SUFFIX}"))
+    done = int(files[-1].stem.rpartition("-")[2]) if files else 0
+    asked = config.ppo.iterations
+    more = done - asked - config.ppo.critic_warmup
+    if more > 0:
+        raise ConfigError(
+            f"{files[-1]} is after iteration {done}, with those of the critic alone, and the run "
+            f"is to have ppo.iterations={asked}: give ppo.iterations={asked + more} or more, or "
+            "another output folder"
         )
 
 

@@ -199,8 +199,11 @@ def may_change(config: RunConfig) -> tuple[str, ...]:
 def refuse_other_environment(config: RunConfig, file: Path, word: str) -> None:
     """Stop where a policy or a value model was trained in another environment than the run's."""
     if file.is_file():
-        advice = f"train it in this environment, or give another file by {word}"
-        now = value_environment(config) if word == "value.path" else environment(config)
+        value = word == "value.path"
+        size = f"give data.image_size={read_made_by(file).get('env.image_size')}"
+        train = size if value and config.data.path else "train it in this environment"
+        advice = f"{train}, or give another file by {word}"
+        now = value_environment(config) if value else environment(config)
         refuse_changes(str(file), read_made_by(file), now, (), advice)
 
 

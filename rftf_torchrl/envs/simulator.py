@@ -154,6 +154,8 @@ class Simulator(Protocol):
     - ``start_vectors(task: str, split: Split, seeds: Sequence[int]) -> np.ndarray`` [N, D]: what
       episodes with these seeds may start from, for a study's check that training and evaluation
       share none. Without it, the first ``("observation", "state")`` of each is compared.
+    - ``check_starts(recorded: Path, tasks: Sequence[str]) -> None``: raises ``ValueError`` before
+      anything is played where episodes of one of the tasks have no state to start from.
     - ``has_potential = True``: the factory is a dataclass with a field ``potential``; switched on,
       its environments write the simulator's own dense reward as ``"env_potential"``.
     - ``may_change: Sequence[str]``: options that a resumed run may change, as they decide nothing

@@ -77,7 +77,9 @@ def value_problems(kind: str, options: Mapping[str, Any]) -> list[str]:
         ['value.options.channels=[16, 32]: must have at least 3']
     """
     try:
-        return setting_problems(value_spec_class(kind), options, "value.options.")
+        found = setting_problems(value_spec_class(kind), options, "value.options.")
+        own = None if found else getattr(value_spec(kind, options), "problems", None)
+        return found if own is None else own()
     except ValueError as error:
         return [f"value.kind={kind}: {error}"]
 

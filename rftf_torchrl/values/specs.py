@@ -94,6 +94,14 @@ class ScoreValue:
     arguments: dict[str, Any] = field(default_factory=dict)
     method: Text = "compute_reward"
 
+    def problems(self) -> list[str]:
+        """A model that can't be imported."""
+        try:
+            _SCORES.find(self.model)
+        except ValueError as error:
+            return [f"value.options.model={self.model}: {error}"]
+        return []
+
     def build(self, sizes: ObservationSizes) -> TensorDictModuleBase:
         """The model as a value model."""
         model = _SCORES.find(self.model)(**self.arguments)

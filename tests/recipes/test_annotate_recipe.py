@@ -183,6 +183,16 @@ def test_nothing_to_annotate(configure, videos, tmp_path):
         annotate(configure(f"data.path={videos}", f"output={tmp_path}", f"value.path={file}"))
 
 
+def test_a_value_model_of_another_size_annotates(configure, videos, tmp_path):
+    """The images are resized as in its training, whatever data.image_size says."""
+    file = tmp_path / "value.safetensors"
+    model = temporal_value_model(EncoderConfig(image_size=16, state_dim=None))
+    model.save(file, made_by={"env.image_size": 16})
+    settings = [f"data.path={videos}", f"output={tmp_path}", f"value.path={file}", "device=cpu"]
+    annotate(configure(*settings, "data.image_size=32", "annotate.videos=0", "annotate.plots=0"))
+    assert (tmp_path / "annotation" / "report.md").is_file()
+
+
 WATCH = [*OWN, "output=unused", 'watch.instruction="open the drawer"', "watch.hold=2"]
 
 

@@ -83,6 +83,9 @@ def test_a_run_that_has_not_finished(folders, tmp_path):
     from rftf_torchrl.recipes.calvin_seeds import pool
 
     (folders[1] / "chains_RFTF.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"seed4.*chains_RFTF\.json"):
+    with pytest.raises(FileNotFoundError, match=r"seed4 is no run of rftf calvin: leave it out"):
+        pool(folders, tmp_path / "report")
+    (folders[1] / "quickstart.yaml").touch()
+    with pytest.raises(FileNotFoundError, match=r"chains_RFTF\.json: run it to its end first by"):
         pool(folders, tmp_path / "report")
     assert not (tmp_path / "report").exists()

@@ -74,6 +74,30 @@ def test_methods_share_a_value_model_where_it_would_be_the_same(tmp_path):
     assert folder("value.path=/model.safetensors") is None, "nothing is trained"
 
 
+def test_a_value_model_that_is_used_as_it_is_has_no_step(tmp_path):
+    from rftf_torchrl.recipes import compare as recipe
+
+    study = configured(*tiny_study(tmp_path, "methods=[rftf]", "seeds=[0]", "baseline=rftf"))
+    study.catalogue["rftf"].settings = ["reward=rftf", "value.kind=own_value:Sum"]
+    (job,) = recipe.list_jobs(study, "")
+    assert job.with_value is None
+    start = Path(job.shared.output, "start.json")
+    start.parent.mkdir(parents=True)
+    start.touch()
+    assert recipe.next_step(job)[0] is recipe.run_cell
+
+
+@pytest.mark.parametrize(("workers", "own"), [(0, 3), (1, 0), (None, 0)])
+def test_a_cell_in_a_process_of_its_own_starts_no_others(tmp_path, workers, own):
+    from rftf_torchrl.recipes.compare import list_jobs
+
+    study = configured(*tiny_study(tmp_path, "seeds=[0]"))
+    study.settings += ["collector=server", "collector.workers=3"]
+    for job in list_jobs(replace(study, workers=workers), ""):
+        assert job.config.collector.workers == own
+        assert job.config.collector.policy == ("copy" if workers != 0 else "server")
+
+
 def test_a_later_setting_wins():
     from rftf_torchrl.recipes.compare import last_of_each
 

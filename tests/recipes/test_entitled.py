@@ -50,6 +50,15 @@ def test_a_resumed_run_keeps_its_settings(run):
     assert files(run) == before
 
 
+def test_a_resumed_run_does_not_end_before_it_stopped(run):
+    before = files(run)
+    fewer = replace(run, resume=True, ppo=replace(run.ppo, iterations=run.ppo.iterations - 1))
+    message = r"checkpoint-0+3\.torchrl is after iteration 3, .*: give ppo\.iterations=2 or more"
+    with pytest.raises(ConfigError, match=message):
+        finetune(fewer)
+    assert files(run) == before
+
+
 def test_a_folder_that_is_being_written_is_left_alone(run):
     before = files(run)
     with own_folder(run.output, "sparse"):

@@ -380,7 +380,12 @@ def test_starts_of_another_recording_are_refused_at_once(run, monkeypatch):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect(replace(shared, ppo=replace(run.ppo, tasks=["stack_block"])))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        make_simulator(run.env).check_starts(demos, ["stack_block"])
     assert not walked
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=f"there is no {file}, so episodes have no state"):
+        make_simulator(run.env).factory("train", demos)
 
 
 def test_a_recording_with_other_settings_is_no_success(recording, run):

@@ -46,6 +46,22 @@ def test_the_parts_end_with_the_shortest_run(study, capsys):
     assert "| method | seeds | 1 | 2 | 3 |" in capsys.readouterr().out
 
 
+def test_a_method_that_does_not_log_the_metric_is_left_out_and_named(study, capsys):
+    from rftf_torchrl.recipes.study_training import main
+
+    run = study / "work" / "easy" / "grpo" / "seed3" / "sparse"
+    run.mkdir(parents=True)
+    (run / "metrics.csv").write_text("step,success\n0,1\n1,1\n2,1\n", encoding="utf-8")
+    main([str(study), "loss_critic", "--iterations", "1"])
+    shown = capsys.readouterr()
+    assert "| sparse | 2 |" in shown.out
+    assert "grpo" not in shown.out
+    assert shown.err == "easy: grpo did not log loss_critic\n"
+    with pytest.raises(SystemExit):
+        main([str(study), "loss_critic", "--methods", "grpo", "sparse"])
+    assert "has no 'loss_critic', but step, success" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

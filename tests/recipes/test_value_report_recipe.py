@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,7 +58,7 @@ def test_the_report_ends_in_any_locale(cloned):
     assert "\\u2013 is no number" in done.stdout + done.stderr
 
 
-def test_value_report(cloned):
+def test_value_report(cloned, tmp_path):
     from rftf_torchrl.recipes.value_report import report_value
 
     report = report_value(cloned)
@@ -73,6 +75,9 @@ def test_value_report(cloned):
     assert table.stat().st_size > 500
     again = report_value(cloned)
     assert json.dumps(again) == json.dumps(report)
+    other = shutil.copy(cloned.folder.value_model, tmp_path / "other.safetensors")
+    with pytest.raises(FileExistsError, match=r"report\.json is of .* and would be overwritten"):
+        report_value(replace(cloned, value=replace(cloned.value, path=str(other))))
 
 
 def test_value_report_from_pixels(configure, tmp_path):
