@@ -64,31 +64,32 @@ def words(kind, folder):
 
 
 @pytest.fixture(scope="module")
-def demos(configure, tmp_path_factory):
-    """Demonstrations of an expert that turns the stove on by magic."""
+def shared(configure, tmp_path_factory):
+    """Demonstrations of an expert that turns the stove on by magic, and a value model."""
     try:
         select_gl_backend()
     except NoOpenGLBackendError as error:
         pytest.skip(str(error))
     from rftf_torchrl.recipes.collect_demos import collect
+    from rftf_torchrl.recipes.train_value import train_value
 
     expert = SimpleNamespace(start_expert=magic_expert)
     config = configure(*SETTINGS, f"output={tmp_path_factory.mktemp('libero')}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "rftf_torchrl.libero.expert.expert", expert)
         assert collect(config) == 3 * 6
-    return f"demos.path={config.folder.demonstrations}"
+    file, _ = train_value(config)
+    return [f"demos.path={config.folder.demonstrations}", f"value.path={file}", "collector=single"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_iterations_and_an_official_state(configure, demos, tmp_path, kind, monkeypatch):
-    from rftf_torchrl.recipes import evaluate, finetune, train_bc, train_value
+def test_two_iterations_and_an_official_state(configure, shared, tmp_path, kind, monkeypatch):
+    from rftf_torchrl.recipes import evaluate, finetune, train_bc
 
     monkeypatch.setattr(Protocol, "limit", lambda self, suite: 8)
     given = words(kind, tmp_path / "model")
-    config = configure(*SETTINGS, *given, "collector=single", demos, f"output={tmp_path / 'run'}")
+    config = configure(*SETTINGS, *given, *shared, f"output={tmp_path / 'run'}")
     cloned = train_bc.clone(config)
-    train_value.train_value(config)
     ended = finetune.finetune(config)
     assert config.ppo.iterations == 2
     assert len(read_metrics(config.tuned.metrics)) == 2 + (config.critic == "learned")
