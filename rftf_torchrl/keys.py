@@ -44,6 +44,7 @@ CACHE = "cache"
 SUCCESS = "success"
 CRASHED = "crashed"
 TRAJECTORY = ("collector", "traj_ids")
+MASK = ("collector", "mask")
 TRAJECTORY_SUCCESS = "trajectory_success"
 TIME_LEFT = "time_left"
 FAILURE_RATE = "failure_rate"

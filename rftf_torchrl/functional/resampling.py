@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rftf_torchrl.functional._checks import require_confidence
+from rftf_torchrl.functional._checks import as_compute_dtype, require_confidence
 
 
 def bootstrap_counts(count: int, resamples: int, generator: torch.Generator) -> torch.Tensor:
@@ -76,6 +76,7 @@ def percentile_interval(
             f"statistics has shape {list(statistics.shape)}; expected [R, ...] with at least one "
             "resample."
         )
+    statistics = as_compute_dtype(statistics, "statistics")
     tails = statistics.new_tensor([0.5 - 0.5 * confidence, 0.5 + 0.5 * confidence])
     low, high = torch.quantile(statistics, tails, dim=0)
     return low, high

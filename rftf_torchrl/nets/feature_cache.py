@@ -115,6 +115,8 @@ def cache_features(
         raise ValueError(
             f"{type(policy).__name__} has no FrozenFeatures: wrap the frozen part of the policy."
         )
+    if not data.batch_size.numel():
+        return data
     for tower in towers:
         if from_rollout:
             found = tower.of_rollout(data)

@@ -17,7 +17,7 @@ from rftf_torchrl import keys
 from rftf_torchrl.functional.flow import flow_matching_error
 from rftf_torchrl.functional.reduction import Reduction, reduced
 from rftf_torchrl.nets.finite_output import can_be_read
-from rftf_torchrl.objectives.loss_keys import LossKeys
+from rftf_torchrl.objectives.loss_keys import LossKeys, row_mask
 from rftf_torchrl.objectives.reference import optional_keys
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, opened_gripper
 from rftf_torchrl.policies.heads.flow import FlowActor
@@ -88,7 +88,10 @@ class ChunkCloningLoss(LossKeys, LossModule):
         """
         action = tensordict.get(self.tensor_keys.action).float()
         padding = tensordict.get(self.tensor_keys.pad_mask, None)
-        mask = None if padding is None else ~padding
+        mask, rows = None if padding is None else ~padding, row_mask(self, tensordict)
+        if rows is not None:
+            rows = rows.unsqueeze(-1).expand(action.shape[:-1])
+            mask = rows if mask is None else mask & rows
         if mask is not None:  # before any arithmetic: 0 * NaN is NaN, in gradients too
             if can_be_read(mask) and not mask.any():
                 raise ValueError(
@@ -182,8 +185,8 @@ class TokenCloningLoss(BCLoss):
     token after its *own* earlier ones. This loss asks for the distribution alone: each token is
     scored after the demonstrated ones, in one pass.
 
-    Actions at the key ``pad_mask``, if there is one, count for nothing: bool [*B, H], True at
-    padding.
+    Actions at the key ``pad_mask`` count for nothing: bool [*B, H], True at padding. As in
+    ``BCLoss`` there is no such key by default: ``set_keys(pad_mask="action_is_pad")``.
 
     Args:
         actor_network: the policy.

@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey, unravel_key
 from torchrl.objectives.value import GAE
 
-from rftf_torchrl.keys import CRASHED, REWARD, TRAJECTORY, nested_keys
+from rftf_torchrl.keys import CRASHED, MASK, REWARD, TRAJECTORY, nested_keys
 from rftf_torchrl.settings import Fraction, check_value
 
 
@@ -92,15 +92,21 @@ def make_gae(
     return gae
 
 
-def drop_crashed(tensordict: TensorDictBase) -> tuple[TensorDictBase, int]:
+@nested_keys
+def drop_crashed(
+    tensordict: TensorDictBase,
+    *,
+    crashed_key: NestedKey = ("next", CRASHED),
+    trajectory_key: NestedKey = TRAJECTORY,
+) -> tuple[TensorDictBase, int]:
     """Drop every step of the trajectories in which the simulator crashed, and count these.
 
     A crash says nothing about the policy, so such a trajectory is neither a success nor a failure.
 
     Args:
-        tensordict: transitions of shape [N], complete trajectories one after another, with
-            ``("collector", "traj_ids")`` int64 [N] and ``("next", "crashed")`` bool [N, 1]; without
-            the latter nothing crashed.
+        tensordict: transitions of shape [N], complete trajectories one after another.
+        crashed_key: bool [N, 1]; without it nothing crashed.
+        trajectory_key: int64 [N].
 
     Returns:
         The remaining transitions (possibly none; ``tensordict`` itself if nothing crashed), and
@@ -108,7 +114,7 @@ def drop_crashed(tensordict: TensorDictBase) -> tuple[TensorDictBase, int]:
 
     Raises:
         ValueError: something crashed in data that is not flat.
-        KeyError: something crashed and ``("collector", "traj_ids")`` is missing.
+        KeyError: something crashed and ``trajectory_key`` is missing.
 
     Example:
         >>> import torch
@@ -120,7 +126,7 @@ def drop_crashed(tensordict: TensorDictBase) -> tuple[TensorDictBase, int]:
         >>> len(rest), dropped
         (1, 1)
     """
-    crashed = tensordict.get(("next", CRASHED), None)
+    crashed = tensordict.get(crashed_key, None)
     if crashed is None or not crashed.any():
         return tensordict, 0
     if tensordict.batch_dims != 1:
@@ -128,10 +134,10 @@ def drop_crashed(tensordict: TensorDictBase) -> tuple[TensorDictBase, int]:
             f"Crashed trajectories can only be dropped from a flat batch [N], got batch size "
             f"{tuple(tensordict.batch_size)}. Collect with traj_format='cat'."
         )
-    ids = tensordict.get(TRAJECTORY, None)
+    ids = tensordict.get(trajectory_key, None)
     if ids is None:
         raise KeyError(
-            f"{int(crashed.sum())} steps crashed, but {TRAJECTORY!r} is missing, so their "
+            f"{int(crashed.sum())} steps crashed, but {trajectory_key!r} is missing, so their "
             "trajectories cannot be dropped. Collectors write it (trajs_per_batch)."
         )
     ids = ids.reshape(-1)
@@ -168,7 +174,7 @@ def _check_input(gae: GAE, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
             f"Trajectories {which} contain a crashed step (('next', {CRASHED!r})), which is "
             "neither a termination nor a truncation. Drop them first with drop_crashed."
         )
-    mask = tensordict.get(("collector", "mask"), None)
+    mask = tensordict.get(MASK, None)
     if gae.average_gae and mask is not None and not mask.all():
         raise ValueError(
             f"average_gae would count the {int((~mask).sum())} padded steps of "

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
 from rftf_torchrl.keys import as_key
+
+
+def row_mask(loss: Any, tensordict: TensorDictBase) -> Tensor | None:
+    """The rows that a TorchRL loss counts, bool [*B], by its ``loss_mask_key``; None for all."""
+    found = [tensordict.get(key, None) for key in loss._loss_mask_keys()]
+    masks = [mask.reshape(tensordict.batch_size) for mask in found if mask is not None]
+    return torch.stack(masks).all(0) if masks else None
 
 
 class LossKeys:

@@ -206,6 +206,16 @@ class RFTFPPOLoss(LossKeys, ClipPPOLoss):
             )
         super().__setattr__(name, value)
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        stored = state_dict.get(f"{prefix}kl_coeff", None)
+        if stored is not None and bool(stored) and not self._has_kl:
+            *_, errors = args
+            errors.append(
+                f"kl_coeff is {float(stored):g} in the state, and was 0 when this loss was built, "
+                "which left the divergence out: build it with another."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _written(self) -> list[str]:
         names = ["loss_objective", "clip_fraction"]
         if self.entropy_bonus:
@@ -240,6 +250,8 @@ class RFTFPPOLoss(LossKeys, ClipPPOLoss):
         reference = self.reference_actor
         if reference is None:
             raise ValueError("this loss has no reference: pass reference_actor when you build it.")
+        if not tensordict.batch_size.numel():
+            return tensordict
         flat = tensordict.select(*reference.in_keys, *self._actions, strict=False).reshape(-1)
         with self._as_reference():
             pieces = [
@@ -261,8 +273,16 @@ class RFTFPPOLoss(LossKeys, ClipPPOLoss):
         Returns:
             Log-probability now minus that in the data, float32 [N].
         """
+        if not tensordict.batch_size.numel():
+            return torch.zeros(0, device=tensordict.device)
         pieces = [piece.copy() for piece in tensordict.reshape(-1).split(minibatch)]
-        ratios = [super(RFTFPPOLoss, self)._log_weight(piece, piece.shape)[0] for piece in pieces]
+        delayed: bool = self.delay_actor  # type: ignore[has-type]
+        weigh = super()._log_weight
+        self.delay_actor = False  # or the ratio is to the proximal policy
+        try:
+            ratios = [weigh(piece, piece.shape)[0] for piece in pieces]
+        finally:
+            self.delay_actor = delayed
         return torch.cat(ratios).squeeze(-1)
 
     @dispatch(source="_dispatched_keys")
@@ -320,7 +340,7 @@ class RFTFPPOLoss(LossKeys, ClipPPOLoss):
         kl = float(kl)
         if not math.isfinite(kl):
             raise ValueError(f"kl must be finite, got {kl}: the policy diverged before this step.")
-        if not self._has_kl:
+        if not (self._has_kl and self.kl_coeff):  # off, or switched off
             return float(self.kl_coeff)
         if self.kl_controller is not None:
             controller = self.kl_controller

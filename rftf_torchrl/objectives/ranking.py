@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
-from tensordict.utils import NestedKey
+from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from torchrl.objectives.common import LossModule
@@ -17,7 +17,7 @@ from rftf_torchrl import keys
 from rftf_torchrl.functional.metrics import pairwise_accuracy
 from rftf_torchrl.functional.ranking import temporal_ranking_loss
 from rftf_torchrl.nets.entries import written_value
-from rftf_torchrl.objectives.loss_keys import LossKeys
+from rftf_torchrl.objectives.loss_keys import LossKeys, row_mask
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 
@@ -57,7 +57,8 @@ class TemporalRankingLoss(LossKeys, LossModule):
         pair_distance: how much V should rise within an episode, e.g. 10; 0 for order alone.
 
     Raises:
-        ValueError: if a weight or the distance is negative; on use, if the module writes no value.
+        ValueError: if a weight or the distance is negative; on use, if the module writes no value,
+            or reads no instruction that could be wrong.
 
     Examples:
         >>> from torch import nn
@@ -74,7 +75,7 @@ class TemporalRankingLoss(LossKeys, LossModule):
 
         Attributes:
             temporal_value: where a module other than TemporalValueModel writes its score.
-            tokens: instruction tokens, int64 [B, n, L].
+            tokens: instruction tokens, int64 [B, n, L]; of a TemporalValueModel, its own.
             token_mask: mask of the tokens, bool [B, n, L].
             frame_mask: which frames of the row exist, bool [B, n]; absent = all.
             trajectory_success: whether the row is a success, bool [B, n, 1]; absent = all.
@@ -114,6 +115,8 @@ class TemporalRankingLoss(LossKeys, LossModule):
         self.wrong_instruction = float(wrong_instruction)
         self.failures = float(failures)
         self.pair_distance = float(pair_distance)
+        if isinstance(value_model, TemporalValueModel):
+            self.set_keys(tokens=value_model.tokens_key)
 
     @property
     def functional(self) -> bool:
@@ -157,6 +160,9 @@ class TemporalRankingLoss(LossKeys, LossModule):
             ValueError: if the batch is not [B, n].
             KeyError: if the tokens or the progress for an enabled term are missing.
         """
+        if tensordict.batch_dims > 2:  # as a call by keywords makes it
+            tensordict = tensordict.copy()
+            tensordict.batch_size = tensordict.batch_size[:2]
         if tensordict.batch_dims != 2:
             raise ValueError(
                 "tensordict must have batch size [clips, frames], got "
@@ -168,13 +174,15 @@ class TemporalRankingLoss(LossKeys, LossModule):
         values = self._score(tensordict)
         if mask is None:
             mask = torch.ones_like(values, dtype=torch.bool)
-        success = tensordict.get(self.tensor_keys.trajectory_success, None)
-        success = mask.any(-1) if success is None else success[:, 0, 0] & mask.any(-1)
+        masked = row_mask(self, tensordict)
+        mask = mask if masked is None else mask & masked
         last = _last_true(mask)
+        rows = torch.arange(values.shape[0], device=values.device)
+        success = tensordict.get(self.tensor_keys.trajectory_success, None)
+        success = mask.any(-1) if success is None else success[rows, last, 0] & mask.any(-1)
         ranked = mask & success.unsqueeze(-1)
         loss, accuracy = _ranking(values, ranked, self._places(tensordict))
         out = TensorDict({"loss_ranking": loss, "pairwise_accuracy": accuracy})
-        rows = torch.arange(values.shape[0], device=values.device)
         ends = values[rows, last]
         if self.wrong_instruction:
             frames = tensordict.select(
@@ -189,7 +197,7 @@ class TemporalRankingLoss(LossKeys, LossModule):
             out["loss_wrong_instruction"] = self.wrong_instruction * term
         if self.failures:
             failed = mask & ~success.unsqueeze(-1)
-            pairs = success[:, None] & self._same_task(tensordict)
+            pairs = success[:, None] & self._same_task(tensordict, rows, last)
             pairs = (pairs.unsqueeze(-1) & failed.unsqueeze(0)).flatten()
             gap = (ends[:, None, None] - values.unsqueeze(0)).flatten()
             chosen, counted = _chosen(pairs)
@@ -227,6 +235,15 @@ class TemporalRankingLoss(LossKeys, LossModule):
         value: Tensor = self.value_model(inputs).get(written)
         return value.squeeze(-1)
 
+    def _refuse_blind(self) -> None:
+        key = self.tensor_keys.tokens
+        if key not in map(unravel_key, self.value_model.in_keys):
+            raise ValueError(
+                f"wrong_instruction needs a value model that reads the tokens at {key!r}, and this "
+                f"one reads {list(self.value_model.in_keys)}: name its own by "
+                "set_keys(tokens=..., token_mask=...), or leave the term out."
+            )
+
     def _tokens(self, tensordict: TensorDictBase) -> Tensor:
         tokens: Tensor | None = tensordict.get(self.tensor_keys.tokens, None)
         if tokens is None:
@@ -237,6 +254,7 @@ class TemporalRankingLoss(LossKeys, LossModule):
         return tokens
 
     def _wrong_instruction(self, frames: TensorDictBase, ends: Tensor, counted: Tensor) -> Tensor:
+        self._refuse_blind()
         tokens = self._tokens(frames)
         different = (tokens.unsqueeze(1) != tokens.unsqueeze(0)).any(-1) & counted
         task = frames.get(self.tensor_keys.task_id, None)
@@ -253,11 +271,11 @@ class TemporalRankingLoss(LossKeys, LossModule):
             swapped.set(self.tensor_keys.token_mask, token_mask[other])
         return _mean(-logsigmoid(ends[rows] - self._score(swapped)), counted)
 
-    def _same_task(self, tensordict: TensorDictBase) -> Tensor:
+    def _same_task(self, tensordict: TensorDictBase, rows: Tensor, last: Tensor) -> Tensor:
         task: Tensor | None = tensordict.get(self.tensor_keys.task_id, None)
         if task is None:
             task = self._tokens(tensordict)
-        task = task[:, 0]
+        task = task[rows, last]
         return (task.unsqueeze(1) == task.unsqueeze(0)).all(-1)
 
 

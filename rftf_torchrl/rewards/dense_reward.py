@@ -46,10 +46,11 @@ class DenseReward(Transform):
 
     It serves an environment, a collector's ``postproc`` and a replay buffer, with equal rewards.
     For a form that reads the largest value so far (``best``, ``next_best``), an environment carries
-    it in the tensordict. In a batch it is computed where it is missing, and trajectories have to be
-    complete and one after another for it, as a collector with ``trajs_per_batch`` and
-    ``traj_format="cat"`` gives them; from then on the steps may be shuffled. Remove ``best_key`` at
-    the root before values of another model are paid.
+    it in the tensordict. A batch of complete trajectories, one after another, gets it anew, such as
+    the batches that a collector with ``trajs_per_batch`` and ``traj_format="cat"`` yields:
+    ``for data in collector: reward(data)``. From then on the steps may be shuffled, and what is
+    stored is read. Such a form can't be the collector's ``postproc``: TorchRL calls that on pieces
+    of trajectories.
 
     The reward that the environment wrote is replaced. The two parts of the reward are observations
     to the environment, as the sums of TorchRL's ``RewardSum`` are, zero after a reset: it has one
@@ -64,7 +65,8 @@ class DenseReward(Transform):
         success_key: bool [*B, 1], read under ``"next"``.
         terminated_key: bool [*B, 1], read under ``"next"``.
         truncated_key: bool [*B, 1], read under ``"next"`` by forms that name it.
-        trajectory_key: int64 [*B], read for forms of the largest value so far.
+        trajectory_key: int64 [*B], read for forms of the largest value so far, with ``"done"``
+            beside ``terminated_key``.
         reward_key: float32 [*B, 1], written under ``"next"``: the weighted sum.
         outcome_key: float32 [*B, 1], written under ``"next"``: success as 0 or 1.
         dense_key: float32 [*B, 1], written under ``"next"``: the form's reward, unweighted.
@@ -78,7 +80,8 @@ class DenseReward(Transform):
     Raises:
         ValueError: there is no such form, it does not have an option or refuses it, or a failure
             could be worth as much as a success. On use: an entry has the wrong shape, trajectories
-            are not one after another, or another transform would make the reward wrong. Three do:
+            are not complete and one after another while no largest value is stored, one that is
+            stored is of other values, or another transform would make the reward wrong. Three do:
             TorchRL's ``MultiAction``, which skips the other transforms when an episode ends inside
             a chunk, where the success reward is due; a later one that changes ``terminated``; and
             a later ``FrameSkipTransform`` with a form of the largest value.
@@ -176,7 +179,7 @@ class DenseReward(Transform):
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         if self._keeps_failures and self.best_key not in tensordict.keys(True):
             tensordict.set(self.best_key, self._values(tensordict, self.value_key))
-        self._write(tensordict, next_tensordict)
+        self._write(tensordict, next_tensordict, carried=True)
         return next_tensordict
 
     def transform_output_spec(self, output_spec: Composite) -> Composite:
@@ -226,8 +229,13 @@ class DenseReward(Transform):
             spec[self.best_key] = Unbounded(shape=(*spec.shape, 1), device=spec.device)
         return spec
 
-    def _write(self, root: TensorDictBase, following: TensorDictBase) -> None:
-        """Write outcome, dense and total reward to ``following``, the data at t + 1."""
+    def _write(
+        self, root: TensorDictBase, following: TensorDictBase, *, carried: bool = False
+    ) -> None:
+        """Write outcome, dense and total reward to ``following``, the data at t + 1.
+
+        The largest value so far was ``carried`` here by an environment, or is that of a batch.
+        """
         success = _flag(
             following,
             self.success_key,
@@ -248,6 +256,8 @@ class DenseReward(Transform):
             )
         dense = torch.zeros_like(outcome)
         if self.form is not None:
+            if self._keeps_failures and not carried:
+                self._write_largest(root, following, terminated != 0)
             data = {"success": success.bool(), "terminated": terminated.bool()}
             dense = self._dense(self.form, root, following, data)
         following.set(self.outcome_key, outcome)
@@ -297,27 +307,80 @@ class DenseReward(Transform):
         return value
 
     def _largest(self, root: TensorDictBase, following: TensorDictBase) -> tuple[Tensor, Tensor]:
-        """The largest value up to s_t and up to s_{t+1}, written where it is missing."""
-        next_values = self._values(following, ("next", self.value_key))
-        best: Tensor | None = root.get(self.best_key, None)
-        if best is None:
-            values = self._values(root, self.value_key)
-            pieces = values.reshape(-1).split(self._lengths(root))
-            best = torch.cat([piece.cummax(0).values for piece in pieces]).reshape(values.shape)
-            root.set(self.best_key, best)
-        next_best = torch.maximum(best, next_values)
+        """The largest value up to s_t, and up to s_{t+1}, which is written."""
+        best: Tensor = root.get(self.best_key)
+        next_best = torch.maximum(best, self._values(following, ("next", self.value_key)))
         following.set(self.best_key, next_best)
         return best, next_best
 
-    def _lengths(self, root: TensorDictBase) -> list[int]:
-        """Steps of each trajectory; each trajectory is in one piece."""
+    def _write_largest(
+        self, root: TensorDictBase, following: TensorDictBase, terminated: Tensor
+    ) -> None:
+        """The largest value up to s_t: of complete trajectories anew, else as it is stored."""
+        values = self._values(root, self.value_key)
+        following_values = self._values(following, ("next", self.value_key))
+        stored: Tensor | None = root.get(self.best_key, None)
+        lengths = self._lengths(root, stored is None)
+        ends = self._ends(following, terminated)
+        whole = lengths is not None and _complete(lengths, ends, values, following_values)
+        # last steps alone may have been drawn from a buffer, and look like episodes of one step
+        if lengths is not None and whole and (stored is None or max(lengths, default=0) > 1):
+            pieces = values.reshape(-1).split(lengths)
+            largest = [piece.cummax(0).values for piece in pieces]
+            best = torch.cat(largest).reshape(values.shape) if largest else values.clone()
+            root.set(self.best_key, best)
+        elif stored is None:
+            raise ValueError(
+                "trajectories are not complete, and this form of the reward reads the largest "
+                "value so far: apply it to the batches that a collector yields (trajs_per_batch, "
+                "traj_format='cat') and not as its postproc, or in the environment."
+            )
+        else:
+            after: Tensor | None = following.get(self.best_key, None)
+            expected = torch.maximum(stored, following_values)
+            if (stored < values).any() or (after is not None and (after != expected).any()):
+                raise ValueError(
+                    f"the largest value at {self.best_key!r} is of other values, and trajectories "
+                    "are not complete, so it can't be computed anew: remove it, and apply this "
+                    "form of the reward to complete trajectories, one after another."
+                )
+
+    def _ends(self, following: TensorDictBase, terminated: Tensor) -> Tensor | None:
+        """Where episodes end, bool [N]; None where the data do not say."""
+        found = [following.get(_beside(self.terminated_key, "done"), None)]
+        found.append(following.get(self.truncated_key, None))
+        known = [flag.reshape(-1) != 0 for flag in found if flag is not None]
+        return torch.stack([*known, terminated.reshape(-1)]).any(0) if known else None
+
+    def _lengths(self, root: TensorDictBase, needed: bool) -> list[int] | None:
+        """Steps of each trajectory, in one piece each; None where that is neither so nor needed."""
         why = (
             ", and this form of the reward reads the largest value of a trajectory so far. "
             "Collectors write it (trajs_per_batch)."
         )
-        trajectory = required(root, self.trajectory_key, why)
-        why = "this form of the reward reads the largest value so far"
-        return trajectory_lengths(trajectory, self.trajectory_key, why)
+        try:
+            trajectory = required(root, self.trajectory_key, why)
+            why = "this form of the reward reads the largest value so far"
+            return trajectory_lengths(trajectory, self.trajectory_key, why)
+        except (KeyError, ValueError):
+            if needed:
+                raise
+            return None
+
+
+def _complete(lengths: list[int], ends: Tensor | None, values: Tensor, following: Tensor) -> bool:
+    """Whether each piece ends an episode, and none before; unknown ends count as such."""
+    if ends is None or not lengths:
+        return True
+    last = torch.zeros_like(ends)
+    last[torch.tensor(lengths, device=ends.device).cumsum(0) - 1] = True
+    inside = ~last[:-1]
+    before, after = following.reshape(-1)[:-1][inside], values.reshape(-1)[1:][inside]
+    return bool((ends == last).all()) and torch.allclose(before, after, atol=1e-4)
+
+
+def _beside(key: NestedKey, name: str) -> NestedKey:
+    return name if isinstance(key, str) else (*key[:-1], name)
 
 
 def _flag(following: TensorDictBase, key: NestedKey, advice: str) -> Tensor:

@@ -6,7 +6,14 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 
-from rftf_torchrl.keys import FAILURE_RATE, TASK_ID, TRAJECTORY, TRAJECTORY_SUCCESS, nested_keys
+from rftf_torchrl.keys import (
+    FAILURE_RATE,
+    MASK,
+    TASK_ID,
+    TRAJECTORY,
+    TRAJECTORY_SUCCESS,
+    nested_keys,
+)
 from rftf_torchrl.nets.entries import required
 
 
@@ -17,6 +24,7 @@ def label_failure_rates(
     outcome_key: NestedKey = TRAJECTORY_SUCCESS,
     task_key: NestedKey = TASK_ID,
     trajectory_key: NestedKey = TRAJECTORY,
+    mask_key: NestedKey = MASK,
     out_key: NestedKey = FAILURE_RATE,
 ) -> TensorDictBase:
     """Write to every step the share of the batch's trajectories of its task that failed.
@@ -30,7 +38,8 @@ def label_failure_rates(
         outcome_key: bool [*B, 1], read.
         task_key: int64 [*B, 1], read.
         trajectory_key: int64 [*B], read.
-        out_key: float32 [*B, 1], in [0, 1], written.
+        mask_key: bool [*B], read if there: steps where it is False are padding, in no trajectory.
+        out_key: float32 [*B, 1], in [0, 1], written; 0 at padding.
 
     Returns:
         ``tensordict``.
@@ -51,6 +60,10 @@ def label_failure_rates(
         required(tensordict, key, why).reshape(-1)
         for key in (outcome_key, task_key, trajectory_key)
     )
+    mask = tensordict.get(mask_key, None)
+    real = torch.ones_like(outcome, dtype=torch.bool) if mask is None else mask.reshape(-1)
+    rate = torch.zeros(len(outcome), device=outcome.device)
+    outcome, task, trajectory = outcome[real], task[real], trajectory[real]
     trajectories, where = trajectory.unique(return_inverse=True)
     tasks, of_step = task.unique(return_inverse=True)
     failed = torch.zeros(len(trajectories), device=outcome.device)
@@ -59,4 +72,5 @@ def label_failure_rates(
     of_trajectory[where] = of_step
     count = torch.bincount(of_trajectory, minlength=len(tasks))
     rates = torch.bincount(of_trajectory, failed, minlength=len(tasks)) / count
-    return tensordict.set(out_key, rates[of_step].reshape(*tensordict.batch_size, 1))
+    rate[real] = rates[of_step]
+    return tensordict.set(out_key, rate.reshape(*tensordict.batch_size, 1))

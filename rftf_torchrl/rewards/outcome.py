@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 
-from rftf_torchrl.keys import CRASHED, SUCCESS, TRAJECTORY, TRAJECTORY_SUCCESS, nested_keys
+from rftf_torchrl.keys import CRASHED, MASK, SUCCESS, TRAJECTORY, TRAJECTORY_SUCCESS, nested_keys
 from rftf_torchrl.nets.entries import NO_COMPACT_OBS, required
 
 
@@ -21,6 +21,7 @@ def label_outcomes(
     done_key: NestedKey = ("next", "done"),
     crashed_key: NestedKey = ("next", CRASHED),
     trajectory_key: NestedKey = TRAJECTORY,
+    mask_key: NestedKey = MASK,
     out_key: NestedKey = TRAJECTORY_SUCCESS,
 ) -> TensorDictBase:
     """Write to every step whether its trajectory succeeded: any success at any of its steps.
@@ -33,7 +34,8 @@ def label_outcomes(
         done_key: bool [*B, 1], read.
         crashed_key: bool [*B, 1], read if there.
         trajectory_key: int64 [*B], the trajectory of each step.
-        out_key: bool [*B, 1], written.
+        mask_key: bool [*B], read if there: steps where it is False are padding, in no trajectory.
+        out_key: bool [*B, 1], written; False at padding.
 
     Returns:
         ``tensordict``, or without the dropped steps a new one.
@@ -59,6 +61,9 @@ def label_outcomes(
     success = required(tensordict, success_key, f"{why} {NO_COMPACT_OBS}").reshape(shape) != 0
     done = required(tensordict, done_key, why).reshape(shape) != 0
     ids = required(tensordict, trajectory_key, why).reshape(shape)
+    real = tensordict.get(mask_key, None)
+    padding = torch.zeros_like(done) if real is None else ~real.reshape(shape)
+    success, done = success & ~padding, done & ~padding
 
     crashed = tensordict.get(crashed_key, None)
     if crashed is not None and crashed.any():
@@ -68,7 +73,7 @@ def label_outcomes(
             "failure but unknown. Drop and count them with "
             "rftf_torchrl.drop_crashed."
         )
-    complete = torch.isin(ids, ids[done])
+    complete = torch.isin(ids, ids[done]) | padding
     if not complete.all():
         if incomplete == "raise":
             raise ValueError(
@@ -82,7 +87,8 @@ def label_outcomes(
                 "Collect with traj_format='cat'."
             )
         tensordict, ids, success = tensordict[complete], ids[complete], success[complete]
-    won = torch.isin(ids, ids[success])
+        padding = padding[complete]
+    won = torch.isin(ids, ids[success]) & ~padding
     return tensordict.set(out_key, won.unsqueeze(-1))
 
 

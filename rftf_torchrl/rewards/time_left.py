@@ -47,12 +47,13 @@ def label_time_left(
     """
     trajectory = required(tensordict, trajectory_key, ", so the time of a step is not known.")
     lengths = trajectory_lengths(trajectory, trajectory_key, "the time of a step is counted")
-    if max(lengths) > horizon:
+    if max(lengths, default=0) > horizon:
         raise ValueError(
             f"a trajectory has {max(lengths)} decisions and the horizon is {horizon}: pass the "
             "environment's own."
         )
-    steps = torch.cat([torch.arange(length) for length in lengths]).to(tensordict.device)
+    counted = [torch.arange(length) for length in lengths] or [torch.arange(0)]
+    steps = torch.cat(counted).to(tensordict.device)
     left = 1 - steps.float().unsqueeze(-1) / horizon
     tensordict.set(out_key, left)
     following = required(tensordict, "next", ", so the time of the next state has no place.")

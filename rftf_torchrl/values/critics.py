@@ -85,7 +85,8 @@ class TimedValue(nn.Module):
             float [*B, 1].
         """
         *observation, time = inputs
-        value: Tensor = self.timed(torch.cat([self.body(*observation), time], -1))
+        seen = self.body(*observation)
+        value: Tensor = self.timed(torch.cat([seen, time.to(seen.dtype)], -1))
         return value
 
 

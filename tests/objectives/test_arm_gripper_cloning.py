@@ -52,6 +52,14 @@ def test_padding_does_not_count():
 GRIPPERS = {"0 and 1": (0.0, 1.0), "effort": (0.0, 0.6)}
 
 
+def test_rows_outside_of_the_mask_of_a_batch_count_for_nothing():
+    one = [[0.5, -0.5, 1.0], [0.0, 1.0, -1.0]]
+    data = demonstration([one, [[9.0, 9.0, 1.0], [9.0, 9.0, 1.0]]])
+    loss = ArmGripperCloningLoss(still_actor(0.0, 2.0))
+    data["collector", "mask"] = torch.tensor([True, False])
+    assert loss(data)["loss_bc"] == loss(demonstration([one]))["loss_bc"]
+
+
 @pytest.mark.parametrize("name", GRIPPERS)
 def test_other_grippers_are_refused_or_have_a_threshold(name):
     closed, opened = GRIPPERS[name]

@@ -282,3 +282,14 @@ def padded() -> TensorDict:
 def test_errors(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+def test_drop_crashed_reads_the_keys_that_it_is_told():
+    data = crashed(flat(), 3, 17)
+    data["next", "info", "broke"] = data["next"].pop("crashed")
+    data["number"] = data["collector"].pop("traj_ids")
+    rest, dropped = drop_crashed(
+        data, crashed_key=["next", "info", "broke"], trajectory_key="number"
+    )
+    assert dropped == 2
+    assert not set(rest["number"].tolist()) & {3, 17}

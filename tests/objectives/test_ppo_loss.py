@@ -406,3 +406,29 @@ def test_the_log_ratio_is_of_the_actions_in_the_data(head):
     found = loss.log_ratio(data, minibatch=4)
     torch.testing.assert_close(found, expected.detach())
     assert not found.requires_grad
+
+
+def test_the_log_ratio_is_not_to_the_proximal_policy():
+    actor = policy()
+    data = decisions(actor)
+    loss = RFTFPPOLoss(actor, reference_actor=actor, delay_actor=True)
+    data[keys.LOG_PROB] = data[keys.LOG_PROB] - 1
+    torch.testing.assert_close(loss.log_ratio(data), torch.ones(6))
+    assert loss.delay_actor
+
+
+def test_no_decisions_have_no_ratio_and_no_reference():
+    actor = policy()
+    data, loss = decisions(actor)[:0], RFTFPPOLoss(actor, reference_actor=actor)
+    assert loss.log_ratio(data).shape == (0,)
+    assert loss.add_reference(data) is data
+
+
+def test_a_state_with_a_divergence_needs_a_loss_with_one():
+    actor = policy()
+    with_kl = RFTFPPOLoss(actor, reference_actor=actor, kl_coeff=0.5).state_dict()
+    with pytest.raises(RuntimeError, match=r"kl_coeff is 0\.5 in the state, and was 0 when"):
+        RFTFPPOLoss(actor, kl_coeff=0).load_state_dict(with_kl)
+    loss = RFTFPPOLoss(actor, reference_actor=actor, kl_coeff=0.5)
+    loss.load_state_dict({**with_kl, "kl_coeff": torch.zeros(())})
+    assert loss.adapt_kl(9.0) == 0, "it was switched off"

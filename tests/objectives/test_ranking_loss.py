@@ -296,7 +296,7 @@ def test_missing_tokens_are_named():
     value_model = TemporalValueModel(nn.Identity(), in_keys=["score"])
     data = TensorDict({"score": torch.zeros(2, 3, 1)}, [2, 3])
     with pytest.raises(KeyError) as caught:
-        TemporalRankingLoss(value_model, wrong_instruction=1.0)(data)
+        TemporalRankingLoss(value_model, failures=1.0)(data)
     assert caught.value.args == (
         "this loss term needs the instruction tokens at ('instruction', 'tokens'): add them, or "
         "set its weight to 0.",
@@ -310,3 +310,52 @@ def test_missing_progress_is_named():
         "pair_distance needs the share of the episode before each frame at 'frame_progress': add "
         "it, as sample_clips does, or set pair_distance=0.",
     )
+
+
+def test_a_value_model_that_reads_no_instruction_has_no_wrong_one():
+    value_model = TemporalValueModel(nn.Identity(), in_keys=["score"])
+    data = TensorDict({"score": torch.zeros(2, 3, 1)}, [2, 3])
+    with pytest.raises(ValueError, match=r"^wrong_instruction needs a value model that reads the"):
+        TemporalRankingLoss(value_model, wrong_instruction=1.0)(data)
+
+
+def test_the_instruction_that_is_swapped_is_the_value_models_own():
+    value_model = TemporalValueModel(Worded(), in_keys=["x", ("my", "t")], tokens_key=("my", "t"))
+    tokens = torch.tensor([1, 2])[:, None, None].expand(2, 3, 1)
+    data = TensorDict({"x": torch.zeros(2, 3, 1), "my": {"t": tokens}}, [2, 3])
+    data["instruction", "tokens"] = tokens  # another's
+    found = TemporalRankingLoss(value_model, wrong_instruction=1.0)(data)
+    assert found["loss_wrong_instruction"].item() != pytest.approx(math.log(2))
+
+
+class Worded(nn.Module):
+    def forward(self, x, tokens):
+        return x + tokens.float()
+
+
+def test_outcome_and_task_are_those_of_the_last_frame_that_exists():
+    value_model = TemporalValueModel(nn.Identity(), in_keys=["x"])
+    loss = TemporalRankingLoss(value_model, failures=1.0)
+    data = TensorDict({"x": torch.rand(4, 3, 1)}, [4, 3])
+    data["trajectory_success"] = torch.tensor([1, 1, 0, 0]).bool()[:, None, None].repeat(1, 3, 1)
+    data["task_id"] = torch.tensor([0, 1, 0, 1])[:, None, None].repeat(1, 3, 1)
+    data["frame_mask"] = torch.tensor([False, True, True]).repeat(4, 1)
+    expected = loss(data)
+    data["trajectory_success"][:, 0] = False  # padding in front
+    data["task_id"][:, 0] = 0
+    assert expected["loss_failures"] > 0
+    assert (loss(data) == expected).all()
+
+
+def test_keywords_may_have_more_dimensions_in_common():
+    loss = TemporalRankingLoss(TemporalValueModel(nn.Linear(2, 1), in_keys=["state"]))
+    state = torch.rand(4, 3, 2)
+    ranking, _ = loss(state=state)
+    assert ranking == loss(TensorDict({"state": state}, [4, 3]))["loss_ranking"]
+
+
+def test_rows_outside_of_the_mask_of_a_batch_count_for_nothing():
+    loss = TemporalRankingLoss(TemporalValueModel(nn.Identity(), in_keys=["x"]))
+    data = TensorDict({"x": torch.rand(4, 3, 1)}, [4, 3])
+    data["collector", "mask"] = torch.tensor([True, True, False, False])[:, None].repeat(1, 3)
+    assert loss(data)["loss_ranking"] == loss(data[:2])["loss_ranking"]

@@ -97,21 +97,25 @@ def env(form: str) -> TransformedEnv:
     return TransformedEnv(ChunkWalkEnv(), ValueReward(value_model(), form=form, **WEIGHTS))
 
 
-def collected(form: str) -> TensorDict:
+def collector_with(**arguments) -> Collector:
     torch.manual_seed(0)
-    collector = Collector(
+    return Collector(
         ChunkWalkEnv(),
         walk_policy(),
         frames_per_batch=20,
-        total_frames=20,
+        total_frames=60,
         trajs_per_batch=5,
         traj_format="cat",
-        postproc=ValueReward(value_model(), form=form, **WEIGHTS),
         auto_register_policy_transforms=False,
+        **arguments,
     )
-    data = next(iter(collector))
+
+
+def collected(form: str) -> list[TensorDict]:
+    collector, reward = collector_with(), ValueReward(value_model(), form=form, **WEIGHTS)
+    batches = [reward(data).clone() for data in collector]
     collector.shutdown()
-    return data
+    return batches
 
 
 @pytest.mark.parametrize("form", KEEPING)
@@ -138,14 +142,51 @@ def test_equal_in_environment_collector_and_buffer(form):
 
 
 def test_a_collector_pays_each_trajectory_its_largest_value():
-    data = collected("peak")
-    ids = data[keys.TRAJECTORY]
-    assert len(ids.unique()) == 5
-    for number in ids.unique():
-        own = data[ids == number]
-        values = torch.cat([own["temporal_value"][:1], own["next", "temporal_value"]]).clamp(0, 1)
-        gained = values.max() - values[0, 0]
-        torch.testing.assert_close(own["next", "dense_reward"].sum(), gained)
+    batches = collected("peak")
+    assert len(batches) > 1
+    for data in batches:
+        ids = data[keys.TRAJECTORY]
+        assert len(ids.unique()) == 5
+        for number in ids.unique():
+            own = data[ids == number]
+            values = torch.cat([own["temporal_value"][:1], own["next", "temporal_value"]])
+            gained = values.clamp(0, 1).max() - values.clamp(0, 1)[0, 0]
+            torch.testing.assert_close(own["next", "dense_reward"].sum(), gained)
+
+
+CUT = r"^trajectories are not complete, and this form of the reward reads the largest value so far"
+
+
+@pytest.mark.parametrize("form", KEEPING)
+def test_pieces_of_trajectories_are_refused(form):
+    """A collector's postproc gets them, and so does a sample of steps."""
+    reward = ValueReward(value_model(), form=form, **WEIGHTS)
+    collector = collector_with(postproc=reward)
+    with pytest.raises(ValueError, match=CUT):
+        list(collector)
+    collector.shutdown()
+    whole = trajectories(([0.1, 0.2, 0.3], True), ([0.1, 0.4], True))
+    for rows in ([0], [0, 2], [2, 0]):
+        with pytest.raises(ValueError, match=CUT):
+            DenseReward(form, **WEIGHTS)(whole[rows].clone())
+
+
+def test_a_stored_largest_value_is_read_from_shuffled_steps_alone():
+    reward = DenseReward("peak", **WEIGHTS)
+    whole = trajectories(([0.1, 0.8, 0.3], True), ([0.1, 0.4], True))
+    paid = reward(whole.clone())["next", "reward"]
+    stale = reward(whole.clone())
+    for key in ("temporal_value", ("next", "temporal_value")):
+        stale[key] = 1 - stale[key]
+    again = reward(stale.exclude("best_value", ("next", "best_value")))["next", "reward"]
+    assert torch.equal(reward(stale)["next", "reward"], again), "complete trajectories: anew"
+    stored = reward(whole.clone())
+    order = torch.tensor([2, 0, 1])
+    assert torch.equal(reward(stored[order].clone())["next", "reward"], paid[order])
+    assert torch.equal(reward(stored[[1, 2]].clone())["next", "reward"], paid[[1, 2]])
+    stored["temporal_value"] = stored["temporal_value"] + 1
+    with pytest.raises(ValueError, match=r"^the largest value at 'best_value' is of other values"):
+        reward(stored[order].clone())
 
 
 @pytest.mark.parametrize("form", KEEPING)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from rftf_torchrl import label_outcomes
+from rftf_torchrl import label_failure_rates, label_outcomes
 
 
 def steps(ids, success, done, **extra) -> TensorDict:
@@ -127,3 +127,17 @@ def unfinished() -> TensorDict:
 def test_errors(data, kwargs, error, message):
     with pytest.raises(error, match=re.escape(message)):
         label_outcomes(data, **kwargs)
+
+
+def test_padding_belongs_to_no_trajectory():
+    """As TorchRL's collectors pad trajectories: by zeros, their id included."""
+    data = TensorDict({"next": {"success": torch.zeros(2, 3, 1).bool()}}, [2, 3])
+    data["next", "success"][0, 2] = True
+    data["next", "done"] = torch.tensor([[0, 0, 1], [1, 0, 0]]).bool()[..., None]
+    data["collector", "traj_ids"] = torch.tensor([[5, 5, 5], [6, 0, 0]])
+    data["collector", "mask"] = torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+    data["task_id"] = torch.zeros(2, 3, 1, dtype=torch.int64)
+    won = label_outcomes(data)["trajectory_success"].squeeze(-1)
+    assert won.tolist() == [[True, True, True], [False, False, False]]
+    rates = label_failure_rates(data)["failure_rate"].squeeze(-1)
+    assert rates.tolist() == [[0.5, 0.5, 0.5], [0.5, 0.0, 0.0]]
