@@ -80,6 +80,16 @@ class ObservationHistory(Transform):
             tensordict_reset.set(out_key, window)
         return tensordict_reset.set(self.out_keys[-1], valid)
 
+    def _reset_on_native_autoreset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        before = {key: tensordict.get(key) for key in self.out_keys}
+        reset = tensordict.get("_reset").reshape(*tensordict.batch_size, -1).any(-1)
+        fresh = self._reset(tensordict, tensordict_reset)
+        for key, window in before.items():
+            fresh.set(key, torch.where(_like(reset, window), fresh.get(key), window))
+        return fresh
+
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         why = (
             " from the step's input, so the history cannot be continued: pass on all entries that "

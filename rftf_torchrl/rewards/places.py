@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
@@ -22,6 +23,16 @@ def later_transforms(transform: Transform) -> list[Transform]:
     leaves = environment_transforms(transform)
     places = [place for place, leaf in enumerate(leaves) if leaf is transform]
     return leaves[places[0] + 1 :] if places else []
+
+
+def resets_inside_a_step(transform: Transform) -> bool:
+    """Whether the environment begins the next episode inside a step (native auto-reset)."""
+    environment: Any = transform.container
+    while environment is not None:
+        if environment.__dict__.get("_torchrl_native_autoreset", False):
+            return True
+        environment = getattr(environment, "base_env", None)
+    return False
 
 
 def next_data(transform: Transform, tensordict: TensorDictBase) -> TensorDictBase:

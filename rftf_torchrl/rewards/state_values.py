@@ -13,7 +13,7 @@ from torchrl.envs.transforms import FrameSkipTransform, Transform
 from rftf_torchrl.keys import TEMPORAL_VALUE, nested_keys
 from rftf_torchrl.nets.entries import required, written_value
 from rftf_torchrl.nets.evaluate_states import evaluate_states, values_of_states
-from rftf_torchrl.rewards.places import later_transforms, next_data
+from rftf_torchrl.rewards.places import later_transforms, next_data, resets_inside_a_step
 from rftf_torchrl.transforms.finite import check_finite_tensor
 
 
@@ -27,6 +27,9 @@ class StateValues(Transform):
     - a collector, ``Collector(..., postproc=StateValues(model))``: one batched pass, one
       evaluation per distinct state, T + 1 for a trajectory of T steps. This is the fastest;
     - a replay buffer.
+
+    An environment that resets inside a step (TorchRL's native auto-reset) does not show the last
+    state of an episode: there V(s_t) is taken for V(s_{t+1}).
 
     The model is frozen: its parameters stop requiring gradients, it is evaluated in evaluation
     mode, and its training flags, its place in no ``state_dict`` and its device stay the user's.
@@ -122,6 +125,9 @@ class StateValues(Transform):
         if value is None:
             value = self._checked(self._values(tensordict), self.value_key)
         next_value = self._checked(self._values(next_tensordict), ("next", self.value_key))
+        if resets_inside_a_step(self):  # what is there is the next episode's first state
+            done = next_tensordict.get("done").reshape(next_value.shape) != 0
+            next_value = torch.where(done, value, next_value)
         tensordict.set(self.value_key, self._before(value, next_value))
         return next_tensordict.set(self.value_key, next_value)
 
