@@ -44,6 +44,9 @@ class Hidden:
     def __init__(self, where):
         self._where = where
 
+    def __repr__(self):
+        return f"Hidden({self._where!r})"
+
 
 class Scaled(nn.Linear):
     """A layer that is told how to scale by something that is no weight."""
