@@ -129,6 +129,11 @@ def entitled(config: RunConfig) -> None:
             "reward=sparse: what a quick start calls RFTF needs a dense reward. For plain PPO "
             "beside it set baseline=sparse; plain PPO alone is rftf finetune reward=sparse"
         )
+    cloned, recorded = config.cloning.per_task or 0, config.demos.per_task
+    if config.demos.path is None and cloned > recorded:
+        raise ConfigError(
+            f"cloning.per_task={cloned}: demos.per_task={recorded} records fewer of each task"
+        )
     for run in (config, config.plain_ppo) if config.baseline else (config,):
         refuse_used_folder(run)
     need(config, policy=config.policy.path is not None, value_model=config.value.path is not None)

@@ -173,8 +173,8 @@ def check_starts(jobs: list[Job]) -> None:
     for job in jobs:
         path = Path(job.shared.output, "start.json")
         start = None if cell_file(job.folder, *job.key).is_file() else load_start(job)
-        if start is not None:
-            problems[path] = other_versions(path, start.get("versions", {}), versions())
+        if start is not None and "versions" in start:
+            problems[path] = other_versions(path, start["versions"], versions())
     listed = [problem for each in problems.values() for problem in each]
     if listed:
         raise CellError("the study can't go on:\n  - " + "\n  - ".join(listed))

@@ -264,14 +264,13 @@ def run_seed(
     output = Path(study.output, "starts", task_set, f"seed{seed}-{digest(settings)[:8]}")
     start = replace(first, output=str(output))
     made = output / "versions.json"
+    if made.is_file() and (problems := other_versions(output, read_record(made), versions())):
+        raise CellError(problems[0])
     if not all(file_of(start, name).is_file() for name in POLICIES):
         logger.info("%s, seed %d: demonstrations and policies", task_set, seed)
-        make_start(start, study.curve_episodes)
+        prepare_output(output)
         write_record(made, versions())
-    else:
-        earlier = read_record(made) if made.is_file() else {}
-        if problems := other_versions(output, earlier, versions()):
-            raise CellError(problems[0])
+        make_start(start, study.curve_episodes)
     rollouts: dict[int, tuple[list[TensorDictBase], int]] = {}
     found = {}
     for method, config in configs.items():

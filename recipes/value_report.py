@@ -67,6 +67,7 @@ from rftf_torchrl import (
 from rftf_torchrl.configs.artefacts import (
     load_value_model,
     need,
+    needs_file,
     refuse_to_overwrite,
     training_data,
 )
@@ -104,7 +105,7 @@ def fresh_rollouts(config: RunConfig) -> tuple[TensorDictBase, int]:
     simulator, seed = make_simulator(config.env), derive_seed(config.seed, "value_report")
     episodes = [
         Episode(task, derive_seed(seed, task, number) % 2**31)
-        for task in config.tuned_tasks
+        for task in (config.tuned_tasks if hasattr(simulator, "check_starts") else config.env.tasks)
         for number in range(config.evaluation.episodes_per_task)
     ]
     with (
@@ -179,12 +180,18 @@ def show_labelled(
     return list(zip(score_labelled(value_model, test), states_of(test), strict=True)), used
 
 
+def model_name(config: RunConfig) -> str:
+    """The value model's file, or the kind and options of one that has none."""
+    value = config.value
+    return str(config.folder.value_model) if needs_file(config) else f"{value.kind} {value.options}"
+
+
 def entitled(config: RunConfig) -> None:
     """Stop where something is missing, or another value model's report would be overwritten."""
     simulated = config.data.path is None
     need(config, demos=simulated, policy=simulated, value_model=True)
     file = config.folder.value_report / "report.json"
-    refuse_to_overwrite(file, "value_model", config.folder.value_model, "the files of this run")
+    refuse_to_overwrite(file, "value_model", Path(model_name(config)), "the files of this run")
 
 
 @stage(
@@ -239,7 +246,7 @@ def report_value(config: RunConfig) -> dict[str, Any]:
     if config.image_size is not None:
         films = write_films(config, seen, titles, folder / "videos")
 
-    used = {"value_model": str(config.folder.value_model), **used}
+    used = {"value_model": model_name(config), **used}
     text = run_report(
         "Value model",
         {

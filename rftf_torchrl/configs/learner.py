@@ -30,7 +30,7 @@ from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.digests import read_record
 from rftf_torchrl.nets.feature_cache import cache_bytes, cache_features
 from rftf_torchrl.nets.sizes import ObservationSizes
-from rftf_torchrl.objectives.advantages import Advantages, make_critic
+from rftf_torchrl.objectives.advantages import CRITICS, Advantages, make_critic
 from rftf_torchrl.objectives.ppo import RFTFPPOLoss
 from rftf_torchrl.policies.file import load_policy
 from rftf_torchrl.policies.spec import PolicySpecProtocol
@@ -41,6 +41,7 @@ from rftf_torchrl.training.checkpoint import PREFIX, SUFFIX
 from rftf_torchrl.training.footprint import Footprint, footprint
 from rftf_torchrl.training.processes import started_processes
 from rftf_torchrl.training.sharding import ShardedCopy
+from rftf_torchrl.values.critics import no_critic
 from rftf_torchrl.values.temporal_value import TemporalValueModel
 
 logger = logging.getLogger("finetune")
@@ -74,7 +75,8 @@ def _refuse_fewer_iterations(config: RunConfig) -> None:
     files = sorted(config.tuned.checkpoints.glob(f"{PREFIX}-*{SUFFIX}"))
     done = int(files[-1].stem.rpartition("-")[2]) if files else 0
     asked = config.ppo.iterations
-    more = done - asked - config.ppo.critic_warmup
+    learns = CRITICS.find(config.critic) is not no_critic
+    more = done - asked - config.ppo.critic_warmup * learns
     if more > 0:
         raise ConfigError(
             f"{files[-1]} is after iteration {done}, with those of the critic alone, and the run "

@@ -171,8 +171,9 @@ def refuse_other_split(config: RunConfig, demonstrations: Demonstrations) -> Non
     if path is None or not file.is_file():
         return
     earlier = read_made_by(file)
-    trained_at = {earlier[name] for name in (DATA_AT, "data.path") if earlier.get(name)}
-    if Path(path).resolve() not in {Path(name).resolve() for name in trained_at}:
+    named = earlier.get("data.path")
+    there = Path(earlier.get(DATA_AT) or named or "/").resolve() == Path(path).resolve()
+    if not there and (named != path or Path(path).exists()):  # an id of a hub is in no folder
         return
     advice = "give the settings of the training, so that the same episodes are held out"
     now = made_by(config, SPLIT)
@@ -200,8 +201,10 @@ def refuse_other_environment(config: RunConfig, file: Path, word: str) -> None:
     """Stop where a policy or a value model was trained in another environment than the run's."""
     if file.is_file():
         value = word == "value.path"
-        size = f"give data.image_size={read_made_by(file).get('env.image_size')}"
-        train = size if value and config.data.path else "train it in this environment"
+        size = read_made_by(file).get("env.image_size")
+        train = "train it in this environment"
+        if value and config.data.path and size:
+            train = f"give data.image_size={size}"
         advice = f"{train}, or give another file by {word}"
         now = value_environment(config) if value else environment(config)
         refuse_changes(str(file), read_made_by(file), now, (), advice)

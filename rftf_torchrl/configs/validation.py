@@ -101,11 +101,6 @@ def check_config(config: DictConfig) -> RunConfig:
         )
     problems += _advantage_problems(run.critic, run.ppo, run.reward)
     problems += _reward_problems(run.reward, run.ppo, run.env)
-    cloned, recorded = run.cloning.per_task, run.demos.per_task
-    if run.demos.path is None and cloned is not None and cloned > recorded:
-        problems.append(
-            f"cloning.per_task={cloned}: demos.per_task={recorded} records fewer of each task"
-        )
     steps, reward = run.value.refresh_steps, run.reward
     if steps and not (reward.dense_weight and reward.potential == "value"):
         problems.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable, Mapping, Set
 from dataclasses import fields, is_dataclass
@@ -78,7 +79,9 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(_described(item, above) for item in value)
     parts = _parts(value)
-    return name, repr(value) if parts is None else _described(parts, above)
+    if parts is None:
+        return name, re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+    return name, _described(parts, above)
 
 
 def _parts(value: Any) -> dict[str, Any] | None:
@@ -155,7 +158,8 @@ def function_name(function: Callable[..., Any]) -> str:
         given = [repr(_described(value, ())) for value in function.args]
         given += [f"{name}={_described(value, ())!r}" for name, value in function.keywords.items()]
         return f"{function_name(function.func)}({', '.join(given)})"
-    return getattr(function, "__qualname__", type(function).__qualname__)
+    name = getattr(function, "__qualname__", None)
+    return repr(_described(function, ())) if name is None else str(name)
 
 
 def package_versions(*packages: str, clones: tuple[str, ...] = ()) -> dict[str, str | None]:

@@ -225,8 +225,8 @@ class TokenCloningLoss(BCLoss):
         padding = None
         if self.tensor_keys.pad_mask is not None:
             padding = data.get(self.tensor_keys.pad_mask, None)
-        if padding is not None and padding.any():
-            if not self._masks:
+        if padding is not None:
+            if not self._masks and can_be_read(padding) and padding.any():
                 raise ValueError(
                     f"{self.tensor_keys.pad_mask!r} marks padding, and this policy reads no mask "
                     "of executed actions, so the padding would be cloned: leave those rows out, or "

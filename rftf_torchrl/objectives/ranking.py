@@ -116,7 +116,11 @@ class TemporalRankingLoss(LossKeys, LossModule):
         self.failures = float(failures)
         self.pair_distance = float(pair_distance)
         if isinstance(value_model, TemporalValueModel):
-            self.set_keys(tokens=value_model.tokens_key)
+            tokens = value_model.tokens_key
+            mask = tokens if isinstance(tokens, str) else (*tokens[:-1], "mask")
+            self.set_keys(tokens=tokens)
+            if mask != tokens and mask in map(unravel_key, value_model.in_keys):
+                self.set_keys(token_mask=mask)
 
     @property
     def functional(self) -> bool:
@@ -160,7 +164,10 @@ class TemporalRankingLoss(LossKeys, LossModule):
             ValueError: if the batch is not [B, n].
             KeyError: if the tokens or the progress for an enabled term are missing.
         """
-        if tensordict.batch_dims > 2:  # as a call by keywords makes it
+        entries = [tensordict.get(key, None) for key in self.value_model.in_keys]
+        dims = tensordict.batch_dims
+        if dims > 2 and all(entry is None or entry.ndim == dims for entry in entries):
+            # a call by keywords takes all dimensions that the entries share
             tensordict = tensordict.copy()
             tensordict.batch_size = tensordict.batch_size[:2]
         if tensordict.batch_dims != 2:
@@ -168,14 +175,14 @@ class TemporalRankingLoss(LossKeys, LossModule):
                 "tensordict must have batch size [clips, frames], got "
                 f"{tuple(tensordict.batch_size)}."
             )
-        mask = tensordict.get(self.tensor_keys.frame_mask, None)
+        mask, rows = tensordict.get(self.tensor_keys.frame_mask, None), row_mask(self, tensordict)
+        if rows is not None:
+            mask = rows if mask is None else mask & rows
         if mask is not None:
             tensordict = self._padded_by_numbers(tensordict, mask)
         values = self._score(tensordict)
         if mask is None:
             mask = torch.ones_like(values, dtype=torch.bool)
-        masked = row_mask(self, tensordict)
-        mask = mask if masked is None else mask & masked
         last = _last_true(mask)
         rows = torch.arange(values.shape[0], device=values.device)
         success = tensordict.get(self.tensor_keys.trajectory_success, None)
@@ -237,7 +244,8 @@ class TemporalRankingLoss(LossKeys, LossModule):
 
     def _refuse_blind(self) -> None:
         key = self.tensor_keys.tokens
-        if key not in map(unravel_key, self.value_model.in_keys):
+        parents = [key] if isinstance(key, str) else [key, *(key[:n] for n in range(1, len(key)))]
+        if not {*map(unravel_key, parents)} & {*map(unravel_key, self.value_model.in_keys)}:
             raise ValueError(
                 f"wrong_instruction needs a value model that reads the tokens at {key!r}, and this "
                 f"one reads {list(self.value_model.in_keys)}: name its own by "

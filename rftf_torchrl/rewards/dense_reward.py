@@ -37,6 +37,9 @@ from rftf_torchrl.rewards.places import (
 )
 from rftf_torchrl.settings import Finite, check_value
 
+_ROUNDING = 1e-4
+"""Of values of the same state, evaluated in other batches."""
+
 
 class DenseReward(Transform):
     r"""Rewards success, and a form's reward from the values that :class:`StateValues` wrote.
@@ -45,12 +48,13 @@ class DenseReward(Transform):
         r_t = w_{outcome} \, success_t + w_{dense} \, form(V(s_t), V(s_{t+1}), \ldots)_t
 
     It serves an environment, a collector's ``postproc`` and a replay buffer, with equal rewards.
-    For a form that reads the largest value so far (``best``, ``next_best``), an environment carries
-    it in the tensordict. A batch of complete trajectories, one after another, gets it anew, such as
-    the batches that a collector with ``trajs_per_batch`` and ``traj_format="cat"`` yields:
-    ``for data in collector: reward(data)``. From then on the steps may be shuffled, and what is
-    stored is read. Such a form can't be the collector's ``postproc``: TorchRL calls that on pieces
-    of trajectories.
+    Only a form that reads the largest value so far (``best``, ``next_best``) needs more. An
+    environment carries that value in the tensordict. In a batch it is read where it is stored, and
+    else computed; then trajectories have to be complete and one after another. The batches are so
+    that a collector with ``trajs_per_batch`` and ``traj_format="cat"`` yields
+    (``for data in collector: reward(data)``), and from then on the steps may be shuffled. As
+    ``postproc`` TorchRL calls it on pieces of trajectories, of which it refuses those that do not
+    end an episode. Remove ``best_key`` at the root before values of another model are paid.
 
     The reward that the environment wrote is replaced. The two parts of the reward are observations
     to the environment, as the sums of TorchRL's ``RewardSum`` are, zero after a reset: it has one
@@ -316,34 +320,29 @@ class DenseReward(Transform):
     def _write_largest(
         self, root: TensorDictBase, following: TensorDictBase, terminated: Tensor
     ) -> None:
-        """The largest value up to s_t: of complete trajectories anew, else as it is stored."""
+        """The largest value up to s_t, where none is stored that these values could have."""
         values = self._values(root, self.value_key)
         following_values = self._values(following, ("next", self.value_key))
         stored: Tensor | None = root.get(self.best_key, None)
-        lengths = self._lengths(root, stored is None)
-        ends = self._ends(following, terminated)
-        whole = lengths is not None and _complete(lengths, ends, values, following_values)
-        # last steps alone may have been drawn from a buffer, and look like episodes of one step
-        if lengths is not None and whole and (stored is None or max(lengths, default=0) > 1):
-            pieces = values.reshape(-1).split(lengths)
-            largest = [piece.cummax(0).values for piece in pieces]
-            best = torch.cat(largest).reshape(values.shape) if largest else values.clone()
-            root.set(self.best_key, best)
-        elif stored is None:
-            raise ValueError(
-                "trajectories are not complete, and this form of the reward reads the largest "
-                "value so far: apply it to the batches that a collector yields (trajs_per_batch, "
-                "traj_format='cat') and not as its postproc, or in the environment."
-            )
-        else:
+        if stored is not None:
             after: Tensor | None = following.get(self.best_key, None)
             expected = torch.maximum(stored, following_values)
-            if (stored < values).any() or (after is not None and (after != expected).any()):
-                raise ValueError(
-                    f"the largest value at {self.best_key!r} is of other values, and trajectories "
-                    "are not complete, so it can't be computed anew: remove it, and apply this "
-                    "form of the reward to complete trajectories, one after another."
-                )
+            low = (stored < values - _ROUNDING).any()
+            if not low and (after is None or not ((after - expected).abs() > _ROUNDING).any()):
+                return
+        lengths = self._lengths(root)
+        ends = self._ends(following, terminated)
+        if not _complete(lengths, ends, values, following_values):
+            other = "" if stored is None else f", and {self.best_key!r} is of other values"
+            raise ValueError(
+                f"trajectories are not complete{other}, and this form of the reward reads the "
+                "largest value so far: apply it to the batches that a collector yields "
+                "(trajs_per_batch, traj_format='cat') and not as its postproc, or in the "
+                "environment."
+            )
+        largest = [piece.cummax(0).values for piece in values.reshape(-1).split(lengths)]
+        best = torch.cat(largest).reshape(values.shape) if lengths else values.clone()
+        root.set(self.best_key, best)
 
     def _ends(self, following: TensorDictBase, terminated: Tensor) -> Tensor | None:
         """Where episodes end, bool [N]; None where the data do not say."""
@@ -352,20 +351,15 @@ class DenseReward(Transform):
         known = [flag.reshape(-1) != 0 for flag in found if flag is not None]
         return torch.stack([*known, terminated.reshape(-1)]).any(0) if known else None
 
-    def _lengths(self, root: TensorDictBase, needed: bool) -> list[int] | None:
-        """Steps of each trajectory, in one piece each; None where that is neither so nor needed."""
+    def _lengths(self, root: TensorDictBase) -> list[int]:
+        """Steps of each trajectory; each trajectory is in one piece."""
         why = (
             ", and this form of the reward reads the largest value of a trajectory so far. "
             "Collectors write it (trajs_per_batch)."
         )
-        try:
-            trajectory = required(root, self.trajectory_key, why)
-            why = "this form of the reward reads the largest value so far"
-            return trajectory_lengths(trajectory, self.trajectory_key, why)
-        except (KeyError, ValueError):
-            if needed:
-                raise
-            return None
+        trajectory = required(root, self.trajectory_key, why)
+        why = "this form of the reward reads the largest value so far"
+        return trajectory_lengths(trajectory, self.trajectory_key, why)
 
 
 def _complete(lengths: list[int], ends: Tensor | None, values: Tensor, following: Tensor) -> bool:
@@ -376,7 +370,7 @@ def _complete(lengths: list[int], ends: Tensor | None, values: Tensor, following
     last[torch.tensor(lengths, device=ends.device).cumsum(0) - 1] = True
     inside = ~last[:-1]
     before, after = following.reshape(-1)[:-1][inside], values.reshape(-1)[1:][inside]
-    return bool((ends == last).all()) and torch.allclose(before, after, atol=1e-4)
+    return bool((ends == last).all()) and torch.allclose(before, after, atol=_ROUNDING)
 
 
 def _beside(key: NestedKey, name: str) -> NestedKey:

@@ -8,7 +8,7 @@ from typing import Any
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.envs.transforms import Compose, Transform
+from torchrl.envs.transforms import Compose, Transform, TransformedEnv
 
 from rftf_torchrl.nets.entries import required
 
@@ -28,11 +28,11 @@ def later_transforms(transform: Transform) -> list[Transform]:
 def resets_inside_a_step(transform: Transform) -> bool:
     """Whether the environment begins the next episode inside a step (native auto-reset)."""
     environment: Any = transform.container
-    while environment is not None:
+    while isinstance(environment, TransformedEnv):
         if environment.__dict__.get("_torchrl_native_autoreset", False):
             return True
-        environment = getattr(environment, "base_env", None)
-    return False
+        environment = environment.base_env
+    return bool(vars(environment).get("_torchrl_native_autoreset", False)) if environment else False
 
 
 def next_data(transform: Transform, tensordict: TensorDictBase) -> TensorDictBase:
@@ -61,7 +61,7 @@ def trajectory_lengths(trajectory: Tensor, key: NestedKey, why: str) -> list[int
             f"the steps of a trajectory are not one after another in {key!r}, and {why}: do this "
             "to a collector's batch (traj_format='cat'), before the steps are shuffled."
         )
-    return [int(length) for length in lengths]
+    return list(map(int, lengths.tolist()))
 
 
 def _leaves(transform: Transform) -> Iterator[Transform]:

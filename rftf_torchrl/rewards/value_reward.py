@@ -23,7 +23,8 @@ class ValueReward(Compose):
 
     It is :class:`StateValues`, which evaluates the model, and :class:`DenseReward`, which applies a
     form of the reward; the equation is that of the form ``"difference"``. One class serves three
-    places, with equal rewards:
+    places, with equal rewards; forms of the largest value so far need complete trajectories, see
+    there:
 
     - an environment, ``TransformedEnv(env, ValueReward(model))``: one evaluation per reset and
       per step, with V(s_t) carried over in the tensordict;

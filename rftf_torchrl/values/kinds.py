@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from tensordict.nn import TensorDictModuleBase
 
@@ -29,8 +29,9 @@ class ValueSpecProtocol(Protocol):
     """What a class has to have for its value models to be trained, saved and used by the recipes.
 
     It is a dataclass, whose fields are the kind's options (``value.options``). Two members are
-    optional: ``trained = False`` says that its models are used as they are, without training and
-    without a file; then :meth:`build` may return any value module.
+    optional. ``trained = False`` says that its models are used as they are, without training and
+    without a file; then :meth:`build` may return any value module. ``problems() -> list[str]``
+    says what is wrong with options that can be read, a line each, before anything is made.
     """
 
     def build(self, sizes: ObservationSizes) -> TensorDictModuleBase:
@@ -79,7 +80,7 @@ def value_problems(kind: str, options: Mapping[str, Any]) -> list[str]:
     try:
         found = setting_problems(value_spec_class(kind), options, "value.options.")
         own = None if found else getattr(value_spec(kind, options), "problems", None)
-        return found if own is None else own()
+        return cast(list[str], own()) if callable(own) else found
     except ValueError as error:
         return [f"value.kind={kind}: {error}"]
 

@@ -1,5 +1,6 @@
 """A policy's fingerprint is of all that decides how it acts."""
 
+import threading
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from enum import Enum
@@ -102,6 +103,7 @@ def test_a_functions_name_has_no_address():
         (torch.float16, torch.float32),
         (range(3), range(4)),
         (Hidden("a"), Hidden("b")),
+        (Gain(1.0), Gain(2.0)),
     ],
     ids=repr,
 )
@@ -109,4 +111,22 @@ def test_bound_arguments_of_any_kind_are_told_apart(arguments):
     one, other = (function_name(partial(digest_of, argument)) for argument in arguments)
     assert one != other
     assert one == function_name(partial(digest_of, deepcopy(arguments[0])))
+    assert "0x" not in one
+
+
+def test_a_callable_object_is_named_by_what_it_is_made_of():
+    assert function_name(Scale(1.0)) == function_name(Scale(1.0)) != function_name(Scale(2.0))
+
+
+@dataclass(frozen=True)
+class Scale:
+    factor: float
+
+    def __call__(self, value):
+        return self.factor * value
+
+
+def test_what_has_an_address_alone_has_the_same_name_each_time():
+    one, other = (function_name(partial(digest_of, threading.Lock())) for _ in range(2))
+    assert one == other
     assert "0x" not in one

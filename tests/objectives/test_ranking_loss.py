@@ -359,3 +359,13 @@ def test_rows_outside_of_the_mask_of_a_batch_count_for_nothing():
     data = TensorDict({"x": torch.rand(4, 3, 1)}, [4, 3])
     data["collector", "mask"] = torch.tensor([True, True, False, False])[:, None].repeat(1, 3)
     assert loss(data)["loss_ranking"] == loss(data[:2])["loss_ranking"]
+    layer = TemporalRankingLoss(TemporalValueModel(nn.Linear(1, 1), in_keys=["x"]))
+    data["x"][2:] = math.nan
+    layer(data)["loss_ranking"].backward()
+    assert all(weight.grad.isfinite().all() for weight in layer.parameters())
+
+
+def test_a_batch_of_more_dimensions_is_refused():
+    loss = TemporalRankingLoss(TemporalValueModel(nn.Linear(2, 1), in_keys=["state"]))
+    with pytest.raises(ValueError, match=r"^tensordict must have batch size \[clips, frames\]"):
+        loss(TensorDict({"state": torch.rand(4, 4, 3, 2)}, [4, 4, 3]))

@@ -415,10 +415,6 @@ def test_data_from_outside_have_no_successes_of_the_policy(configure, tmp_path):
         ),
         (["cloning.per_task=0"], "cloning.per_task=0: must be at least 1"),
         (
-            ["cloning.per_task=3", "demos.per_task=2"],
-            "cloning.per_task=3: demos.per_task=2 records fewer of each task",
-        ),
-        (
             ["value.kind=score", "value.options={model: 'nowhere:Own', inputs: {x: state}}"],
             "value.options.model=nowhere:Own: no scoring model at nowhere:Own (No module named "
             "'nowhere'): make it importable, for example by its folder in PYTHONPATH.",

@@ -1,18 +1,23 @@
 """An environment that begins the next episode inside a step, as vectorised simulators do."""
 
+import pytest
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.data import Binary, Composite, Unbounded
-from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs import EnvBase, ParallelEnv, SerialEnv, TransformedEnv
 
 from rftf_torchrl import ObservationHistory, ValueReward
+
+
+def counted():
+    return Counting(native=False)
 
 
 class Counting(EnvBase):
     """Counts its steps; the two environments run out of time after 3 and 5."""
 
-    def __init__(self):
+    def __init__(self, native=True):
         super().__init__(batch_size=[2])
         flag = Binary(shape=(2, 1), dtype=torch.bool)
         number = Unbounded((2, 1))
@@ -21,7 +26,7 @@ class Counting(EnvBase):
         self.reward_spec = Composite(reward=number.clone(), shape=(2,))
         ends = {name: flag.clone() for name in ("done", "terminated", "truncated")}
         self.done_spec = Composite(ends, shape=(2,))
-        self._torchrl_native_autoreset = True
+        self._torchrl_native_autoreset = native
 
     def _shown(self, done):
         never = torch.zeros_like(done)
@@ -63,3 +68,15 @@ def test_a_history_begins_again():
     assert data["valid"].sum(-1).tolist() == [[1, 2, 3, 1, 2, 3, 1], [1, 2, 3, 3, 3, 1, 2]]
     assert data["window"][0, 3].flatten().tolist() == [0, 0, 0]
     assert data["window"][1, 4].flatten().tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize("batched", [SerialEnv, ParallelEnv])
+def test_batches_of_environments_are_asked_once(batched):
+    """Theirs answer to any name, so the question has to end."""
+    model = TensorDictModule(lambda x: x / 10, ["x"], ["temporal_value"])
+    env = TransformedEnv(batched(2, counted), ValueReward(model, gamma=1.0))
+    try:
+        data = env.rollout(2)
+    finally:
+        env.close()
+    torch.testing.assert_close(data["next", "reward"], torch.full((2, 2, 2, 1), 0.1))

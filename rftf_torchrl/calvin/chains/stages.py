@@ -56,7 +56,7 @@ class PolicyStage:
 
     def begin(self, robot_obs: np.ndarray, scene_obs: np.ndarray, seed: int, index: int) -> None:
         """Puts the simulator where a chain begins; its noise comes from seed and index."""
-        torch.manual_seed(noise_seed(seed, index, 0))  # for an environment that draws from it
+        torch.manual_seed(noise_seed(seed, index, 0) + 2)  # for an environment that draws from it
         self._env.simulator.reset(robot_obs, scene_obs)
         self._seed, self._index, self._decisions = seed, index, 0
 
