@@ -45,13 +45,14 @@ def test_every_method_of_every_study_can_be_run(name):
     study = replace(configured(f"study={name}"), seeds=[0])
     own = {"own_reward", "own_peak"} if name == "libero" else set()  # it has no dense reward
     methods = [method for method in study.catalogue if method not in own]
-    jobs = list_jobs(replace(study, methods=methods), "")
-    assert len(jobs) == len(methods) * len(study.task_sets)
-    assert all(job.config.ppo.env_steps for job in jobs)
-    shared = {(job.task_set, job.shared.output) for job in jobs}
-    assert len(shared) == len(study.task_sets), "equal start for all methods"
+    first = dict([next(iter(study.task_sets.items()))])
+    jobs = list_jobs(replace(study, methods=methods, task_sets=first), "")
+    assert len(jobs) == len(methods)
     # A task set may fix what a method of the catalogue changes; the study does not pick that one.
     picked = list_jobs(study, "")
+    assert all(job.config.ppo.env_steps for job in [*jobs, *picked])
+    shared = {(job.task_set, job.shared.output) for job in [*jobs, *picked]}
+    assert len(shared) == len(study.task_sets), "equal start for all methods"
     assert len({job.digest for job in picked}) == len(picked), "no two methods are the same"
 
 
