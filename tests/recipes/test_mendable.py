@@ -175,6 +175,7 @@ def test_a_file_of_another_kind(refused, stage, settings, message):
 
 
 def test_a_run_of_calvin_that_has_not_ended(tmp_path):
+    (tmp_path / "quickstart.yaml").touch()
     message = (
         f"there is no {tmp_path}/chains_cloned.json: run it to its end first by rftf calvin "
         f"baseline=sparse resume=true output={tmp_path}, with the settings that it was begun with"
