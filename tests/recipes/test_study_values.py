@@ -175,8 +175,7 @@ def test_the_study_resumes_and_says_the_same(tmp_path):
     assert (report / "report.md").read_text(encoding="utf-8") == text
     assert removed[1].read_bytes() == kept[removed[1]]
     again = {file: file.stat().st_mtime_ns for file in made}
-    others = [removed[1].with_name(name) for name in ("mid.safetensors", "versions.json")]
-    others += removed[1].parent.glob("finetune.yaml")
+    others = [removed[1].with_name("mid.safetensors"), *removed[1].parent.glob("finetune.yaml")]
     assert {file for file in made if again[file] != made[file]} == {*removed, *others}
 
 
