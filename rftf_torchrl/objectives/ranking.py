@@ -175,9 +175,10 @@ class TemporalRankingLoss(LossKeys, LossModule):
                 "tensordict must have batch size [clips, frames], got "
                 f"{tuple(tensordict.batch_size)}."
             )
-        mask, rows = tensordict.get(self.tensor_keys.frame_mask, None), row_mask(self, tensordict)
-        if rows is not None:
-            mask = rows if mask is None else mask & rows
+        mask = tensordict.get(self.tensor_keys.frame_mask, None)
+        real = row_mask(self, tensordict)
+        if real is not None:
+            mask = real if mask is None else mask & real
         if mask is not None:
             tensordict = self._padded_by_numbers(tensordict, mask)
         values = self._score(tensordict)
