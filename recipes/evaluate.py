@@ -40,6 +40,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.artefacts import (
     load_value_model,
+    name_of,
     need,
     needs_file,
     refuse_to_overwrite,
@@ -161,7 +162,8 @@ def entitled(config: RunConfig) -> None:
     """
     need(config, policy=True, value_model=bool(config.value.path))
     file = config.folder.evaluation / "results.json"
-    refuse_to_overwrite(file, "policy", config.folder.policy, "policy.path and value.path")
+    name = name_of(config, config.folder.policy)
+    refuse_to_overwrite(config, file, "policy", name, "policy.path and value.path")
 
 
 @stage(
@@ -179,7 +181,7 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     if trajectories is None:
         return report.to_dict()
     results: dict[str, Any] = {
-        "policy": str(config.folder.policy),
+        "policy": name_of(config, config.folder.policy),
         "seed": config.seed,
         "deterministic": config.evaluation.deterministic,
         "success": report.to_dict(),
@@ -190,7 +192,8 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     if not needs_file(config) or config.folder.value_model.is_file():
         value_model = load_value_model(config, observation_sizes(config, spec).state_dim)
         add_values(trajectories, value_model)
-        results["value_model"] = str(config.folder.value_model) if needs_file(config) else None
+        model = config.folder.value_model
+        results["value_model"] = name_of(config, model) if needs_file(config) else None
         results["value_auc"] = final_value_auc(trajectories, task_names=names)
         plot_value_over_time(trajectories, folder / "value_over_time.png", task_names=names)
     results["language"] = check_language(config, policy, spec)

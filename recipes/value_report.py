@@ -66,6 +66,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.artefacts import (
     load_value_model,
+    name_of,
     need,
     needs_file,
     refuse_to_overwrite,
@@ -164,7 +165,7 @@ def show_rollouts(
     for part in split_trajectories(rollouts).values():
         ends = [part, part[-1:]["next"]]
         states.append(torch.cat([end.select(keys.IMAGE, strict=False) for end in ends]))
-    used = {"policy": str(config.folder.policy), "simulator_steps": steps}
+    used = {"policy": name_of(config, config.folder.policy), "simulator_steps": steps}
     return list(zip(played, states, strict=True)), used
 
 
@@ -182,8 +183,9 @@ def show_labelled(
 
 def model_name(config: RunConfig) -> str:
     """The value model's file, or the kind and options of one that has none."""
-    value = config.value
-    return str(config.folder.value_model) if needs_file(config) else f"{value.kind} {value.options}"
+    if needs_file(config):
+        return name_of(config, config.folder.value_model)
+    return f"{config.value.kind} {config.value.options}"
 
 
 def entitled(config: RunConfig) -> None:
@@ -191,7 +193,8 @@ def entitled(config: RunConfig) -> None:
     simulated = config.data.path is None
     need(config, demos=simulated, policy=simulated, value_model=True)
     file = config.folder.value_report / "report.json"
-    refuse_to_overwrite(file, "value_model", Path(model_name(config)), "the files of this run")
+    name = model_name(config)
+    refuse_to_overwrite(config, file, "value_model", name, "the files of this run")
 
 
 @stage(

@@ -121,28 +121,39 @@ def _need_file(
         refuse_other_environment(config, file, setting)
 
 
-def refuse_to_overwrite(file: Path, key: str, of: Path, settings: str) -> None:
+def name_of(config: RunConfig, file: Path) -> str:
+    """A file as results name it: within the output folder from there, so that it can be moved."""
+    inside = file.is_relative_to(config.output)
+    return str(file.relative_to(config.output) if inside else file.resolve())
+
+
+def refuse_to_overwrite(
+    config: RunConfig, results: Path, key: str, name: str, settings: str
+) -> None:
     """Stop where results are of another file than this run's.
 
     Args:
-        file: the results, JSON.
-        key: whose value says what they are of.
-        of: what this run's would be of.
+        config: the run.
+        results: the earlier ones, JSON.
+        key: whose value names what they are of. An older version's name starts at the folder in
+            which it was called.
+        name: of what this run's would be, as :func:`name_of` gives it.
         settings: what else to give with another output folder.
 
     Raises:
         FileExistsError: if they are.
     """
-    if not file.is_file():
+    if not results.is_file():
         return
     try:
-        earlier = str(json.loads(file.read_text(encoding="utf-8"))[key])
+        earlier = str(json.loads(results.read_text(encoding="utf-8"))[key])
     except (ValueError, KeyError):
         earlier = f"an unknown {key.replace('_', ' ')}"
-    if Path(earlier).resolve() != of.resolve():
+    places = {Path(config.output, earlier).resolve(), Path(earlier).resolve()}
+    if Path(config.output, name).resolve() not in places:
         raise FileExistsError(
-            f"{file} is of {earlier} and would be overwritten: move {file.parent} away, or give "
-            f"another output=<folder>, with {settings}"
+            f"{results} is of {earlier} and would be overwritten: move {results.parent} away, or "
+            f"give another output=<folder>, with {settings}"
         )
 
 

@@ -12,7 +12,7 @@ import pytest
 from _videos import write_lerobot, write_videos
 
 from rftf_torchrl import TemporalValueModel, load_demonstrations, read_made_by
-from rftf_torchrl.configs.record import TRAINED_ON
+from rftf_torchrl.configs.record import DATA_AT, TRAINED_ON
 from rftf_torchrl.configs.validation import ConfigError
 
 pytestmark = pytest.mark.recipe
@@ -113,7 +113,7 @@ def test_other_episodes_than_those_of_training_are_refused(configure, trained, t
     shutil.copytree(trained.output, config.output)
     file = config.folder.value_model
     model = TemporalValueModel.load(file)
-    model.save(file, made_by={**model.made_by, "data.path": str(videos)})
+    model.save(file, made_by={**model.made_by, DATA_AT: str(videos)})
     report_value(config)
     (videos / "open-0.mp4").unlink()
     rows = (videos / "captions.csv").read_text(encoding="utf-8").splitlines()
@@ -126,7 +126,7 @@ def test_other_episodes_than_those_of_training_are_refused(configure, trained, t
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         report_value(config)
-    known = {name: said for name, said in model.made_by.items() if name != TRAINED_ON}
+    known = {n: said for n, said in model.made_by.items() if n not in (TRAINED_ON, DATA_AT)}
     model.save(file, made_by={**known, "data.path": str(videos)})  # as an older version wrote it
     report_value(config)
     assert f"{file} does not say on which episodes of {videos} it was trained" in caplog.text

@@ -37,7 +37,7 @@ def test_the_expert_takes_over_from_the_policy(cloned, tmp_path):
 
 
 def test_evaluate(cloned, tmp_path):
-    from rftf_torchrl.recipes.evaluate import evaluate
+    from rftf_torchrl.recipes.evaluate import entitled, evaluate
 
     results = evaluate(cloned)
     assert results["success"]["pooled"]["trials"] == 4
@@ -49,6 +49,8 @@ def test_evaluate(cloned, tmp_path):
     other = shutil.copy(cloned.folder.policy, tmp_path / "other.safetensors")
     with pytest.raises(FileExistsError, match=r"results\.json is of .* and would be overwritten"):
         evaluate(replace(cloned, policy=replace(cloned.policy, path=str(other))))
+    shutil.copytree(cloned.output, tmp_path / "copied")
+    entitled(replace(cloned, output=str(tmp_path / "copied")))  # its own policy's results
 
 
 @pytest.mark.parametrize("policy", ["tokens", "arm_gripper"])
