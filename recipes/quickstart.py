@@ -41,7 +41,7 @@ from rftf_torchrl import (
     task_names,
     write_text,
 )
-from rftf_torchrl.configs.artefacts import load_value_model, need
+from rftf_torchrl.configs.artefacts import load_value_model, need, need_pretrained
 from rftf_torchrl.configs.learner import observation_sizes, refuse_refresh, refuse_used_folder
 from rftf_torchrl.configs.record import CLONING, VALUE, made_already
 from rftf_torchrl.configs.run import announced, stage
@@ -137,6 +137,7 @@ def entitled(config: RunConfig) -> None:
     for run in (config, config.plain_ppo) if config.baseline else (config,):
         refuse_used_folder(run)
     need(config, policy=config.policy.path is not None, value_model=config.value.path is not None)
+    need_pretrained(config)
 
 
 @stage(

@@ -35,7 +35,7 @@ from rftf_torchrl import (
     prepare_output,
     save_cell,
 )
-from rftf_torchrl.configs.artefacts import needs_file, whole_demos
+from rftf_torchrl.configs.artefacts import need_pretrained, needs_file, whole_demos
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.configs.learner import uses_value_model
 from rftf_torchrl.digests import read_record, write_record
@@ -183,6 +183,7 @@ def check_starts(jobs: list[Job]) -> None:
 def make_start(job: Job) -> None:
     """Demonstrations, the cloned policy and its evaluation; what a kill left is done again."""
     started, config = time.perf_counter(), job.shared
+    need_pretrained(config)
     shutil.rmtree(config.output, ignore_errors=True)
     prepare_output(config.output)
     collect(config)

@@ -64,7 +64,7 @@ from rftf_torchrl import (
     write_json,
     write_text,
 )
-from rftf_torchrl.configs.artefacts import whole_demos
+from rftf_torchrl.configs.artefacts import need_pretrained, whole_demos
 from rftf_torchrl.configs.episodes import episode_collector
 from rftf_torchrl.digests import read_record, write_record
 from rftf_torchrl.envs.one_thread import one_thread
@@ -135,6 +135,7 @@ def played(config: RunConfig, name: str) -> TensorDictBase:
 def make_start(config: RunConfig, per_task: int) -> None:
     """Demonstrations, the policies and their episodes; a step that a kill ended is done again."""
     if not config.folder.policy.is_file():
+        need_pretrained(config)
         shutil.rmtree(config.output, ignore_errors=True)
         prepare_output(config.output)
         collect(config)

@@ -15,6 +15,7 @@ from rftf_torchrl.data.demonstrations import Demonstrations, load_demonstrations
 from rftf_torchrl.data.format import INDEX_FILE, index_file
 from rftf_torchrl.data.readers.importing import import_videos
 from rftf_torchrl.nets.sizes import ObservationSizes
+from rftf_torchrl.optional import transformers_module
 from rftf_torchrl.values.kinds import value_spec_class
 from rftf_torchrl.values.specs import build_value_model
 from rftf_torchrl.values.temporal_value import TemporalValueModel
@@ -119,6 +120,32 @@ def _need_file(
         raise FileNotFoundError(f"there is no {what} at {file}: {first}")
     if compare:
         refuse_other_environment(config, file, setting)
+
+
+def need_pretrained(config: RunConfig) -> None:
+    """Stop where a pretrained model that the run will read is in no folder and on no hub.
+
+    Raises:
+        ConfigError: where one is not found.
+    """
+    policy, value = config.policy, config.value
+    kinds = ("transformers", "lerobot", "gr_mg", "seer")
+    weights = policy.pretrained if policy.kind in kinds else None
+    tower = value.options.get("image_tower") if value.kind == "pretrained" else None
+    for setting, source, given, made in (
+        ("policy.pretrained", weights, policy.path, config.folder.policy),
+        ("value.options.image_tower", tower, value.path, config.folder.value_model),
+    ):
+        kept = given is not None or (config.resume and made.is_file())
+        if source is None or kept or Path(source).exists():
+            continue
+        try:
+            transformers_module(setting).utils.cached_file(source, "config.json")
+        except OSError as error:
+            raise ConfigError(
+                f"{setting}={source}: there is no such folder, and no such model on the hub or in "
+                f"its cache ({' '.join(str(error).split())})"
+            ) from error
 
 
 def name_of(config: RunConfig, file: Path) -> str:

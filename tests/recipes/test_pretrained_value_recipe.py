@@ -77,3 +77,22 @@ def test_from_a_folder_to_the_reward(cloned, configure, tmp_path, monkeypatch, n
 def test_a_tower_needs_pictures(configure):
     with pytest.raises(ConfigError, match=r"value\.kind=pretrained needs images: set env"):
         configure(*TINY, "value.kind=pretrained", "+value.options.image_tower=x", "output=x")
+
+
+@pytest.mark.parametrize(
+    ("settings", "setting"),
+    [
+        (["policy=smolvlm"], "policy.pretrained"),
+        (["value.kind=pretrained"], "value.options.image_tower"),
+    ],
+)
+def test_a_model_that_is_nowhere_is_refused_before_anything_is_made(
+    configure, tmp_path, settings, setting
+):
+    from rftf_torchrl.recipes.quickstart import quickstart
+
+    output, source = tmp_path / "run", tmp_path / "nothing"
+    settings = [*settings, f"++{setting}={source}", "env.image_size=32", f"output={output}"]
+    with pytest.raises(ConfigError, match=f"^{setting}={source}: there is no such folder, and no "):
+        quickstart(configure(*PIXELS, *settings))
+    assert not (output / "demos").exists()
