@@ -20,7 +20,8 @@ def pick(scene: Scene, name: str, target: str, inside: bool, attempt: int = 0) -
     """Grasp an object from above, raise it a little, and move it from under what hangs over it."""
     obstacles, points = scene.others([name]), scene.points(name)
     way = _landing(scene, name, target, inside) - _foot(scene, name)
-    grasps = find_grasps(points, scene.others([name, target]), scene.home_yaw, way)
+    others = scene.others([name, target])
+    grasps = find_grasps(points, others, scene.home_yaw, scene.base, way)
     grasp = grasps[min(attempt, len(grasps) - 1)]
     rotation = downward(grasp.yaw)
     over = grasp.position + by(0, 0, _HOVER)

@@ -16,6 +16,7 @@ _RIM_DEPTH = 0.02
 _WALL = 0.006  # from a rim's outside to where its wall is
 _FAR_INWARD = 0.022
 _PER_HIT, _MOST_THERE = 0.05, 10
+_EASY_REACH = 0.76  # beyond, a hand that points down stretches the arm until its elbow turns over
 _YAWS = np.arange(-18, 19) * np.pi / 36
 
 
@@ -35,7 +36,11 @@ class Grasp:
 
 
 def find_grasps(
-    points: np.ndarray, obstacles: np.ndarray, yaw: float, way: np.ndarray | None = None
+    points: np.ndarray,
+    obstacles: np.ndarray,
+    yaw: float,
+    base: np.ndarray,
+    way: np.ndarray | None = None,
 ) -> list[Grasp]:
     """Ways to hold a thing from above, the best one first.
 
@@ -47,11 +52,12 @@ def find_grasps(
         points: on the thing [n, 3].
         obstacles: on others [m, 3].
         yaw: of the hand at rest; a small turn is better than a large one.
+        base: where the robot stands [3]; what is easy to reach from there is better.
         way: from where the thing is to where it goes [3]; ``None`` if it stays.
 
     Example:
         >>> box = np.array([[x, y, z] for x in (0, 0.1) for y in (0, 0.03) for z in (0, 0.04)])
-        >>> best = find_grasps(box, np.zeros((0, 3)), yaw=1.5)[0]
+        >>> best = find_grasps(box, np.zeros((0, 3)), yaw=1.5, base=np.zeros(3))[0]
         >>> best.position.round(3).tolist(), round(abs(float(np.sin(best.yaw))), 2)
         ([0.05, 0.015, 0.013], 1.0)
     """
@@ -59,10 +65,11 @@ def find_grasps(
     graded = []
     for grasp in candidates:
         hits = float(_hits(grasp, obstacles))
+        too_far = max(0.0, float(np.linalg.norm((grasp.position - base)[:2])) - _EASY_REACH)
         if way is not None:
             there = replace(grasp, position=grasp.position + way)
             hits += min(_hits(there, obstacles), _MOST_THERE) / 2
-        graded.append(replace(grasp, cost=grasp.cost + _PER_HIT * hits))
+        graded.append(replace(grasp, cost=grasp.cost + _PER_HIT * hits + too_far))
     return sorted(graded, key=lambda grasp: grasp.cost)
 
 

@@ -65,6 +65,7 @@ class Scene:
             for body in range(1, self._model.nbody)
             if self._model.body(body).name.split("_")[0] not in _ROBOT
         ]
+        self.base: np.ndarray = self._data.body("robot0_base").xpos.copy()
         self._home = self.rotation
         self.home_yaw = float(np.arctan2(self._home[1, 0], self._home[0, 0]))
 

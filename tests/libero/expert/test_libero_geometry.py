@@ -20,6 +20,7 @@ from rftf_torchrl.libero.expert.servo import (
 )
 
 NOTHING = np.zeros((0, 3))
+BASE = np.zeros(3)
 
 
 def box(low, high, spacing=0.01):
@@ -36,7 +37,7 @@ def bowl(radius=0.05, height=0.05):
 
 
 def test_a_box_is_held_across_its_narrow_side():
-    best = find_grasps(box((0.2, 0.1, 0.9), (0.3, 0.14, 0.95)), NOTHING, yaw=0.3)[0]
+    best = find_grasps(box((0.2, 0.1, 0.9), (0.3, 0.14, 0.95)), NOTHING, 0.3, BASE)[0]
     assert best.position[:2] == pytest.approx([0.25, 0.12], abs=1e-9)
     assert abs(np.sin(best.yaw)) > 0.99
     assert 0.9 < best.position[2] < 0.95
@@ -44,12 +45,12 @@ def test_a_box_is_held_across_its_narrow_side():
 
 def test_the_nearer_of_two_equal_sides_is_taken():
     cube = box((-0.02, -0.02, 0), (0.02, 0.02, 0.05))
-    assert find_grasps(cube, NOTHING, yaw=0.1)[0].yaw == pytest.approx(0.0, abs=0.11)
-    assert find_grasps(cube, NOTHING, yaw=1.5)[0].yaw == pytest.approx(np.pi / 2, abs=0.11)
+    assert find_grasps(cube, NOTHING, 0.1, BASE)[0].yaw == pytest.approx(0.0, abs=0.11)
+    assert find_grasps(cube, NOTHING, 1.5, BASE)[0].yaw == pytest.approx(np.pi / 2, abs=0.11)
 
 
 def test_a_wide_thing_is_held_by_its_rim():
-    best = find_grasps(bowl() + np.array([0.1, 0.0, 0.9]), NOTHING, yaw=0.0)[0]
+    best = find_grasps(bowl() + np.array([0.1, 0.0, 0.9]), NOTHING, 0.0, BASE)[0]
     assert np.linalg.norm(best.position[:2] - [0.1, 0.0]) == pytest.approx(0.044, abs=0.002)
     assert best.position[2] == pytest.approx(0.93)
     inward = [0.1, 0.0] - best.position[:2]
@@ -57,11 +58,21 @@ def test_a_wide_thing_is_held_by_its_rim():
     assert along == pytest.approx(1.0)
 
 
+def test_a_far_thing_is_held_where_the_arm_reaches_easily():
+    places = [
+        find_grasps(bowl() + np.array([x, 0.0, 0.9]), NOTHING, np.pi / 2, BASE)[0].position
+        for x in (0.5, 0.8)
+    ]
+    near, far = (float(np.linalg.norm(place[:2])) for place in places)
+    assert near == pytest.approx(np.hypot(0.5, 0.044), abs=0.001)
+    assert far < 0.77
+
+
 def test_what_stands_beside_moves_the_grasp():
     lying = box((-0.05, -0.02, 0), (0.05, 0.02, 0.04))
     beside = box((-0.005, 0.045, 0), (0.005, 0.055, 0.02))
-    free = find_grasps(lying, NOTHING, yaw=np.pi / 2)[0]
-    best = find_grasps(lying, beside, yaw=np.pi / 2)[0]
+    free = find_grasps(lying, NOTHING, np.pi / 2, BASE)[0]
+    best = find_grasps(lying, beside, np.pi / 2, BASE)[0]
     assert free.position[0] == pytest.approx(0.0)
     assert best.cost > free.cost
     assert abs(best.position[0]) > 0.02 or abs(np.cos(best.yaw)) > 0.2
@@ -70,7 +81,7 @@ def test_what_stands_beside_moves_the_grasp():
 def test_what_a_thing_lies_on_is_no_obstacle():
     lying = box((-0.05, -0.02, 0.9), (0.05, 0.02, 0.92))
     table = box((-0.3, -0.3, 0.86), (0.3, 0.3, 0.9), 0.02)
-    above, free = (find_grasps(lying, around, 1.0)[0] for around in (table, NOTHING))
+    above, free = (find_grasps(lying, around, 1.0, BASE)[0] for around in (table, NOTHING))
     assert above.cost == free.cost
     assert above.position == pytest.approx(free.position)
 
@@ -129,5 +140,5 @@ def test_the_place_to_go_to_counts_too():
     lying = box((-0.05, -0.02, 0), (0.05, 0.02, 0.04))
     way = np.array([0.5, 0.0, 0.1])
     beside = box((-0.005, 0.045, 0), (0.005, 0.055, 0.02)) + way
-    stays, goes = (find_grasps(lying, beside, np.pi / 2, w)[0] for w in (None, way))
+    stays, goes = (find_grasps(lying, beside, np.pi / 2, BASE, w)[0] for w in (None, way))
     assert abs(goes.position[0] - stays.position[0]) > 0.02 or goes.yaw != stays.yaw
