@@ -115,7 +115,7 @@ def report_update(config: RunConfig) -> dict[str, Any]:
         with autocast(device, config.precision):
             ratios[name] = learner.loss.log_ratio(others).float()
             own = learner.loss.log_ratio(batch).float(), batch[keys.ADVANTAGE].reshape(-1)
-        episode = others[keys.TRAJECTORY].reshape(-1)  # of a group with a crash, none
+        episode = others[keys.TRAJECTORY].reshape(-1)
         found[name] = {
             "own": measured(surrogate_gain(*own, batch[keys.TRAJECTORY].reshape(-1))),
             "held_out": measured(surrogate_gain(ratios[name], advantage, episode)),

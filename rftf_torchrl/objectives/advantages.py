@@ -51,27 +51,26 @@ def group_advantage(
 
     Every decision of trajectory i has the advantage :math:`A_i`. A group in which all returns are
     equal has advantages of zero. TorchRL's ``MCAdvantage`` computes them, as in its recipe
-    ``vla_grpo``; a group that lost a member to a crash is left out, as ``MCAdvantage`` would wait
-    for it.
+    ``vla_grpo``. A group that lost members to a crash is one of the others: ``MCAdvantage`` would
+    wait for them. The only one that is left has zero.
 
     Source: Shao et al., "DeepSeekMath", arXiv 2402.03300, section 4.1 (GRPO with outcome
     supervision); Li et al., "SimpleVLA-RL", arXiv 2509.09674.
 
     Args:
         tensordict: complete trajectories one after another, batch [N].
-        group_size: G, trajectories in a group, 2 or more.
+        group_size: G, trajectories in a group, 2 or more; fewer where some were lost.
         group_key: int64 [N, 1], the same number in all trajectories of a group and in no other.
         reward_key: float32 [N, 1].
         advantage_key: float32 [N, 1], written.
         done_key: bool [N, 1], True at the last decision of each trajectory.
 
     Returns:
-        The decisions of the complete groups, group by group.
+        The same tensordict, with the advantages.
 
     Raises:
         KeyError: if an entry is missing.
-        ValueError: if `group_size` is below 2, a group has more trajectories than that, or none is
-            complete.
+        ValueError: if `group_size` is below 2, or a group has more trajectories than that.
 
     Example:
         >>> from tensordict import TensorDict
@@ -95,22 +94,21 @@ def group_advantage(
             f"group {which} has {int(counts.max())} trajectories and group_size is {group_size}: "
             f"give every group its own number in {group_key!r}."
         )
-    whole = torch.isin(groups, names[counts == group_size])
-    if not whole.any():
-        raise ValueError(
-            f"no group has {group_size} trajectories; the largest of {len(names)} has "
-            f"{int(counts.max()) if len(counts) else 0}. Collect each initial state "
-            f"{group_size} times."
+    read = tensordict.select(group_key, reward_key, done_key).clone()
+    read["row"] = torch.arange(len(groups), device=groups.device)
+    advantage = torch.zeros_like(tensordict.get(reward_key))
+    for size in counts[counts > 1].unique().tolist():
+        normalise = MCAdvantage(
+            size,
+            prompt_key=group_key,
+            rewards_key=reward_key,
+            advantage_key=advantage_key,
+            done_key=done_key,
+            trajectory_return="sum",
         )
-    normalise = MCAdvantage(
-        group_size,
-        prompt_key=group_key,
-        rewards_key=reward_key,
-        advantage_key=advantage_key,
-        done_key=done_key,
-        trajectory_return="sum",
-    )
-    return normalise.inv(tensordict[whole])
+        found = normalise.inv(read[torch.isin(groups, names[counts == size])])
+        advantage[found["row"]] = found.get(advantage_key)
+    return tensordict.set(advantage_key, advantage)
 
 
 CRITICS = Registry(
@@ -232,7 +230,7 @@ class Advantages:
             data: decisions [N] with rewards; of ``"temporal"``, with values too.
 
         Returns:
-            The data; of ``"group"``, the decisions of complete groups.
+            The data.
 
         Raises:
             KeyError: if an entry is missing.
