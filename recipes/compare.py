@@ -97,6 +97,11 @@ def run_config(
             f"compare.py counts success over held-out episodes, and {config.env.kind} has an "
             "evaluation of its own: run quickstart.py for each seed, with baseline=sparse"
         )
+    if config.collector.engine != "process":
+        raise ConfigError(
+            f"collector.engine={config.collector.engine}: a study plays its cells in processes of "
+            "this machine: leave it out, and choose how many by workers=..."
+        )
     asked = max(config.evaluation.episodes_per_task, study.curve_episodes)
     if asked > (there := getattr(simulator, "test_states", asked)):
         raise ConfigError(
@@ -156,6 +161,7 @@ class CellPlayer:
         try:
             step(cell)
         except Exception as error:
+            logger.exception("a step failed")
             problem = str(error) or type(error).__name__
         ended.set()
         signs.join()

@@ -215,8 +215,16 @@ def start_vectors(config: RunConfig, task: str, split: Split, seeds: list[int]) 
     return torch.stack([reset[keys.STATE] for reset in resets]).numpy()
 
 
-def initial_states(config: RunConfig, iterations: int, charged: bool) -> dict[str, int]:
+def initial_states(
+    config: RunConfig, iterations: int, charged: bool, per_task: int
+) -> dict[str, int]:
     """Count the initial states of training and evaluation, and refuse any that is in both.
+
+    Args:
+        config: the cell's.
+        iterations: of fine-tuning.
+        charged: whether the value model saw rollouts.
+        per_task: held-out ones of each task that were played.
 
     Raises:
         RuntimeError: if one is.
@@ -230,14 +238,14 @@ def initial_states(config: RunConfig, iterations: int, charged: bool) -> dict[st
         for each in demonstrations.episodes
         if each.goal_seed is not None  # brought from elsewhere: the start is not known
     ]
-    held_out = held_out_episodes(config.env.tasks, config.evaluation.episodes_per_task)
+    held_out = held_out_episodes(config.env.tasks, per_task)
     counts = {"training": 0, "evaluation": 0, "shared": 0}
     for task in config.env.tasks:
         found = {}
         splits: dict[Split, list[Episode]] = {"train": trained, "test": held_out}
         for split, episodes in splits.items():
             seeds = sorted({episode.seed for episode in episodes if episode.task == task})
-            vectors = start_vectors(config, task, split, seeds)
+            vectors = start_vectors(config, task, split, seeds) if seeds else ()
             found[split] = {row.tobytes() for row in vectors}
             counts["training" if split == "train" else "evaluation"] += len(seeds)
         counts["shared"] += len(found["train"] & found["test"])
@@ -280,6 +288,7 @@ def run_cell(job: Job) -> Path:
         iterations, outcomes = tune(config, job, charged, curve)
     else:
         curve = [CurvePoint(0, rates(config, outcomes))]
+    per_task = max(config.evaluation.episodes_per_task, job.curve_episodes)
     cell = Cell(
         *job.key,
         tasks=tuple(config.env.tasks),
@@ -288,7 +297,7 @@ def run_cell(job: Job) -> Path:
         curve=tuple(curve),
         outcomes=outcomes,
         charged_steps=charged,
-        states=initial_states(config, iterations, bool(charged)),
+        states=initial_states(config, iterations, bool(charged), per_task),
         seconds=time.perf_counter() - started,
         cpu_seconds=time.process_time() - cpu,
         start_seconds=start["seconds"],

@@ -25,6 +25,7 @@ from rftf_torchrl import (
     load_cell,
     own_folder,
 )
+from rftf_torchrl.configs.artefacts import whole_demos
 from rftf_torchrl.digests import write_record
 
 STUDIES = [
@@ -143,6 +144,19 @@ def test_calvin_has_its_own_recipe(tmp_path):
     message = (
         "compare.py counts success over held-out episodes, and calvin has an evaluation of its "
         "own: run quickstart.py for each seed, with baseline=sparse"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        list_jobs(replace(study, task_sets={"one": []}), "")
+
+
+def test_cells_on_a_cluster(tmp_path):
+    from rftf_torchrl.recipes.compare import list_jobs
+
+    on_ray = "settings=['collector.workers=2','collector.engine=ray']"
+    study = configured("study=quick", on_ray, f"output={tmp_path}")
+    message = (
+        "collector.engine=ray: a study plays its cells in processes of this machine: leave it "
+        "out, and choose how many by workers=..."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         list_jobs(replace(study, task_sets={"one": []}), "")
@@ -358,8 +372,14 @@ def test_shared_initial_states_are_refused(configure, tmp_path, monkeypatch):
 
     config = configure(*TINY, f"output={tmp_path}", "env.tasks=[drawer-open]")
     collect(config)
-    counts = study_cells.initial_states(config, 2, False)
+    counts = study_cells.initial_states(config, 2, False, 2)
     assert counts == {"training": 2 * 2 + 2, "evaluation": 2, "shared": 0}
+    brought = whole_demos(config)
+    unknown = [replace(episode, goal_seed=None) for episode in brought.episodes]
+    with monkeypatch.context() as patch:
+        patch.setattr(study_cells, "whole_demos", lambda _: replace(brought, episodes=unknown))
+        counts = study_cells.initial_states(config, 0, False, 3)
+    assert counts == {"training": 0, "evaluation": 3, "shared": 0}
     from rftf_torchrl.metaworld import door
 
     simulator = door.MetaWorldSimulator
@@ -371,7 +391,7 @@ def test_shared_initial_states_are_refused(configure, tmp_path, monkeypatch):
     trained = study_cells.training_episodes(config, 0)[0]
     monkeypatch.setattr(study_cells, "held_out_episodes", lambda *_: [trained])
     with pytest.raises(RuntimeError, match="training and evaluation share 16 initial states"):
-        study_cells.initial_states(config, 2, False)
+        study_cells.initial_states(config, 2, False, 2)
 
 
 @pytest.mark.parametrize("name", ["a=b", "1e3", "x,y [z]", 'say "hi"'])

@@ -111,7 +111,7 @@ def test_a_study_ends_at_official_states(recorded, tmp_path):
     assert np.array_equal(factory.starts(task, 1).state, libero_states("libero_goal", task)[1])
     assert (factory.max_steps, factory.horizon) == (10, 3)
     config = replace(recorded, evaluation=replace(recorded.evaluation, episodes_per_task=2))
-    counts = initial_states(config, 1, False)
+    counts = initial_states(config, 1, False, 2)
     assert counts["training"] > 0
     assert (counts["evaluation"], counts["shared"]) == (2, 0)
     job = Job(tmp_path / "study", "one", "bc", config, False, 1, 1, "", "")
