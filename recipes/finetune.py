@@ -15,7 +15,7 @@ and TensorBoard events, the learning curve.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
@@ -183,6 +183,7 @@ def finetune(
         prepare_output(folder)
         config.tuned.end.unlink(missing_ok=True)
         write_record(config.tuned.settings, made_by(config, RUN))
+    tuned = (tuned_by(config) | environment(config)) if is_first() else {}
     own = device if is_first() or not settings.shard else torch.device("cpu")
     learner = make_learner(config, own)
     policy, spec = learner.policy, learner.spec
@@ -199,7 +200,6 @@ def finetune(
         further["acted"] = acted
     checkpoints = RunCheckpoints(
         config.tuned.checkpoints,
-        policy=policy,
         loss=learner.loss,
         optimizer=learner.optimizer,
         progress=progress,
@@ -305,16 +305,17 @@ def finetune(
                 with clock(f"{name}: checkpoints"):
                     checkpoints.save(iteration + 1)
                     if not last:  # the last one is published below, after a resume too
-                        publish(config, policy, spec, refresh)
-    publish(config, policy, spec, refresh)
+                        publish(config, policy, spec, refresh, tuned)
+    publish(config, policy, spec, refresh, tuned)
     logger.info("what fine-tuning held and took:\n%s", learner.footprint(clock.seconds, device))
-    plot_learning_curve(
-        read_metrics(config.tuned.metrics, ended=True),
-        folder / "learning_curve.png",
-        labels=("RFTF" if config.reward.dense_weight else "plain PPO", ""),
-        title="success while training: fresh training states, sampled actions",
-        window=5,
-    )
+    if config.tuned.metrics.is_file():  # may be removed where nothing is left to play
+        plot_learning_curve(
+            read_metrics(config.tuned.metrics, ended=True),
+            folder / "learning_curve.png",
+            labels=("RFTF" if config.reward.dense_weight else "plain PPO", ""),
+            title="success while training: fresh training states, sampled actions",
+            window=5,
+        )
     steps, crashed = f"{progress['env_steps']:,}", progress["crashed"]
     logger.info("%s: %s simulator steps, %d crashed episodes", name, steps, crashed)
     first_says(None)
@@ -334,12 +335,15 @@ def restore(config: RunConfig, checkpoints: RunCheckpoints) -> int:
 
 
 def publish(
-    config: RunConfig, policy: nn.Module, spec: PolicySpecProtocol, refresh: ValueRefresh | None
+    config: RunConfig,
+    policy: nn.Module,
+    spec: PolicySpecProtocol,
+    refresh: ValueRefresh | None,
+    tuned: Mapping[str, Any],
 ) -> None:
     """Save the newest checkpoint's policy, with its adapters merged, and what values it learned."""
     whole = policy if config.policy.lora_rank is None else merge_lora(deepcopy(policy))
-    settings = tuned_by(config) | environment(config)
-    save_policy(whole, spec, config.tuned.policy, made_by=settings)
+    save_policy(whole, spec, config.tuned.policy, made_by=tuned)
     if refresh is not None:
         refresh.save()
 

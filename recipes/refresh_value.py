@@ -110,4 +110,4 @@ class ValueRefresh:
 
     def save(self) -> None:
         """Write it beside the fine-tuned policy."""
-        self.model.save(self.config.tuned.value_model, made_by=value_made_by(self.config))
+        self.model.save(self.config.tuned.value_model, made_by=value_made_by(self.calibrated))

@@ -273,6 +273,13 @@ def _objective(
         loss_critic_type="l2",
         normalize_advantage=False,
     ).to(device)
+    if critic is not None:
+        own = {id(p) for p in policy.parameters() if p.requires_grad}
+        if any(id(p) in own for p in critic.parameters()):
+            raise ConfigError(
+                f"critic={config.critic} trains parameters of the policy, which its own loss would "
+                "change: give it a copy (copy.deepcopy), or freeze what both have"
+            )
     groups = [
         {
             "params": [p for p in policy.parameters() if p.requires_grad],

@@ -211,6 +211,8 @@ class EpisodeCollector:
         for index in sorted(done):
             part = done[index]
             part.set(keys.TRAJECTORY, torch.full(part.batch_size, index, dtype=torch.int64))
+            if part.get("episode_seed", None) is None:  # an environment may leave it out
+                part.set("episode_seed", torch.full((*part.batch_size, 1), jobs[index].seed))
             parts.append(part)
         return torch.cat(parts)
 

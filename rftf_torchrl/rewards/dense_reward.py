@@ -130,7 +130,7 @@ class DenseReward(Transform):
             self.form, self.columns = reward_form(form, options)
         check_value("dense_weight", dense_weight, Finite)
         check_value("outcome_weight", outcome_weight, Finite)
-        if self._keeps_failures and not dense_weight < outcome_weight:
+        if self._keeps_failures and dense_weight and not dense_weight < outcome_weight:
             raise ValueError(
                 f"with this form a failure earns up to dense_weight={dense_weight:g} and a success "
                 f"at least outcome_weight={outcome_weight:g}: make dense_weight smaller, 0.5 for "

@@ -150,11 +150,6 @@ class RunCheckpoints:
                     raise CheckpointError(
                         f"{file} could not be loaded again: {'; '.join(foreign)}."
                     )
-                if tensor := tensor_with_nan(archive):
-                    raise FloatingPointError(
-                        f"the tensor {tensor} has a NaN, so that {file} is not written: go on from "
-                        "an earlier checkpoint."
-                    )
             folder.publish(file.name)
         finally:
             folder.discard()
@@ -224,7 +219,7 @@ class RunCheckpoints:
 
 
 class _Reserving(StateDictCheckpointAdapter):
-    """Reserves the files' blocks: a mapped write to a full disk would kill the process."""
+    """Refuses NaN, and reserves the files: a mapped write to a full disk would kill the process."""
 
     def save(
         self, component: Any, path: Path, *, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -232,6 +227,12 @@ class _Reserving(StateDictCheckpointAdapter):
         state = component.state_dict(*args, **kwargs)
         tensors: dict[str, Tensor] = {}
         _encode_state_dict_value(state, tensors)
+        for name, value in tensors.items():
+            if value.is_floating_point() and bool(value.isnan().any()):
+                raise FloatingPointError(
+                    f"the tensor {path.name}/{name} has a NaN, so that no checkpoint is written: "
+                    "go on from an earlier one."
+                )
         folder = path / self.state_directory
         folder.mkdir(parents=True)
         check_space(folder, sum(value.nbytes for value in tensors.values()))

@@ -28,6 +28,7 @@ from rftf_torchrl import (
     TooManyCrashesError,
     run_episodes,
 )
+from rftf_torchrl.envs.episodes import EpisodePlayer
 from rftf_torchrl.envs.job_queue import JobQueue
 from rftf_torchrl.keys import CHUNK
 
@@ -68,6 +69,17 @@ def make_collector(serve):
     yield make
     for collector in collectors:
         collector.close()
+
+
+def test_an_environment_may_leave_the_seed_out(make_collector, monkeypatch):
+    play = EpisodePlayer.play
+
+    def without_seed(self, *arguments, **how):
+        return play(self, *arguments, **how).exclude("episode_seed")
+
+    monkeypatch.setattr(EpisodePlayer, "play", without_seed)
+    batch = make_collector(workers=0).collect(episodes(SEEDS), deterministic=True)
+    assert batch["episode_seed"].unique().tolist() == sorted(SEEDS)
 
 
 def test_returns_complete_trajectories_in_the_order_of_the_list(make_collector, workers):

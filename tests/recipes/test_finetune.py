@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -235,7 +236,7 @@ def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed, overl
             ppo=replace(cloned.ppo, overlap=True),
             collector=replace(cloned.collector, workers=1),
         )
-    run = going_on(cloned, refresh_steps=refreshed)
+    run = going_on(cloned, refresh_steps=refreshed, calibration="global")
     whole = recipe.finetune(replace(run, output=str(tmp_path / "whole")))
     update = recipe.update
 
@@ -263,6 +264,34 @@ def test_resume_is_bitwise(cloned, tmp_path, monkeypatch, stop, refreshed, overl
         before = load_file(run.value.path)
         assert all(torch.equal(first[name], second[name]) for name in first)
         assert not all(torch.equal(first[name], before[name]) for name in first)
+        made_by = [TemporalValueModel.load(file).made_by for file in (run.value.path, ends[0])]
+        assert [made["value.calibration"] for made in made_by] == ["instruction"] * 2
+
+
+def test_the_starting_policy_may_go_while_it_is_fine_tuned(cloned, tmp_path):
+    """And the metrics before a resume that has nothing left to play."""
+    from rftf_torchrl.recipes.finetune import finetune
+
+    start, run = tmp_path / "start.safetensors", going_on(cloned)
+    run = replace(
+        run,
+        policy=replace(run.policy, path=str(shutil.copy(cloned.folder.policy, start))),
+        ppo=replace(run.ppo, checkpoint_every=1),
+        output=str(tmp_path / "run"),
+    )
+    ended = finetune(run, on_iteration=lambda *_: start.unlink(missing_ok=True))
+    shutil.copy(cloned.folder.policy, start)
+    run.tuned.metrics.unlink()
+    assert finetune(replace(run, resume=True)) == ended
+
+
+def test_a_critic_that_trains_the_policy_is_refused(cloned):
+    from rftf_torchrl.configs.learner import make_learner
+
+    run = replace(going_on(cloned), critic="own_critic:sharing")
+    message = "^critic=own_critic:sharing trains parameters of the policy, which "
+    with pytest.raises(ConfigError, match=message):
+        make_learner(run, torch.device("cpu"))
 
 
 def test_a_quick_start_from_given_files_makes_none(cloned, tmp_path, monkeypatch):
