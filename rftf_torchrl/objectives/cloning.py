@@ -87,11 +87,7 @@ class ChunkCloningLoss(LossKeys, LossModule):
             ValueError: if every action is padding.
         """
         action = tensordict.get(self.tensor_keys.action).float()
-        padding = tensordict.get(self.tensor_keys.pad_mask, None)
-        mask, rows = None if padding is None else ~padding, row_mask(self, tensordict)
-        if rows is not None:
-            rows = rows.unsqueeze(-1).expand(action.shape[:-1])
-            mask = rows if mask is None else mask & rows
+        mask = self._counted(tensordict)
         if mask is not None:  # before any arithmetic: 0 * NaN is NaN, in gradients too
             if can_be_read(mask) and not mask.any():
                 raise ValueError(
@@ -101,6 +97,22 @@ class ChunkCloningLoss(LossKeys, LossModule):
             action = torch.where(mask.unsqueeze(-1), action, action.nan_to_num(0.0, 0.0, 0.0))
         each = self._loss(tensordict, action, mask)
         return TensorDict({"loss_bc": reduced(each, mask, self.reduction)})
+
+    def count(self, tensordict: TensorDictBase) -> Tensor | int:
+        """How many actions the mean runs over, for :func:`~rftf_torchrl.accumulate_gradients`."""
+        mask = self._counted(tensordict)
+        action = tensordict.get(self.tensor_keys.action)
+        return action[..., 0].numel() if mask is None else mask.sum()
+
+    def _counted(self, tensordict: TensorDictBase) -> Tensor | None:
+        """The actions that are not padding, bool [*B, H]; None for all."""
+        padding = tensordict.get(self.tensor_keys.pad_mask, None)
+        mask, rows = None if padding is None else ~padding, row_mask(self, tensordict)
+        if rows is None:
+            return mask
+        shape = tensordict.get(self.tensor_keys.action).shape[:-1]
+        rows = rows.reshape(*shape[:-1], 1).expand(shape)
+        return rows if mask is None else mask & rows
 
     def _loss(self, tensordict: TensorDictBase, action: Tensor, mask: Tensor | None) -> Tensor:
         """Of each action [*B, H, A]: [*B, H], 0 where the mask, bool [*B, H], is False."""

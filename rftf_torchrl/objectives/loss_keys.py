@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
+from torchrl.objectives import LossModule
 
 from rftf_torchrl.keys import as_key
 
 
 def row_mask(loss: Any, tensordict: TensorDictBase) -> Tensor | None:
-    """The rows that a TorchRL loss counts, bool [*B], by its ``loss_mask_key``; None for all."""
-    found = [tensordict.get(key, None) for key in loss._loss_mask_keys()]
-    masks = [mask.reshape(tensordict.batch_size) for mask in found if mask is not None]
+    """What a TorchRL loss counts by its ``loss_mask_key``, bool, flat; None for all."""
+    keys = loss._loss_mask_keys() if isinstance(loss, LossModule) else ()
+    found = [tensordict.get(key, None) for key in keys]
+    masks = [mask.reshape(-1) for mask in found if mask is not None]
     return torch.stack(masks).all(0) if masks else None
 
 

@@ -178,6 +178,7 @@ class TemporalRankingLoss(LossKeys, LossModule):
         mask = tensordict.get(self.tensor_keys.frame_mask, None)
         real = row_mask(self, tensordict)
         if real is not None:
+            real = real.reshape(tensordict.batch_size)
             mask = real if mask is None else mask & real
         if mask is not None:
             tensordict = self._padded_by_numbers(tensordict, mask)

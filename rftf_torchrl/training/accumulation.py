@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from math import ceil
@@ -11,12 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from tensordict import TensorDict, TensorDictBase
-from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
-from torchrl.objectives.common import LossModule
 
+from rftf_torchrl.objectives.loss_keys import row_mask
 from rftf_torchrl.training.guards import LOSS_PREFIX
 from rftf_torchrl.training.processes import reduce_in_place
 
@@ -52,8 +51,9 @@ def accumulate_gradients(
         micro_batch: most rows per piece.
         terms: names of the entries that are summed to the loss; None takes every ``"loss_"``.
         context: called around each forward pass, such as ``lambda: autocast(device)``.
-        count: how many elements the loss's mean runs over in a piece. None counts the rows, or
-            the True entries of the masks that the loss honours (``("collector", "mask")``).
+        count: how many elements the loss's mean runs over in a piece. None asks the loss's method
+            ``count``; without one it counts the rows, or the True entries of the masks that the
+            loss honours (``("collector", "mask")``).
         group: the processes that share the batch; the loss is then no DistributedDataParallel.
 
     Returns:
@@ -95,7 +95,7 @@ def accumulate_gradients(
         inner.normalize_advantage = False
     try:
         parts = [part.split(micro_batch) for part in batch.split(ceil(len(batch) / world))]
-        counted = count or partial(_rows, mask_keys=mask_keys(inner))
+        counted = count or getattr(inner, "count", None) or partial(_rows, inner)
         counts = [
             torch.stack([torch.as_tensor(counted(piece)).float() for piece in pieces])
             for pieces in parts
@@ -138,14 +138,9 @@ def _without_exchange(loss_module: nn.Module) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def mask_keys(loss: Any) -> Sequence[NestedKey]:
-    """The masks that a TorchRL loss honours in its mean."""
-    return loss._loss_mask_keys() if isinstance(loss, LossModule) else ()
-
-
-def _rows(piece: TensorDictBase, mask_keys: Sequence[NestedKey]) -> Tensor | int:
-    masks = [piece.get(key).reshape(-1) for key in mask_keys if piece.get(key, None) is not None]
-    return torch.stack(masks).all(0).sum() if masks else piece.numel()
+def _rows(loss: Any, piece: TensorDictBase) -> Tensor | int:
+    mask = row_mask(loss, piece)
+    return piece.numel() if mask is None else mask.sum()
 
 
 def _loss_names(losses: TensorDictBase) -> list[str]:

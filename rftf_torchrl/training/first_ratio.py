@@ -12,8 +12,8 @@ from torch import Tensor
 from rftf_torchrl import keys
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.nets.evaluate_states import eval_mode, policy_device
+from rftf_torchrl.objectives.loss_keys import row_mask
 from rftf_torchrl.objectives.ppo import RFTFPPOLoss
-from rftf_torchrl.training.accumulation import mask_keys
 
 FLOAT32_BOUND = 0.01
 BFLOAT16_BOUND = 0.25
@@ -102,8 +102,7 @@ def check_first_ratio(
 @torch.no_grad()
 def _error(loss: RFTFPPOLoss, data: TensorDictBase, minibatch: int) -> float:
     error: Tensor = loss.log_ratio(data, minibatch=minibatch).abs()
-    for key in mask_keys(loss):
-        mask = data.get(key, None)
-        if mask is not None:
-            error = error.where(mask.reshape(-1), torch.zeros_like(error))
+    mask = row_mask(loss, data)
+    if mask is not None:
+        error = error.where(mask, torch.zeros_like(error))
     return float(error.max())

@@ -5,12 +5,19 @@ import pytest
 import torch
 from _blocks_policy import critic, decisions, gradients, moved, policy, total
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
+from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.objectives import BCLoss
 
-from rftf_torchrl import RFTFPPOLoss, TemporalRankingLoss, accumulate_gradients, keys
+from rftf_torchrl import (
+    ArmGripperCloningLoss,
+    RFTFPPOLoss,
+    TemporalRankingLoss,
+    accumulate_gradients,
+    arm_gripper_actor,
+    keys,
+)
 
 
 def built(**options):
@@ -103,6 +110,28 @@ def test_a_loss_that_counts_actions():
     for name, gradient in expected.items():
         found = dict(loss.named_parameters())[name].grad
         torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_cloning_loss_counts_its_actions():
+    arm = TensorDictModule(lambda x: (x[..., :5], x[..., 5]), ["raw"], ["arm_loc", "logits"])
+    network = TensorDictModule(
+        nn.Sequential(nn.Linear(3, 24), nn.Unflatten(-1, (4, 6))), ["state"], ["raw"]
+    )
+    loss = ArmGripperCloningLoss(
+        arm_gripper_actor(TensorDictSequential(network, arm), chunk_size=4, arm_dim=5)
+    )
+    data = TensorDict({"state": torch.randn(5, 3)}, [5])
+    data[keys.CHUNK] = torch.randn(5, 4, 6).sign()
+    data[keys.CHUNK_IS_PAD] = torch.arange(4) > torch.tensor([[0], [3], [3], [1], [2]])
+    data["collector", "mask"] = torch.tensor([True, True, True, False, True])
+    loss(data)["loss_bc"].backward()
+    expected = {n: p.grad.clone() for n, p in loss.named_parameters() if p.grad is not None}
+    loss.zero_grad()
+    accumulate_gradients(loss, data, 2)
+    assert loss.count(data) == 1 + 4 + 4 + 3
+    assert expected
+    for name, gradient in expected.items():
+        torch.testing.assert_close(dict(loss.named_parameters())[name].grad, gradient)
 
 
 def test_chosen_terms_alone_are_differentiated():
