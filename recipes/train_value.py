@@ -7,7 +7,7 @@
     python recipes/train_value.py output=outputs/run value.kind=my_module:MyValue
     python recipes/train_value.py output=outputs/run data=my_videos   # no simulator
 
-Reads ``<output>/demos`` (and, for failures, the cloned policy), or with ``data=...`` videos with a
+Reads ``<output>/demos`` (and, for failures, the cloned policy), or with ``data=...`` videos with an
 instruction each, a LeRobot data set or another source, decoded once into ``<output>/data``. Writes
 ``<output>/value/value.safetensors``, the curve of the loss, and how well the model orders held-out
 demonstrations.

@@ -188,10 +188,10 @@ ax.legend()
 # %%
 # What it means
 # -------------
-# With the value model that has only seen success, success falls: the policy collects value behind
-# the target. The model that has seen failures does no such harm. It does not help much on this toy
-# problem either. Shaping of this form does not change the optimal policy; it changes how fast it is
-# found. Where a critic learns easily, there is little to speed up.
+# With the value model that has only seen success, success hardly rises: the policy collects value
+# behind the target. The model that has seen failures does no such harm. It does not help much on
+# this toy problem either. Shaping of this form does not change the optimal policy; it changes how
+# fast it is found. Where a critic learns easily, there is little to speed up.
 #
 # For your own pipeline that means: measure the value model on your policy's own rollouts
 # (:func:`~rftf_torchrl.final_value_auc`), compare with ``ValueReward(None)`` over

@@ -5,8 +5,8 @@ The whole recipe in small
 Demonstrations, cloning, value model, fine-tuning: the four stages of RFTF on one Meta-World task,
 small enough to run while this page is built. With ``reward=rftf`` the recipes do the same with more
 tasks, more data, logs and checkpoints. By default their reward fades as a task succeeds, and the
-value model learns on from the policy's episodes. Three iterations of PPO prove nothing, and are not
-meant to: results are in :doc:`/results/index`.
+value model goes on learning from the policy's episodes. Three iterations of PPO prove nothing, and
+are not meant to: results are in :doc:`/results/index`.
 """
 
 # %%
@@ -210,7 +210,7 @@ collector.close()
 # value of an episode tells success from failure. 1 is perfect, 0.5 is chance. If it is low, or if
 # failures gain nearly as much value as successes, the value model sees the hand move and not the
 # window. A model from four demonstrations may well do so. By default the recipes let
-# it learn on from the policy's own episodes.
+# it go on learning from the policy's own episodes.
 #
 # The reward of one trajectory: dense at every decision, sparse at the end. If a trajectory
 # terminates, the discounted sum of its dense rewards is minus its first value, whatever happened in

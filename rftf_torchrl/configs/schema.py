@@ -111,7 +111,7 @@ class ValueConfig:
     """The value model.
 
     Attributes:
-        kind: ``"small"``, ``"pretrained"``, ``"score"``, or a class of your own as
+        kind: ``"small"``, ``"pretrained"``, ``"score"``, ``"lerobot"``, or a class of your own as
             ``"module:Class"``, see :class:`ValueSpecProtocol`.
         options: settings of this kind alone: see :class:`SmallValue`, :class:`PretrainedValue`,
             :class:`ScoreValue`.

@@ -88,3 +88,13 @@ def test_its_settings_are_checked(folder, rftf, capsys):
         rftf(*commands()[1], "env.image_size=8")
     error = "env.image_size: the point has no image, set it to null"
     assert error in capsys.readouterr().err
+
+
+def test_demonstrations_of_an_expert_of_ones_own(tmp_path, monkeypatch, rftf):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("python")[-1], PAGE.name, "exec"), {})
+    demos = load_demonstrations("gym_demos")
+    assert [episode.success for episode in demos.episodes] == [True] * 7
+    (command,) = re.findall(r"`rftf (train-bc env=gym .*?)`", PAGE.read_text(encoding="utf-8"))
+    rftf(*command.split(), "cloning.steps=2")
+    assert (tmp_path / "outputs/gym/bc/policy.safetensors").is_file()

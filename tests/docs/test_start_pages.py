@@ -39,7 +39,7 @@ def test_the_dense_reward_in_a_torchrl_loop():
 def test_the_commands_for_a_checkpoint_compose():
     register()
     found = commands_of(text_of("vla-checkpoint"))
-    assert len(found) == 10
+    assert len(found) == 12
     for command, settings in found:
         assert command in commands()
         with initialize_config_dir(str(ROOT / "recipes/conf"), version_base="1.3"):

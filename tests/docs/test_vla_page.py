@@ -41,7 +41,7 @@ def test_the_commands_compose(my_vla, monkeypatch):
     from rftf_torchrl import check_config, cli
 
     found = re.findall(r"^rftf ([\w-]+)\s+(.*)", PAGE.replace("\\\n", ""), re.MULTILINE)
-    assert len(found) == 10
+    assert len(found) == 12
     assert {command for command, _ in found} <= set(cli.commands())
     policies = [check_config(composed(*settings.split())).policy for _, settings in found]
     assert {policy.kind for policy in policies} == {
