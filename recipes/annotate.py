@@ -59,6 +59,7 @@ from rftf_torchrl.data.readers.pictures import file_version
 from rftf_torchrl.evaluation.annotation import FLAGS, longest_idle
 from rftf_torchrl.evaluation.progress_table import progress_path, write_progress
 from rftf_torchrl.evaluation.report import film_images, image
+from rftf_torchrl.evaluation.unknown_instructions import warn_of
 from rftf_torchrl.evaluation.video import enlarge, pane_width
 from rftf_torchrl.evaluation.video_values import VideoValues
 from rftf_torchrl.rows_file import RowsFile
@@ -111,6 +112,9 @@ def keep_values(config: RunConfig, data: DataConfig, values: VideoValues, folder
     """The values of every episode, those of an earlier run of the same model and data included."""
     settings = config.annotate
     tasks = first_sentences(data, values, settings.sentences)
+    unknown = [sentence for sentence in tasks if not values.knows(sentence)]
+    if unknown:
+        warn_of(unknown)
     file = config.folder.value_model
     made_by = {
         "value": [str(file), file_version(file)] if needs_file(config) else asdict(config.value),

@@ -40,13 +40,13 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.artefacts import (
     load_value_model,
-    name_of,
     need,
     needs_file,
     refuse_to_overwrite,
 )
 from rftf_torchrl.configs.episodes import counted, episode_collector, episode_factory
 from rftf_torchrl.configs.learner import observation_sizes
+from rftf_torchrl.configs.record import name_of
 from rftf_torchrl.configs.run import stage
 
 logger = logging.getLogger("evaluate")

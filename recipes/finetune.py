@@ -74,9 +74,10 @@ from rftf_torchrl.configs.learner import (
     refuse_to_tune,
     shard,
 )
-from rftf_torchrl.configs.record import RUN, environment, made_by, tuned_by
+from rftf_torchrl.configs.record import environment, run_settings, tuned_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.digests import write_record
+from rftf_torchrl.evaluation.unknown_instructions import warn_if_unknown
 from rftf_torchrl.recipes.refresh_value import ValueRefresh
 from rftf_torchrl.training.acted_weights import ActedWeights
 from rftf_torchrl.training.processes import first_says, is_first, joined
@@ -182,7 +183,7 @@ def finetune(
     if is_first():
         prepare_output(folder)
         config.tuned.end.unlink(missing_ok=True)
-        write_record(config.tuned.settings, made_by(config, RUN))
+        write_record(config.tuned.settings, run_settings(config))
     tuned = (tuned_by(config) | environment(config)) if is_first() else {}
     own = device if is_first() or not settings.shard else torch.device("cpu")
     learner = make_learner(config, own)
@@ -287,6 +288,7 @@ def finetune(
                 metrics["value_auc"] = final_value_auc(data)["final_auc"] if auc is None else auc
                 if iteration == 0:
                     warn_if_blind(metrics["value_auc"])
+                    warn_if_unknown(value_model, data, names)
             if isinstance(acted, ActedWeights):
                 acted.keep()
             with clock(f"{name}: update"):

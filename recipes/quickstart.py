@@ -42,7 +42,12 @@ from rftf_torchrl import (
     write_text,
 )
 from rftf_torchrl.configs.artefacts import load_value_model, need, need_pretrained
-from rftf_torchrl.configs.learner import observation_sizes, refuse_refresh, refuse_used_folder
+from rftf_torchrl.configs.learner import (
+    observation_sizes,
+    refuse_other_images,
+    refuse_refresh,
+    refuse_used_folder,
+)
 from rftf_torchrl.configs.record import CLONING, VALUE, made_already
 from rftf_torchrl.configs.run import announced, stage
 from rftf_torchrl.configs.validation import ConfigError
@@ -124,6 +129,7 @@ def after_rollouts(config: RunConfig, steps: int) -> RunConfig:
 def entitled(config: RunConfig) -> None:
     """Stop before anything is made where fine-tuning would be refused."""
     refuse_refresh(config)
+    refuse_other_images(config)
     if config.name == "sparse":
         raise ConfigError(
             "reward=sparse: what a quick start calls RFTF needs a dense reward. For plain PPO "
@@ -136,7 +142,13 @@ def entitled(config: RunConfig) -> None:
         )
     for run in (config, config.plain_ppo) if config.baseline else (config,):
         refuse_used_folder(run)
-    need(config, policy=config.policy.path is not None, value_model=config.value.path is not None)
+    simulator = make_simulator(config.env)
+    need(
+        config,
+        demos=config.demos.path is not None and hasattr(simulator, "record"),
+        policy=config.policy.path is not None,
+        value_model=config.value.path is not None,
+    )
     need_pretrained(config)
 
 

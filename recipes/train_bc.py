@@ -47,6 +47,7 @@ from rftf_torchrl import (
 from rftf_torchrl.configs.artefacts import need, whole_demos
 from rftf_torchrl.configs.record import cloned_by
 from rftf_torchrl.configs.run import stage
+from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, opened_gripper
 
 
@@ -185,6 +186,11 @@ def clone(config: RunConfig) -> Path:
 
 @recipe()
 def main(config: RunConfig) -> None:
+    if config.data.path is not None:
+        raise ConfigError(
+            f"data={config.data.path}: such data are for the value model; cloning needs actions, "
+            "and reads demos.path: leave data out (DemonstrationWriter writes demonstrations)"
+        )
     clone(config)
 
 

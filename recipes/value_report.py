@@ -66,14 +66,13 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.configs.artefacts import (
     load_value_model,
-    name_of,
     need,
     needs_file,
     refuse_to_overwrite,
     training_data,
 )
 from rftf_torchrl.configs.episodes import counted, episode_collector
-from rftf_torchrl.configs.record import refuse_other_split
+from rftf_torchrl.configs.record import name_of, refuse_other_split
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.evaluation.progress_table import progress_path
 from rftf_torchrl.evaluation.report import film_images, image
@@ -237,7 +236,8 @@ def report_value(config: RunConfig) -> dict[str, Any]:
     if "outcome" in report.overall:
         warn_if_blind(report.overall["outcome"]["final_auc"].value)
 
-    write_progress_table(value_model, demonstrations, progress_path(folder))
+    if config.data.path is None:  # frames of other data are counted otherwise there: rftf annotate
+        write_progress_table(value_model, demonstrations, progress_path(folder))
     pictures = [
         plot_value_over_progress(report, folder / "value_over_progress.png", "value over progress"),
         plot_calibration(report, folder / "calibration.png", "calibration on demonstrations"),

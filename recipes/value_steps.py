@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import NonTensorStack, TensorDictBase
 from torch import nn
 
 from rftf_torchrl import (
@@ -181,4 +181,7 @@ def calibrate(config: RunConfig, model: TemporalValueModel, train: Demonstration
     if config.data.path is not None:
         calibrated, train = on_features(config, model, train)
         ends = train.frames.select(*calibrated.in_keys, model.tokens_key)
-    calibrated.calibrate(ends[first], ends[last], mode=cast(CalibrationMode, calibration))
+    sentences = {task.id: task.instruction for task in train.tasks}
+    texts = NonTensorStack(*(sentences[episode.task_id] for episode in train.episodes))
+    starts = ends[first].set(keys.INSTRUCTION_TEXT, texts)  # for an error
+    calibrated.calibrate(starts, ends[last], mode=cast(CalibrationMode, calibration))

@@ -8,11 +8,16 @@ from pathlib import Path
 from tensordict.nn import TensorDictModuleBase
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs.record import environment, refuse_changes, refuse_other_environment
+from rftf_torchrl.configs.record import (
+    environment,
+    refuse_changes,
+    refuse_other_environment,
+)
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.data.demonstrations import Demonstrations, load_demonstrations
 from rftf_torchrl.data.format import INDEX_FILE, index_file
+from rftf_torchrl.data.readers.importing import SIMULATOR as IMPORTED
 from rftf_torchrl.data.readers.importing import import_videos
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.optional import transformers_module
@@ -37,6 +42,11 @@ def whole_demos(config: RunConfig) -> Demonstrations:
             "early. Move or remove the folder, and it is recorded again (resume=true does it where "
             "the folder is the run's own); or, to use what there is, write "
             '"complete": true in its demonstrations.json, and remove its digests.json'
+        )
+    if found.simulator == IMPORTED:
+        raise ConfigError(
+            f"{root} holds the frames of data from outside, without actions and states: they train "
+            "a value model alone (data=...); give demonstrations with actions as demos.path"
         )
     image = found.frames.get(keys.IMAGE, None)
     recorded = {
@@ -146,12 +156,6 @@ def need_pretrained(config: RunConfig) -> None:
                 f"{setting}={source}: there is no such folder, and no such model on the hub or in "
                 f"its cache ({' '.join(str(error).split())})"
             ) from error
-
-
-def name_of(config: RunConfig, file: Path) -> str:
-    """A file as results name it: within the output folder from there, so that it can be moved."""
-    inside = file.is_relative_to(config.output)
-    return str(file.relative_to(config.output) if inside else file.resolve())
 
 
 def refuse_to_overwrite(

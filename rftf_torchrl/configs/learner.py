@@ -24,6 +24,7 @@ from rftf_torchrl.configs.record import (
     may_change,
     refuse_changes,
     refuse_other_environment,
+    run_settings,
 )
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
@@ -60,8 +61,12 @@ def refuse_used_folder(config: RunConfig) -> None:
     folder = config.tuned.checkpoints
     begun = any(folder.glob("*"))
     if config.resume and begun and config.tuned.settings.is_file():
-        earlier = read_record(config.tuned.settings)
-        refuse_changes(str(config.tuned.root), earlier, made_by(config, RUN), may_change(config))
+        now, given = run_settings(config), made_by(config, RUN)
+        earlier = {  # older runs recorded paths as they were given
+            name: now[name] if name in now and value == given[name] else value
+            for name, value in read_record(config.tuned.settings).items()
+        }
+        refuse_changes(str(config.tuned.root), earlier, now, may_change(config))
         _refuse_fewer_iterations(config)
     if begun and not config.resume:
         raise FileExistsError(
@@ -90,7 +95,8 @@ def refuse_to_tune(config: RunConfig) -> None:
 
     Raises:
         FileNotFoundError: naming the command that makes what is missing.
-        FileExistsError, ConfigError: see :func:`refuse_used_folder` and :func:`refuse_refresh`.
+        FileExistsError, ConfigError: see :func:`refuse_used_folder`, :func:`refuse_refresh` and
+            :func:`refuse_other_images`.
         ConfigError: where a policy is to be divided over one process.
     """
     if config.ppo.shard and started_processes() == 1:
@@ -100,6 +106,7 @@ def refuse_to_tune(config: RunConfig) -> None:
             "rftf_torchrl.recipes.finetune ..., or leave out ppo.shard"
         )
     refuse_refresh(config)
+    refuse_other_images(config)
     need(config, policy=True, value_model=uses_value_model(config))
     need(config, demos=config.value.refresh_steps > 0)
     refuse_used_folder(config)
@@ -121,6 +128,22 @@ def refuse_refresh(config: RunConfig) -> None:
         raise ConfigError(
             f"value.refresh_steps={steps}: {problem}; or choose reward=rftf, or another that does "
             "not refresh it"
+        )
+
+
+def refuse_other_images(config: RunConfig) -> None:
+    """Stop where a value model of ``data`` can't read what the simulator shows.
+
+    Raises:
+        ConfigError: where the simulator has no images, or others than the value model learns from.
+    """
+    shown, learned = config.env.image_size, config.data.image_size
+    if config.data.path is None or not (uses_value_model(config) and needs_file(config)):
+        return
+    if shown is None or (shown != learned and config.value.kind != "pretrained"):
+        raise ConfigError(
+            f"data.image_size={learned}: the value model learns from such images, and the "
+            f"simulator has env.image_size={'null' if shown is None else shown}: make them equal"
         )
 
 

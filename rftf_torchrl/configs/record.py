@@ -90,6 +90,19 @@ def made_by(config: RunConfig, parts: Collection[str]) -> dict[str, Any]:
     }
 
 
+def name_of(config: RunConfig, file: Path) -> str:
+    """A file as results name it: within the output folder from there, so that it can be moved."""
+    inside = file.is_relative_to(config.output)
+    return str(file.relative_to(config.output) if inside else file.resolve())
+
+
+def run_settings(config: RunConfig) -> dict[str, Any]:
+    """All settings, with given files and folders as :func:`name_of` names them."""
+    settings = made_by(config, RUN)
+    given = [name for name in ("demos.path", "policy.path", "value.path") if settings[name]]
+    return settings | {name: name_of(config, Path(settings[name])) for name in given}
+
+
 def environment(config: RunConfig) -> dict[str, Any]:
     """What a policy or demonstrations were made in, as far as another run has to agree."""
     simulator = make_simulator(config.env)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -57,6 +58,7 @@ def check_config(config: DictConfig) -> RunConfig:
     if micro is not None and micro > minibatch:
         problems.append(f"ppo.micro_batch={micro}: must be at most ppo.minibatch={minibatch}")
     problems += _data_problems(run.data)
+    problems += _output_problems(run)
     problems += _collector_problems(run.collector)
     of_simulator = simulator_problems(run.env)
     problems += of_simulator
@@ -127,6 +129,19 @@ def _data_problems(data: DataConfig) -> list[str]:
     return [] if kind is None else reader_problems(kind, data.options, "data.options.")
 
 
+def _output_problems(run: RunConfig) -> list[str]:
+    """A folder within the data, where a reader would find the run's own images and videos."""
+    if run.data.path is None or not Path(run.data.path).is_dir():
+        return []
+    data = Path(run.data.path).resolve()
+    return [
+        f"{name}={folder} lies in data.path={run.data.path}, so that the images and videos of the "
+        f"run would be read as data: choose a folder elsewhere"
+        for name, folder in (("output", run.output), ("data.cache", run.data.cache))
+        if folder is not None and Path(folder).resolve().is_relative_to(data)
+    ]
+
+
 def _collector_problems(collector: CollectorConfig) -> list[str]:
     """Settings of an engine that the other does not have."""
     problems = []
@@ -189,7 +204,7 @@ def _reward_problems(reward: RewardConfig, ppo: PPOConfig, env: EnvConfig) -> li
             "reward.fade=false, or reward.place=reward and reward.dense_weight above 0"
         )
     bounds = reward.value_range
-    if bounds is not None and not bounds[0] < bounds[1]:
+    if bounds is not None and len(bounds) == 2 and not bounds[0] < bounds[1]:
         problems.append(f"reward.value_range={bounds}: must be [low, high] with low < high")
     if reward.potential == "environment" and not _has_potential(env.kind):
         problems.append(f"reward.potential=environment: {env.kind} has no dense reward of its own")

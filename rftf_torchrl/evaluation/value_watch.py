@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, tensor
 
+from rftf_torchrl.evaluation.unknown_instructions import warn_of
 from rftf_torchrl.evaluation.video_values import VideoValues
 from rftf_torchrl.settings import Count, Finite, NotNegative, Positive, Text, check_value
 
@@ -102,6 +103,8 @@ class ValueWatch:
             )
         self._values = VideoValues(model, image_size=image_size, max_words=max_words)
         self._values.tokenizer(instruction)
+        if not self._values.knows(instruction):
+            warn_of([instruction])
         self.instruction = instruction
         self.done_above, self.undone_below, self.hold = done_above, undone_below, hold
         self._latencies: deque[float] = deque(maxlen=_KEPT)

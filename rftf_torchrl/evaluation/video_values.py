@@ -67,6 +67,13 @@ class VideoValues:
             return False
         return True
 
+    def knows(self, sentence: str) -> bool:
+        """Whether the model is calibrated for an instruction, or for all alike."""
+        if not isinstance(self.model, TemporalValueModel):
+            return True
+        tokens, _ = self._tokens(sentence)
+        return bool(self.model.calibration.knows(tokens.to(self.model.calibration.tokens.device)))
+
     def __call__(self, frames: Tensor, sentence: str) -> Tensor:
         """The values.
 

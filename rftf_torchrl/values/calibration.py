@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 CalibrationMode = Literal["instruction", "global", "standardise"]
 
@@ -16,7 +17,8 @@ class ValueCalibration(nn.Module):
     .. math::
         V = (\mathrm{raw} - \mathrm{offset}_l) / \mathrm{scale}_l
 
-    An instruction is known by its exact row of tokens; any other one uses the global map. The
+    An instruction is known by its row of tokens, but for zeros at its end; any other one uses the
+    global map. The
     ranking loss fixes a score up to a constant only, and the constant may differ between
     instructions, which is why a reward in units of progress needs this step.
 
@@ -65,22 +67,29 @@ class ValueCalibration(nn.Module):
             float [*B, 1].
 
         Raises:
-            ValueError: if the tokens are missing or have another length than the table.
+            ValueError: if the tokens are missing, with a table of instructions.
         """
         if not self.per_instruction:
             return (raw - self.offset) / self.scale
-        length = self.tokens.shape[-1]
-        if tokens is None or tokens.shape[-1] != length:
-            shape = None if tokens is None else tuple(tokens.shape)
-            raise ValueError(
-                f"calibration per instruction needs tokens of shape [*B, {length}], got {shape}: "
-                "tokenise with the same length as at calibration."
-            )
-        match = (tokens.unsqueeze(-2) == self.tokens).all(-1)
+        if tokens is None:
+            raise ValueError("calibration per instruction needs tokens of shape [*B, L], got None.")
+        match = self._match(tokens)
         known, row = match.any(-1, keepdim=True), match.to(torch.uint8).argmax(-1, keepdim=True)
         offset = torch.where(known, self.offsets[row], self.offset)
         scale = torch.where(known, self.scales[row], self.scale)
         return (raw - offset) / scale
+
+    def knows(self, tokens: Tensor) -> Tensor:
+        """Whether instructions, int64 [*B, L], are in the table: bool [*B]; True without one."""
+        if not self.per_instruction:
+            return torch.ones(tokens.shape[:-1], dtype=torch.bool, device=tokens.device)
+        return self._match(tokens).any(-1)
+
+    def _match(self, tokens: Tensor) -> Tensor:
+        """Which row of the table an instruction is, bool [*B, K]."""
+        length = max(tokens.shape[-1], self.tokens.shape[-1])
+        asked, known = (pad(each, (0, length - each.shape[-1])) for each in (tokens, self.tokens))
+        return (asked.unsqueeze(-2) == known).all(-1)
 
     @torch.no_grad()
     def fit(

@@ -6,7 +6,13 @@ import pytest
 import torch
 from own_value import Brightness, Sum
 
-from rftf_torchrl import EncoderConfig, TemporalValueModel, ValueWatch, temporal_value_model
+from rftf_torchrl import (
+    EncoderConfig,
+    HashTokenizer,
+    TemporalValueModel,
+    ValueWatch,
+    temporal_value_model,
+)
 
 MODEL = Brightness().build(None)
 
@@ -22,6 +28,16 @@ def test_done_begins_and_ends_after_some_frames_in_a_row():
     seen = [watch(frame(level)) for level in levels]
     assert [each.done for each in seen] == done
     assert [each.value for each in seen] == pytest.approx(levels, abs=0.01)
+
+
+def test_an_instruction_that_the_model_does_not_know_is_named(caplog):
+    model = temporal_value_model(EncoderConfig(image_size=16))
+    tokens = HashTokenizer()("open it")[0].reshape(1, -1)
+    model.calibration.fit(torch.zeros(1), torch.ones(1), tokens, tokens)
+    ValueWatch(model, "open it")
+    assert not caplog.records
+    ValueWatch(model, "close it")
+    assert "the value model was not trained on 'close it'" in caplog.text
 
 
 def test_a_new_episode_is_not_done():

@@ -231,6 +231,14 @@ def test_data_from_outside_have_no_successes_of_the_policy(configure, tmp_path):
         configure(f"data.path={tmp_path}", "data.kind=own", "value=ranking_rollouts")
 
 
+def test_a_run_within_its_data_is_refused(configure, tmp_path):
+    (tmp_path / "videos").mkdir()
+    settings = ["data.kind=videos", f"data.path={tmp_path}/videos", f"data.cache={tmp_path}/cache"]
+    configure(*settings, f"output={tmp_path}/run")
+    with pytest.raises(ConfigError, match=r"^.*\n  - output=\S+ lies in data\.path=\S+, so that "):
+        configure(*settings, f"output={tmp_path}/videos/run")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -347,6 +355,10 @@ def test_data_from_outside_have_no_successes_of_the_policy(configure, tmp_path):
             ["policy.kind=frozen_policy:FrozenSpec", "policy.options.width=8"],
             "policy.options.width: there is no such setting, choose from chunk_size, action_dim, "
             "state_dim",
+        ),
+        (
+            ["reward.value_range=[0]"],
+            "reward.value_range=[0.0]: must have at least 2",
         ),
         (
             ["reward.value_range=[1,0]"],

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from _videos import write_lerobot, write_videos
 
-from rftf_torchrl import TemporalValueModel, load_demonstrations, read_made_by
+from rftf_torchrl import (
+    DataConfig,
+    PeakMemory,
+    TemporalValueModel,
+    import_videos,
+    load_demonstrations,
+    read_made_by,
+)
 from rftf_torchrl.configs.record import DATA_AT, TRAINED_ON
 from rftf_torchrl.configs.validation import ConfigError
 
@@ -164,7 +171,11 @@ def test_a_model_that_cannot_be_calibrated_is_kept(configure, tmp_path, monkeypa
         fit(self, *scores, mode=mode, **rest)
 
     monkeypatch.setattr(ValueCalibration, "fit", refusing)
-    settings = [*SMALL, f"data.path={write_videos(tmp_path)}", "value.calibration=instruction"]
+    settings = [
+        *SMALL,
+        f"data.path={write_videos(tmp_path / 'videos')}",
+        "value.calibration=instruction",
+    ]
     config = configure(*settings, f"output={tmp_path}/run")
     kept = tmp_path / "run" / "value" / "uncalibrated.safetensors"
     command = f"rftf train-value output={tmp_path}/run with the same settings and"
@@ -190,7 +201,7 @@ def test_a_model_that_cannot_be_calibrated_is_kept(configure, tmp_path, monkeypa
 def test_failures_that_nobody_labelled(configure, tmp_path):
     from rftf_torchrl.recipes.train_value import train_value
 
-    videos = write_videos(tmp_path)
+    videos = write_videos(tmp_path / "videos")
     config = configure(
         *SMALL, f"data.path={videos}", "value=ranking_failures", f"output={tmp_path}/run"
     )
@@ -242,3 +253,33 @@ def test_the_command_needs_no_simulator(tmp_path):
         assert ended.returncode == 0, ended.stderr
         assert "is read as lerobot (data.kind)" in ended.stdout
     assert (tmp_path / "run" / "value_report" / "report.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "message"),
+    [
+        ("quickstart", ["env.image_size=null"], "data.image_size=64: the value model learns from"),
+        ("quickstart", ["demos.path={here}/nothing"], "there are no demonstrations in {here}/noth"),
+        ("train_bc", ["data.path=null", "demos.path={here}/frames"], "{here}/frames holds the "),
+    ],
+)
+def test_what_outside_data_can_not_do_is_refused_first(
+    configure, tmp_path, recipe, settings, message
+):
+    from rftf_torchrl.recipes import quickstart, train_bc
+
+    run = {"quickstart": quickstart.quickstart, "train_bc": train_bc.clone}[recipe]
+    videos = str(write_videos(tmp_path / "videos"))
+    import_videos(DataConfig(path=videos, kind="videos"), tmp_path / "frames")
+    given = [each.format(here=tmp_path) for each in settings]
+    paths = ["reward=rftf", f"data.path={videos}", *given, f"output={tmp_path}/run"]
+    arguments = [PeakMemory()] if recipe == "quickstart" else []
+    with pytest.raises(Exception, match=f"^{re.escape(message.format(here=tmp_path))}"):
+        run(configure(*paths), *arguments)
+    assert not (tmp_path / "run" / "demos").exists()
+
+
+def test_cloning_reads_no_such_data(videos, tmp_path, rftf, capsys):
+    with pytest.raises(SystemExit):
+        rftf("train-bc", f"data={videos}", f"output={tmp_path}")
+    assert f"data={videos}: such data are for the value model" in capsys.readouterr().err

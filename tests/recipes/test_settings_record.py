@@ -5,13 +5,26 @@ import re
 import pytest
 
 from rftf_torchrl import ConfigError, RunConfig
-from rftf_torchrl.configs.record import made_by, refuse_changes
+from rftf_torchrl.configs.record import made_by, refuse_changes, run_settings
 
 
 def test_only_the_named_parts_are_kept():
     config = RunConfig(output="outputs/run", seed=3)
     kept = made_by(config, ["seed", "balance", "env.chunk_size"])
     assert kept == {"seed": 3, "balance.kind": "outcome", "env.chunk_size": 2}
+
+
+def test_given_files_of_a_folder_that_was_moved_have_the_same_names():
+    found = []
+    for output in ("outputs/run", "elsewhere"):
+        config = RunConfig(output=output)
+        config.policy.path = f"{output}/bc/policy.safetensors"
+        config.value.path = "/values/value.safetensors"
+        found.append(run_settings(config))
+    refuse_changes("run", *found)
+    assert found[0]["policy.path"] == "bc/policy.safetensors"
+    assert found[0]["value.path"] == "/values/value.safetensors"
+    assert found[0]["demos.path"] is None
 
 
 def test_what_may_change_and_what_one_side_does_not_know_is_passed_over():

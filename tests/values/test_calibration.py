@@ -63,6 +63,17 @@ def test_state_dict_carries_the_table_to_a_fresh_module():
     assert torch.equal(fresh(raw, TOKENS), fitted("instruction")(raw, TOKENS))
 
 
+def test_padding_of_another_length_is_no_other_instruction():
+    calibration, raw = fitted("instruction"), torch.randn(3, 1)
+    longer = torch.cat([TOKENS, torch.zeros(3, 4, dtype=torch.int64)], -1)
+    assert torch.equal(calibration(raw, longer), calibration(raw, TOKENS))
+    other = longer.clone()
+    other[0, 5] = 8
+    assert calibration.knows(other).tolist() == [False, True, True]
+    assert calibration.knows(TOKENS).all()
+    assert ValueCalibration().knows(other).all()
+
+
 NOT_ABOVE = (
     "above the first ones on average, expected more than 0. Train the value model longer, or check "
     "that the frames are in time order and come from successes."
@@ -107,14 +118,8 @@ NOT_ABOVE = (
             "mode must be 'instruction', 'global' or 'standardise', got 'minmax'.",
         ),
         (
-            lambda: fitted("instruction")(FIRST[:, None], torch.zeros(3, 5, dtype=torch.int64)),
-            "calibration per instruction needs tokens of shape [*B, 2], got (3, 5): tokenise with "
-            "the same length as at calibration.",
-        ),
-        (
             lambda: fitted("instruction")(FIRST[:, None]),
-            "calibration per instruction needs tokens of shape [*B, 2], got None: tokenise with "
-            "the same length as at calibration.",
+            "calibration per instruction needs tokens of shape [*B, L], got None.",
         ),
     ],
 )

@@ -17,10 +17,22 @@ from rftf_torchrl.files import climbs_out
 
 TABLES = ("captions.csv", "captions.jsonl")
 _OUTCOMES = {
-    **dict.fromkeys(("true", "1", "yes", "success"), True),
-    **dict.fromkeys(("false", "0", "no", "failure"), False),
-    **dict.fromkeys(("", "null", "none"), None),
+    **dict.fromkeys(("true", "1", "1.0", "yes", "success"), True),
+    **dict.fromkeys(("false", "0", "0.0", "no", "failure"), False),
+    **dict.fromkeys(("", "null", "none", "nan"), None),
 }
+
+
+def outcome(value: Any) -> bool | None:
+    """Whether it stands for a success; None where it says nothing.
+
+    Raises:
+        ValueError: where it stands for no outcome.
+    """
+    word = "" if value is None else str(value).strip().lower()
+    if word not in _OUTCOMES:
+        raise ValueError(f"success is {value!r}, expected true, false or nothing")
+    return _OUTCOMES[word]
 
 
 @dataclass(frozen=True)
@@ -45,12 +57,15 @@ class Caption:
 COLUMNS = tuple(field.name for field in fields(Caption))
 
 
-def read_captions(root: Path, videos: Collection[str]) -> dict[str, Caption | BadEpisode]:
+def read_captions(
+    root: Path, videos: Collection[str], *, alone: bool = False
+) -> dict[str, Caption | BadEpisode]:
     """Read the table of captions and hold it against the videos that are there.
 
     Args:
         root: the folder.
         videos: paths of the videos from the folder on, with ``/``.
+        alone: whether the folder may have others, whose captions are passed over.
 
     Returns:
         By video, its caption or what is wrong; lines that belong to no video by their place.
@@ -66,6 +81,8 @@ def read_captions(root: Path, videos: Collection[str]) -> dict[str, Caption | Ba
         if isinstance(caption, str):
             result[place] = BadEpisode(place, caption)
         elif caption.file not in videos:
+            if alone and (root / caption.file).exists():
+                continue
             problem = f"there is no video {caption.file!r} in {root}"
             if climbs_out(caption.file):
                 problem = f"the file {caption.file!r} is outside of {root}"
@@ -127,10 +144,10 @@ def _caption(row: dict[str, Any] | str) -> Caption | str:
     if unknown:
         return f"unknown {', '.join(map(repr, unknown))}: it may have {', '.join(COLUMNS)}"
     values = {name: row.get(name) for name in COLUMNS}
-    success = values.pop("success")
-    word = "" if success is None else str(success).strip().lower()
-    if word not in _OUTCOMES:
-        return f"success is {success!r}, expected true, false or nothing"
+    try:
+        success = outcome(values.pop("success"))
+    except ValueError as error:
+        return str(error)
     texts = {name: str(value or "").strip() for name, value in values.items()}
     for name in ("file", "instruction"):
         if not texts[name]:
@@ -140,7 +157,7 @@ def _caption(row: dict[str, Any] | str) -> Caption | str:
     return Caption(
         texts["file"].replace("\\", "/").removeprefix("./"),
         texts["instruction"],
-        _OUTCOMES[word],
+        success,
         texts["task"] or None,
         texts["split"] or None,
     )

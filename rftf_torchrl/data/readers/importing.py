@@ -310,7 +310,7 @@ def _episodes(
     ids = [task_ids[record["task"] or record["instruction"]] for record in records]
     named = any(record["split"] == "test" for record in records)
     open_places = [
-        place for place, record in enumerate(records) if not named or record["split"] is None
+        place for place, record in enumerate(records) if not named and record["split"] is None
     ]
     held_out: set[int] = set()
     if data.held_out:

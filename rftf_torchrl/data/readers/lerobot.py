@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rftf_torchrl.data.readers.captions import outcome
 from rftf_torchrl.data.readers.decode import read_video
 from rftf_torchrl.data.readers.episode import BadEpisode, BadEpisodeError, VideoEpisode
 from rftf_torchrl.data.readers.lerobot_layout import Layout, dataset_folder, read_layout
@@ -112,10 +113,14 @@ class _Tables:
             raise BadEpisodeError(
                 f"it has {len(found)} instructions, expected 1: tasks {list(found)}"
             )
-        won = row.get(layout.success) if layout.success else None
-        if layout.success in layout.features:
-            won = any(_true(frame[layout.success]) for frame in frames)
-        return layout.tasks[next(iter(found))], None if won is None else bool(won), files
+        name = layout.success or ""
+        told = [frame[name] for frame in frames] if name in layout.features else [row.get(name)]
+        try:
+            outcomes = {outcome(each[0] if isinstance(each, list) else each) for each in told}
+        except ValueError as error:
+            raise BadEpisodeError(f"{name}: {error}") from error
+        success = None if outcomes <= {None} else True in outcomes
+        return layout.tasks[next(iter(found))], success, files
 
 
 def _small_columns(layout: Layout, file: Path) -> dict[int, list[Row]]:
@@ -169,10 +174,6 @@ def _bytes(cell: Any, frame: int) -> bytes:
     if not content:
         raise BadEpisodeError(f"the image of frame {frame} is not in the table")
     return bytes(content)
-
-
-def _true(value: Any) -> bool:
-    return bool(value[0] if isinstance(value, list) else value)
 
 
 def _few(tasks: dict[int, str]) -> str:

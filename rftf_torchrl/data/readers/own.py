@@ -43,6 +43,7 @@ def read_demonstrations(
             "from demonstrations that were recorded with images (env.image_size)"
         )
     tasks = {task.id: task for task in demonstrations.tasks}
+    divided = any(episode.split == "test" for episode in demonstrations.episodes)
     for episode in demonstrations.episodes:
         task = tasks[episode.task_id]
         yield VideoEpisode(
@@ -51,7 +52,7 @@ def read_demonstrations(
             partial(_frames, demonstrations, episode, key, size),
             success=episode.success,
             task=task.name,
-            split=episode.split,
+            split=episode.split if divided else None,
             index=episode.index,
             version=file_version(index_file(Path(path))),
         )

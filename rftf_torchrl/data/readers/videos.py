@@ -51,7 +51,8 @@ def read_videos(
         DemonstrationError: where there is no video, or the captions as a whole cannot be read.
     """
     root = Path(path)
-    if root.is_file():
+    alone = root.is_file()
+    if alone:
         found, root = [root], root.parent
     else:
         found = _videos(root)
@@ -64,7 +65,7 @@ def read_videos(
             f"Videos in {root}",
             [f"there is none: expected {', '.join(CONTAINERS)} or folders of images"],
         )
-    captions = _captions(root, videos, instruction)
+    captions = _captions(root, videos, instruction, alone)
     yield from (bad for place, bad in captions.items() if place not in videos)  # type: ignore[misc]
     for index, (name, video) in enumerate(videos.items()):
         caption = captions[name]
@@ -95,7 +96,7 @@ def read_videos(
 
 
 def _captions(
-    root: Path, videos: dict[str, Path], instruction: str | None
+    root: Path, videos: dict[str, Path], instruction: str | None, alone: bool
 ) -> dict[str, Caption | BadEpisode]:
     tables = [name for name in TABLES if (root / name).is_file()]
     if len(tables) > 1 or (tables and instruction is not None):
@@ -105,7 +106,7 @@ def _captions(
             [f"instructions come from {' and '.join(given)}: keep one of them"],
         )
     if tables:
-        return read_captions(root, videos)
+        return read_captions(root, videos, alone=alone)
     if instruction is not None:
         return {name: Caption(name, instruction) for name in videos}
     return {name: _text_beside(name, video) for name, video in videos.items()}

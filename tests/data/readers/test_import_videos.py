@@ -86,6 +86,23 @@ def test_a_split_that_the_source_says(tmp_path):
     assert {e.success for e in found.episodes} == {None}
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (["train"] * 4, ["train"] * 4),
+        (["", "", "test", ""], ["train", "train", "test", "train"]),
+        (["train", "", "", "train"], ["train", "test", "train", "train"]),
+    ],
+)
+def test_what_the_source_says_of_the_split_is_kept(tmp_path, said, expected):
+    for number in range(4):
+        write_film(tmp_path / "v" / f"{number}.mp4", brightening(3))
+    rows = [{"file": f"{n}.mp4", "instruction": "open", "split": s} for n, s in enumerate(said)]
+    write_captions(tmp_path / "v", rows)
+    found = import_videos(config(tmp_path / "v", held_out=0.5), tmp_path / "data")
+    assert [e.split for e in found.episodes] == expected
+
+
 def test_a_source_without_test_episodes_is_split(tmp_path):
     source = write_synthetic_demonstrations(tmp_path / "demos", episodes_per_task=5)
     assert {e.split for e in load_demonstrations(source).episodes} == {"train"}

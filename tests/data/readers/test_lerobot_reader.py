@@ -86,6 +86,34 @@ def test_an_outcome_of_the_episodes(tmp_path):
     )
 
 
+@pytest.mark.parametrize("framed", [False, True])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["success", "failure", "success"], [True, False, True]),
+        ([1.0, 0.0, float("nan")], [True, False, None]),
+        ([True, None, False], [True, None, False]),
+        ([1, -1, 0], [True, "good: success is -1, expected true, false or nothing", False]),
+    ],
+    ids=["words", "numbers", "unknown", "no-outcome"],
+)
+def test_outcomes_of_other_types(tmp_path, values, expected, framed):
+    root = tmp_path / "set"
+    write_lerobot(root, dtype="image", success=False)
+    folder = root / ("data" if framed else "meta/episodes")
+    for file in folder.rglob("*.parquet"):
+        rows = parquet.read_table(file).to_pylist()
+        for row in rows:
+            row["good"] = values[row["episode_index"]]
+        parquet.write_table(pa.Table.from_pylist(rows), file)
+    if framed:
+        info = json.loads((root / "meta/info.json").read_text(encoding="utf-8"))
+        info["features"]["good"] = {"dtype": "float32", "shape": [1], "names": None}
+        (root / "meta/info.json").write_text(json.dumps(info), encoding="utf-8")
+    found = list(video_episodes(root, options={"success": "good"}))
+    assert [getattr(e, "problem", None) or e.success for e in found] == expected
+
+
 def test_a_data_set_of_the_hub(tmp_path, monkeypatch):
     """The hub's own cache on the disk, without a network."""
     hub = tmp_path / "cache" / "datasets--someone--drawers"

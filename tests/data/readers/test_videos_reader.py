@@ -26,6 +26,17 @@ def films(root, *names):
         write_film(root / name, brightening(3))
 
 
+def test_one_video_of_a_folder(tmp_path):
+    films(tmp_path, "a.mp4", "b.mp4")
+    rows = [{"file": f, "instruction": f"open {f[0]}"} for f in ("a.mp4", "b.mp4", "c.mp4")]
+    write_captions(tmp_path, rows)
+    found = list(video_episodes(tmp_path / "b.mp4", "videos"))
+    assert [getattr(e, "problem", None) or e.instruction for e in found] == [
+        f"there is no video 'c.mp4' in {tmp_path}",
+        "open b",
+    ]
+
+
 def test_captions(tmp_path):
     films(tmp_path, "a.mp4", "b/c.mkv", "d.mp4")
     rows = [
