@@ -52,6 +52,7 @@ from rftf_torchrl.configs.artefacts import (
     needs_file,
     shown_as_trained,
 )
+from rftf_torchrl.configs.record import name_of
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.data.readers.door import guess_reader
 from rftf_torchrl.data.readers.importing import keep_episodes, listed_episodes
@@ -112,12 +113,18 @@ def keep_values(config: RunConfig, data: DataConfig, values: VideoValues, folder
     """The values of every episode, those of an earlier run of the same model and data included."""
     settings = config.annotate
     tasks = first_sentences(data, values, settings.sentences)
-    unknown = [sentence for sentence in tasks if not values.knows(sentence)]
+    unknown = {
+        repr(episode.instruction)
+        for episode in listed_episodes(data)
+        if isinstance(episode, VideoEpisode)
+        and values.can_read(episode.instruction)
+        and not values.knows(episode.instruction)
+    }
     if unknown:
-        warn_of(unknown)
+        warn_of(sorted(unknown))
     file = config.folder.value_model
     made_by = {
-        "value": [str(file), file_version(file)] if needs_file(config) else asdict(config.value),
+        "value": file_version(file) if needs_file(config) else asdict(config.value),
         "data": asdict(replace(data, cache=None, skip_bad=False)),
         "sentences": tasks,
         "idle": [settings.idle_value, settings.idle_picture],
@@ -288,7 +295,9 @@ def annotate(config: RunConfig) -> dict[str, Any]:
     used = {
         "data": data.path,
         "kind": data.kind,
-        "value_model": str(config.folder.value_model) if needs_file(config) else config.value.kind,
+        "value_model": name_of(config, config.folder.value_model)
+        if needs_file(config)
+        else config.value.kind,
         "image_size": data.image_size,
     }
     report = {

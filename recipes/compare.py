@@ -161,7 +161,7 @@ class CellPlayer:
         try:
             step(cell)
         except Exception as error:
-            logger.exception("a step failed")
+            logger.exception("%s of %s failed", step.__name__, cell.key)
             problem = str(error) or type(error).__name__
         ended.set()
         signs.join()

@@ -74,7 +74,7 @@ from rftf_torchrl.configs.learner import (
     refuse_to_tune,
     shard,
 )
-from rftf_torchrl.configs.record import environment, run_settings, tuned_by
+from rftf_torchrl.configs.record import RUN, environment, made_by, tuned_by
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.digests import write_record
 from rftf_torchrl.evaluation.unknown_instructions import warn_if_unknown
@@ -183,7 +183,7 @@ def finetune(
     if is_first():
         prepare_output(folder)
         config.tuned.end.unlink(missing_ok=True)
-        write_record(config.tuned.settings, run_settings(config))
+        write_record(config.tuned.settings, made_by(config, RUN))
     tuned = (tuned_by(config) | environment(config)) if is_first() else {}
     own = device if is_first() or not settings.shard else torch.device("cpu")
     learner = make_learner(config, own)

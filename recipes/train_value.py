@@ -48,7 +48,7 @@ from rftf_torchrl import (
     seed_everything,
     value_order_correlation,
 )
-from rftf_torchrl.configs.artefacts import need, needs_file, training_data
+from rftf_torchrl.configs.artefacts import need, need_pretrained, needs_file, training_data
 from rftf_torchrl.configs.episodes import counted, episode_collector
 from rftf_torchrl.configs.record import value_made_by
 from rftf_torchrl.configs.run import stage
@@ -168,6 +168,12 @@ def described(config: RunConfig) -> str:
     )
 
 
+def entitled(config: RunConfig) -> None:
+    """Stop where something is missing, before any data are decoded."""
+    need(config, demos=config.data.path is None, policy=bool(rollout_episodes(config)))
+    need_pretrained(config, policy=False)
+
+
 @stage(
     "train_value",
     "value model",
@@ -177,9 +183,7 @@ def described(config: RunConfig) -> str:
         if needs_file(config)
         else config.folder.value_training
     ),
-    entitled=lambda config: need(
-        config, demos=config.data.path is None, policy=bool(rollout_episodes(config))
-    ),
+    entitled=entitled,
 )
 def train_value(config: RunConfig) -> tuple[Path, int]:
     """Train and save the model; returns its file and the simulator steps of negatives.

@@ -15,7 +15,8 @@ them are labelled as failures, compares those with the successes; there are no r
 
 Writes ``<output>/value_report``: ``report.md`` and ``report.json``, the value over progress, the
 calibration curve, the instructions' confusion matrix, videos with the value drawn below them, and
-the value of every demonstration's frame in LeRobot's columns as ``progress.parquet``.
+the value of every demonstration's frame in LeRobot's columns as ``progress.parquet``, where
+there is no ``data=``.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def held_out(demonstrations: Demonstrations, folder: Path) -> Demonstrations:
     if not any(episode.split == "test" for episode in demonstrations.episodes):
         raise ValueError(
             f"{folder} has no held-out demonstrations: record them with demos.held_out_per_task=3 "
-            "in another folder, or of data from outside hold out a share (data.held_out)"
+            "in another folder, or of data from outside hold out a share (data.held_out) and "
+            "call some not train (split)"
         )
     return demonstrations.select(split="test")
 

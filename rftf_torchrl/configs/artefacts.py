@@ -20,7 +20,7 @@ from rftf_torchrl.data.format import INDEX_FILE, index_file
 from rftf_torchrl.data.readers.importing import SIMULATOR as IMPORTED
 from rftf_torchrl.data.readers.importing import import_videos
 from rftf_torchrl.nets.sizes import ObservationSizes
-from rftf_torchrl.optional import transformers_module
+from rftf_torchrl.optional import optional_module
 from rftf_torchrl.values.kinds import value_spec_class
 from rftf_torchrl.values.specs import build_value_model
 from rftf_torchrl.values.temporal_value import TemporalValueModel
@@ -132,29 +132,37 @@ def _need_file(
         refuse_other_environment(config, file, setting)
 
 
-def need_pretrained(config: RunConfig) -> None:
+_LOCAL = ("gr_mg", "seer")
+_KINDS = ("transformers", "lerobot", *_LOCAL)
+
+
+def need_pretrained(config: RunConfig, *, policy: bool = True) -> None:
     """Stop where a pretrained model that the run will read is in no folder and on no hub.
+
+    With ``policy=False`` the value model's alone is looked for.
 
     Raises:
         ConfigError: where one is not found.
     """
-    policy, value = config.policy, config.value
-    kinds = ("transformers", "lerobot", "gr_mg", "seer")
-    weights = policy.pretrained if policy.kind in kinds else None
+    asked, value = config.policy, config.value
+    weights = asked.pretrained if policy and asked.kind in _KINDS else None
     tower = value.options.get("image_tower") if value.kind == "pretrained" else None
     for setting, source, given, made in (
-        ("policy.pretrained", weights, policy.path, config.folder.policy),
+        ("policy.pretrained", weights, asked.path, config.folder.policy),
         ("value.options.image_tower", tower, value.path, config.folder.value_model),
     ):
         kept = given is not None or (config.resume and made.is_file())
         if source is None or kept or Path(source).exists():
             continue
+        if setting == "policy.pretrained" and asked.kind in _LOCAL:
+            raise ConfigError(f"{setting}={source}: there is no such file or folder")
+        hub = optional_module("huggingface_hub", "transformers", setting)
         try:
-            transformers_module(setting).utils.cached_file(source, "config.json")
-        except OSError as error:
+            hub.hf_hub_download(source, "config.json")
+        except (OSError, ValueError) as error:
             raise ConfigError(
-                f"{setting}={source}: there is no such folder, and no such model on the hub or in "
-                f"its cache ({' '.join(str(error).split())})"
+                f"{setting}={source}: there is no such folder, and it is not on the hub or in its "
+                f"cache ({' '.join(str(error).split())})"
             ) from error
 
 
@@ -180,8 +188,11 @@ def refuse_to_overwrite(
         earlier = str(json.loads(results.read_text(encoding="utf-8"))[key])
     except (ValueError, KeyError):
         earlier = f"an unknown {key.replace('_', ' ')}"
-    places = {Path(config.output, earlier).resolve(), Path(earlier).resolve()}
-    if Path(config.output, name).resolve() not in places:
+    of, now = (
+        {each, Path(each).resolve(), Path(config.output, each).resolve()}
+        for each in (earlier, name)
+    )
+    if not of & now:
         raise FileExistsError(
             f"{results} is of {earlier} and would be overwritten: move {results.parent} away, or "
             f"give another output=<folder>, with {settings}"

@@ -22,9 +22,9 @@ from rftf_torchrl.configs.record import (
     RUN,
     made_by,
     may_change,
+    named,
     refuse_changes,
     refuse_other_environment,
-    run_settings,
 )
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
@@ -61,12 +61,8 @@ def refuse_used_folder(config: RunConfig) -> None:
     folder = config.tuned.checkpoints
     begun = any(folder.glob("*"))
     if config.resume and begun and config.tuned.settings.is_file():
-        now, given = run_settings(config), made_by(config, RUN)
-        earlier = {  # older runs recorded paths as they were given
-            name: now[name] if name in now and value == given[name] else value
-            for name, value in read_record(config.tuned.settings).items()
-        }
-        refuse_changes(str(config.tuned.root), earlier, now, may_change(config))
+        earlier = named(config, read_record(config.tuned.settings))
+        refuse_changes(str(config.tuned.root), earlier, made_by(config, RUN), may_change(config))
         _refuse_fewer_iterations(config)
     if begun and not config.resume:
         raise FileExistsError(

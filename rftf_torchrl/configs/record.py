@@ -66,6 +66,8 @@ DATA_AT = "data: path"
 SPLIT = ("data.kind", "data.options", "data.episodes", "data.tasks", "data.held_out")
 """What decides which episodes of data from outside are held out."""
 
+_PATHS = ("demos.path", "demos.takeover", "policy.path", "value.path", "data.cache")
+
 RUN = tuple(field.name for field in fields(RunConfig))
 """All settings."""
 
@@ -78,29 +80,29 @@ def made_by(config: RunConfig, parts: Collection[str]) -> dict[str, Any]:
         parts: names of settings or of groups of settings, such as ``"seed"`` and ``"env"``.
 
     Returns:
-        Values by full name, such as ``"env.chunk_size"``; what JSON can hold.
+        Values by full name, such as ``"env.chunk_size"``; what JSON can hold. Paths as
+        :func:`name_of` has them.
 
     Example:
         >>> made_by(RunConfig(output="outputs/run"), ["seed", "balance"])
         {'seed': 0, 'balance.kind': 'outcome'}
     """
-    flat = _flat(asdict(config))
+    flat = named(config, _flat(asdict(config)))
     return {
         name: flat[name] for part in parts for name in flat if name == part or _within(name, part)
     }
 
 
-def name_of(config: RunConfig, file: Path) -> str:
-    """A file as results name it: within the output folder from there, so that it can be moved."""
-    inside = file.is_relative_to(config.output)
-    return str(file.relative_to(config.output) if inside else file.resolve())
+def name_of(config: RunConfig, file: str | Path) -> str:
+    """A file as records name it: within the output folder from there, so that it can be moved."""
+    place, root = Path(file).resolve(), Path(config.output).resolve()
+    return str(place.relative_to(root) if place.is_relative_to(root) else file)
 
 
-def run_settings(config: RunConfig) -> dict[str, Any]:
-    """All settings, with given files and folders as :func:`name_of` names them."""
-    settings = made_by(config, RUN)
-    given = [name for name in ("demos.path", "policy.path", "value.path") if settings[name]]
-    return settings | {name: name_of(config, Path(settings[name])) for name in given}
+def named(config: RunConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with files and folders as :func:`name_of` names them."""
+    given = [name for name in _PATHS if settings.get(name)]
+    return {**settings, **{name: name_of(config, settings[name]) for name in given}}
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
@@ -251,7 +253,8 @@ def made_already(config: RunConfig, file: Path, parts: Collection[str]) -> bool:
     if not (config.resume and file.is_file()):
         return False
     if Path(config.output) in file.parents:
-        refuse_changes(str(file), read_made_by(file), made_by(config, parts), may_change(config))
+        earlier = named(config, read_made_by(file))
+        refuse_changes(str(file), earlier, made_by(config, parts), may_change(config))
     return True
 
 

@@ -133,6 +133,11 @@ def _output_problems(run: RunConfig) -> list[str]:
     """A folder within the data, where a reader would find the run's own images and videos."""
     if run.data.path is None or not Path(run.data.path).is_dir():
         return []
+    try:
+        if (run.data.kind or guess_reader(run.data.path)) not in ("videos", "hdf5"):
+            return []
+    except (ValueError, OSError):  # told by another problem
+        return []
     data = Path(run.data.path).resolve()
     return [
         f"{name}={folder} lies in data.path={run.data.path}, so that the images and videos of the "

@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 def warn_of(instructions: Iterable[str]) -> None:
     """Say which instructions a value model is not calibrated for."""
     logger.warning(
-        "the value model was not trained on %s: its values there need not run from 0 to 1, and may "
-        "say nothing",
-        ", ".join(map(repr, instructions)),
+        "the value model is not calibrated for %s, on which it may not have been trained: its "
+        "values need not run from 0 to 1, and may say nothing",
+        ", ".join(instructions),
     )
 
 
@@ -34,4 +34,4 @@ def warn_if_unknown(
         return
     unknown = data[keys.TASK_ID].reshape(-1)[~value_model.calibration.knows(tokens)].unique()
     if len(unknown):
-        warn_of(task_names[number] for number in unknown.tolist())
+        warn_of(f"an instruction of {task_names[number]}" for number in unknown.tolist())

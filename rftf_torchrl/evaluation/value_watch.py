@@ -104,7 +104,7 @@ class ValueWatch:
         self._values = VideoValues(model, image_size=image_size, max_words=max_words)
         self._values.tokenizer(instruction)
         if not self._values.knows(instruction):
-            warn_of([instruction])
+            warn_of([repr(instruction)])
         self.instruction = instruction
         self.done_above, self.undone_below, self.hold = done_above, undone_below, hold
         self._latencies: deque[float] = deque(maxlen=_KEPT)

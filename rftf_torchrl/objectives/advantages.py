@@ -13,6 +13,7 @@ your own what it builds the network                success and dense reward
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,8 @@ from rftf_torchrl.nets.evaluate_states import values_of_states
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.objectives.gae import make_gae
 from rftf_torchrl.registry import Registry
+
+logger = logging.getLogger(__name__)
 
 
 @nested_keys
@@ -51,8 +54,8 @@ def group_advantage(
 
     Every decision of trajectory i has the advantage :math:`A_i`. A group in which all returns are
     equal has advantages of zero. TorchRL's ``MCAdvantage`` computes them, as in its recipe
-    ``vla_grpo``. A group that lost members to a crash is one of the others: ``MCAdvantage`` would
-    wait for them. The only one that is left has zero.
+    ``vla_grpo``. If a crash removed members of a group, the rest are compared with each other. A
+    trajectory that is alone in its group gets 0; if all are, a warning says so.
 
     Source: Shao et al., "DeepSeekMath", arXiv 2402.03300, section 4.1 (GRPO with outcome
     supervision); Li et al., "SimpleVLA-RL", arXiv 2509.09674.
@@ -94,8 +97,16 @@ def group_advantage(
             f"group {which} has {int(counts.max())} trajectories and group_size is {group_size}: "
             f"give every group its own number in {group_key!r}."
         )
+    if len(counts) and counts.max() == 1:
+        logger.warning(
+            "no two of the %d trajectories have the same number in %r, so that every advantage is "
+            "0: collect each initial state %d times",
+            len(names),
+            group_key,
+            group_size,
+        )
     read = tensordict.select(group_key, reward_key, done_key).clone()
-    read["row"] = torch.arange(len(groups), device=groups.device)
+    read["_row"] = torch.arange(len(groups), device=groups.device)
     advantage = torch.zeros_like(tensordict.get(reward_key))
     for size in counts[counts > 1].unique().tolist():
         normalise = MCAdvantage(
@@ -107,7 +118,7 @@ def group_advantage(
             trajectory_return="sum",
         )
         found = normalise.inv(read[torch.isin(groups, names[counts == size])])
-        advantage[found["row"]] = found.get(advantage_key)
+        advantage[found["_row"]] = found.get(advantage_key)
     return tensordict.set(advantage_key, advantage)
 
 

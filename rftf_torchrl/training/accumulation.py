@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from rftf_torchrl.objectives.cloning import ChunkCloningLoss
 from rftf_torchrl.objectives.loss_keys import row_mask
 from rftf_torchrl.training.guards import LOSS_PREFIX
 from rftf_torchrl.training.processes import reduce_in_place
@@ -51,9 +52,9 @@ def accumulate_gradients(
         micro_batch: most rows per piece.
         terms: names of the entries that are summed to the loss; None takes every ``"loss_"``.
         context: called around each forward pass, such as ``lambda: autocast(device)``.
-        count: how many elements the loss's mean runs over in a piece. None asks the loss's method
-            ``count``; without one it counts the rows, or the True entries of the masks that the
-            loss honours (``("collector", "mask")``).
+        count: how many elements the loss's mean runs over in a piece. None counts the actions that
+            a :class:`ChunkCloningLoss` does, and of other losses the rows, or the True entries of
+            the masks that the loss honours (``("collector", "mask")``).
         group: the processes that share the batch; the loss is then no DistributedDataParallel.
 
     Returns:
@@ -95,7 +96,8 @@ def accumulate_gradients(
         inner.normalize_advantage = False
     try:
         parts = [part.split(micro_batch) for part in batch.split(ceil(len(batch) / world))]
-        counted = count or getattr(inner, "count", None) or partial(_rows, inner)
+        own = inner.count if isinstance(inner, ChunkCloningLoss) else partial(_rows, inner)
+        counted = count or own
         counts = [
             torch.stack([torch.as_tensor(counted(piece)).float() for piece in pieces])
             for pieces in parts

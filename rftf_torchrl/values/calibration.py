@@ -17,8 +17,8 @@ class ValueCalibration(nn.Module):
     .. math::
         V = (\mathrm{raw} - \mathrm{offset}_l) / \mathrm{scale}_l
 
-    An instruction is known by its row of tokens, but for zeros at its end; any other one uses the
-    global map. The
+    An instruction is known by its row of tokens, but for zeros at its end, which are padding; any
+    other one uses the global map. The
     ranking loss fixes a score up to a constant only, and the constant may differ between
     instructions, which is why a reward in units of progress needs this step.
 
@@ -67,7 +67,8 @@ class ValueCalibration(nn.Module):
             float [*B, 1].
 
         Raises:
-            ValueError: if the tokens are missing, with a table of instructions.
+            ValueError: with a table of instructions, if the tokens are missing, or have another
+                length and are not padded with zeros.
         """
         if not self.per_instruction:
             return (raw - self.offset) / self.scale
@@ -88,6 +89,12 @@ class ValueCalibration(nn.Module):
     def _match(self, tokens: Tensor) -> Tensor:
         """Which row of the table an instruction is, bool [*B, K]."""
         length = max(tokens.shape[-1], self.tokens.shape[-1])
+        if tokens.shape[-1] != self.tokens.shape[-1] and (self.tokens[:, -1] != 0).all():
+            raise ValueError(
+                f"calibration per instruction knows {self.tokens.shape[-1]} tokens of each, and "
+                f"none ends in padding (0); got {tokens.shape[-1]}: tokenise with the same length "
+                "as at calibration."
+            )
         asked, known = (pad(each, (0, length - each.shape[-1])) for each in (tokens, self.tokens))
         return (asked.unsqueeze(-2) == known).all(-1)
 

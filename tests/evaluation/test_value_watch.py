@@ -37,7 +37,7 @@ def test_an_instruction_that_the_model_does_not_know_is_named(caplog):
     ValueWatch(model, "open it")
     assert not caplog.records
     ValueWatch(model, "close it")
-    assert "the value model was not trained on 'close it'" in caplog.text
+    assert "the value model is not calibrated for 'close it'" in caplog.text
 
 
 def test_a_new_episode_is_not_done():

@@ -49,6 +49,12 @@ def test_a_group_that_lost_a_member_is_compared_within_the_others():
     assert data["number"].tolist() == [0, 0, 1, 2, 3, 3, 4, 4, 5], "the rows stay in order"
 
 
+def test_where_nothing_can_be_compared_a_warning_says_so(caplog):
+    data = group_advantage(trajectories((3, 2, 1), (4, 1, 0)), 2)
+    assert not data["advantage"].any()
+    assert "collect each initial state 2 times" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("data", "size", "error", "message"),
     [

@@ -277,6 +277,7 @@ def test_what_outside_data_can_not_do_is_refused_first(
     with pytest.raises(Exception, match=f"^{re.escape(message.format(here=tmp_path))}"):
         run(configure(*paths), *arguments)
     assert not (tmp_path / "run" / "demos").exists()
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_cloning_reads_no_such_data(videos, tmp_path, rftf, capsys):

@@ -93,6 +93,6 @@ def test_a_model_that_is_nowhere_is_refused_before_anything_is_made(
 
     output, source = tmp_path / "run", tmp_path / "nothing"
     settings = [*settings, f"++{setting}={source}", "env.image_size=32", f"output={output}"]
-    with pytest.raises(ConfigError, match=f"^{setting}={source}: there is no such folder, and no "):
+    with pytest.raises(ConfigError, match=f"^{setting}={source}: there is no such folder, and it "):
         quickstart(configure(*PIXELS, *settings))
     assert not (output / "demos").exists()

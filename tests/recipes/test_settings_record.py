@@ -5,7 +5,7 @@ import re
 import pytest
 
 from rftf_torchrl import ConfigError, RunConfig
-from rftf_torchrl.configs.record import made_by, refuse_changes, run_settings
+from rftf_torchrl.configs.record import RUN, made_by, refuse_changes
 
 
 def test_only_the_named_parts_are_kept():
@@ -20,7 +20,7 @@ def test_given_files_of_a_folder_that_was_moved_have_the_same_names():
         config = RunConfig(output=output)
         config.policy.path = f"{output}/bc/policy.safetensors"
         config.value.path = "/values/value.safetensors"
-        found.append(run_settings(config))
+        found.append(made_by(config, RUN))
     refuse_changes("run", *found)
     assert found[0]["policy.path"] == "bc/policy.safetensors"
     assert found[0]["value.path"] == "/values/value.safetensors"

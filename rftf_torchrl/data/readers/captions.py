@@ -17,19 +17,22 @@ from rftf_torchrl.files import climbs_out
 
 TABLES = ("captions.csv", "captions.jsonl")
 _OUTCOMES = {
-    **dict.fromkeys(("true", "1", "1.0", "yes", "success"), True),
-    **dict.fromkeys(("false", "0", "0.0", "no", "failure"), False),
+    **dict.fromkeys(("true", "1", "yes", "success"), True),
+    **dict.fromkeys(("false", "0", "no", "failure"), False),
     **dict.fromkeys(("", "null", "none", "nan"), None),
 }
 
 
 def outcome(value: Any) -> bool | None:
-    """Whether it stands for a success; None where it says nothing.
+    """Whether a word or a number stands for a success; None where it says nothing.
 
     Raises:
         ValueError: where it stands for no outcome.
     """
-    word = "" if value is None else str(value).strip().lower()
+    text = value.decode() if isinstance(value, bytes) else value
+    if isinstance(text, float) and text in (0.0, 1.0):
+        text = int(text)
+    word = "" if text is None else str(text).strip().lower()
     if word not in _OUTCOMES:
         raise ValueError(f"success is {value!r}, expected true, false or nothing")
     return _OUTCOMES[word]
@@ -65,7 +68,7 @@ def read_captions(
     Args:
         root: the folder.
         videos: paths of the videos from the folder on, with ``/``.
-        alone: whether the folder may have others, whose captions are passed over.
+        alone: whether the lines of others are passed over, as the folder may have more videos.
 
     Returns:
         By video, its caption or what is wrong; lines that belong to no video by their place.
@@ -78,11 +81,11 @@ def read_captions(
     result: dict[str, Caption | BadEpisode] = {}
     for place, row in _rows(table):
         caption = _caption(row)
+        if alone and (isinstance(caption, str) or caption.file not in videos):
+            continue
         if isinstance(caption, str):
             result[place] = BadEpisode(place, caption)
         elif caption.file not in videos:
-            if alone and (root / caption.file).exists():
-                continue
             problem = f"there is no video {caption.file!r} in {root}"
             if climbs_out(caption.file):
                 problem = f"the file {caption.file!r} is outside of {root}"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rftf_torchrl.data.format import DemonstrationError
+from rftf_torchrl.data.readers.captions import outcome
 from rftf_torchrl.data.readers.door import HDF5_SUFFIXES
 from rftf_torchrl.data.readers.episode import BadEpisode, BadEpisodeError, VideoEpisode
 from rftf_torchrl.data.readers.pictures import at_rate, file_version, resized
@@ -70,11 +71,7 @@ def read_hdf5(
                 sentence = instruction or _sentence(data)
                 turned = _upside_down(data) if upside_down is None else upside_down
                 names = sorted(data, key=_number)
-                places = [_camera(h5py, data, name, camera) for name in names]
-                found = [
-                    (name, place, _outcome(data, name) if isinstance(place, str) else None)
-                    for name, place in zip(names, places, strict=True)
-                ]
+                found = [(name, *_episode(h5py, data, name, camera)) for name in names]
         except (BadEpisodeError, ValueError, OSError, KeyError) as error:
             yield BadEpisode(file.name, f"it cannot be read ({error})")
             continue
@@ -153,9 +150,17 @@ def _camera(h5py: Any, data: Any, name: str, camera: str | None) -> str | BadEpi
     return str(entry.name)
 
 
-def _outcome(data: Any, name: str) -> bool | None:
-    found = data[name].attrs.get("success")
-    return None if found is None else bool(found)
+def _episode(
+    h5py: Any, data: Any, name: str, camera: str | None
+) -> tuple[str | BadEpisodeError, bool | None]:
+    """Where the images of an episode are, or what is wrong with it, and its outcome."""
+    place = _camera(h5py, data, name, camera)
+    if isinstance(place, BadEpisodeError):
+        return place, None
+    try:
+        return place, outcome(data[name].attrs.get("success"))
+    except ValueError as error:
+        return BadEpisodeError(str(error)), None
 
 
 def _frames(

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 SOURCE_FILE = "source.json"
 SIMULATOR = "none"
 _DECIDE_NOTHING = ("cache", "skip_bad")
-_HELD_OUT = "also where a source names no test episode"
+_HELD_OUT = "where a source names no test episode, among those that it does not call train"
 """The rule of the split: what was imported under another one is imported again."""
 Record = dict[str, Any]
 
@@ -50,8 +50,9 @@ def import_videos(data: DataConfig, root: str | Path) -> Demonstrations:
     continues where it stopped. A folder that was made from the same source with the same settings
     is used as it is. For another source or other settings it is made again.
 
-    The split is by episode: ``data.held_out`` of the episodes of each task and outcome are the
-    split ``"test"``, always the same ones for the same data.
+    The split is by episode. Where the source names test episodes, these are the split ``"test"``.
+    Else ``data.held_out`` of the episodes of each task and outcome are, always the same ones for
+    the same data; those that the source calls ``"train"`` are left out.
 
     Args:
         data: the source and how to decode it.

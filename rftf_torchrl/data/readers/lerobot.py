@@ -116,7 +116,8 @@ class _Tables:
         name = layout.success or ""
         told = [frame[name] for frame in frames] if name in layout.features else [row.get(name)]
         try:
-            outcomes = {outcome(each[0] if isinstance(each, list) else each) for each in told}
+            told = [(each or [None])[0] if isinstance(each, list) else each for each in told]
+            outcomes = {outcome(each) for each in told}
         except ValueError as error:
             raise BadEpisodeError(f"{name}: {error}") from error
         success = None if outcomes <= {None} else True in outcomes
