@@ -89,7 +89,7 @@ class Scene:
 
     def reachable(self, rotation: np.ndarray) -> np.ndarray:
         """The same rotation of the hand [3, 3], the way round that its joints allow."""
-        return nearest(self._home, rotation)
+        return nearest(self._home, self.rotation, rotation)
 
     def angle_to(self, rotation: np.ndarray) -> float:
         """How far the hand has to turn, radians."""

@@ -9,6 +9,7 @@ import numpy as np
 OPEN, CLOSED = -1.0, 1.0
 _REACH, _TURN = 0.05, 0.5  # what 1 stands for: metres, radians
 _GAIN = 2.0
+_BOTH_REACHABLE = 1 + 2 * np.cos(np.radians(110))
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,21 @@ def rotation_vector(rotation: np.ndarray) -> np.ndarray:
     return vector
 
 
-def nearest(home: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def nearest(home: np.ndarray, here: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """A rotation of the hand, or the same with the fingers exchanged: that nearer to ``home``.
 
     A hand turned by half a turn about where it points holds the same way, but a hand that always
-    went the shorter way round would wind up its last joint.
+    went the shorter way round would wind up its last joint. Where neither is far from ``home``, it
+    is the one nearer to ``here``, so that a hand does not turn round while it holds something.
     """
-    flipped = wanted * np.array([-1.0, -1.0, 1.0])
-    return max(wanted, flipped, key=lambda rotation: float((rotation * home).sum()))
+    ways = wanted, wanted * np.array([-1.0, -1.0, 1.0])
+    close = min(_alike(home, way) for way in ways) > _BOTH_REACHABLE
+    return max(ways, key=lambda way: _alike(here if close else home, way))
+
+
+def _alike(first: np.ndarray, second: np.ndarray) -> float:
+    """1 + 2 cos of the angle between two rotations."""
+    return float((first * second).sum())
 
 
 def servo(position: np.ndarray, rotation: np.ndarray, target: Target) -> np.ndarray:

@@ -88,9 +88,18 @@ def test_what_a_thing_lies_on_is_no_obstacle():
 
 def test_a_hand_does_not_wind_up():
     home = downward(0.3)
-    for yaw in (0.3, 1.7, -1.2):
-        assert nearest(home, downward(yaw)) == pytest.approx(downward(yaw))
-        assert nearest(home, downward(yaw + np.pi)) == pytest.approx(downward(yaw))
+    for yaw in (0.3, 1.4, -0.8):
+        for here in (home, downward(yaw + np.pi)):
+            assert nearest(home, here, downward(yaw)) == pytest.approx(downward(yaw))
+            assert nearest(home, here, downward(yaw + np.pi)) == pytest.approx(downward(yaw))
+
+
+def test_a_hand_that_holds_something_does_not_turn_round():
+    """At a right angle from home either way round is as near, and the hand keeps to its own."""
+    home = downward(0.0)
+    for yaw in (1.5, 1.6, -1.5, -1.6):
+        for wanted in (yaw, yaw + np.pi):
+            assert nearest(home, downward(yaw), downward(wanted)) == pytest.approx(downward(yaw))
 
 
 def test_a_hand_that_points_is_a_rotation():
