@@ -156,7 +156,7 @@ def need_pretrained(config: RunConfig, *, policy: bool = True) -> None:
             continue
         if setting == "policy.pretrained" and asked.kind in _LOCAL:
             raise ConfigError(f"{setting}={source}: there is no such file or folder")
-        hub = optional_module("huggingface_hub", "transformers", setting)
+        hub = optional_module("huggingface_hub", "video", f"a model of the hub ({setting})")
         try:
             hub.hf_hub_download(source, "config.json")
         except (OSError, ValueError) as error:
