@@ -29,12 +29,14 @@ def outcome(value: Any) -> bool | None:
     Raises:
         ValueError: where it stands for no outcome.
     """
-    text = value.decode() if isinstance(value, bytes) else value
+    text = value.item() if getattr(value, "size", 0) == 1 else value  # of NumPy
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
     if isinstance(text, float) and text in (0.0, 1.0):
         text = int(text)
     word = "" if text is None else str(text).strip().lower()
     if word not in _OUTCOMES:
-        raise ValueError(f"success is {value!r}, expected true, false or nothing")
+        raise ValueError(f"success is {text!r}, expected true, false or nothing")
     return _OUTCOMES[word]
 
 

@@ -107,3 +107,23 @@ def test_what_cannot_be_used(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DemonstrationError, match=r"there is no \.hdf5 or \.h5 file"):
         next(video_episodes(tmp_path / "empty", "hdf5"))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.array([1]), True),
+        (np.float32(0), False),
+        (b"failure", False),
+        ("success", True),
+        (float("nan"), None),
+        (-1, "success is -1, expected true, false or nothing"),
+    ],
+    ids=["array", "number", "bytes", "text", "nan", "no-outcome"],
+)
+def test_outcomes_of_other_types(tmp_path, value, expected):
+    write_hdf5(tmp_path / "a.hdf5", episodes=1)
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file["data/demo_0"].attrs["success"] = value
+    (found,) = video_episodes(tmp_path)
+    assert (getattr(found, "problem", None) or found.success) == expected
