@@ -126,7 +126,7 @@ def report_update(config: RunConfig) -> dict[str, Any]:
     executed = sum(int(data["next", "executed"].sum()) for data in played)
     report = {
         "arms": found,
-        "value_model": "as trained: here it does not go on learning, as in fine-tuning by default",
+        "value_model": "as trained: it does not go on learning here, unlike in fine-tuning",
         "episodes": int(ends.sum()),
         "success": float(held_out["next", keys.SUCCESS][ends].float().mean()),
         "simulator_steps": make_simulator(config.env).steps_per_action * executed,

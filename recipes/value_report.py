@@ -95,8 +95,8 @@ def held_out(demonstrations: Demonstrations, folder: Path) -> Demonstrations:
     if not any(episode.split == "test" for episode in demonstrations.episodes):
         raise ValueError(
             f"{folder} has no held-out demonstrations: record them with demos.held_out_per_task=3 "
-            "in another folder, or of data from outside hold out a share (data.held_out) and "
-            "call some not train (split)"
+            "in another folder, or of data from outside hold out a share (data.held_out) "
+            "and do not give all of them split=train"
         )
     return demonstrations.select(split="test")
 

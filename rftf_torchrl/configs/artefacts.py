@@ -8,11 +8,7 @@ from pathlib import Path
 from tensordict.nn import TensorDictModuleBase
 
 from rftf_torchrl import keys
-from rftf_torchrl.configs.record import (
-    environment,
-    refuse_changes,
-    refuse_other_environment,
-)
+from rftf_torchrl.configs.record import environment, refuse_changes, refuse_other_environment
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
 from rftf_torchrl.data.demonstrations import Demonstrations, load_demonstrations

@@ -97,8 +97,8 @@ def test_value_report_needs_held_out_demonstrations(cloned, tmp_path):
     demonstrations = load_demonstrations(f"{cloned.output}/demos")
     expected = (
         f"{tmp_path} has no held-out demonstrations: record them with demos.held_out_per_task=3 "
-        "in another folder, or of data from outside hold out a share (data.held_out) and "
-        "call some not train (split)"
+        "in another folder, or of data from outside hold out a share (data.held_out) "
+        "and do not give all of them split=train"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
         held_out(demonstrations.select(split="train"), tmp_path)
