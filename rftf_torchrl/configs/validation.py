@@ -141,7 +141,7 @@ def _output_problems(run: RunConfig) -> list[str]:
     data = Path(run.data.path).resolve()
     return [
         f"{name}={folder} lies in data.path={run.data.path}, so that the images and videos of the "
-        f"run would be read as data: choose a folder elsewhere"
+        "run would be read as data: choose a folder elsewhere"
         for name, folder in (("output", run.output), ("data.cache", run.data.cache))
         if folder is not None and Path(folder).resolve().is_relative_to(data)
     ]

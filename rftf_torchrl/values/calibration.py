@@ -11,6 +11,18 @@ from torch.nn.functional import pad
 CalibrationMode = Literal["instruction", "global", "standardise"]
 
 
+def same_instruction(tokens: Tensor, known: Tensor) -> Tensor:
+    """Which of the known instructions [K, L] each row [*B, M] is, but for zeros at its end.
+
+    Example:
+        >>> same_instruction(torch.tensor([[7, 2, 0]]), torch.tensor([[7, 2], [7, 3]]))
+        tensor([[ True, False]])
+    """
+    length = max(tokens.shape[-1], known.shape[-1])
+    asked, listed = (pad(each, (0, length - each.shape[-1])) for each in (tokens, known))
+    return (asked.unsqueeze(-2) == listed).all(-1)
+
+
 class ValueCalibration(nn.Module):
     r"""An affine map of raw scores, one for all instructions or one for each known instruction.
 
@@ -88,15 +100,13 @@ class ValueCalibration(nn.Module):
 
     def _match(self, tokens: Tensor) -> Tensor:
         """Which row of the table an instruction is, bool [*B, K]."""
-        length = max(tokens.shape[-1], self.tokens.shape[-1])
         if tokens.shape[-1] != self.tokens.shape[-1] and (self.tokens[:, -1] != 0).all():
             raise ValueError(
                 f"calibration per instruction knows {self.tokens.shape[-1]} tokens of each, and "
                 f"none ends in padding (0); got {tokens.shape[-1]}: tokenise with the same length "
                 "as at calibration."
             )
-        asked, known = (pad(each, (0, length - each.shape[-1])) for each in (tokens, self.tokens))
-        return (asked.unsqueeze(-2) == known).all(-1)
+        return same_instruction(tokens, self.tokens)
 
     @torch.no_grad()
     def fit(

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from rftf_torchrl import keys
 from rftf_torchrl.keys import nested_keys
@@ -21,6 +20,7 @@ from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.optional import lerobot_rewards_module
 from rftf_torchrl.settings import Text
 from rftf_torchrl.transforms.instruction_tokens import HashTokenizer
+from rftf_torchrl.values.calibration import same_instruction
 from rftf_torchrl.values.score_module import score_module
 
 _TASK = "task"
@@ -181,9 +181,7 @@ class _OneSentenceEach(nn.Module):
     def _rows(self, tokens: Tensor) -> Tensor:
         """The instruction of each row of tokens, by its place in the list."""
         tokens = tokens.cpu()
-        width = max(tokens.shape[-1], self.tokens.shape[-1])
-        asked, known = (pad(each, (0, width - each.shape[-1])) for each in (tokens, self.tokens))
-        match = (asked[:, None] == known).all(-1)
+        match = same_instruction(tokens, self.tokens)
         if not match.any(-1).all():
             row = int((~match.any(-1)).nonzero()[0])
             raise ValueError(
