@@ -17,6 +17,7 @@ _WALL = 0.006  # from a rim's outside to where its wall is
 _FAR_INWARD = 0.022
 _PER_HIT, _MOST_THERE = 0.05, 10
 _EASY_REACH = 0.76  # beyond, a hand that points down stretches the arm until its elbow turns over
+_UP = np.array([0.0, 0.0, 1.0])
 _YAWS = np.arange(-18, 19) * np.pi / 36
 
 
@@ -41,6 +42,7 @@ def find_grasps(
     yaw: float,
     base: np.ndarray,
     way: np.ndarray | None = None,
+    up: np.ndarray = _UP,
 ) -> list[Grasp]:
     """Ways to hold a thing from above, the best one first.
 
@@ -54,6 +56,8 @@ def find_grasps(
         yaw: of the hand at rest; a small turn is better than a large one.
         base: where the robot stands [3]; what is easy to reach from there is better.
         way: from where the thing is to where it goes [3]; ``None`` if it stays.
+        up: the thing's own axis that points up [3], of length 1; another than (0, 0, 1) where it
+            leans.
 
     Example:
         >>> box = np.array([[x, y, z] for x in (0, 0.1) for y in (0, 0.03) for z in (0, 0.04)])
@@ -61,7 +65,7 @@ def find_grasps(
         >>> best.position.round(3).tolist(), round(abs(float(np.sin(best.yaw))), 2)
         ([0.05, 0.015, 0.013], 1.0)
     """
-    candidates = list(_pinches(points, yaw)) or list(_rims(points, yaw))
+    candidates = list(_pinches(points, yaw)) or list(_rims(points, yaw, up))
     graded = []
     for grasp in candidates:
         hits = float(_hits(grasp, obstacles))
@@ -91,10 +95,9 @@ def _pinches(points: np.ndarray, yaw: float) -> Iterator[Grasp]:
             yield Grasp(np.array([*place, height]), yaw + turned, cost)
 
 
-def _rims(points: np.ndarray, yaw: float) -> Iterator[Grasp]:
-    top = points[:, 2].max()
-    height = max(points[:, 2].min() + _LOWEST, top - _RIM_DEPTH)
-    rim = points[points[:, 2] > top - 0.01]
+def _rims(points: np.ndarray, yaw: float, up: np.ndarray) -> Iterator[Grasp]:
+    height = points @ up
+    rim = points[height > height.max() - 0.01]
     middle = (rim[:, :2].min(0) + rim[:, :2].max(0)) / 2
     for turned in _YAWS[::2]:
         along = np.array([np.cos(yaw + turned), np.sin(yaw + turned)])
@@ -103,7 +106,9 @@ def _rims(points: np.ndarray, yaw: float) -> Iterator[Grasp]:
             for inward in (_WALL, _FAR_INWARD):  # a closing finger draws the wall along
                 place = middle + side * along * (radius - inward)
                 cost = 0.08 + 0.02 * abs(turned) + 0.02 * float(np.linalg.norm(place)) + inward
-                yield Grasp(np.array([*place, height]), yaw + turned, cost)
+                top = (height.max() - place @ up[:2]) / up[2]
+                down = max(points[:, 2].min() + _LOWEST, top - _RIM_DEPTH)
+                yield Grasp(np.array([*place, down]), yaw + turned, cost)
 
 
 def _hits(grasp: Grasp, obstacles: np.ndarray) -> int:

@@ -112,6 +112,13 @@ class Scene:
         copy: np.ndarray = where.copy()
         return copy
 
+    def upright(self, name: str) -> np.ndarray:
+        """The axis of a thing's own frame that is nearest to upright, pointing up [3]."""
+        axes = self._data.xmat[self._body(name)].reshape(3, 3)
+        nearest = int(np.abs(axes[2]).argmax())
+        axis: np.ndarray = axes[:, nearest] * np.sign(axes[2, nearest])
+        return axis
+
     def joint(self, name: str) -> Joint:
         """What moves when a drawer, a door or a knob does, by the name that goals call it."""
         owner = (

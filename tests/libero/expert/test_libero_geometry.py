@@ -58,6 +58,23 @@ def test_a_wide_thing_is_held_by_its_rim():
     assert along == pytest.approx(1.0)
 
 
+def test_the_rim_of_a_leaning_bowl_is_all_of_it():
+    """Where it leans by 16 degrees, its highest points are half of the rim."""
+    tilt = np.radians(16)
+    lean = np.array(
+        [[np.cos(tilt), 0.0, np.sin(tilt)], [0.0, 1.0, 0.0], [-np.sin(tilt), 0.0, np.cos(tilt)]]
+    )
+    points = bowl() @ lean.T
+    best = find_grasps(points, NOTHING, np.pi / 2, BASE, up=lean[:, 2])[0]
+    middle = 0.05 * lean[:2, 2]
+    out = best.position[:2] - middle
+    assert np.linalg.norm(out) == pytest.approx(0.044, abs=0.002)
+    assert abs(out @ [np.cos(best.yaw), np.sin(best.yaw)]) == pytest.approx(np.linalg.norm(out))
+    rim = points[points @ lean[:, 2] > 0.049]
+    beside = rim[np.linalg.norm(rim[:, :2] - best.position[:2], axis=1).argmin()]
+    assert best.position[2] == pytest.approx(beside[2] - 0.02, abs=0.002)
+
+
 def test_a_far_thing_is_held_where_the_arm_reaches_easily():
     places = [
         find_grasps(bowl() + np.array([x, 0.0, 0.9]), NOTHING, np.pi / 2, BASE)[0].position
