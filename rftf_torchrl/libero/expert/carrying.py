@@ -14,6 +14,7 @@ _OPENING = 4
 _MARGIN, _CLEAR = 0.02, 0.005
 _LIFT, _LIFTED = 0.04, 0.004
 _DROP_IN, _DROP_ON = 0.05, -0.005  # on: until it touches
+_SLIPPED = 0.04
 
 
 def pick(scene: Scene, name: str, target: str, inside: bool, attempt: int = 0) -> Skill:
@@ -80,8 +81,8 @@ def _landing(scene: Scene, name: str, target: str, inside: bool) -> np.ndarray:
     return np.array([goal[0], goal[1], surface + (_DROP_IN if inside else _DROP_ON)])
 
 
-def put(scene: Scene, name: str, target: str, inside: bool) -> Skill:
-    """Carry what is held over a target, lower it and let it go."""
+def bring(scene: Scene, name: str, target: str, inside: bool) -> Skill:
+    """Carry what is held over a target and lower it."""
     offset = _foot(scene, name) - scene.position
     end = _landing(scene, name, target, inside) - offset
     obstacles = scene.others([name])
@@ -91,8 +92,15 @@ def put(scene: Scene, name: str, target: str, inside: bool) -> Skill:
     over = end + by(0, 0, 0.05)
     yield from travel(scene, over, rotation, CLOSED, obstacles, below=below, width=0.12)
     yield from move(scene, end, rotation, CLOSED, speed=0.6)
-    yield from grip(scene, OPEN, _OPENING)
-    yield from move(scene, scene.position + by(0, 0, 0.1), rotation, OPEN, within=0.03)
+
+
+def while_held(scene: Scene, name: str, skill: Skill) -> Skill:
+    """Go on with a skill until what is held has slipped away."""
+    held = scene.place(name) - scene.position
+    for target in skill:
+        if np.linalg.norm(scene.place(name) - scene.position - held) > _SLIPPED:
+            return
+        yield target
 
 
 def carry(scene: Scene, name: str, target: str, inside: bool, attempt: int = 0) -> Skill:
@@ -100,6 +108,9 @@ def carry(scene: Scene, name: str, target: str, inside: bool, attempt: int = 0) 
     lay = scene.place(name)[2]
     yield from pick(scene, name, target, inside, attempt)
     if scene.place(name)[2] > lay + _LIFTED:
-        yield from put(scene, name, target, inside)
+        yield from while_held(scene, name, bring(scene, name, target, inside))
+        yield from grip(scene, OPEN, _OPENING)
+        up = scene.position + by(0, 0, 0.1)
+        yield from move(scene, up, scene.rotation, OPEN, within=0.03)
     else:
         yield from grip(scene, OPEN, _OPENING)
