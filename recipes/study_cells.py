@@ -148,6 +148,11 @@ def evaluate(config: RunConfig, collector: EpisodeCollector, per_task: int) -> O
     }
 
 
+def first(outcomes: Outcomes, per_task: int) -> Outcomes:
+    """The outcomes of each task's first episodes."""
+    return {task: won[:per_task] for task, won in outcomes.items()}
+
+
 def rates(config: RunConfig, outcomes: Outcomes) -> tuple[float, ...]:
     """Success rate of each task; crashed episodes are no trials."""
     ended = {task: [w for w in outcomes[task] if w is not None] for task in config.env.tasks}
@@ -189,10 +194,13 @@ def make_start(job: Job) -> None:
     collect(config)
     clone(config)
     policy, spec = acting_policy(config, config.folder.policy)
+    per_task = config.evaluation.episodes_per_task
     with episode_collector(config, "test", policy, spec) as collector:
-        curve = evaluate(config, collector, job.curve_episodes)
-        final = evaluate(config, collector, config.evaluation.episodes_per_task)
-    found: dict[str, Any] = {"curve": rates(config, curve), "outcomes": final}
+        outcomes = evaluate(config, collector, max(per_task, job.curve_episodes))
+    found: dict[str, Any] = {
+        "curve": rates(config, first(outcomes, job.curve_episodes)),
+        "outcomes": first(outcomes, per_task),
+    }
     found |= {"seconds": time.perf_counter() - started, "versions": versions()}
     write_record(Path(config.output, "start.json"), found)
 
