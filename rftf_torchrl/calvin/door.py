@@ -147,8 +147,11 @@ class Calvin:
         """Plays the chains; those finished before an interruption are not repeated."""
         env, options = self.env, self.options
         chains = self._evaluation_chains()
-        if transform is not None:
-            logger.info("%s", self._start_report(policy, transform, folder, label))
+
+        def report_start() -> None:
+            if transform is not None:
+                logger.info("%s", self._start_report(policy, transform, folder, label))
+
         with progress_bar(len(chains), f"evaluation of {label}", unit="chains") as bar:
             lengths: list[int] = []
 
@@ -171,6 +174,7 @@ class Calvin:
                 deterministic=deterministic,
                 seed=seed,
                 resume_path=folder / f"chains_{label}.jsonl",
+                on_start=report_start,
                 on_chain=count,
                 **collector.arguments(),
             )

@@ -141,6 +141,7 @@ def play_benchmark(
     timeout: float = 120.0,
     max_restarts: int = 10,
     resume_path: str | Path | None = None,
+    on_start: Callable[[], object] | None = None,
     on_episode: Callable[[FinishedEpisode | None], None] | None = None,
 ) -> BenchmarkReport:
     """Play a benchmark's episodes one by one; the results do not depend on the number of workers.
@@ -168,6 +169,7 @@ def play_benchmark(
         max_restarts: how many dead or hung workers to replace before giving up.
         resume_path: a file to which finished episodes are added. If it exists, the episodes in it
             are not played again; it must be of the same evaluation.
+        on_start: called before the first episode, once the file is found to be of this evaluation.
         on_episode: called with each as it comes, ``None`` for a crash; not with those of the file.
 
     Returns:
@@ -201,6 +203,8 @@ def play_benchmark(
         tasks = ", ".join(dict.fromkeys(episode.task for episode in episodes))
         which = f"{tasks} ({bytes_digest(asked.encode())[:8]})"
         file = EpisodeFile(resume_path, told | {"tasks and states": which})
+    if on_start is not None:
+        on_start()
     finished, crashed = play_unfinished(
         partial(EpisodePlayer, make_env, shared.actor),
         partial(_play, deterministic=deterministic, seed=seed),

@@ -212,10 +212,13 @@ class Libero:
         if transform is not None:
             make_env = PolicyInputFactory(make_env, transform)
         episodes = held_out_episodes(env.tasks, options.states_per_task)
-        with closing(make_env(episodes[0])) as start:
-            seen = start.reset(TensorDict({"episode_seed": torch.tensor([episodes[0].seed])}))
-            apart = partial(_fingers_apart, start.simulator)
-            logger.info("%s", write_start_report(start, seen, policy, apart, folder, label))
+
+        def report_start() -> None:
+            with closing(make_env(episodes[0])) as start:
+                seen = start.reset(TensorDict({"episode_seed": torch.tensor([episodes[0].seed])}))
+                apart = partial(_fingers_apart, start.simulator)
+                logger.info("%s", write_start_report(start, seen, policy, apart, folder, label))
+
         title = f"evaluation of {label}"
         with progress_bar(len(episodes), title, unit="episodes") as bar:
             outcomes: list[bool] = []
@@ -256,6 +259,7 @@ class Libero:
                 deterministic=deterministic,
                 seed=seed,
                 resume_path=folder / f"episodes_{label}.jsonl",
+                on_start=report_start,
                 on_episode=count,
                 **collector.arguments(),
             )

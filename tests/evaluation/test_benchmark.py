@@ -112,11 +112,12 @@ def test_what_is_finished_is_not_played_again(tmp_path):
 
 @pytest.mark.parametrize("other", [[4, 7, 5, 8], [7, 4, 5, 9]])
 def test_other_episodes_are_not_taken_for_those_of_the_file(tmp_path, other):
-    path = tmp_path / "episodes.jsonl"
-    play(episodes(), resume_path=path)
+    path, started = tmp_path / "episodes.jsonl", []
+    play(episodes(), resume_path=path, on_start=lambda: started.append("first"))
     message = r"holds episodes with tasks and states = 'none \(\w{8}\)', and now it is "
     with pytest.raises(ValueError, match=message):
-        play(episodes(other), resume_path=path)
+        play(episodes(other), resume_path=path, on_start=lambda: started.append("other"))
+    assert started == ["first"]
 
 
 @pytest.mark.parametrize("entry", [{"success": 1}, {"index": "0"}, {"more": 1}])

@@ -62,6 +62,7 @@ def evaluate_chains(
     timeout: float = 120.0,
     max_restarts: int = 10,
     resume_path: str | Path | None = None,
+    on_start: Callable[[], object] | None = None,
     on_chain: Callable[[ChainResult | None], None] | None = None,
 ) -> ChainReport:
     """Play CALVIN's chains of five tasks and report success in a row and the average length.
@@ -106,6 +107,7 @@ def evaluate_chains(
         max_restarts: how many dead or hung workers to replace before giving up.
         resume_path: a file to which finished chains are added. If it exists, the chains in it are
             not played again; it must be of the same evaluation.
+        on_start: called before the first chain, once the file is found to be of this evaluation.
         on_chain: called with each result as it comes, ``None`` for a crash, e.g. for a progress
             bar; not with those of the file.
 
@@ -202,6 +204,8 @@ def evaluate_chains(
     }
     found = versions()
     file = None if resume_path is None else ChainFile(resume_path, {**settings, **found})
+    if on_start is not None:
+        on_start()
     results, crashed = play_unfinished(
         make_stage,
         partial(play_chain, scene=scene, seed=seed),

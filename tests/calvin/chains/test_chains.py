@@ -312,8 +312,15 @@ def test_an_evaluation_that_was_stopped_is_resumed(tmp_path):
     assert report.results == evaluate().results
     assert [result.index for result in again] == list(range(5, 12))
     played = []
-    assert evaluate(resume_path=path, on_chain=played.append).results == report.results
+    started = []
+    resumed = evaluate(
+        resume_path=path, on_chain=played.append, on_start=lambda: started.append("the same")
+    )
+    assert resumed.results == report.results
     assert played == []
+    with pytest.raises(ValueError, match="steps_per_subtask"):
+        evaluate(resume_path=path, steps_per_subtask=7, on_start=lambda: started.append("another"))
+    assert started == ["the same"]
 
 
 def test_crashed_chains_are_played_when_resumed(tmp_path):
