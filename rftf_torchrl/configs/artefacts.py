@@ -17,6 +17,7 @@ from rftf_torchrl.data.readers.importing import SIMULATOR as IMPORTED
 from rftf_torchrl.data.readers.importing import import_videos
 from rftf_torchrl.nets.sizes import ObservationSizes
 from rftf_torchrl.optional import optional_module
+from rftf_torchrl.policies.spec import spec_class
 from rftf_torchrl.values.kinds import value_spec_class
 from rftf_torchrl.values.specs import build_value_model
 from rftf_torchrl.values.temporal_value import TemporalValueModel
@@ -128,10 +129,6 @@ def _need_file(
         refuse_other_environment(config, file, setting)
 
 
-_LOCAL = ("gr_mg", "seer")
-_KINDS = ("transformers", "lerobot", *_LOCAL)
-
-
 def need_pretrained(config: RunConfig, *, policy: bool = True) -> None:
     """Stop where a pretrained model that the run will read is in no folder and on no hub.
 
@@ -141,7 +138,8 @@ def need_pretrained(config: RunConfig, *, policy: bool = True) -> None:
         ConfigError: where one is not found.
     """
     asked, value = config.policy, config.value
-    weights = asked.pretrained if policy and asked.kind in _KINDS else None
+    looked_for = getattr(spec_class(asked.kind), "pretrained_on", None)
+    weights = asked.pretrained if policy and looked_for else None
     tower = value.options.get("image_tower") if value.kind == "pretrained" else None
     for setting, source, given, made in (
         ("policy.pretrained", weights, asked.path, config.folder.policy),
@@ -150,7 +148,7 @@ def need_pretrained(config: RunConfig, *, policy: bool = True) -> None:
         kept = given is not None or (config.resume and made.is_file())
         if source is None or kept or Path(source).exists():
             continue
-        if setting == "policy.pretrained" and asked.kind in _LOCAL:
+        if setting == "policy.pretrained" and looked_for == "disk":
             raise ConfigError(f"{setting}={source}: there is no such file or folder")
         hub = optional_module("huggingface_hub", "video", f"a model of the hub ({setting})")
         try:

@@ -37,9 +37,11 @@ class PolicySpecProtocol(Protocol):
     A run makes the spec by its classmethod ``from_run(settings, sizes)`` and asks its classmethod
     ``problems(settings, sizes)``, where there are such; see :func:`policy_spec` and
     :func:`policy_problems`. With a method ``load(source)`` the policy starts from the weights of
-    ``policy.pretrained``. A spec of another library's policies has a method ``export(policy,
-    folder, source)``, see :func:`export_policy`, and ``compare_with_native(policy, source,
-    sentences, image_size)``, see :func:`compare_with_native`.
+    ``policy.pretrained``. With an attribute ``pretrained_on`` that is looked for before a
+    run begins: on ``"disk"``, or else on the ``"hub"``. A spec of another library's policies has
+    methods ``export(policy, folder, source)``, see :func:`export_policy`, and
+    ``compare_with_native(policy, source, sentences, image_size)``, see
+    :func:`compare_with_native`.
 
     Attributes:
         kind: a name of the library's, or ``"module:Class"``, where Python finds the class.

@@ -59,6 +59,7 @@ class PaperPolicySpec(ABC):
     """
 
     kind: ClassVar[str]
+    pretrained_on: ClassVar[str] = "disk"
     config_class: ClassVar[type[NetworkConfig]]
 
     config: Any

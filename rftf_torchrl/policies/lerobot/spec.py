@@ -78,6 +78,7 @@ class LeRobotSpec:
     """
 
     kind: ClassVar[str] = "lerobot"
+    pretrained_on: ClassVar[str] = "hub"
     Options: ClassVar[type] = LeRobotOptions
 
     config: dict[str, Any]

@@ -69,6 +69,7 @@ class TransformersPolicySpec(ModelOptions):
 
     on_vision_language_model: ClassVar[bool] = True
     kind: ClassVar[str] = "transformers"
+    pretrained_on: ClassVar[str] = "hub"
     Options: ClassVar[type] = TransformersOptions
 
     backbone: Mapping[str, Any]
