@@ -23,6 +23,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -98,30 +99,23 @@ def entitled(config: RunConfig) -> None:
     need(config, value_model=True, any_size=True)
 
 
-def first_sentences(data: DataConfig, values: VideoValues, count: int) -> dict[str, str]:
-    """The first instructions of the data, and the tasks that they are of; decodes nothing."""
+def instructions(data: DataConfig, values: VideoValues) -> dict[str, str]:
+    """The instructions that can be read, and the tasks that they are of; decodes nothing."""
     tasks: dict[str, str] = {}
     for episode in listed_episodes(data):
         if isinstance(episode, VideoEpisode) and values.can_read(episode.instruction):
             tasks.setdefault(episode.instruction, episode.task or episode.instruction)
-            if len(tasks) == count:
-                break
     return tasks
 
 
 def keep_values(config: RunConfig, data: DataConfig, values: VideoValues, folder: Path) -> RowsFile:
     """The values of every episode, those of an earlier run of the same model and data included."""
     settings = config.annotate
-    tasks = first_sentences(data, values, settings.sentences)
-    unknown = {
-        repr(episode.instruction)
-        for episode in listed_episodes(data)
-        if isinstance(episode, VideoEpisode)
-        and values.can_read(episode.instruction)
-        and not values.knows(episode.instruction)
-    }
+    given = instructions(data, values)
+    unknown = sorted(repr(instruction) for instruction in given if not values.knows(instruction))
     if unknown:
-        warn_of(sorted(unknown))
+        warn_of(unknown)
+    tasks = dict(islice(given.items(), settings.sentences))
     file = config.folder.value_model
     made_by = {
         "value": file_version(file) if needs_file(config) else asdict(config.value),
