@@ -94,9 +94,15 @@ def made_by(config: RunConfig, parts: Collection[str]) -> dict[str, Any]:
 
 
 def name_of(config: RunConfig, file: str | Path) -> str:
-    """A file as records name it: within the output folder from there, so that it can be moved."""
+    """A file as records name it: within the output folder from there, so that it can be moved.
+
+    One outside has the name that was given, or its whole path if that name is one inside too.
+    """
     place, root = Path(file).resolve(), Path(config.output).resolve()
-    return str(place.relative_to(root) if place.is_relative_to(root) else file)
+    if place.is_relative_to(root):
+        return str(place.relative_to(root))
+    alike = root / file
+    return str(place if alike != Path(file) and alike.exists() else file)
 
 
 def named(config: RunConfig, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Settings that made something are compared with those of a later run."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from rftf_torchrl import ConfigError, RunConfig
-from rftf_torchrl.configs.record import RUN, made_by, refuse_changes
+from rftf_torchrl.configs.record import RUN, made_by, name_of, refuse_changes
 
 
 def test_only_the_named_parts_are_kept():
@@ -25,6 +26,18 @@ def test_given_files_of_a_folder_that_was_moved_have_the_same_names():
     assert found[0]["policy.path"] == "bc/policy.safetensors"
     assert found[0]["value.path"] == "/values/value.safetensors"
     assert found[0]["demos.path"] is None
+
+
+def test_a_file_outside_is_not_taken_for_one_of_the_same_name_inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(output="run")
+    assert name_of(config, "bc/policy.safetensors") == "bc/policy.safetensors"
+    for folder in ("bc", "run/bc"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "policy.safetensors").touch()
+    inside, outside = (name_of(config, f"{x}bc/policy.safetensors") for x in ("run/", ""))
+    assert inside == "bc/policy.safetensors"
+    assert outside == str(Path("bc/policy.safetensors").resolve())
 
 
 def test_what_may_change_and_what_one_side_does_not_know_is_passed_over():
