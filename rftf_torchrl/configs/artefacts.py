@@ -140,10 +140,11 @@ def need_pretrained(config: RunConfig, *, policy: bool = True) -> None:
     asked, value = config.policy, config.value
     looked_for = getattr(spec_class(asked.kind), "pretrained_on", None)
     weights = asked.pretrained if policy and looked_for else None
-    tower = value.options.get("image_tower") if value.kind == "pretrained" else None
+    option = getattr(value_spec_class(value.kind), "pretrained_option", "")
+    model = value.options.get(option)
     for setting, source, given, made in (
         ("policy.pretrained", weights, asked.path, config.folder.policy),
-        ("value.options.image_tower", tower, value.path, config.folder.value_model),
+        (f"value.options.{option}", model, value.path, config.folder.value_model),
     ):
         kept = given is not None or (config.resume and made.is_file())
         if source is None or kept or Path(source).exists():

@@ -28,10 +28,12 @@ VALUE_KINDS = Registry(
 class ValueSpecProtocol(Protocol):
     """What a class has to have for its value models to be trained, saved and used by the recipes.
 
-    It is a dataclass, whose fields are the kind's options (``value.options``). Two members are
-    optional. ``trained = False`` says that its models are used as they are, without training and
-    without a file; then :meth:`build` may return any value module. ``problems() -> list[str]``
-    says what is wrong with options that can be read, a line each, before anything is made.
+    It is a dataclass, whose fields are the kind's options (``value.options``). Three members are
+    optional. ``pretrained_option`` names the option that is the folder or hub id of a model, which
+    is looked for before a run begins. ``trained = False`` says that its models are used as they
+    are, without training and without a file; then :meth:`build` may return any value module.
+    ``problems() -> list[str]`` says what is wrong with options that can be read, a line each,
+    before anything is made.
     """
 
     def build(self, sizes: ObservationSizes) -> TensorDictModuleBase:

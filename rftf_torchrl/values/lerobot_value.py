@@ -92,6 +92,7 @@ class LeRobotValue:
     """
 
     trained: ClassVar[bool] = False
+    pretrained_option: ClassVar[str] = "path"
 
     path: Text
     inputs: dict[str, str | tuple[str, ...]] | None = None

@@ -59,6 +59,8 @@ class PretrainedValue:
         grid: edge of the grid to which the tower's patches are averaged; None keeps all.
     """
 
+    pretrained_option: ClassVar[str] = "image_tower"
+
     image_tower: Text
     tower_training: Annotated[str, one_of("frozen", "lora", "full")] = "frozen"
     fusion: Annotated[str, one_of("cross_attention", "concatenation", "film")] = "cross_attention"
