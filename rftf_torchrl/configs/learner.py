@@ -228,11 +228,10 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
     if critic is not None:
         critic.to(device)
     bounds = config.reward.value_range
-    beside = config.reward.place == "advantage"
     reward = ValueReward(
         potential(config, sizes, device),
         form=config.reward.form,
-        dense_weight=0.0 if beside else config.reward.dense_weight,
+        dense_weight=config.reward.dense_weight,
         outcome_weight=config.reward.outcome_weight,
         share_key=keys.FAILURE_RATE if config.reward.fade else None,
         value_range=None if bounds is None else (bounds[0], bounds[1]),
@@ -245,7 +244,6 @@ def make_learner(config: RunConfig, device: torch.device) -> Learner:
         gamma=settings.gamma,
         lmbda=settings.lmbda,
         group_size=settings.group_size,
-        dense_weight=config.reward.dense_weight if beside else 0.0,
     )
     loss_module, optimizer = _objective(config, device, policy, critic, reference)
     acted = ActedWeights(policy) if settings.overlap else nullcontext

@@ -171,9 +171,6 @@ class RewardConfig:
         fade: multiply this weight by the share of a task's episodes that failed in the iteration,
             and ``value.refresh_steps`` by the share over all tasks. So what success teaches well is
             left to success.
-        place: ``"reward"``: the dense reward is added to success. ``"advantage"``: it is
-            standardised and added to the advantages after GAE, so that no critic learns to expect
-            it.
         outcome_weight: reward of a success.
         potential: ``"value"``: the value model. ``"environment"``: the simulator's own dense
             reward, as an upper reference.
@@ -185,7 +182,6 @@ class RewardConfig:
     options: dict[str, Any] = field(default_factory=dict)
     dense_weight: NotNegative = 1.0
     fade: bool = False
-    place: Annotated[str, one_of("reward", "advantage")] = "reward"
     outcome_weight: NotNegative = 1.0
     value_range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
     potential: Annotated[str, one_of("value", "environment")] = "value"

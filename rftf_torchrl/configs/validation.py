@@ -174,13 +174,12 @@ def _advantage_problems(critic: str, ppo: PPOConfig, reward: RewardConfig) -> li
             "without it: choose critic=learned, or reward=rftf"
         )
     weights = (reward.dense_weight, reward.outcome_weight)
-    paid = (reward.form, reward.options, *weights, reward.fade, reward.place)
-    whole: tuple[Any, ...] = ("difference", {}, 1.0, 1.0, False, "reward")
+    paid = (reward.form, reward.options, *weights, reward.fade)
+    whole: tuple[Any, ...] = ("difference", {}, 1.0, 1.0, False)
     if critic == "temporal" and reward.dense_weight and paid != whole:
         problems.append(
             "critic=temporal judges by the value model itself and is paid success alone, so the "
-            "reward's form, options, weights, fade and place would have no effect: choose "
-            "reward=rftf"
+            "reward's form, options, weights and fade would have no effect: choose reward=rftf"
         )
     if critic == "group" and reward.dense_weight > 0:
         problems.append("critic=group compares outcomes alone: choose reward=sparse")
@@ -203,10 +202,10 @@ def _reward_problems(reward: RewardConfig, ppo: PPOConfig, env: EnvConfig) -> li
         problems += _failure_problems(reward, ppo, columns)
     except ValueError as error:
         problems.append(f"reward.form={reward.form}: {error}")
-    if reward.fade and (reward.place == "advantage" or not reward.dense_weight):
+    if reward.fade and not reward.dense_weight:
         problems.append(
-            "reward.fade=true: fades a dense reward that is added to success: set "
-            "reward.fade=false, or reward.place=reward and reward.dense_weight above 0"
+            "reward.fade=true: there is no dense reward to fade: set reward.fade=false, or "
+            "reward.dense_weight above 0"
         )
     bounds = reward.value_range
     if bounds is not None and len(bounds) == 2 and not bounds[0] < bounds[1]:
@@ -218,7 +217,7 @@ def _reward_problems(reward: RewardConfig, ppo: PPOConfig, env: EnvConfig) -> li
 
 def _failure_problems(reward: RewardConfig, ppo: PPOConfig, columns: Sequence[str]) -> list[str]:
     """Settings under which a failure that keeps what it reached would be paid wrongly."""
-    if not (keeps_failures(columns) and reward.dense_weight and reward.place == "reward"):
+    if not (keeps_failures(columns) and reward.dense_weight):
         return []
     problems = []
     if ppo.bootstrap_timeouts and not reward.fade:  # what fades did better so: results/fading.md

@@ -184,7 +184,6 @@ class Advantages:
         critic: see :func:`make_critic`.
         network: what it returned.
         gae: with the reward that the critic judges.
-        dense_weight: of the dense reward, standardised, in the advantages of GAE.
         group_size: episodes from one state, for ``"group"``.
 
     Example:
@@ -201,7 +200,6 @@ class Advantages:
     network: TensorDictModuleBase | None
     gae: GAE
     group_size: int = 1
-    dense_weight: float = 0.0
 
     @classmethod
     def make(
@@ -213,7 +211,6 @@ class Advantages:
         lmbda: float,
         group_size: int = 1,
         average: bool = True,
-        dense_weight: float = 0.0,
     ) -> Advantages:
         """Build the estimate for a critic.
 
@@ -224,15 +221,13 @@ class Advantages:
             lmbda: trace decay of GAE.
             group_size: episodes from one state, for ``"group"``.
             average: standardise GAE's advantages.
-            dense_weight: adds so much of the dense reward, standardised, to the advantages: credit
-                that no critic learns to expect. Not with ``"group"``.
 
         Returns:
             The estimate.
         """
         reward = keys.OUTCOME_REWARD if critic in ("temporal", "group") else keys.REWARD
         gae = make_gae(gamma=gamma, lmbda=lmbda, average_gae=average, reward_key=reward)
-        return cls(critic, network, gae, group_size, dense_weight)
+        return cls(critic, network, gae, group_size)
 
     def __call__(self, data: TensorDictBase) -> TensorDictBase:
         """Write the value function, at the root and under ``"next"``, and the advantages.
@@ -258,8 +253,4 @@ class Advantages:
         if self.critic == "group":
             return group_advantage(data, self.group_size)
         estimated: TensorDictBase = self.gae(data)
-        if self.dense_weight:
-            dense = estimated["next", keys.DENSE_REWARD]
-            credit = (dense - dense.mean()) / dense.std(correction=0).clamp(min=1e-6)
-            estimated[ADVANTAGE] = estimated[ADVANTAGE] + self.dense_weight * credit
         return estimated

@@ -12,16 +12,14 @@ each step, float32, of the same shape as ``values``. The columns are
 form                    optimal policies    what a failure earns in all
 ======================= =================== ========================================================
 :func:`difference`      kept                nothing, where the critic goes on at time-outs
-:func:`goal_zero`       kept                nothing, where the critic goes on at time-outs
 :func:`peak`            may change          its largest value above that of the start
-:func:`milestones`      may change          a share for each threshold that it passed
-:func:`graded`          may change          its largest value, at its end
 ======================= =================== ========================================================
 
-The last three let a failure keep what it reached. A success is paid more as long as the weight of
-the dense reward is below the weight of success, which is checked. They need values whose 0 and 1
-mean start and goal (a calibrated model), and an end of time that is an end
-(``ppo.bootstrap_timeouts=false``), unless what they pay fades (``reward.fade``).
+With :func:`peak`, and with every form that reads ``best`` or ``next_best``, a failure keeps what it
+reached. A success is paid more as long as the weight of the dense reward is below the weight of
+success, which is checked. Such a form needs values whose 0 and 1 mean start and goal (a calibrated
+model), and an end of time that is an end (``ppo.bootstrap_timeouts=false``), unless what it pays
+fades (``reward.fade``).
 
 A new form is one function, and one row in :data:`FORMS`; a form of your own needs no row:
 ``"module:function"``.
@@ -46,8 +44,8 @@ FORMS = Registry(
     "form of the reward",
     "rftf_torchrl.reward_forms",
     {
-        name: f"rftf_torchrl.rewards.forms:{name}"
-        for name in ("difference", "goal_zero", "peak", "milestones", "graded")
+        "difference": "rftf_torchrl.rewards.forms:difference",
+        "peak": "rftf_torchrl.rewards.forms:peak",
     },
     ("__call__",),
 )
@@ -88,37 +86,6 @@ def difference(
     return potential_shaping(values, next_values, terminated, gamma, terminal)
 
 
-def goal_zero(
-    values: Tensor, next_values: Tensor, terminated: Tensor, *, gamma: float = 0.99
-) -> Tensor:
-    """The difference of V - 1, a potential that is zero at the goal by itself.
-
-    With V itself the last step of a success pays 1 - V(s_t) and takes V(s_t) back. So a near miss
-    looks as good as a success until the critic has learned the difference. V - 1 is minus the way
-    that is left. Optimal policies stay what they were, as with every potential.
-
-    Source: Ng, Harada, Russell, "Policy invariance under reward transformations", ICML 1999.
-
-    Args:
-        values: float [*B, 1], 1 at the goal.
-        next_values: float [*B, 1].
-        terminated: bool [*B, 1].
-        gamma: discount of one decision; that of the advantage estimate.
-
-    Returns:
-        float32 [*B, 1].
-
-    Raises:
-        ValueError: if the discount is out of its range.
-
-    Example:
-        >>> values, next_values = torch.tensor([[0.75]]), torch.tensor([[1.0]])
-        >>> goal_zero(values, next_values, torch.tensor([[True]]))
-        tensor([[0.2500]])
-    """
-    return potential_shaping(values - 1, next_values - 1, terminated, gamma)
-
-
 def peak(best: Tensor, next_best: Tensor) -> Tensor:
     """Each new maximum of V, clipped to [0, 1].
 
@@ -137,65 +104,6 @@ def peak(best: Tensor, next_best: Tensor) -> Tensor:
         tensor([[0.5000]])
     """
     return next_best.clamp(0, 1) - best.clamp(0, 1)
-
-
-def milestones(
-    best: Tensor,
-    next_best: Tensor,
-    *,
-    thresholds: Sequence[float] = (0.2, 0.4, 0.6, 0.8),
-) -> Tensor:
-    """An equal share of 1 for each threshold that V passes for the first time.
-
-    Small changes of V, which are mostly its error, pay nothing. Each threshold pays once.
-
-    Args:
-        best: float [*B, 1].
-        next_best: float [*B, 1].
-        thresholds: rising values in (0, 1].
-
-    Returns:
-        float32 [*B, 1], in [0, 1].
-
-    Raises:
-        ValueError: if thresholds do not rise, or lie outside (0, 1].
-
-    Example:
-        >>> milestones(torch.tensor([[0.3]]), torch.tensor([[0.7]]))
-        tensor([[0.5000]])
-    """
-    rising = all(low < high for low, high in zip([0.0, *thresholds], thresholds, strict=False))
-    if not thresholds or not rising or thresholds[-1] > 1:
-        raise ValueError(
-            f"thresholds are {list(thresholds)}; expected rising values above 0, the last of them "
-            "1 at most, as [0.25, 0.5, 0.75]."
-        )
-    line = torch.tensor(thresholds, dtype=torch.float32, device=best.device)
-    passed = (next_best >= line).sum(-1, keepdim=True) - (best >= line).sum(-1, keepdim=True)
-    return passed.float() / len(thresholds)
-
-
-def graded(next_best: Tensor, success: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
-    """The largest V of a failure, clipped to [0, 1], at its end; nothing for a success.
-
-    An outcome with grades between failure and success.
-
-    Args:
-        next_best: float [*B, 1].
-        success: bool [*B, 1].
-        terminated: bool [*B, 1].
-        truncated: bool [*B, 1].
-
-    Returns:
-        float32 [*B, 1], in [0, 1].
-
-    Example:
-        >>> no, yes = torch.tensor([[False]]), torch.tensor([[True]])
-        >>> graded(torch.tensor([[0.75]]), success=no, terminated=no, truncated=yes)
-        tensor([[0.7500]])
-    """
-    failed = (terminated | truncated) & ~success
-    return next_best.clamp(0, 1) * failed
 
 
 def keeps_failures(columns: Sequence[str]) -> bool:

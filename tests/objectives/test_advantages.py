@@ -115,18 +115,3 @@ def test_a_critic_of_another_shape():
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         estimate("own_critic:wide", critic)
-
-
-def test_the_dense_reward_beside_the_advantage():
-    torch.manual_seed(0)
-    ends = torch.tensor([[False], [False], [True], [False], [True]])
-    data = TensorDict({"next": {"done": ends, "terminated": ends}}, [5])
-    data["next", "reward"] = torch.tensor([[0.0], [0.0], [1.0], [0.0], [0.0]])
-    data["next", "dense_reward"] = torch.randn(5, 1)
-    plain = Advantages.make("none", None, gamma=0.9, lmbda=0.9)(data.clone())["advantage"]
-    beside = Advantages.make("none", None, gamma=0.9, lmbda=0.9, dense_weight=0.3)(data)
-    added = (beside["advantage"] - plain) / 0.3
-    assert added.mean().abs() < 1e-6
-    assert added.std(correction=0) == pytest.approx(1.0)
-    dense = data["next", "dense_reward"]
-    assert torch.equal(added.argsort(0), dense.argsort(0))

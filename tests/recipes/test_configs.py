@@ -384,8 +384,8 @@ def test_a_run_within_its_data_is_refused(configure, tmp_path):
         (
             ["reward.form=half"],
             "reward.form=half: unknown form of the reward 'half': choose from difference, "
-            "goal_zero, peak, milestones, graded, give your own as 'module:Name', or offer it as "
-            "an entry point in the group 'rftf_torchrl.reward_forms'.",
+            "peak, give your own as 'module:Name', or offer it as an entry point in the group "
+            "'rftf_torchrl.reward_forms'.",
         ),
         (
             ["reward=peak", "ppo.bootstrap_timeouts=true", "reward.dense_weight=1"],
@@ -396,20 +396,14 @@ def test_a_run_within_its_data_is_refused(configure, tmp_path):
             "must be below reward.outcome_weight=1",
         ),
         (
-            ["reward=milestones", "+reward.options.thresholds=[0.5,0.25]"],
-            "reward.form=milestones: the form 'milestones' fails on one step of zeros: thresholds "
-            "are [0.5, 0.25]; expected rising values above 0, the last of them 1 at most, as "
-            "[0.25, 0.5, 0.75].",
-        ),
-        (
             ["reward=sparse", "value.refresh_steps=40"],
             "value.refresh_steps=40: no value model pays this run: set value.refresh_steps=0, or "
             "reward.dense_weight above 0 and reward.potential=value",
         ),
         (
-            ["reward=beside", "reward.fade=true"],
-            "reward.fade=true: fades a dense reward that is added to success: set "
-            "reward.fade=false, or reward.place=reward and reward.dense_weight above 0",
+            ["reward=sparse", "reward.fade=true"],
+            "reward.fade=true: there is no dense reward to fade: set reward.fade=false, or "
+            "reward.dense_weight above 0",
         ),
         (["ppo.env_steps=0"], "ppo.env_steps=0: must be at least 1"),
         (

@@ -107,7 +107,7 @@ def test_the_help_of_a_command_has_every_setting_with_its_range(rftf, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("Fine-tune the cloned policy by PPO")
     assert "  ppo.gamma = 0.97  (number, at least 0, at most 1)\n      discount per" in shown
-    forms = "beside|environment|fading|goal_zero|graded|keep|milestones|peak|rftf|sparse"
+    forms = "environment|fading|keep|peak|rftf|sparse"
     assert f"  reward={forms}\n" in shown
     groups = {name.partition(".")[0] for name in setting_names(RunConfig)[0] if "." in name}
     for name in setting_names(RunConfig)[0]:

@@ -49,11 +49,7 @@ def going_on(cloned, **value):
         ["reward=rftf", "critic=temporal"],
         ["critic=own_critic:linear"],
         ["balance=none", "reward=keep", "ppo.kl_coeff=0"],
-        ["reward=goal_zero"],
         ["reward=peak"],
-        ["reward=milestones"],
-        ["reward=graded"],
-        ["reward=beside"],
     ],
     ids=" ".join,
 )

@@ -70,9 +70,9 @@ def test_data_without_values_are_refused():
         (
             "diference",
             {},
-            "unknown form of the reward 'diference': choose from difference, goal_zero, peak, "
-            "milestones, graded, give your own as 'module:Name', or offer it as an entry point in "
-            "the group 'rftf_torchrl.reward_forms'. Did you mean 'difference'?",
+            "unknown form of the reward 'diference': choose from difference, peak, give your "
+            "own as 'module:Name', or offer it as an entry point in the group "
+            "'rftf_torchrl.reward_forms'. Did you mean 'difference'?",
         ),
         (late, {"price": 1}, "price: the form 'late' has no such option, it has cost"),
         (flat, {"cost": 1}, "cost: the form 'flat' has no such option, it has none"),
