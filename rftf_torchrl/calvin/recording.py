@@ -313,8 +313,10 @@ class ChainRecorder:
             bar.update(min(done, chains))
 
             def missing() -> list[str]:
+                """Tasks to go on for: each that trains, and any one that is held out."""
                 found = {task for tasks in kept.values() for task in tasks}
-                return [task for task in self.env.tasks if training and task not in found]
+                wanted = self.env.tasks if training or not found else []
+                return [task for task in wanted if task not in found]
 
             takeover = recording.takeover if training else None
             walk = self._walk(self.chains(split), range(done), chains, missing, takeover)
@@ -337,7 +339,7 @@ class ChainRecorder:
             }
             if missing():
                 raise ValueError(
-                    f"the expert did no {', '.join(missing())} in {chains:,} training chains and "
+                    f"the expert did no {', '.join(missing())} in {chains:,} {split} chains and "
                     f"those of the {MORE_CHAINS:,} after them that have it: remove "
                     f"{root / split / INTERRUPTED_FILE} and leave these tasks out of env.tasks, "
                     "and what was recorded is used"

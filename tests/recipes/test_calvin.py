@@ -136,6 +136,20 @@ def test_chains_are_walked_until_a_task_has_a_start(configure, tmp_path):
     assert StateBank.load(tmp_path / "states.npz").count("turn_off_lightbulb") > 0
 
 
+def test_chains_are_walked_until_a_demonstration_is_held_out(configure, tmp_path):
+    from rftf_torchrl import derive_seed, load_demonstrations
+    from rftf_torchrl.calvin.sequences import training_chains
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    first = next(training_chains(derive_seed(0, "chains", "validation") % 2**31))
+    task = next(task for task in ("open_drawer", "turn_on_led") if task not in first.tasks)
+    changes = [f"env.tasks=[{task}]", "env.options.held_out_chains=1", "demos.per_task=1"]
+    changes += ["demos.held_out_per_task=1", f"ppo.tasks=[{task}]", f"output={tmp_path}"]
+    collect(configure(*CALVIN, *changes, name="calvin"))
+    splits = [episode.split for episode in load_demonstrations(tmp_path / "demos").episodes]
+    assert splits == ["train", "test"]
+
+
 def test_the_critics_first_iteration_sees_permuted_colours(run, tmp_path, monkeypatch):
     """And no other: what the policy learns from has to be what it saw."""
     from rftf_torchrl.calvin.door import Calvin
