@@ -31,6 +31,7 @@ from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.evaluation.report import interval, percent, protocols
 
 POLICIES = ("cloned", "sparse", "RFTF")
+RUN_FILE = "quickstart.yaml"
 
 READING = """\
 `k in a row` is the share of chains whose first k tasks were done, and the average length the mean
@@ -49,7 +50,7 @@ def load(folders: Sequence[Path]) -> dict[str, list[ChainReport]]:
     files = [folder / f"chains_{label}.json" for folder in folders for label in POLICIES]
     missing = [file for file in files if not file.is_file()]
     if missing:
-        folder, begun = missing[0].parent, (missing[0].parent / "quickstart.yaml").is_file()
+        folder, begun = missing[0].parent, (missing[0].parent / RUN_FILE).is_file()
         way = f"rftf calvin baseline=sparse resume=true output={folder}"
         advice = f"run it to its end first by {way}, with the settings that it was begun with"
         other = f"{folder} is no run of rftf calvin: leave it out"
@@ -127,13 +128,38 @@ def curves(folders: Sequence[Path], path: Path, window: int = 5) -> None:
     figures.save(figure, path)
 
 
+def read_runs(folders: Sequence[Path], out: Path) -> list[dict[str, Any]]:
+    """Every run's results.
+
+    Raises:
+        ValueError: if a seed is there twice, a run has no plain PPO, or ``out`` is a run.
+    """
+    if (out / RUN_FILE).is_file():
+        raise ValueError(f"--out {out} is the folder of a run, whose report it would overwrite")
+    runs = [read_record(folder / "results.json") for folder in folders]
+    places: dict[int, Path] = {}
+    for folder, run in zip(folders, runs, strict=True):
+        if run["seed"] in places:
+            raise ValueError(
+                f"{places[run['seed']]} and {folder} are both of seed {run['seed']}: give each "
+                "seed once"
+            )
+        places[run["seed"]] = folder
+        if "sparse" not in run["simulator_steps"]:
+            raise ValueError(
+                f"{folder / 'results.json'} has no plain PPO: run it again by rftf calvin "
+                f"baseline=sparse resume=true output={folder}"
+            )
+    return runs
+
+
 def pool(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     found = load(folders)
+    runs = read_runs(folders, out)
     pairs = [("cloned", "RFTF"), ("cloned", "sparse"), ("sparse", "RFTF")]
     comparisons = {
         f"{after} - {before}": compare_seeds(found[before], found[after]) for before, after in pairs
     }
-    runs = [read_record(folder / "results.json") for folder in folders]
     prepare_output(out)
     curves(folders, out / "learning_curves.png")
     results = {

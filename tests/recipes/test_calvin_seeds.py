@@ -79,6 +79,34 @@ def test_one_seed_says_nothing_about_training_again(folders, tmp_path):
     assert "NaN" not in (tmp_path / "report" / "results.json").read_text(encoding="utf-8")
 
 
+def test_a_seed_that_is_there_twice(folders, tmp_path):
+    from rftf_torchrl.recipes.calvin_seeds import pool
+
+    with pytest.raises(ValueError, match="are both of seed 3: give each seed once"):
+        pool([folders[0], folders[1], folders[0]], tmp_path / "report")
+
+
+def test_a_report_does_not_overwrite_a_run(folders):
+    from rftf_torchrl.recipes.calvin_seeds import pool
+
+    (folders[0] / "quickstart.yaml").touch()
+    before = (folders[0] / "results.json").read_bytes()
+    with pytest.raises(ValueError, match="is the folder of a run, whose report it would overwrite"):
+        pool(folders, folders[0])
+    assert (folders[0] / "results.json").read_bytes() == before
+
+
+def test_a_run_without_plain_ppo(folders, tmp_path):
+    from rftf_torchrl.recipes.calvin_seeds import pool
+
+    file = folders[1] / "results.json"
+    run = json.loads(file.read_text(encoding="utf-8"))
+    del run["simulator_steps"]["sparse"]
+    file.write_text(json.dumps(run), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"results\.json has no plain PPO: run it again by"):
+        pool(folders, tmp_path / "report")
+
+
 def test_a_run_that_has_not_finished(folders, tmp_path):
     from rftf_torchrl.recipes.calvin_seeds import pool
 

@@ -47,22 +47,7 @@ def compare_chains(
         >>> compared["longer"], compared["shorter"], round(compared["difference"], 3)
         (2, 1, 0.333)
     """
-    for name in _PROTOCOL:
-        then, now = before.settings.get(name), after.settings.get(name)
-        deaf = name == "sentences" and None in (then, now)
-        if then != now and not deaf:
-            raise ValueError(
-                f"{name} is {then!r} before and {now!r} after; expected the same protocol"
-            )
-    was = {result.index: result for result in before.results}
-    now_by_index = {result.index: result for result in after.results}
-    pairs = [(was[k], now_by_index[k]) for k in sorted(was.keys() & now_by_index.keys())]
-    for old, new in pairs:
-        if old.tasks != new.tasks:
-            raise ValueError(
-                f"chain {old.index} is {', '.join(old.tasks)} before and {', '.join(new.tasks)} "
-                "after; expected the same chains"
-            )
+    pairs = chain_pairs(before, after)
     if not pairs:
         raise ValueError("no chain is in both evaluations; expected the same chains")
     gains = [new.length - old.length for old, new in pairs]
@@ -80,8 +65,41 @@ def compare_chains(
             _in_a_row(pairs, k, confidence)
             for k in range(1, max(len(old.tasks) for old, _ in pairs) + 1)
         ],
-        "dropped": len(was.keys() ^ now_by_index.keys()),
+        "dropped": len(before.results) + len(after.results) - 2 * len(pairs),
     }
+
+
+def chain_pairs(
+    before: ChainReport, after: ChainReport, when: tuple[str, str] = ("before", "after")
+) -> list[tuple[ChainResult, ChainResult]]:
+    """The chains that two evaluations share, in order.
+
+    Args:
+        before: an evaluation.
+        after: another one.
+        when: what errors call the two.
+
+    Raises:
+        ValueError: if a chain has other tasks, or the protocols differ.
+    """
+    first, second = when
+    for name in _PROTOCOL:
+        then, now = before.settings.get(name), after.settings.get(name)
+        deaf = name == "sentences" and None in (then, now)
+        if then != now and not deaf:
+            raise ValueError(
+                f"{name} is {then!r} {first} and {now!r} {second}; expected the same protocol"
+            )
+    was = {result.index: result for result in before.results}
+    is_now = {result.index: result for result in after.results}
+    pairs = [(was[k], is_now[k]) for k in sorted(was.keys() & is_now.keys())]
+    for old, new in pairs:
+        if old.tasks != new.tasks:
+            raise ValueError(
+                f"chain {old.index} is {', '.join(old.tasks)} {first} and {', '.join(new.tasks)} "
+                f"{second}; expected the same chains"
+            )
+    return pairs
 
 
 def _in_a_row(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rftf_torchrl.calvin.chains.comparison import compare_chains
+from rftf_torchrl.calvin.chains.comparison import chain_pairs, compare_chains
 from rftf_torchrl.calvin.chains.report import ChainReport
 from rftf_torchrl.functional.bounded_mean import bounded_mean_interval
 from rftf_torchrl.study.intervals import paired_difference
@@ -36,8 +36,8 @@ def compare_seeds(
         NaN for one seed.
 
     Raises:
-        ValueError: if the numbers of seeds differ or are zero, a chain is missing somewhere, or
-            :func:`compare_chains` finds a pair that is none.
+        ValueError: if the numbers of seeds differ or are zero, a chain is missing somewhere or is
+            another one, the protocols differ, or :func:`compare_chains` finds a pair that is none.
         ModuleNotFoundError: if SciPy is missing.
 
     Example:
@@ -58,6 +58,7 @@ def compare_seeds(
     compared = [compare_chains(old, new, confidence) for old, new in pairs]
     indices = {result.index for result in before[0].results}
     for number, (old, new) in enumerate(pairs):
+        chain_pairs(before[0], old, ("in the first evaluation", f"in evaluation {number}"))
         for report in (old, new):
             if {result.index for result in report.results} != indices:
                 raise ValueError(

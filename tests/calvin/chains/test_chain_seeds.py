@@ -47,3 +47,11 @@ def test_what_is_refused():
         compare_seeds([], [])
     with pytest.raises(ValueError, match="evaluation 1 lacks chains"):
         compare_seeds([report(0, 1), report(0)], [report(0, 1), report(1)])
+    elsewhere = ChainReport(report(0).results, settings={"scene": "A"})
+    here = ChainReport(report(0).results, settings={"scene": "D"})
+    message = "scene is 'D' in the first evaluation and 'A' in evaluation 1; expected the same"
+    with pytest.raises(ValueError, match=message):
+        compare_seeds([here, elsewhere], [here, elsewhere])
+    other = ChainReport((ChainResult(0, TASKS[::-1], (9,), 0),))
+    with pytest.raises(ValueError, match=r"^chain 0 is open_drawer, .* in the first evaluation"):
+        compare_seeds([report(0), other], [report(1), other])
