@@ -159,7 +159,7 @@ class CalvinEnv(DecisionBase):
 
     def set_task(self, task: str | None) -> None:
         """Play another task, to be followed by a reset; ``None`` draws one at each reset."""
-        self._draws_task = task is None
+        self._reset_task = task
         self.task = get_task(self._drawn[0] if task is None else task)
 
     def set_instruction(self, instruction: str | None) -> None:
@@ -205,9 +205,10 @@ class CalvinEnv(DecisionBase):
         return {"observation": seen}
 
     def _begin(self, episode_seed: int) -> None:
-        if self._draws_task:
-            number = np.random.default_rng(episode_seed).integers(len(self._drawn))
-            self.task = get_task(self._drawn[number])
+        task = self._reset_task
+        if task is None:
+            task = self._drawn[np.random.default_rng(episode_seed).integers(len(self._drawn))]
+        self.task = get_task(task)
         robot_obs, scene_obs = self._draw_state(self.task.name, episode_seed)
         if self.split == "train":
             refuse_test_state(scene_obs)
@@ -228,6 +229,7 @@ class CalvinEnv(DecisionBase):
         """Begin the next subtask of a chain where the last one ended, without a reset.
 
         From now on the oracle compares with this moment, and the count of decisions starts at zero.
+        The next reset plays the environment's own task again.
 
         Args:
             task: CALVIN's name of the next task.
@@ -236,9 +238,12 @@ class CalvinEnv(DecisionBase):
         Returns:
             What a reset returns.
         """
-        self.set_task(task)
-        self.set_instruction(instruction)
-        return self._start().update(self.full_done_spec.zero())
+        self.task = get_task(task)
+        at_reset, self._fixed_instruction = self._fixed_instruction, instruction
+        try:
+            return self._start().update(self.full_done_spec.zero())
+        finally:
+            self._fixed_instruction = at_reset
 
     def _act(self, action: np.ndarray) -> tuple[bool, bool, bool]:
         action = np.clip(action.astype(np.float64), -1.0, 1.0)

@@ -85,6 +85,16 @@ def test_the_oracle_compares_with_the_start_of_the_subtask(make_fake_env):
     step = env.step(chunk(30))["next"]
     assert env.instruction == "shut it"
     assert not step["success"].item()
+    env.reset()
+    assert (env.task.name, env.instruction) == ("turn_on_led", TASKS["turn_on_led"].instruction)
+
+
+def test_after_a_chain_tasks_are_drawn_again(make_fake_env):
+    env = make_fake_env(None)
+    drawn = [start(env, seed)["task_id"].item() for seed in range(4)]
+    assert len(set(drawn)) > 1
+    env.continue_chain("close_drawer", "shut it")
+    assert [start(env, seed)["task_id"].item() for seed in range(4)] == drawn
 
 
 def still_policy():
