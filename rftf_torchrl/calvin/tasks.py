@@ -109,12 +109,17 @@ def load_sentences(
             f"{path} does not exist: expected a checkout of https://github.com/mees/calvin at "
             f"{calvin_root}"
         )
-    read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file: {error}") from error
     if not isinstance(read, dict):
         raise ValueError(f"{path} holds no mapping from tasks to instructions")
-    missing = [name for name in TASKS if not read.get(name)]
+    missing = [name for name in TASKS if not _are_sentences(read.get(name))]
     if missing:
-        raise ValueError(f"{path} has no instruction for {', '.join(missing)}")
-    return {
-        name: tuple(normal_sentence(str(sentence)) for sentence in read[name]) for name in TASKS
-    }
+        raise ValueError(f"{path} has no list of instructions for {', '.join(missing)}")
+    return {name: tuple(map(normal_sentence, read[name])) for name in TASKS}
+
+
+def _are_sentences(read: object) -> bool:
+    return isinstance(read, list) and bool(read) and all(isinstance(s, str) and s for s in read)

@@ -72,8 +72,24 @@ def test_sentences_without_a_checkout(tmp_path):
 def test_sentences_that_lack_a_task(tmp_path):
     said = {name: [name] for name in TASKS if name != "open_drawer"}
     path = write_sentences(tmp_path, "new_playtable_validation.yaml", {**said, "stack_block": []})
-    message = f"{path} has no instruction for open_drawer, stack_block"
+    message = f"{path} has no list of instructions for open_drawer, stack_block"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_sentences(tmp_path, "validation")
+
+
+@pytest.mark.parametrize("said", ["pull it", [""], [1], 3])
+def test_sentences_that_are_no_list_of_texts(tmp_path, said):
+    sentences = {name: [name] for name in TASKS} | {"open_drawer": said}
+    path = write_sentences(tmp_path, "new_playtable_validation.yaml", sentences)
+    message = f"{path} has no list of instructions for open_drawer"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_sentences(tmp_path, "validation")
+
+
+def test_sentences_that_are_no_yaml(tmp_path):
+    path = write_sentences(tmp_path, "new_playtable_validation.yaml", {})
+    path.write_text("open_drawer: [", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is no YAML file: "):
         load_sentences(tmp_path, "validation")
 
 
