@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -23,6 +22,7 @@ from rftf_torchrl.calvin.settings import (
 )
 from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.files import write_text
+from rftf_torchrl.leftovers import temporary_folder
 from rftf_torchrl.optional import quiet
 
 ACTION_DIM = 7
@@ -124,9 +124,10 @@ class CalvinSimulator:
 
         self._engine_error: type[Exception] = error
         # PyBullet keeps what it read by the file's name, so there is one name for all resets.
-        self._folder = TemporaryDirectory(prefix="calvin_")
+        self._files = ExitStack()
+        folder = self._files.enter_context(temporary_folder())
         with quiet():
-            self._env = _make_env(self._root, scene, Path(self._folder.name, "robot.urdf"))
+            self._env = _make_env(self._root, scene, folder / "robot.urdf")
         self._oracle = Tasks(task_settings(self._root).tasks)
         self._cameras: dict[tuple[str, int], Any] = {}
         self._drawn: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
@@ -303,7 +304,7 @@ class CalvinSimulator:
         if not self._closed:
             with quiet(), suppress(self._engine_error):
                 self._env.close()
-            self._folder.cleanup()
+            self._files.close()
             self._closed = True
 
 
