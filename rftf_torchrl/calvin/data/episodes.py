@@ -38,7 +38,7 @@ def read_calvin(
     for split in SPLITS:
         if not split_folder(path, split).is_dir():
             continue
-        dataset = CalvinDataset(path, split, image_size=size or 200)
+        dataset = CalvinDataset(path, split, image_size=size or 200, scene="D")  # read by no image
         for span in dataset.spans:
             files = (dataset.folder / frame_name(n) for n in range(span.start, span.stop))
             yield VideoEpisode(

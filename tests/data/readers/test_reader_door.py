@@ -82,6 +82,8 @@ def test_calvin(tmp_path):
     assert [e.task for e in video_episodes(root, tasks=["open_drawer"])] == ["open_drawer"]
     with pytest.raises(ValueError, match="no such episode or task: 'close_drawer'"):
         next(video_episodes(root, tasks=["close_drawer"]))
+    (root / "training" / "scene_info.npy").unlink()  # images need no scene
+    assert len(next(video_episodes(root, size=4)).read()) == 8
 
 
 OWN = """
