@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -47,6 +48,7 @@ FIRST_FRAME = 64
 """CALVIN's loader refuses an episode or span that ends within its window of 32 frames."""
 
 _ROOM = ".room"
+_SAVE_EVERY = 60.0  # seconds
 
 
 class CalvinWriter:
@@ -56,7 +58,8 @@ class CalvinWriter:
     them and gives the folder its name in one step. If the ``with`` block ends by an exception or
     Ctrl-C, every frame that was added is kept the same way, the unfinished episode as a shorter
     one. A file ``interrupted.txt`` then says so (``CalvinDataset.complete``) and lets another
-    writer continue (``resume``). If there are no frames, no folder is left.
+    writer continue (``resume``). If there are no frames, no folder is left. With ``resume``, all up
+    to a recent :meth:`mark` is kept from a kill or a power cut, too.
 
     The sentence embeddings are :func:`hashed_embedding`'s, not MiniLM's. ``embeddings.npy``, which
     only CALVIN's own rollouts read, is not written.
@@ -123,6 +126,7 @@ class CalvinWriter:
             self._stage = self._new.hidden
         self.scenes, self.episodes, self.spans = found.scenes, found.episodes, found.spans
         self._statistics, self._cameras, self._mark = found.statistics, found.cameras, found.mark
+        self._resumable, self._saved = resume, time.monotonic()
         self._start = self._next = found.mark.frame
         self._keep_room()
         self.simulator_steps = read_steps(self._stage)
@@ -135,7 +139,8 @@ class CalvinWriter:
     def mark(self, **progress: Any) -> None:
         """End the open episode and say that all so far belongs together.
 
-        Where the recording stops early, ``resume`` goes on from here.
+        Where the recording stops early, ``resume`` goes on from here. A resumable recording is
+        saved now if that was a minute ago.
 
         Args:
             progress: what the recorder needs to know then; plain values, lists and dictionaries.
@@ -146,6 +151,8 @@ class CalvinWriter:
         self._check_open("nothing can be marked")
         self.end_episode()
         self._mark = Mark(self._next, len(self.spans), deepcopy(progress))
+        if self._resumable and self.episodes and time.monotonic() - self._saved > _SAVE_EVERY:
+            self._save()
 
     def add_frame(
         self,
@@ -295,6 +302,18 @@ class CalvinWriter:
             raise ValueError(f"No frame was added for {self.folder}: there is nothing to write.")
         (self._stage / frame_name(self._next)).unlink(missing_ok=True)
         (self._stage / _ROOM).unlink(missing_ok=True)
+        self._describe()
+        if not complete:
+            self._mark.write(self._stage)
+        if self._new is not None:
+            self._new.publish()
+        else:
+            write_digests(self.folder, leave_out=[INTERRUPTED_FILE] if complete else [])
+        if complete:  # a kill before leaves the mark, from which the split can go on
+            (self.folder / INTERRUPTED_FILE).unlink(missing_ok=True)
+        self._closed = True
+
+    def _describe(self) -> None:
         config = self._config
         if config is None:
             config = default_config(self._scene, self._cameras or {})
@@ -308,15 +327,16 @@ class CalvinWriter:
         )
         if self.simulator_steps:
             write_text(self._stage / STEPS_FILE, f"{self.simulator_steps}\n")
-        if not complete:
-            self._mark.write(self._stage)
+
+    def _save(self) -> None:
+        """Leave what a killed recording goes on from: as much as its mark names, or more."""
+        self._describe()
+        self._mark.write(self._stage)
         if self._new is not None:
             self._new.publish()
-        else:
-            write_digests(self.folder, leave_out=[INTERRUPTED_FILE] if complete else [])
-        if complete:  # a kill before leaves the mark, from which the split can go on
-            (self.folder / INTERRUPTED_FILE).unlink(missing_ok=True)
-        self._closed = True
+            self._new, self._stage = None, self.folder
+            (self.folder / DIGESTS_FILE).unlink()  # until close writes them again
+        self._saved = time.monotonic()
 
     def __enter__(self) -> CalvinWriter:
         return self

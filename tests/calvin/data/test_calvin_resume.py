@@ -75,6 +75,20 @@ def test_it_ends_as_without_the_interruption(tmp_path, whole, units):
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["training"]
 
 
+def test_a_killed_recording_goes_on_from_where_it_was_saved(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr("rftf_torchrl.calvin.data.writer._SAVE_EVERY", -1.0)
+    root, killed = tmp_path / "data", []
+    for done in range(2):
+        writer = CalvinWriter(root, resume=True)
+        assert writer.progress.get("units", 0) == done
+        record(writer, done)
+        writer.add_frame(np.ones(15), np.ones(24), rgb_static=np.zeros((3, 4, 6), np.uint8))
+        killed.append(writer)  # and never closed
+        assert not CalvinDataset(root).complete
+    assert go_on(root) == whole
+    assert [path.name for path in root.iterdir()] == ["training"]
+
+
 def test_the_steps_of_all_parts_are_kept(tmp_path):
     interrupt(tmp_path / "data", 1)
     assert CalvinDataset(tmp_path / "data").simulator_steps == 4
