@@ -21,6 +21,7 @@ from .calvin.expert.expert import CalvinExpert as CalvinExpert
 from .calvin.expert.geometry import SceneGeometry as SceneGeometry
 from .calvin.expert.geometry import scene_geometry as scene_geometry
 from .calvin.expert.record import ChainToRecord as ChainToRecord
+from .calvin.expert.record import RecordedChain as RecordedChain
 from .calvin.expert.record import RecordedTask as RecordedTask
 from .calvin.expert.record import record_chain as record_chain
 from .calvin.expert.record import record_chains as record_chains

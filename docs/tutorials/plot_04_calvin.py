@@ -91,7 +91,7 @@ if live:
     jobs = [ChainToRecord(chain, seed, noise=0.15) for seed, chain in enumerate(to_learn)]
     recorded = list(record_chains(jobs, workers=0))
     run["steps"] = {}
-    for task in (task for tasks in recorded for task in tasks):
+    for task in (task for chain in recorded for task in chain.tasks):
         run["steps"].setdefault(task.task, []).append(len(task.actions))
 for name, steps in sorted(run["steps"].items()):
     print(f"{name:20} {len(steps):3} demonstrations of {min(steps)} to {max(steps)} steps")

@@ -21,7 +21,12 @@ from rftf_torchrl.calvin.data.convert import to_demonstrations
 from rftf_torchrl.calvin.data.format import INTERRUPTED_FILE, absolute_action
 from rftf_torchrl.calvin.data.reader import CalvinDataset
 from rftf_torchrl.calvin.data.writer import CalvinWriter
-from rftf_torchrl.calvin.expert.record import ChainToRecord, RecordedTask, record_chains
+from rftf_torchrl.calvin.expert.record import (
+    ChainToRecord,
+    RecordedChain,
+    RecordedTask,
+    record_chains,
+)
 from rftf_torchrl.calvin.install import require_calvin_env
 from rftf_torchrl.calvin.options import CalvinOptions
 from rftf_torchrl.calvin.sequences import training_chains
@@ -103,7 +108,7 @@ def write_task(writer: CalvinWriter, task: RecordedTask, sentence: str) -> None:
     writer.end_episode()
 
 
-def _refuse_other_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+def _refuse_other_settings(place: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     changed = [
         f"{key}={earlier.get(key)}, not {value}"
         for key, value in now.items()
@@ -111,8 +116,8 @@ def _refuse_other_settings(folder: Path, earlier: dict[str, Any], now: dict[str,
     ]
     if changed:
         raise ValueError(
-            f"{folder} is a recording with {'; '.join(changed)}. It is used, or goes on, with its "
-            "own settings; move or remove the folder, and it is recorded again"
+            f"{place} is a recording with {'; '.join(changed)}. It is used, or goes on, with its "
+            "own settings; move or remove it, and it is recorded again"
         )
 
 
@@ -142,7 +147,9 @@ class ChainRecorder:
         folder, steps = self.recording.folder, 0
         root, scene = folder.parent / "calvin", cast(Scene, self.options.scene)
         if states_file(folder).exists():
-            load_starts(folder, scene, self.recording.tuned)
+            bank = load_starts(folder, scene, self.recording.tuned)
+            if bank.made_by and not folder.exists():
+                _refuse_other_settings(states_file(folder), bank.made_by, self._start_settings())
         if not folder.exists():
             require_calvin_env()
             splits: list[CalvinSplit] = ["training"]
@@ -208,7 +215,7 @@ class ChainRecorder:
         count: int,
         missing: Callable[[], Collection[str]],
         takeover: Takeover | None = None,
-    ) -> Iterator[tuple[int, ChainToRecord, list[RecordedTask]]]:
+    ) -> Iterator[tuple[int, ChainToRecord, RecordedChain]]:
         """Walk the first ``count`` chains that are not done, then more while a task is missing."""
         numbered = enumerate(islice(jobs, count + MORE_CHAINS))
         ahead = (item for item in numbered if item[0] not in done)
@@ -229,8 +236,8 @@ class ChainRecorder:
                 takeover=takeover,
                 sentences=self.sentences("training") if takeover else None,
             )
-            for (number, job), tasks in zip(batch, recorded, strict=True):
-                yield number, job, tasks
+            for (number, job), chain in zip(batch, recorded, strict=True):
+                yield number, job, chain
             batch = one_more()
 
     def record_starts(self) -> None:
@@ -246,7 +253,8 @@ class ChainRecorder:
         )
         wanted = self.recording.tuned
         file = states_file(self.recording.folder).with_name("states_interrupted.jsonl")
-        walked = WalkedChains(file, {"seed": self.recording.seed, "scene": scene})
+        made_by = self._start_settings()
+        walked = WalkedChains(file, {**made_by, "scene": scene})
 
         def missing() -> set[str]:
             return set(wanted) - walked.tasks()
@@ -254,8 +262,8 @@ class ChainRecorder:
         with progress_bar(count, f"starts in scene {scene}", unit="chains") as bar:
             bar.update(len(walked.results))
             done = tuple(walked.results)
-            for number, _, tasks in self._walk(jobs, done, count, missing):
-                walked.add(WalkedChain.of(number, tasks))
+            for number, _, chain in self._walk(jobs, done, count, missing):
+                walked.add(WalkedChain.of(number, chain))
                 bar.update()
         if missing():
             raise ValueError(
@@ -263,8 +271,15 @@ class ChainRecorder:
                 f"of the {MORE_CHAINS:,} after them that have it, so fine-tuning could not start "
                 "there: leave these tasks out of ppo.tasks"
             )
-        walked.bank(scene, wanted).save(states_file(self.recording.folder))
+        walked.bank(scene, wanted, made_by).save(states_file(self.recording.folder))
         file.unlink()
+
+    def _start_settings(self) -> dict[str, Any]:
+        """What decides the starts besides the scene and the tasks, which the bank names."""
+        return {
+            "seed": self.recording.seed,
+            "env.options.start_chains": self.options.start_chains,
+        }
 
     def _settings(self, split: CalvinSplit) -> dict[str, Any]:
         """All that decides what a split's recording holds."""
@@ -282,6 +297,7 @@ class ChainRecorder:
         return settings | {
             "demos.noise": recording.noise,
             "demos.takeover": None if takeover is None else policy_digest(takeover.policy),
+            "the policy's most decisions": None if takeover is None else takeover.most,
             "env.image_size": self.env.image_size,
             "env.options.wrist_size": options.wrist_size,
             "CALVIN's own sentences": options.checkout is not None,
@@ -320,17 +336,17 @@ class ChainRecorder:
 
             takeover = recording.takeover if training else None
             walk = self._walk(self.chains(split), range(done), chains, missing, takeover)
-            for number, job, tasks in walk:
+            for number, job, chain in walk:
                 writer.set_scene(job.scene)
                 rng = np.random.default_rng(derive_seed(recording.seed, "sentences", split, number))
-                for task in tasks:
+                for task in chain.tasks:
                     count = kept[job.scene].get(task.task, 0)
                     if count < share and task.task in self.env.tasks and usable(task):
                         kept[job.scene][task.task] = count + 1
                         choices = sentences.get(task.task, [get_task(task.task).instruction])
                         write_task(writer, task, str(rng.choice(choices)))
-                whole += len(tasks) == len(job.chain.tasks)
-                writer.simulator_steps += sum(task.steps for task in tasks)
+                whole += len(chain.tasks) == len(job.chain.tasks)
+                writer.simulator_steps += chain.steps
                 progress = {"done": number + 1, "whole": whole, "steps": writer.simulator_steps}
                 writer.mark(settings=settings, **progress, kept=kept)
                 bar.update()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,8 +30,8 @@ class StateBank:
         task: int64 [N], the task that begins there, see :data:`~rftf_torchrl.calvin.tasks.TASKS`.
         depth: int64 [N], how many tasks of the chain came before.
         scene: the scene's letter.
-        simulator_steps: control steps of the tasks that the expert did, without those of failed
-            attempts; 0 where that is not known.
+        simulator_steps: control steps that were played for the states; 0 where that is not known.
+        made_by: settings that decide the states, plain values; empty where they are not known.
 
     Raises:
         ValueError: for a wrong shape or scene, no state, a value that is not finite, an unknown
@@ -49,6 +51,7 @@ class StateBank:
     depth: np.ndarray
     scene: Scene
     simulator_steps: int = 0
+    made_by: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_scene(self.scene)
@@ -108,8 +111,10 @@ class StateBank:
         columns = {name: getattr(self, name) for name in _COLUMNS}
         with whole_file(path) as hidden, hidden.open("wb") as file:
             steps = np.array(self.simulator_steps)
-            scene = np.array(self.scene)
-            np.savez_compressed(file, scene=scene, simulator_steps=steps, **columns)
+            scene, made_by = np.array(self.scene), np.array(json.dumps(dict(self.made_by)))
+            np.savez_compressed(
+                file, scene=scene, simulator_steps=steps, made_by=made_by, **columns
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> StateBank:
@@ -123,7 +128,13 @@ class StateBank:
             with np.load(path, allow_pickle=False) as file:
                 columns = {name: file[name] for name in _COLUMNS}
                 steps = int(file["simulator_steps"]) if "simulator_steps" in file else 0
-                return cls(**columns, scene=cast(Scene, str(file["scene"])), simulator_steps=steps)
+                made_by = json.loads(str(file["made_by"])) if "made_by" in file else {}
+                return cls(
+                    **columns,
+                    scene=cast(Scene, str(file["scene"])),
+                    simulator_steps=steps,
+                    made_by=made_by,
+                )
         except FileNotFoundError:
             raise
         except UNREADABLE as error:

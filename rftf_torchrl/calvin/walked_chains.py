@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rftf_torchrl.calvin.expert.record import RecordedTask
+from rftf_torchrl.calvin.expert.record import RecordedChain, RecordedTask
 from rftf_torchrl.calvin.scenes import benchmark_scene
 from rftf_torchrl.calvin.settings import Scene
 from rftf_torchrl.calvin.state_bank import StateBank
@@ -40,14 +40,14 @@ class WalkedChain:
     starts: tuple[Start, ...]
 
     @classmethod
-    def of(cls, index: int, tasks: Sequence[RecordedTask]) -> WalkedChain:
+    def of(cls, index: int, chain: RecordedChain) -> WalkedChain:
         """What is kept of a chain that the expert walked."""
         starts = tuple(
             Start(task.task, task.depth, task.robot_obs[0].tolist(), task.scene_obs[0].tolist())
-            for task in tasks
+            for task in chain.tasks
             if usable(task)
         )
-        return cls(index, sum(len(task.actions) for task in tasks), starts)
+        return cls(index, chain.steps, starts)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WalkedChain:
@@ -66,7 +66,7 @@ class WalkedChains(FinishedFile[WalkedChain]):
         """The tasks that have a start."""
         return {start.task for chain in self.results.values() for start in chain.starts}
 
-    def bank(self, scene: Scene, wanted: Collection[str]) -> StateBank:
+    def bank(self, scene: Scene, wanted: Collection[str], made_by: Mapping[str, Any]) -> StateBank:
         """The starts of these tasks, in the order of the chains."""
         chains = [self.results[index] for index in sorted(self.results)]
         starts = [start for chain in chains for start in chain.starts if start.task in wanted]
@@ -77,4 +77,5 @@ class WalkedChains(FinishedFile[WalkedChain]):
             np.array([start.depth for start in starts]),
             scene,
             sum(chain.steps for chain in chains),
+            made_by,
         )

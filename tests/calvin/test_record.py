@@ -14,7 +14,7 @@ from tensordict.nn import TensorDictModule
 from rftf_torchrl import (
     Chain,
     ChainToRecord,
-    SimulatorCrashedError,
+    RecordedChain,
     Takeover,
     derive_seed,
     keys,
@@ -31,10 +31,10 @@ JOB = ChainToRecord(PRESS, 7, image_size=16, wrist_size=8)
 
 
 def same(first, second):
-    """Whether two lists of recorded tasks are equal, bit by bit."""
-    return len(first) == len(second) and all(
+    """Whether two recorded chains are equal, bit by bit."""
+    return (first.steps, len(first.tasks)) == (second.steps, len(second.tasks)) and all(
         np.array_equal(getattr(a, field.name), getattr(b, field.name))
-        for a, b in zip(first, second, strict=True)
+        for a, b in zip(first.tasks, second.tasks, strict=True)
         for field in fields(a)
     )
 
@@ -56,7 +56,7 @@ def simulator(requires_calvin):
 
 @pytest.fixture(scope="module")
 def recorded(simulator):
-    return record_chain(simulator, JOB)
+    return record_chain(simulator, JOB).tasks
 
 
 @pytest.mark.calvin
@@ -94,9 +94,12 @@ def test_frames_and_pictures_are_those_of_stepping(simulator, recorded):
 def test_a_task_that_fails_is_left_out(simulator, recorded):
     needed = len(recorded[0].actions)
     blind = replace(JOB, image_size=None, wrist_size=None)
-    assert record_chain(simulator, replace(blind, max_steps=needed - 1)) == []
+    failed = record_chain(simulator, replace(blind, max_steps=needed - 1))
+    assert failed == RecordedChain([], needed - 1)
     twice = Chain(PRESS.initial_state, ("turn_off_led", "turn_off_led"))
-    (kept,) = record_chain(simulator, replace(blind, chain=twice, max_steps=needed))
+    chain = record_chain(simulator, replace(blind, chain=twice, max_steps=needed))
+    (kept,) = chain.tasks
+    assert chain.steps == 2 * needed
     assert kept.pictures is None
     np.testing.assert_array_equal(kept.scene_obs, recorded[0].scene_obs)
 
@@ -110,7 +113,7 @@ def test_the_number_of_processes_changes_nothing():
     ]
     here = list(record_chains(jobs, workers=0))
     apart = list(record_chains(jobs, workers=2))
-    assert [len(tasks) for tasks in here] == [2, 1, 1]
+    assert [len(chain.tasks) for chain in here] == [2, 1, 1]
     assert all(same(*pair) for pair in zip(here, apart, strict=True))
 
 
@@ -126,10 +129,11 @@ def test_a_policy_may_begin_with_more_steps_than_a_subtask_has(monkeypatch):
     policy.register_forward_hook(lambda *_: used.add(torch.get_num_threads()))
     torch.set_num_threads(2)
     try:
-        ((pulled,),) = record_chains([ChainToRecord(PULL, seed)], workers=0, takeover=takeover)
+        (chain,) = record_chains([ChainToRecord(PULL, seed)], workers=0, takeover=takeover)
     finally:
         torch.set_num_threads(before)
-    assert (pulled.takeover, pulled.steps_before) == (5, 10)
+    (pulled,) = chain.tasks
+    assert (pulled.takeover, chain.steps) == (5, 10 + len(pulled.actions))
     assert used == {1}, "as in a worker process: last bits depend on it"
 
 
@@ -143,22 +147,23 @@ def test_a_policys_noise_comes_from_the_seed_of_the_chain():
     first, second = (ChainToRecord(PULL, seed) for seed in seeds[:2])
     _, after = record_chains([first, second], workers=0, takeover=takeover)
     (alone,) = record_chains([second], workers=0, takeover=takeover)
-    assert len(alone) == 1
+    assert len(alone.tasks) == 1
     assert same(after, alone)
 
 
-def test_a_chain_that_is_lost_twice_ends_the_recording(monkeypatch):
+def test_a_chain_that_is_lost_twice_is_left_out(monkeypatch, caplog):
+    whole = RecordedChain([], 5)
+
     def play(pool, jobs, attempts):
-        yield 1, []
+        yield 1, whole
         yield 0, Lost("died with exit code -11")
 
     monkeypatch.setattr(GuardedPool, "play", play)
-    message = (
-        "2 processes were lost with chain 0 of 2, of seed 7 in scene D; the last one died with "
-        "exit code -11"
-    )
-    with pytest.raises(SimulatorCrashedError, match=f"^{re.escape(message)}$"):
-        list(record_chains([JOB, JOB], workers=2))
+    assert list(record_chains([JOB, JOB], workers=2)) == [RecordedChain([], 0), whole]
+    assert caplog.messages == [
+        "chain 0 of 2, of seed 7 in scene D, is left out: 2 processes were lost with it, the last "
+        "one died with exit code -11"
+    ]
 
 
 def test_chains_come_in_order(monkeypatch):

@@ -17,6 +17,7 @@ from rftf_torchrl import (
     CalvinOptions,
     ConfigError,
     EnvConfig,
+    RecordedChain,
     RecordedTask,
     Recording,
     StateBank,
@@ -42,6 +43,12 @@ def recorded_task(task, seed):
     return RecordedTask(task, 0, "D", np.stack([robot_obs] * 3), np.stack([scene_obs] * 3), actions)
 
 
+def recorded_chain(tasks):
+    """Its failures took no step."""
+    tasks = list(tasks)
+    return RecordedChain(tasks, sum(len(task.actions) for task in tasks))
+
+
 @pytest.fixture
 def recording(monkeypatch):
     """A function that replaces the simulators: each job is a list of names, or raises."""
@@ -57,7 +64,7 @@ def recording(monkeypatch):
                 chain = chains[min(number, len(chains) - 1)]
                 if chain is KeyboardInterrupt:
                     raise KeyboardInterrupt
-                yield [recorded_task(task, number) for task in chain]
+                yield recorded_chain(recorded_task(task, number) for task in chain)
 
         monkeypatch.setattr("rftf_torchrl.calvin.recording.record_chains", record_chains)
 
@@ -175,8 +182,7 @@ def test_a_recording_does_not_go_on_with_other_settings(recording, run):
     other = replace(run, seed=5, env=replace(run.env, options=options))
     message = (
         f"{training} is a recording with seed=0, not 5; env.options.demo_chains=2, not 8. It is "
-        "used, or goes on, with its own settings; move or remove the folder, and it is recorded "
-        "again"
+        "used, or goes on, with its own settings; move or remove it, and it is recorded again"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         collect(other)
@@ -227,7 +233,8 @@ def expert_with_tasks(*tasks):
     def record_chains(jobs, **_):
         for job in jobs:
             walked.append(job)
-            yield [recorded_task(task, job.seed) for task in job.chain.tasks if task in tasks]
+            done = (task for task in job.chain.tasks if task in tasks)
+            yield recorded_chain(recorded_task(task, job.seed) for task in done)
 
     return record_chains, walked
 
@@ -285,6 +292,19 @@ def test_cloning_and_value_model_see_permuted_colours(run, monkeypatch):
         train(replace(run, augment=1.0))
         assert set(changed) == {1.0}
         changed.clear()
+
+
+def test_starts_of_other_settings_are_refused_where_the_demonstrations_are_gone(run, recording):
+    from rftf_torchrl.recipes.collect_demos import collect
+
+    recording(BOTH)
+    collect(run)
+    for name in ("demos", "calvin"):
+        shutil.rmtree(Path(run.output, name))
+    message = f"{Path(run.output, 'states.npz')} is a recording with seed=0, not 5. It is used,"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        collect(replace(run, seed=5))
+    collect(run)
 
 
 def test_further_chains_go_on_after_ctrl_c(run, monkeypatch, tmp_path):
@@ -429,7 +449,7 @@ def test_what_begins_in_a_scene_of_the_benchmark_is_not_recorded(run, monkeypatc
             tasks = [recorded_task(task, number) for task in BOTH]
             if number == 0:
                 tasks[0].scene_obs[0] = initial_scene(initial_states()[7])[1] + 1e-3
-            yield tasks
+            yield recorded_chain(tasks)
 
     monkeypatch.setattr(calvin_recording, "record_chains", record_chains)
     collect(run)

@@ -159,9 +159,8 @@ def play_trace(command: list[str]) -> None:
     for module in pkgutil.walk_packages(package.__path__, "rftf_torchrl."):
         if "calvin" in module.name or "chain" in module.name:
             import_module(module.name)
-    task = next(
-        vars(m)["RecordedTask"] for m in list(sys.modules.values()) if "RecordedTask" in vars(m)
-    )
+    found = {name: value for m in list(sys.modules.values()) for name, value in vars(m).items()}
+    task, chain = found["RecordedTask"], found.get("RecordedChain", lambda tasks, steps: tasks)
     trace = dict(np.load(next(Path("tests").rglob("trace_close_drawer.npz"))))
     robot_obs, scene_obs, actions = (trace[key] for key in ("robot_obs", "scene_obs", "actions"))
 
@@ -189,7 +188,8 @@ def play_trace(command: list[str]) -> None:
         """Each chain is the trace, with the hand moved a little by the chain's seed."""
         for job in jobs:
             shift = np.random.default_rng(job.seed).normal(scale=[1e-3] * 3 + [0] * 12)
-            yield [task("close_drawer", 0, job.scene, robot_obs + shift, scene_obs, actions)]
+            done = task("close_drawer", 0, job.scene, robot_obs + shift, scene_obs, actions)
+            yield chain([done], len(actions))
 
     fakes = {"CalvinSimulator": CalvinSimulator, "record_chains": record_chains}
     fakes["require_calvin_env"] = Path.cwd  # its result, a folder, is not used

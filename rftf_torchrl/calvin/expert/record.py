@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,8 +24,9 @@ from rftf_torchrl.envs.guarded_pool import GuardedPool, Lost
 from rftf_torchrl.envs.one_thread import one_thread
 from rftf_torchrl.envs.takeover import Takeover
 from rftf_torchrl.envs.workers import Processes, SignsOfLife
-from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.training.seeding import derive_seed
+
+logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 2
 
@@ -43,7 +45,6 @@ class RecordedTask:
         pictures: uint8 [T + 1, 3, size, size] of the static camera, or ``None``.
         wrist_pictures: uint8 [T + 1, 3, size, size] of the gripper camera, or ``None``.
         takeover: decisions that a policy took before the expert.
-        steps_before: control steps of those.
     """
 
     task: str
@@ -55,12 +56,19 @@ class RecordedTask:
     pictures: np.ndarray | None = None
     wrist_pictures: np.ndarray | None = None
     takeover: int = 0
-    steps_before: int = 0
 
-    @property
-    def steps(self) -> int:
-        """Control steps of policy and expert."""
-        return self.steps_before + len(self.actions)
+
+@dataclass(frozen=True)
+class RecordedChain:
+    """What was recorded of a chain.
+
+    Attributes:
+        tasks: those that the expert did, in order.
+        steps: control steps that were played, those of tasks that are left out included.
+    """
+
+    tasks: list[RecordedTask] = field(default_factory=list)
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def record_chain(
     alive: Callable[[], None] = lambda: None,
     takeover: Takeover | None = None,
     stage: PolicyStage | None = None,
-) -> list[RecordedTask]:
+) -> RecordedChain:
     """Let the expert do one chain and keep every task that it did.
 
     Args:
@@ -112,8 +120,8 @@ def record_chain(
         stage: where it acts, in the same simulator.
 
     Returns:
-        The tasks that the expert did, in order, from where it took over. The one that failed, which
-        ends the chain, is left out, and so is one that the policy did alone.
+        The tasks that the expert did, from where it took over. The one that failed, which ends the
+        chain, is left out, and so is one that the policy did alone.
 
     Raises:
         ValueError: where the simulator is of another scene.
@@ -126,14 +134,16 @@ def record_chain(
     else:
         stage.begin(*start_state, job.seed, 0)
     expert = CalvinExpert(noise=job.noise, seed=job.seed)
-    recorded = []
+    recorded: list[RecordedTask] = []
+    steps = 0
     for depth, task in enumerate(job.chain.tasks):
         start = simulator.info
-        decisions, before = 0, 0
+        decisions = 0
         if takeover is not None and stage is not None:
             decisions = takeover.decisions(derive_seed(job.seed, "takeover", depth))
         if decisions and takeover is not None and stage is not None:
-            alone, before = stage.do(task, alive, decisions * takeover.chunk_size)
+            alone, played = stage.do(task, alive, decisions * takeover.chunk_size)
+            steps += played
             if alone:
                 continue
         expert.start(task, simulator)
@@ -142,6 +152,7 @@ def record_chain(
             actions.append(expert.action(simulator))
             simulator.step(expert.disturb(actions[-1]))
             seen.append(_look(simulator, job))
+            steps += 1
             alive()
             if simulator.achieved(start, [task]):
                 break
@@ -154,11 +165,10 @@ def record_chain(
             job.scene,
             actions=np.stack(actions),
             takeover=decisions,
-            steps_before=before,
             **columns,
         )
         recorded.append(done)
-    return recorded
+    return RecordedChain(recorded, steps)
 
 
 class _Recorder:
@@ -171,7 +181,7 @@ class _Recorder:
         self._stage: PolicyStage | None = None
         self._simulator: CalvinSimulator | None = None
 
-    def record(self, job: ChainToRecord, alive: Callable[[], None]) -> list[RecordedTask]:
+    def record(self, job: ChainToRecord, alive: Callable[[], None]) -> RecordedChain:
         if self._simulator is None or self._simulator.scene != job.scene:
             self.close()
             self._simulator = self._open(job)
@@ -210,7 +220,7 @@ def record_chains(
     max_restarts: int = 10,
     takeover: Takeover | None = None,
     sentences: Mapping[str, Sequence[str]] | None = None,
-) -> Iterator[list[RecordedTask]]:
+) -> Iterator[RecordedChain]:
     """Record many chains; the result does not depend on the number of processes.
 
     Args:
@@ -224,10 +234,10 @@ def record_chains(
             own instructions.
 
     Yields:
-        What :func:`record_chain` returns, in the order of the jobs.
+        What :func:`record_chain` returns, in the order of the jobs; nothing of a chain with which
+        two processes died or hung.
 
     Raises:
-        SimulatorCrashedError: when two processes died or hung with the same chain.
         TooManyCrashesError: when processes keep dying.
         RuntimeError: when a process met a programming error.
     """
@@ -244,16 +254,18 @@ def record_chains(
         timeout=timeout,
         max_restarts=max_restarts,
     )
-    early: dict[int, list[RecordedTask]] = {}
+    early: dict[int, RecordedChain] = {}
     following = 0
     with closing(pool):
         for number, found in pool.play(dict(enumerate(jobs)), _ATTEMPTS):
             if isinstance(found, Lost):
-                raise SimulatorCrashedError(
-                    f"{_ATTEMPTS} processes were lost with chain {number} of {len(jobs)}, of seed "
-                    f"{jobs[number].seed} in scene {jobs[number].scene}; the last one {found.why}"
+                logger.warning(
+                    "chain %d of %d, of seed %d in scene %s, is left out: %d processes were lost "
+                    "with it, the last one %s",
+                    *(number, len(jobs), jobs[number].seed, jobs[number].scene, _ATTEMPTS),
+                    found.why,
                 )
-            early[number] = found
+            early[number] = RecordedChain() if isinstance(found, Lost) else found
             while following in early:
                 yield early.pop(following)
                 following += 1
