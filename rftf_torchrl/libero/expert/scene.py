@@ -26,17 +26,15 @@ class Joint:
         axis: along which it slides or about which it turns [3].
         anchor: a point of that axis [3].
         slides: whether it slides.
-        value: how far it is, metres or radians.
     """
 
     points: np.ndarray
     axis: np.ndarray
     anchor: np.ndarray
     slides: bool
-    value: float
 
     def direction(self, place: np.ndarray) -> np.ndarray:
-        """Where a place on the part goes as the value grows [3], of length 1."""
+        """Where a place on the part goes as the joint's value grows [3], of length 1."""
         if self.slides:
             return self.axis
         way = np.cross(self.axis, place - self.anchor)
@@ -131,7 +129,6 @@ class Scene:
             axis=self._data.xaxis[number].copy(),
             anchor=self._data.xanchor[number].copy(),
             slides=self._model.jnt_type[number] == _SLIDE,
-            value=float(self._data.qpos[self._model.jnt_qposadr[number]]),
         )
 
     def moves(self, region: str) -> bool:
