@@ -20,7 +20,7 @@ from rftf_torchrl.calvin.starts import States, default_states
 from rftf_torchrl.calvin.state_bank import StateBank
 from rftf_torchrl.calvin.tasks import TASKS, get_task
 from rftf_torchrl.envs.decision import DecisionBase
-from rftf_torchrl.envs.episodes import Split
+from rftf_torchrl.envs.episodes import Split, check_split
 from rftf_torchrl.errors import SimulatorCrashedError
 
 SUBTASK_STEPS = 360
@@ -129,8 +129,7 @@ class CalvinEnv(DecisionBase):
         self.has_camera = image_size is not None or wrist_size is not None
         if depth and not self.has_camera:
             raise ValueError("depth needs a camera: give image_size or wrist_size")
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+        check_split(split)
         self.scene = scene
         self.split = split
         self.image_size = image_size

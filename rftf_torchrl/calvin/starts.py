@@ -11,7 +11,7 @@ from rftf_torchrl.calvin.scenes import initial_scene, training_scene
 from rftf_torchrl.calvin.sequences import starting_states
 from rftf_torchrl.calvin.settings import Scene, check_scene
 from rftf_torchrl.calvin.tasks import get_task
-from rftf_torchrl.envs.episodes import Split
+from rftf_torchrl.envs.episodes import Split, check_split
 
 States: TypeAlias = Callable[[str, int], tuple[np.ndarray, np.ndarray]]
 """From a task's name and an episode's seed to ``robot_obs`` [15] and ``scene_obs`` [24]."""
@@ -42,8 +42,7 @@ def default_states(split: Split, scene: Scene = "D") -> States:
         0.22
     """
     check_scene(scene)
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    check_split(split)
     if split == "test" and scene != "D":
         raise ValueError(
             f"the benchmark's initial scenes are right for scene D only, not for {scene}: give "

@@ -23,6 +23,14 @@ from rftf_torchrl.nets.evaluate_states import eval_mode
 from rftf_torchrl.policies.call_on_tensors import Tensors, leaves
 
 Split = Literal["train", "test"]
+
+
+def check_split(split: str) -> None:
+    """Raises ``ValueError`` for another split than ``"train"`` or ``"test"``."""
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+
+
 """Which initial states: those of training, or those that training never draws."""
 
 

@@ -11,7 +11,7 @@ import torch
 from torchrl.data import Bounded, TensorSpec, Unbounded
 
 from rftf_torchrl.envs.decision import DecisionBase
-from rftf_torchrl.envs.episodes import Split
+from rftf_torchrl.envs.episodes import Split, check_split
 from rftf_torchrl.libero.observation import (
     PRIVILEGED_DIM,
     PROPRIOCEPTION_DIM,
@@ -126,8 +126,7 @@ class LiberoEnv(DecisionBase):
             max_steps=max_steps,
             kept=kept,
         )
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+        check_split(split)
         if wrist and image_size is None:
             raise ValueError("wrist needs images: give image_size")
         self.suite = suite

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from rftf_torchrl.envs.episodes import Split
+from rftf_torchrl.envs.episodes import Split, check_split
 from rftf_torchrl.libero.suites import STATES_PER_TASK, libero_states
 
 _ROBOT = 9  # positions of seven joints and two fingers
@@ -45,6 +45,9 @@ class FreshStarts:
     """
 
     split: Split
+
+    def __post_init__(self) -> None:
+        check_split(self.split)
 
     def __call__(self, task: str, seed: int) -> LiberoStart:
         """The start of an episode.

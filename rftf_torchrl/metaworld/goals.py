@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rftf_torchrl.envs.episodes import Split
+from rftf_torchrl.envs.episodes import Split, check_split
 
 CELLS = 2**20
 """Cells per varying dimension of a task's reset space."""
@@ -37,8 +37,7 @@ class GoalSampler:
     """
 
     def __init__(self, low: np.ndarray, high: np.ndarray, split: Split) -> None:
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+        check_split(split)
         if not np.any(high > low):
             raise ValueError(
                 f"the reset space has one point, {low.tolist()}: training and test states would be "
