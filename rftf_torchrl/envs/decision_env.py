@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torchrl.envs import EnvBase
 
 from rftf_torchrl.data.format import Task
 from rftf_torchrl.envs.decision import DecisionBase
-from rftf_torchrl.envs.episodes import Split
+from rftf_torchrl.envs.episodes import Split, check_split
 from rftf_torchrl.keys import nested_keys
 
 
@@ -41,10 +42,13 @@ class DecisionEnv(DecisionBase):
         chunk_size: actions per decision; ``None`` takes a plain ``"action"``.
         horizon: decisions after which an episode is truncated.
         instruction: the task's text; by default the task's own.
+        tokenizer: maps an instruction to (tokens [1, L], mask [1, L]); a
+            :class:`~rftf_torchrl.HashTokenizer` of 16 words by default.
         write_text: whether to write ``"language_instruction"``.
 
     Raises:
-        ValueError: for a batch of environments, or an action that is neither bounded nor one-hot.
+        ValueError: for another split, a batch of environments, an entry that the environment does
+            not have, or an action that is neither bounded nor one-hot.
 
     Example:
         >>> from torchrl.envs import GymEnv
@@ -68,12 +72,18 @@ class DecisionEnv(DecisionBase):
         chunk_size: int | None = None,
         horizon: int = 100,
         instruction: str | None = None,
+        tokenizer: Callable[[str], tuple[Tensor, Tensor]] | None = None,
         write_text: bool = False,
     ) -> None:
+        check_split(split)
         if env.batch_size:
             raise ValueError(f"the environment has batch size {tuple(env.batch_size)}, not []")
         super().__init__(
-            chunk_size=chunk_size, horizon=horizon, write_text=write_text, image_size=image_size
+            chunk_size=chunk_size,
+            horizon=horizon,
+            tokenizer=tokenizer,
+            write_text=write_text,
+            image_size=image_size,
         )
         self.env = env
         self.task = task
@@ -88,6 +98,15 @@ class DecisionEnv(DecisionBase):
                 f"the action of task {task.name!r} is {self._action}; expected a bounded one, or a "
                 "one-hot one"
             )
+        known = [*env.observation_spec.keys(True, True), *env.done_keys]
+        read = {"state_key": state_key, "success_key": success_key}
+        read |= {} if image_size is None else {"image_key": image_key}
+        for argument, key in read.items():
+            if key is not None and key not in known:
+                raise ValueError(
+                    f"the environment of task {task.name!r} has no {key!r} ({argument}); it has "
+                    f"{', '.join(map(repr, known))}"
+                )
         self.set_instruction(instruction)
         self._current: TensorDictBase = TensorDict()
         size = env.observation_spec[state_key].shape.numel()

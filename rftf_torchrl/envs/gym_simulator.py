@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,14 @@ from rftf_torchrl.data.format import Task
 from rftf_torchrl.envs.decision_env import DecisionEnv
 from rftf_torchrl.envs.episodes import Episode, Split
 from rftf_torchrl.envs.simulator import EnvConfig
+from rftf_torchrl.optional import optional_module
+from rftf_torchrl.registry import Registry
 from rftf_torchrl.settings import Text
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 1000
+_MAKERS = Registry("maker of environments", "rftf_torchrl.gym_makers", {}, ("__call__",))
 
 
 @dataclass
@@ -53,12 +60,25 @@ class _InfoFlag(BaseInfoDictReader):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._steps_without: int | None = 0
 
     @property
     def info_spec(self) -> Composite:
         return Composite({self.name: Binary(shape=[1], dtype=torch.bool)})
 
     def __call__(self, info_dict: dict[str, Any], tensordict: TensorDictBase) -> TensorDictBase:
+        if self.name in info_dict:
+            self._steps_without = None
+        elif self._steps_without is not None:
+            self._steps_without += 1
+            if self._steps_without == _PATIENCE:
+                logger.warning(
+                    "in %d steps info has never had %r (env.options.success), so no episode "
+                    "succeeded; it has %s",
+                    _PATIENCE,
+                    self.name,
+                    ", ".join(map(repr, info_dict)) or "nothing",
+                )
         return tensordict.set(self.name, torch.tensor([bool(info_dict.get(self.name, False))]))
 
 
@@ -100,8 +120,7 @@ class GymFactory:
     def _inside(self, env_id: str) -> EnvBase:
         options = self.options
         if options.make is not None:
-            module, _, name = options.make.partition(":")
-            made: EnvBase = getattr(import_module(module), name)(env_id, **options.arguments)
+            made: EnvBase = _MAKERS.find(options.make)(env_id, **options.arguments)
             return made
         pixels = self.env.image_size is not None
         env = GymEnv(env_id, from_pixels=pixels, pixels_only=False, **options.arguments)
@@ -138,13 +157,40 @@ class GymSimulator:
         return self.options.same_scene
 
     def problems(self) -> list[str]:
-        """Tasks without an instruction."""
-        return [
+        """Tasks without an instruction, and names of what is not there."""
+        options = self.options
+        found = [
             f"env.options.instructions: task {name!r} has no instruction"
             for name, task in self.tasks.items()
             if not task.instruction
         ]
+        pairs = [name for pair in options.same_scene for name in pair]
+        found += [
+            f"env.options.same_scene: there is no task {name!r}"
+            for name in dict.fromkeys(pairs)
+            if name not in self.tasks
+        ]
+        if options.make is None:
+            return found + _unknown_ids(options.env_ids)
+        try:
+            _MAKERS.find(options.make)
+        except ValueError as error:
+            found.append(f"env.options.make={options.make}: {error}")
+        return found
 
     def factory(self, split: Split, recorded: Path) -> GymFactory:
         """Makes the environments of a split; the two splits share no seed."""
         return GymFactory(split, self.env, self.options, self.tasks)
+
+
+def _unknown_ids(env_ids: Mapping[str, str]) -> list[str]:
+    """Ids that Gymnasium does not know; one with a module, ``"module:Id-v0"``, is not looked up."""
+    gymnasium = optional_module("gymnasium", "metaworld", "env=gym")
+    problems = []
+    for task, env_id in env_ids.items():
+        try:
+            if ":" not in env_id:
+                gymnasium.spec(env_id)
+        except gymnasium.error.Error as error:
+            problems.append(f"env.options.env_ids.{task}={env_id}: {error}")
+    return problems

@@ -13,10 +13,13 @@ from rftf_torchrl import (
     DecisionEnv,
     EnvConfig,
     Episode,
+    HashTokenizer,
     Task,
     make_simulator,
     run_episodes,
 )
+from rftf_torchrl.envs.gym_simulator import _InfoFlag
+from rftf_torchrl.envs.simulator import simulator_problems
 
 HILL = {
     "env_ids": {"hill": "MountainCarContinuous-v0"},
@@ -159,3 +162,52 @@ def test_an_environment_that_a_function_makes(tmp_path):
     simulator = make_simulator(EnvConfig("gym", ["up"], None, options=options))
     env = simulator.factory("train", tmp_path)(Episode("up", 0))
     assert isinstance(env.env, PendulumEnv)
+
+
+def test_what_the_settings_name_has_to_be_there():
+    options = {
+        "env_ids": {"hill": "MountainCarX-v0"},
+        "instructions": {"hill": "drive"},
+        "same_scene": [["hill", "valley"]],
+    }
+    scene, unknown = simulator_problems(EnvConfig("gym", ["hill"], None, options=options))
+    assert scene == "env.options.same_scene: there is no task 'valley'"
+    assert unknown.startswith("env.options.env_ids.hill=MountainCarX-v0: Environment ")
+    options = {**HILL, "make": "math"}
+    (problem,) = simulator_problems(EnvConfig("gym", ["hill"], None, options=options))
+    assert problem.startswith("env.options.make=math: unknown maker of environments 'math'")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "argument"),
+    [
+        ({"state_key": "obs"}, "state_key"),
+        ({"success_key": "succes"}, "success_key"),
+        ({"image_size": 8}, "image_key"),
+    ],
+)
+def test_an_entry_that_the_environment_lacks(wrong, argument):
+    with pytest.raises(ValueError, match=rf"has no '\w+' \({argument}\); it has 'observation', "):
+        hill(**wrong)
+
+
+def test_another_split():
+    with pytest.raises(ValueError, match=r"^split must be 'train' or 'test', got 'Test'$"):
+        hill(split="Test")
+
+
+def test_a_flag_that_info_never_has(caplog, monkeypatch):
+    monkeypatch.setattr("rftf_torchrl.envs.gym_simulator._PATIENCE", 3)
+    flag = _InfoFlag("succes")
+    for _ in range(5):
+        assert not flag({"success": True}, TensorDict())["succes"]
+    assert caplog.messages == [
+        "in 3 steps info has never had 'succes' (env.options.success), so no episode succeeded; "
+        "it has 'success'"
+    ]
+
+
+def test_a_longer_instruction_needs_a_tokenizer():
+    words = " ".join(["up"] * 20)
+    env = hill(instruction=words, tokenizer=HashTokenizer(max_length=20))
+    assert env.reset()["instruction", "tokens"].shape == (20,)
