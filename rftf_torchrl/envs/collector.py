@@ -30,6 +30,7 @@ from rftf_torchrl.envs.packed import pack, unpack
 from rftf_torchrl.envs.ray_actors import RayActors
 from rftf_torchrl.envs.shared_policy import SharedPolicy, connect
 from rftf_torchrl.envs.workers import Line, Processes, SignsOfLife
+from rftf_torchrl.errors import SimulatorCrashedError
 from rftf_torchrl.policies.call_on_tensors import leaves
 
 logger = logging.getLogger(__name__)
@@ -220,14 +221,22 @@ class EpisodeCollector:
         self, jobs: Mapping[int, Episode], deterministic: bool, seed: int
     ) -> Generator[EpisodeResult, None, None]:
         if not self._pool.workers:
-            yield from run_episodes(
-                self._make_env,
-                self._shared.acting,
-                jobs.items(),
-                deterministic=deterministic,
-                seed=seed,
-                envs=self._envs,
-            )
+            for index, job in jobs.items():
+                try:
+                    yield from run_episodes(
+                        self._make_env,
+                        self._shared.acting,
+                        [(index, job)],
+                        deterministic=deterministic,
+                        seed=seed,
+                        envs=self._envs,
+                    )
+                except SimulatorCrashedError as error:  # in a reset
+                    env = self._envs.pop(environment_of(self._make_env, job), None)
+                    if env is not None:
+                        env.close()
+                    self.crashed += 1
+                    logger.warning("%s; %s, %d in the list, is dropped", error, job, index)
             return
         names = {index: environment_of(self._make_env, jobs[index]) for index in jobs}
         orders = {index: (index, jobs[index], deterministic, seed) for index in jobs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,9 +16,11 @@ from rftf_torchrl.data.writer import DemonstrationWriter
 from rftf_torchrl.envs.episodes import Split
 from rftf_torchrl.envs.simulator import Recording, check_seeds
 from rftf_torchrl.envs.takeover import Takeover
-from rftf_torchrl.errors import UserError
+from rftf_torchrl.errors import SimulatorCrashedError, UserError
 from rftf_torchrl.training.progress import progress_bar
 from rftf_torchrl.training.seeding import derive_seed
+
+logger = logging.getLogger(__name__)
 
 Expert = Callable[[EnvBase], tuple[np.ndarray, np.ndarray]]
 """From an environment in some state to the action that is meant, and the one to carry out."""
@@ -115,18 +118,23 @@ def record_demonstrations(
                     if tried >= 10 * count:
                         raise UserError(
                             f"the expert solved {task.name!r} in {found} of {tried} episodes within"
-                            f" {max_actions} actions: raise env.horizon"
+                            f" {max_actions} actions: raise env.horizon, or leave the task out of "
+                            "env.tasks"
                         )
                     seed = derive_seed(recording.seed, "demos", split, tried) % 2**31
                     expert = make_expert(task, seed)
                     takeover = recording.takeover if split == "train" else None
                     decisions = 0 if takeover is None else takeover.decisions(seed)
-                    episode, success, actions = record_episode(
-                        env, expert, seed, max_actions, takeover, decisions
-                    )
+                    tried += 1
+                    try:
+                        episode, success, actions = record_episode(
+                            env, expert, seed, max_actions, takeover, decisions
+                        )
+                    except SimulatorCrashedError as error:  # in a reset
+                        logger.warning("%s; the episode of seed %d is left out", error, seed)
+                        continue
                     steps += actions * steps_per_action
                     writer.simulator_steps = steps
-                    tried += 1
                     if success:
                         found += 1
                         writer.add_episode(

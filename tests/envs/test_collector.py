@@ -207,6 +207,16 @@ def test_a_crashed_episode_is_dropped_and_counted(make_collector, trouble, caplo
     assert len(collector.collect(episodes([4]))) == 3
 
 
+def test_a_crash_in_a_reset_is_dropped_and_counted(make_collector, workers, caplog):
+    collector = make_collector(workers=workers)
+    batch = collector.collect(episodes([4, BAD_SEED, 7], "reset"), deterministic=True)
+    assert batch["collector", "traj_ids"].unique().tolist() == [0, 2]
+    assert collector.crashed == 1
+    (message,) = caplog.messages
+    assert "there is no place for the cup" in message
+    assert message.endswith("1 in the list, is dropped")
+
+
 def test_a_crash_changes_no_other_episode(make_collector):
     seeds = [4, BAD_SEED, 7, 5, 9, 6]
     batch = make_collector(workers=2).collect(episodes(seeds, "exit"), seed=3)

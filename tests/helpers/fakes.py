@@ -19,7 +19,7 @@ from torchrl.data import Binary, Composite, Unbounded
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import make_composite_from_td
 
-from rftf_torchrl import Episode
+from rftf_torchrl import Episode, SimulatorCrashedError
 
 BAD_SEED = 13
 
@@ -28,7 +28,8 @@ class SeededWalk(EnvBase):
     """Add actions to a position that starts at the episode's seed, for 2 + seed % 3 decisions.
 
     In the second decision of episode ``BAD_SEED``, ``trouble`` happens: ``"exit"`` ends the
-    process, ``"sleep"`` hangs, ``"raise"`` is a programming error, ``"crash"`` is reported.
+    process, ``"sleep"`` hangs, ``"raise"`` is a programming error, ``"crash"`` is reported. With
+    ``"reset"`` the simulator crashes before the first one.
     """
 
     def __init__(self, trouble: str) -> None:
@@ -61,6 +62,8 @@ class SeededWalk(EnvBase):
     def _reset(self, tensordict=None, **kwargs):
         self.seed = 0 if tensordict is None else int(tensordict.get("episode_seed", 0))
         self.position, self.time = float(self.seed), 0
+        if self.seed == BAD_SEED and self.trouble == "reset":
+            raise SimulatorCrashedError("there is no place for the cup")
         return TensorDict(self._observe())
 
     def _step(self, tensordict):

@@ -10,7 +10,15 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.data import Unbounded
 
-from rftf_torchrl import Recording, Takeover, Task, derive_seed, keys, load_demonstrations
+from rftf_torchrl import (
+    Recording,
+    SimulatorCrashedError,
+    Takeover,
+    Task,
+    derive_seed,
+    keys,
+    load_demonstrations,
+)
 from rftf_torchrl import record_demonstrations as record
 
 TASK = Task(0, "right", "go to the right")
@@ -62,11 +70,11 @@ def moving(speed, most=5):
     return Takeover(policy, 2, most)
 
 
-def recorded(folder, takeover, per_task=8):
+def recorded(folder, takeover, per_task=8, line=Line):
     steps = record(
         Recording(Path(folder), per_task, 2, [TASK.name], takeover=takeover),
         [TASK],
-        lambda task, split: Line(),
+        lambda task, split: line(),
         lambda task, seed: lambda env: (np.array([0.5]), np.array([0.5])),
         simulator="line",
         max_actions=20,
@@ -91,6 +99,22 @@ def test_the_expert_goes_on_from_where_the_policy_went(tmp_path):
     held_out = [episode for episode in demos.episodes if episode.split == "test"]
     assert [episode.takeover for episode in held_out] == [0, 0], "they judge the value model"
     assert steps == actions + sum(len(episode) - 1 for episode in held_out)
+
+
+def test_an_episode_whose_reset_crashes_is_left_out(tmp_path, caplog):
+    bad = derive_seed(0, "demos", "train", 1) % 2**31
+
+    class Fragile(Line):
+        def reset(self, tensordict):
+            if tensordict["episode_seed"].item() == bad:
+                raise SimulatorCrashedError("there is no place for the cup")
+            return super().reset(tensordict)
+
+    demos, _ = recorded(tmp_path / "demos", None, line=Fragile)
+    assert len(demos.episodes) == 10
+    assert caplog.messages == [
+        f"there is no place for the cup; the episode of seed {bad} is left out"
+    ]
 
 
 def test_the_policy_computes_in_one_thread_as_in_a_worker(tmp_path, two_threads):
