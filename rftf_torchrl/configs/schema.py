@@ -93,8 +93,8 @@ class CloningConfig:
             The value model still learns from the frames of the others, without actions.
         per_task: number of demonstrations of each task that are cloned, the first ones; null for
             all. The value model reads no actions and learns from all of them, as from videos.
-        gripper_threshold: for policies with a separate gripper: the smallest number that means an
-            open gripper; null where demonstrations have only 1 (open) and -1 (closed).
+        gripper_threshold: for policies with a separate gripper: the smallest number that counts as
+            1; null where demonstrations have only 1 and -1.
     """
 
     steps: Count = 600

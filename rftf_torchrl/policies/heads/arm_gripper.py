@@ -58,9 +58,9 @@ def opened_gripper(
         listed = ", ".join(f"{value:g}" for value in seen[:5]) + ", ..." * (len(seen) > 5)
         raise ValueError(
             f"the gripper, the last number of an action, is {listed} in {int(strange.sum())} of "
-            f"{strange.numel()} actions, expected 1 (open) or -1 (closed). Write these two into "
-            "the data, or say from which number on it is open: gripper_threshold of "
-            "ArmGripperCloningLoss, cloning.gripper_threshold of a run."
+            f"{strange.numel()} actions, expected 1 or -1, as the simulator takes them. Write "
+            "these two into the data, or say from which number on it counts as 1: "
+            "gripper_threshold of ArmGripperCloningLoss, cloning.gripper_threshold of a run."
         )
     return gripper > 0
 
