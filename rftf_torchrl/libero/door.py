@@ -31,6 +31,7 @@ from rftf_torchrl.evaluation.fingerprint import package_versions, transform_labe
 from rftf_torchrl.evaluation.report import percent
 from rftf_torchrl.evaluation.start_report import GRIPPER_STEPS, write_start_report
 from rftf_torchrl.libero.env import LiberoEnv
+from rftf_torchrl.libero.expert.limits import NEVER_DONE
 from rftf_torchrl.libero.factory import LiberoFactory
 from rftf_torchrl.libero.protocol import PROTOCOLS, protocol_label
 from rftf_torchrl.libero.simulator import PICTURES, LiberoSimulator, Pictures
@@ -49,13 +50,14 @@ class LiberoOptions:
 
     Attributes:
         suite: the suite of the tasks. Those of LIBERO-PRO, such as ``"libero_object_swap"``, have
-            the same tasks changed; they are there to evaluate, and nothing is trained on them.
+            the same tasks changed; they are there to evaluate, and no policy plays them to learn.
         wrist: also draw the images of the camera at the gripper.
         pictures: how images are drawn for demonstrations and training: ``"exact"``, ``"plain"`` or
             ``"fast"``, see :class:`LiberoSimulator`.
         evaluation_pictures: the same for evaluations; anything but ``"exact"`` is not the official
             protocol.
-        environments: number of environments in all processes together; the tasks share them.
+        environments: number of environments that the tasks share. A process opens its share of
+            them, and one more where it helps another process.
         kept: number of simulators that each environment keeps in memory, at 1.0 to 1.6 GB each.
         protocol: variant of the official evaluation: ``"openvla-oft"``, ``"openpi"`` or
             ``"lerobot"``.
@@ -156,6 +158,12 @@ class Libero:
         from rftf_torchrl.libero.expert.expert import start_expert
 
         env, options = self.env, self.options
+        never = [name for name in env.tasks if name in NEVER_DONE]
+        if never:
+            raise UserError(
+                f"the scripted expert does not do {', '.join(never)}: leave what it does not do "
+                "out of env.tasks, or bring demonstrations by demos.path"
+            )
         max_actions = env.horizon * env.chunk_size
 
         def make_env(task: Task, split: Split) -> LiberoEnv:

@@ -17,8 +17,9 @@ class LiberoFactory:
 
     Attributes:
         tasks: names of the run's tasks.
-        environments: how many environments they share, in all processes together: task i is played
-            in environment i modulo this. Each has ``kept`` simulators.
+        environments: how many environments they share: task i is played in environment i modulo
+            this. Each has ``kept`` simulators. A process that has nothing to do opens another one's
+            environment once more.
         split: see :class:`LiberoEnv`.
         suite: see :class:`LiberoEnv`.
         starts: see :class:`LiberoEnv`.

@@ -16,7 +16,7 @@ from rftf_torchrl.data.format import ACTION, DemonstrationError
 from rftf_torchrl.data.readers.pictures import resized
 from rftf_torchrl.data.writer import DemonstrationWriter
 from rftf_torchrl.libero.env import LIBERO_TOKENIZER
-from rftf_torchrl.libero.suites import get_task
+from rftf_torchrl.libero.suites import HELD_OUT, get_task
 from rftf_torchrl.optional import optional_module
 from rftf_torchrl.training.progress import progress_bar
 
@@ -61,8 +61,13 @@ def libero_demonstrations(
     Raises:
         DemonstrationError: where there is no file, or for one that cannot be used.
         FileExistsError: where ``folder`` exists.
-        ValueError: for an unknown suite, or a file of a task that the suite has not.
+        ValueError: for an unknown or perturbed suite, a file of a task that the suite has not, or a
+            limit below 1.
     """
+    if suite in HELD_OUT:
+        raise ValueError(f"{suite} is a held-out test, and LIBERO has no demonstrations of it")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; expected 1 or more, or None")
     files = sorted(Path(source).glob(f"*{_SUFFIX}"))
     if not files:
         raise DemonstrationError(f"LIBERO's data in {source}", [f"there is no *{_SUFFIX}"])

@@ -49,9 +49,9 @@ class LiberoSimulator:
     """Step, reset, draw and judge one task.
 
     A reset is bitwise: the same arguments give the same numbers and images, independent of what ran
-    before. They equal those of a new LIBERO environment's first reset, which compiles its model again.
-    In tasks that begin with something open, closed or turned on, LIBERO's further resets draw other
-    places for the same seed, as each adds to the list of what is drawn.
+    before. They equal those of the first reset of a new LIBERO environment, which compiles its
+    model again. In tasks that begin with something open, closed or turned on, LIBERO's further
+    resets draw other places for the same seed, as each adds to the list of what is drawn.
 
     A simulator takes 1.0 GB, with images 1.6 GB.
 

@@ -27,6 +27,7 @@ from rftf_torchrl import (
 )
 from rftf_torchrl.errors import UserError
 from rftf_torchrl.libero import install
+from rftf_torchrl.libero.expert.limits import NEVER_DONE
 from rftf_torchrl.libero.suites import SUITES
 
 INSTALL = "pip install 'rftf-torchrl[libero]'"
@@ -183,6 +184,21 @@ def test_nothing_is_trained_on_a_perturbed_suite(tmp_path):
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         simulator.record(Recording(tmp_path / "demos", 1, 0, [TASK]))
     assert simulator.factory("test", tmp_path).suite == suite
+
+
+@pytest.mark.libero
+def test_a_task_that_the_expert_does_not_do_is_refused_before_any_other(tmp_path):
+    tasks = [*libero_tasks("libero_10"), *libero_tasks("libero_90")]
+    assert set(NEVER_DONE) <= set(tasks)
+    never = next(name for name in libero_tasks("libero_10") if name in NEVER_DONE)
+    env = EnvConfig("libero", tasks[:10], image_size=None, options={"suite": "libero_10"})
+    with pytest.raises(UserError, match=f"^the scripted expert does not do .*{never}"):
+        make_simulator(env).record(Recording(tmp_path / "demos", 1, 0, tasks[:10]))
+
+
+def test_another_split():
+    with pytest.raises(ValueError, match=r"^split must be 'train' or 'test', got 'Test'$"):
+        FreshStarts("Test")
 
 
 @pytest.mark.libero
