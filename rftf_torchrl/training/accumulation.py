@@ -58,9 +58,10 @@ def accumulate_gradients(
         group: the processes that share the batch; the loss is then no DistributedDataParallel.
 
     Returns:
-        The loss terms and diagnostics of the whole batch, detached. Terms and means are exact,
-        ``"max_ratio"`` is the maximum; ``"ESS"`` and ``"explained_variance"`` are averages over
-        pieces and processes.
+        The loss terms and diagnostics of the whole batch, detached. Terms are exact, and so are
+        means in a batch without padding; ``"max_ratio"`` is the maximum. ``"ESS"``,
+        ``"explained_variance"`` and, with padding, means that a loss takes over all rows are
+        averages over pieces and processes.
 
     Raises:
         ValueError: if ``micro_batch`` is no positive number, the batch is empty, or the loss does
@@ -106,7 +107,12 @@ def accumulate_gradients(
         pieces, shares = [], []
         if rank < len(parts):
             pieces, shares = [*parts[rank]], (counts[rank] / total).tolist()
-        missing = len(parts[0]) - len(pieces)  # all do the same passes: FSDP gathers in each
+        if not group and any(shares):  # a piece of padding alone has no mean
+            kept = [number for number, share in enumerate(shares) if share]
+            pieces, shares = [pieces[k] for k in kept], [shares[k] for k in kept]
+        missing = (
+            len(parts[0]) - len(pieces) if group else 0
+        )  # all do the same passes: FSDP gathers in each
         pieces += [parts[0][0][:1]] * missing
         shares += [0.0] * missing
         results = []

@@ -81,17 +81,23 @@ def test_all_of_a_backward_pass_runs_in_the_calling_thread():
     assert used == {threading.get_ident()}
 
 
-def test_padding_counts_for_nothing():
-    loss, data = built(normalize_advantage=False)
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("micro_batch", [1, 3, 4])
+def test_padding_counts_for_nothing(normalize, micro_batch):
+    loss, data = built(normalize_advantage=normalize)
     mask = torch.ones(10, 1, dtype=torch.bool)
     mask[:3] = False
     data["collector", "mask"] = mask
-    total(loss(data)).backward()
+    whole = loss(data)
+    total(whole).backward()
     expected = gradients(loss)
     loss.zero_grad()
-    accumulate_gradients(loss, data, 4)
+    found = accumulate_gradients(loss, data, micro_batch)
     for name, gradient in gradients(loss).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+    terms = [name for name in whole.keys() if name.startswith("loss_") or name == "kl_reference"]
+    for name in terms:
+        torch.testing.assert_close(found[name], whole[name].detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_a_loss_that_counts_actions():
