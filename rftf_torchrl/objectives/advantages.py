@@ -92,9 +92,9 @@ def group_advantage(
     ends = required(tensordict, done_key, why).reshape(-1).nonzero().squeeze(-1)
     names, counts = groups[ends].unique(return_counts=True)
     if (counts > group_size).any():
-        which = int(names[counts > group_size][0])
+        which, many = (int(each[counts > group_size][0]) for each in (names, counts))
         raise ValueError(
-            f"group {which} has {int(counts.max())} trajectories and group_size is {group_size}: "
+            f"group {which} has {many} trajectories and group_size is {group_size}: "
             f"give every group its own number in {group_key!r}."
         )
     if len(counts) and counts.max() == 1:

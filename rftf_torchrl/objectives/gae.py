@@ -168,7 +168,7 @@ def _check_input(gae: GAE, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
         ids = tensordict.get(TRAJECTORY, None)
         which = "of unknown id"
         if ids is not None:
-            bad = ids.reshape(-1)[crashed.reshape(-1)].unique().tolist()
+            bad = ids.reshape(-1)[crashed.reshape(-1) != 0].unique().tolist()
             which = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
         raise ValueError(
             f"Trajectories {which} contain a crashed step (('next', {CRASHED!r})), which is "

@@ -200,6 +200,8 @@ def test_drop_crashed_drops_whole_trajectories_and_counts_them(dtype):
     data = crashed(flat(), 3, 17)
     data["next", "crashed"] = data["next", "crashed"].to(dtype)
     ids = data["collector", "traj_ids"]
+    with pytest.raises(ValueError, match=r"^Trajectories 3, 17 contain a crashed step"):
+        make_gae(gamma=GAMMA, lmbda=LMBDA)(with_values(data.clone()))
     rest, dropped = drop_crashed(data)
     assert dropped == 2
     assert torch.equal(rest["collector", "traj_ids"], ids[(ids != 3) & (ids != 17)])

@@ -65,7 +65,7 @@ def test_where_nothing_can_be_compared_a_warning_says_so(caplog):
             "group_size is 1; a group needs at least 2 trajectories.",
         ),
         (
-            trajectories((3, 1, 1), (3, 1, 0), (3, 1, 0)),
+            trajectories(*[(3, 1, 1)] * 3, *[(4, 1, 0)] * 5),
             2,
             ValueError,
             "group 3 has 3 trajectories and group_size is 2: give every group its own number in "
