@@ -76,11 +76,3 @@ def test_default_keys_leave_out_the_image_of_state_only_demonstrations(state_onl
     assert torch.equal(
         windows.targets["vla_action", "chunk"], with_image.targets["vla_action", "chunk"]
     )
-
-
-def test_an_image_that_is_asked_for_must_be_there(state_only):
-    with pytest.raises(KeyError) as caught:
-        action_windows(state_only, chunk_size=3, keys=[("observation", "image")])
-    assert caught.value.args == (
-        f"Key ('observation', 'image') is not in the demonstrations of {state_only.root}.",
-    )

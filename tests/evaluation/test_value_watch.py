@@ -41,11 +41,11 @@ def test_an_instruction_that_the_model_does_not_know_is_named(caplog):
 
 
 def test_a_new_episode_is_not_done():
-    watch = ValueWatch(MODEL, "open it", hold=1)
-    assert watch(frame(1)).done
+    watch = ValueWatch(MODEL, "open it", hold=2)
+    assert [watch(frame(1)).done for _ in range(2)] == [False, True]
     watch.reset()
-    assert not watch(frame(0)).done
-    assert watch.speed()["frames"] == 2
+    assert [watch(frame(1)).done for _ in range(2)] == [False, True]
+    assert watch.speed()["frames"] == 4
 
 
 def test_the_speed():

@@ -64,6 +64,13 @@ def test_a_critic_of_ones_own():
     expected = critic.module(batch()["observation", "state"])
     torch.testing.assert_close(data["state_value"], expected)
     assert not data["state_value"].requires_grad
+    given = batch()
+    value, following = (
+        critic.module(states["observation", "state"]).detach() for states in (given, given["next"])
+    )
+    rewards, goes_on = torch.tensor([[0.25], [-0.5]]), torch.tensor([[0.0], [0.5]])
+    last = rewards + goes_on * following[[1, 3]] - value[[1, 3]]
+    torch.testing.assert_close(data["advantage"][[1, 3]], last)
 
 
 def test_a_critic_starts_from_the_small_policy():

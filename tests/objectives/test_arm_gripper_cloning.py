@@ -67,8 +67,9 @@ def test_other_grippers_are_refused_or_have_a_threshold(name):
     listed, count = ("0", 1) if opened == 1 else ("0, 0.6", 2)
     message = (
         f"the gripper, the last number of an action, is {listed} in {count} of 2 actions, expected "
-        "1 (open) or -1 (closed). Write these two into the data, or say from which number on it is "
-        "open: gripper_threshold of ArmGripperCloningLoss, cloning.gripper_threshold of a run."
+        "1 or -1, as the simulator takes them. Write these two into the data, or say from which "
+        "number on it counts as 1: gripper_threshold of ArmGripperCloningLoss, "
+        "cloning.gripper_threshold of a run."
     )
     actor = still_actor(0.0, 2.0)
     likelihood = BCLoss(actor)
@@ -77,8 +78,9 @@ def test_other_grippers_are_refused_or_have_a_threshold(name):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             loss(data)
     plain = demonstration([[[0.0, 0.0, -1.0], [0.0, 0.0, 1.0]]])
-    found = ArmGripperCloningLoss(actor, gripper_threshold=0.3)(data)
-    assert torch.equal(found["loss_bc"], ArmGripperCloningLoss(actor)(plain)["loss_bc"])
+    for threshold in (0.3, opened):  # the least number that counts as 1
+        found = ArmGripperCloningLoss(actor, gripper_threshold=threshold)(data)
+        assert torch.equal(found["loss_bc"], ArmGripperCloningLoss(actor)(plain)["loss_bc"])
 
 
 def test_a_gripper_of_padding_may_be_anything():

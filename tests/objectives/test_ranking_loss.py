@@ -147,6 +147,22 @@ def test_wrong_instruction_uses_the_last_real_frame():
     torch.testing.assert_close(out["loss_wrong_instruction"].detach(), expected)
 
 
+def test_a_failures_last_frame_does_not_say_which_instruction_is_right():
+    data = clips([[0.0, 1.0], [0.0, 2.0], [0.0, 9.0]], tokens=[0, 1, 2])
+    data["trajectory_success"] = per_row([True, True, False], 2)
+    loss = TemporalRankingLoss(model(), wrong_instruction=1.0)
+    expected = loss(data[:2])["loss_wrong_instruction"]
+    assert torch.equal(loss(data)["loss_wrong_instruction"], expected)
+
+
+def test_padded_frames_of_a_failure_count_for_nothing():
+    mask = torch.tensor([[True, True], [True, False]])
+    success = per_row([True, False], 2)
+    data = clips([[0.0, 3.0], [1.0, 9.0]], trajectory_success=success, frame_mask=mask)
+    out = TemporalRankingLoss(model(), failures=1.0)(data)
+    torch.testing.assert_close(out["loss_failures"].detach(), torch.tensor(nls(3 - 1)))
+
+
 @pytest.mark.parametrize("by", ["tokens", "task_id"])
 def test_failures_by_hand(by):
     """Row 0 (success) is compared with both frames of row 1, its task; row 2 has another task."""
@@ -331,6 +347,23 @@ def test_the_instruction_that_is_swapped_is_the_value_models_own():
 class Worded(nn.Module):
     def forward(self, x, tokens):
         return x + tokens.float()
+
+
+class Masked(nn.Module):
+    def forward(self, x, tokens, mask):
+        return x - (tokens * mask).sum(-1, keepdim=True)
+
+
+def test_swapped_words_bring_their_mask():
+    words, mask = ("my", "t"), ("my", "mask")
+    value_model = TemporalValueModel(Masked(), in_keys=["x", words, mask], tokens_key=words)
+    tokens = torch.tensor([[1, 1], [2, 2]])[:, None].expand(2, 3, 2)
+    masks = torch.tensor([[1, 0], [1, 1]]).bool()[:, None].expand(2, 3, 2)
+    data = TensorDict({"x": torch.zeros(2, 3, 1), "my": {"t": tokens, "mask": masks}}, [2, 3])
+    loss = TemporalRankingLoss(value_model, wrong_instruction=1.0)
+    loss.set_keys(token_mask=mask)
+    found = float(loss(data)["loss_wrong_instruction"])
+    assert found == pytest.approx((nls(3) + nls(-3)) / 2)
 
 
 def test_outcome_and_task_are_those_of_the_last_frame_that_exists():

@@ -77,7 +77,14 @@ def test_other_keys():
     data = complete()
     data.rename_key_(("collector", "traj_ids"), "episode")
     data.rename_key_(("next", "success"), ("next", "solved"))
-    label_outcomes(data, trajectory_key="episode", success_key=("next", "solved"), out_key="won")
+    data.rename_key_(("next", "done"), ("next", "over"))
+    label_outcomes(
+        data,
+        trajectory_key="episode",
+        success_key=("next", "solved"),
+        done_key=("next", "over"),
+        out_key="won",
+    )
     assert data["won"].sum() == 3
 
 

@@ -22,6 +22,18 @@ def test_state_dict_continues_identically(consumed, epoch):
         assert restored.sampler.ran_out == buffer.sampler.ran_out
 
 
+def test_a_write_after_the_last_sample_is_remembered():
+    first, second = [(True, 0, 4), (False, 0, 4)], [(False, 0, 4), (True, 0, 4)]
+    buffer = buffer_of(decisions_of(first), 2, BalancedTrajectorySampler(seed=0))
+    buffer.sample()
+    buffer.extend(decisions_of(second, first_id=2))
+    state = pickle.loads(pickle.dumps(buffer.state_dict()))
+    restored = buffer_of(decisions_of(first), 2, BalancedTrajectorySampler(seed=9))
+    restored.load_state_dict(state)
+    for _ in range(8):
+        assert restored.sample()["index"].tolist() == buffer.sample()["index"].tolist()
+
+
 @pytest.mark.parametrize("consumed", [0, 3])
 def test_dumps_and_loads_continue_identically(tmp_path, consumed):
     buffer = buffer_of(decisions_of(MIXED), 7, BalancedTrajectorySampler(seed=0))

@@ -60,11 +60,11 @@ def test_add_and_mark_update_start_a_new_epoch():
     buffer["trajectory_success"] = torch.tensor([[False]] * 4 + [[True]] * 4)
     buffer.mark_update(torch.arange(8))
     assert buffer.sample()["trajectory_success"].sum() == 4
-    for _ in range(4):
-        buffer.add(decisions_of([(False, 0, 1)], first_id=9)[0])
+    for _ in range(2):
+        buffer.add(decisions_of([(True, 0, 1)], first_id=9)[0])
     success = buffer.storage[:]["trajectory_success"]
     drawn = torch.cat([torch.tensor(batch) for batch in quiet_epoch(buffer)])
-    assert success.sum() == 4
+    assert success.sum() == 6
     assert success[drawn].sum() == 4
 
 

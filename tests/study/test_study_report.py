@@ -26,6 +26,7 @@ def test_a_known_difference_is_found_and_none_is_not_invented():
     assert better.final_difference.low > 0.1
     assert better.final_difference.estimate == pytest.approx(0.3, abs=0.1)
     assert better.improvement.estimate > 0.9
+    assert better.during_difference.estimate == pytest.approx(better.during - sparse.during)
     assert better.iqm.low <= better.iqm.estimate <= better.iqm.high
     assert sparse.final_difference.estimate == 0
     assert sparse.improvement.estimate == 0.5

@@ -100,6 +100,15 @@ def test_another_precision():
     assert text == message(error, 1e-4, PRECISION)
 
 
+def test_weights_in_bfloat16_may_be_farther_off():
+    actor = policy().to(torch.bfloat16)
+    with torch.no_grad():
+        states = TensorDict({"state": torch.randn(12, 5).bfloat16()}, [12])
+        data = actor(states).exclude("features")
+    data["vla_action", "log_probs"] += 0.1
+    assert check_first_ratio(RFTFPPOLoss(actor, kl_coeff=0), data) > 0.09
+
+
 def test_kept_features_of_another_tower():
     actor = policy()
     loss = RFTFPPOLoss(actor, kl_coeff=0)

@@ -8,6 +8,7 @@ import time
 from multiprocessing import get_context
 
 import pytest
+from filelock import FileLock, Timeout
 
 from rftf_torchrl import FolderInUseError, own_folder
 
@@ -52,8 +53,12 @@ def test_a_process_that_is_killed_leaves_the_folder_free(tmp_path, holder, sign)
 def test_the_owner_may_enter_again_and_an_error_frees_the_folder(tmp_path):
     with pytest.raises(KeyError), own_folder(tmp_path), own_folder(tmp_path):
         raise KeyError
-    with own_folder(tmp_path), own_folder(tmp_path):
-        pass
+    with own_folder(tmp_path):
+        with own_folder(tmp_path):
+            pass
+        assert (tmp_path / ".run.json").is_file(), "it is still the outer one's"
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / ".run.lock", timeout=0).acquire()
     assert not (tmp_path / ".run.json").exists()
 
 

@@ -94,6 +94,17 @@ def test_environment(batch_size):
     assert env.rollout(3, walk_policy()).shape[-1] == 3
 
 
+def test_environment_stops_at_a_bad_reset():
+    class PoisonedReset(Transform):
+        def _reset(self, tensordict, tensordict_reset):
+            return tensordict_reset.set("observation", {"state": torch.full((3,), torch.nan)})
+
+    check = FiniteCheck([("observation", "state")])
+    env = TransformedEnv(ChunkWalkEnv(), Compose(PoisonedReset(), check))
+    with pytest.raises(FloatingPointError, match="3 non-finite of 3"):
+        env.reset()
+
+
 def test_environment_stops_at_the_bad_step():
     env = TransformedEnv(ChunkWalkEnv(goal=100.0), Compose(Poison(), FiniteCheck(["reward"])))
     assert env.rollout(2, walk_policy()).shape == (2,)
