@@ -110,9 +110,8 @@ def accumulate_gradients(
         if not group and any(shares):  # a piece of padding alone has no mean
             kept = [number for number, share in enumerate(shares) if share]
             pieces, shares = [pieces[k] for k in kept], [shares[k] for k in kept]
-        missing = (
-            len(parts[0]) - len(pieces) if group else 0
-        )  # all do the same passes: FSDP gathers in each
+        # All processes do the same passes: FSDP gathers in each.
+        missing = len(parts[0]) - len(pieces) if group else 0
         pieces += [parts[0][0][:1]] * missing
         shares += [0.0] * missing
         results = []
