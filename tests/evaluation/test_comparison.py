@@ -37,6 +37,8 @@ def test_rates_and_intervals():
         torch.tensor(AFTER["reach"]), torch.tensor(BEFORE["reach"])
     )
     assert (reach["low"], reach["high"]) == expected
+    less = compare_success(report(BEFORE), report(AFTER), confidence=0.5)["tasks"]["reach"]
+    assert reach["low"] < less["low"] < less["high"] < reach["high"]
     assert result["pooled"]["difference"] == pytest.approx(1 / 6)
     assert (result["pooled"]["gained"], result["pooled"]["lost"]) == (2, 1)
     assert result["dropped"] == 0

@@ -164,11 +164,13 @@ def test_chunks_of_states_change_nothing():
 def test_other_keys():
     data = episodes()
     data.rename_key_(("next", "success"), ("next", "solved"))
+    data.rename_key_(("next", "terminated"), ("next", "over"))
     model = value_model()
     model = TensorDictModule(model.module, in_keys=model.in_keys, out_keys=["progress"])
     ValueReward(
         model,
         success_key="solved",
+        terminated_key="over",
         reward_key=("agent", "reward"),
         outcome_key="solved_reward",
         dense_key="progress_reward",

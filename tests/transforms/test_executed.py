@@ -102,6 +102,10 @@ def test_batch_by_time_and_other_keys():
     data.rename_key_(("next", "executed"), ("next", "done_actions"))
     mark_executed(data, next_executed_key=("next", "done_actions"), executed_key="executed")
     assert data["executed"].shape == (2, 2, 3)
+    grid = decisions(PARTIAL).unsqueeze(0)
+    found = mark_executed(grid, actor(), minibatch=1)["vla_action", "log_probs"]
+    assert found.shape == (1, 2)
+    assert not (found == -123.0).any()
 
 
 def test_the_actor_is_evaluated_without_dropout_and_left_alone():

@@ -32,7 +32,8 @@ def only_sound(path):
         film.mux(stream.encode())
 
 
-def test_what_cannot_be_watched(tmp_path):
+def test_what_cannot_be_watched(tmp_path, monkeypatch):
+    monkeypatch.delenv("http_proxy", raising=False)  # which FFmpeg would ask
     only_sound(tmp_path / "sound.mp4")
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     write_film(tmp_path / "whole.avi", brightening(5), codec="mjpeg", pix_fmt="yuvj420p")
