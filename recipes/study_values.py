@@ -87,6 +87,7 @@ from rftf_torchrl.weights_file import read_safetensors, write_safetensors
 logger = logging.getLogger("study_values")
 
 POLICIES = ("cloned", "mid", "late")
+VERSIONS = "versions.json"
 UNREAD = ("curve_every", "levels", "resamples", "workers", "timeout")
 MID = 0.4
 FEWEST = 3
@@ -138,6 +139,7 @@ def make_start(config: RunConfig, per_task: int) -> None:
         need_pretrained(config)
         shutil.rmtree(config.output, ignore_errors=True)
         prepare_output(config.output)
+        write_record(Path(config.output, VERSIONS), versions())
         collect(config)
         clone(config)
     policy, spec = acting_policy(config, config.folder.policy)
@@ -249,6 +251,36 @@ def area(tasks: Found) -> float:
     return fmean(counted) if counted else math.nan
 
 
+def shared_settings(config: RunConfig) -> list[Any]:
+    """What decides the demonstrations and the policies, which all methods share."""
+    parts = (config.env, config.demos, config.policy, config.cloning, config.ppo, config.reward)
+    settings: list[Any] = [asdict(part) for part in (*parts, config.balance)]
+    return [*settings, config.critic, config.augment, config.precision, config.device]
+
+
+def check_methods(study: StudyConfig, folders: Sequence[str]) -> None:
+    """Refuse a method of another start than the others', and one that cannot read images.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    for task_set in study.task_sets:
+        configs = {name: run_config(study, task_set, name, folders) for name in study.methods}
+        first, shared = study.methods[0], shared_settings(configs[study.methods[0]])
+        for name, config in configs.items():
+            if shared_settings(config) != shared:
+                raise ConfigError(
+                    f"method {name} of {task_set} has other demonstrations or policies than "
+                    f"{first}, and all are measured on the same: let its settings be of value alone"
+                )
+            spec = value_spec(config.value.kind, config.value.options)
+            if isinstance(spec, Tried) and spec.context > 1 and config.env.image_size is not None:
+                raise ConfigError(
+                    f"method {name} reads the last states, and {task_set} has images: leave it out "
+                    "of methods, or choose others by only_task_sets"
+                )
+
+
 def run_seed(
     study: StudyConfig, task_set: str, seed: int, folders: Sequence[str] = ()
 ) -> dict[str, Found]:
@@ -258,19 +290,14 @@ def run_seed(
         for method in study.methods
     }
     first = next(iter(configs.values()))
-    parts = (first.env, first.demos, first.policy, first.cloning, first.ppo, first.reward)
-    settings: list[Any] = [asdict(part) for part in (*parts, first.balance)]
-    settings += [first.critic, first.augment]
-    settings += [first.precision, first.device, study.curve_episodes]
+    settings = [*shared_settings(first), study.curve_episodes]
     output = Path(study.output, "starts", task_set, f"seed{seed}-{digest(settings)[:8]}")
     start = replace(first, output=str(output))
-    made = output / "versions.json"
+    made = output / VERSIONS
     if made.is_file() and (problems := other_versions(output, read_record(made), versions())):
         raise CellError(problems[0])
     if not all(file_of(start, name).is_file() for name in POLICIES):
         logger.info("%s, seed %d: demonstrations and policies", task_set, seed)
-        prepare_output(output)
-        write_record(made, versions())
         make_start(start, study.curve_episodes)
     rollouts: dict[int, tuple[list[TensorDictBase], int]] = {}
     found = {}
@@ -365,6 +392,7 @@ def draw(study: StudyConfig, everything: dict[str, list[dict[str, Found]]], path
 
 def study_values(study: StudyConfig, folders: Sequence[str] = ()) -> Path:
     """Run what is missing, and write the report; ``folders`` hold YAML of the user's."""
+    check_methods(study, folders)
     with own_folder(study.output, "study_values"), one_thread():
         everything = {
             task_set: [run_seed(study, task_set, seed, folders) for seed in study.seeds]

@@ -20,6 +20,8 @@ from rftf_torchrl import (
     load_demonstrations,
     write_synthetic_demonstrations,
 )
+from rftf_torchrl.digests import read_record, write_record
+from rftf_torchrl.study.cell import CellError
 
 
 def test_last_states_newest_first():
@@ -177,6 +179,30 @@ def test_the_study_resumes_and_says_the_same(tmp_path):
     again = {file: file.stat().st_mtime_ns for file in made}
     others = [removed[1].with_name("mid.safetensors"), *removed[1].parent.glob("finetune.yaml")]
     assert {file for file in made if again[file] != made[file]} == {*removed, *others}
+    versions = next(tmp_path.glob("starts/tiny/*/versions.json"))
+    write_record(versions, {**read_record(versions), "torch": "0.1"})
+    with pytest.raises(CellError, match=r"was made with torch 0\.1, now "):
+        study_values(study)
+
+
+def test_a_method_of_other_demonstrations_is_refused(tmp_path):
+    from rftf_torchrl.recipes.study_values import study_values
+
+    study = configured(tmp_path)
+    more = replace(study.catalogue["wrong"], settings=["demos.per_task=50"])
+    study.catalogue["wrong"] = more
+    message = "method wrong of tiny has other demonstrations or policies than demonstrations, and"
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        study_values(replace(study, methods=["demonstrations", "wrong"]))
+
+
+def test_a_method_that_reads_the_last_states_takes_no_images(tmp_path):
+    from rftf_torchrl.recipes.study_values import study_values
+
+    study = replace(configured(tmp_path), methods=["context"])
+    study = replace(study, task_sets={"pixels": ["env.image_size=16"]})
+    with pytest.raises(ConfigError, match=r"^method context reads the last states, and pixels has"):
+        study_values(study)
 
 
 @pytest.mark.slow
