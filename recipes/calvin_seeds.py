@@ -26,12 +26,16 @@ from rftf_torchrl import (
     write_text,
 )
 from rftf_torchrl.configs.recipe import print_in_any_locale, user_errors
+from rftf_torchrl.configs.record import MAY_CHANGE, refuse_changes
 from rftf_torchrl.digests import read_record
 from rftf_torchrl.evaluation import _figures as figures
 from rftf_torchrl.evaluation.report import interval, percent, protocols
 
 POLICIES = ("cloned", "sparse", "RFTF")
 RUN_FILE = "quickstart.yaml"
+PLACES = ("seed", "demos.path", "policy.path", "value.path")
+BUDGETS = {"sparse": ["ppo.env_steps"], "rftf": []}
+"""What has to be the same, too: RFTF's steps are what the value model's rollouts leave."""
 
 READING = """\
 `k in a row` is the share of chains whose first k tasks were done, and the average length the mean
@@ -132,7 +136,8 @@ def read_runs(folders: Sequence[Path], out: Path) -> list[dict[str, Any]]:
     """Every run's results.
 
     Raises:
-        ValueError: if a seed is there twice, a run has no plain PPO, or ``out`` is a run.
+        ValueError: if a seed is there twice, a run was trained otherwise or has no plain PPO, or
+            ``out`` is a run.
     """
     if (out / RUN_FILE).is_file():
         raise ValueError(f"--out {out} is the folder of a run, whose report it would overwrite")
@@ -145,6 +150,13 @@ def read_runs(folders: Sequence[Path], out: Path) -> list[dict[str, Any]]:
                 "seed once"
             )
         places[run["seed"]] = folder
+        for name, budget in BUDGETS.items():
+            first, own = (at / name / "settings.json" for at in (folders[0], folder))
+            if first.is_file() and own.is_file():
+                may_differ = {*MAY_CHANGE, *PLACES} - {"ppo.iterations", *budget}
+                advice = "pool runs of one way to train, which differ by their seed alone"
+                settings = read_record(first), read_record(own)
+                refuse_changes(str(folder / name), *settings, sorted(may_differ), advice)
         if "sparse" not in run["simulator_steps"]:
             raise ValueError(
                 f"{folder / 'results.json'} has no plain PPO: run it again by rftf calvin "

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from rftf_torchrl import ChainReport, ChainResult
+from rftf_torchrl import ChainReport, ChainResult, ConfigError
+from rftf_torchrl.digests import write_record
 
 pytestmark = pytest.mark.recipe
 
@@ -84,6 +85,23 @@ def test_a_seed_that_is_there_twice(folders, tmp_path):
 
     with pytest.raises(ValueError, match="are both of seed 3: give each seed once"):
         pool([folders[0], folders[1], folders[0]], tmp_path / "report")
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("rftf", {"reward.form": "peak"}), ("sparse", {"ppo.env_steps": 9})]
+)
+def test_runs_that_were_trained_otherwise(folders, tmp_path, name, other):
+    from rftf_torchrl.recipes.calvin_seeds import pool
+
+    settings = {"seed": 3, "reward.form": "difference", "ppo.env_steps": 100}
+    write_record(folders[0] / name / "settings.json", settings)
+    write_record(folders[1] / name / "settings.json", settings | {"seed": 4} | other)
+    (setting, value) = next(iter(other.items()))
+    message = f"  - {setting}={settings[setting]}, and now {value}\n"
+    with pytest.raises(ConfigError, match=message):
+        pool(folders, tmp_path / "report")
+    write_record(folders[1] / name / "settings.json", settings | {"seed": 4})
+    pool(folders, tmp_path / "report")
 
 
 def test_a_report_does_not_overwrite_a_run(folders):
