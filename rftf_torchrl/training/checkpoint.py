@@ -24,6 +24,7 @@ from torchrl.checkpoint import (
 )
 from torchrl.checkpoint._checkpoint import _encode_state_dict_value
 
+from rftf_torchrl.errors import UserError
 from rftf_torchrl.files import check_space, name_in_errors, reserve, write_text
 from rftf_torchrl.leftovers import clear_leftovers, temporary_folder
 from rftf_torchrl.nets.finite_weights import check_finite_weights
@@ -45,6 +46,10 @@ _UNREADABLE = (
 logger = logging.getLogger(__name__)
 
 Shapes = dict[str, dict[str, list[int] | None]]
+
+
+class UnusableCheckpointError(CheckpointError, UserError):
+    """A checkpoint that is damaged, or of another run."""
 
 
 class RunCheckpoints:
@@ -147,7 +152,7 @@ class RunCheckpoints:
                 _pack(folder.hidden / "parts", folder.hidden / file.name)
             with zipfile.ZipFile(folder.hidden / file.name) as archive:
                 if foreign := foreign_parts(archive):
-                    raise CheckpointError(
+                    raise UnusableCheckpointError(
                         f"{file} could not be loaded again: {'; '.join(foreign)}."
                     )
             folder.publish(file.name)
@@ -179,12 +184,12 @@ class RunCheckpoints:
         """
         file = self._newest_whole() if path == "latest" else Path(path)
         if path != "latest" and (damage := _damage(file)):
-            raise CheckpointError(f"{file} cannot be loaded: {damage}.")
+            raise UnusableCheckpointError(f"{file} cannot be loaded: {damage}.")
         names = set(components) if components is not None else set(self._checkpoint.components)
         problems = self._problems(file, names)
         if problems:
             listed = "".join(f"\n  - {problem}" for problem in problems)
-            raise CheckpointError(
+            raise UnusableCheckpointError(
                 f"{file} does not fit this run; was it saved by another architecture or "
                 f"configuration?{listed}"
             )

@@ -13,6 +13,7 @@ from torch import nn
 from torchrl.checkpoint import CheckpointError
 
 from rftf_torchrl import RunCheckpoints, TemporalValueModel
+from rftf_torchrl.errors import UserError
 from rftf_torchrl.training.checkpoint import _RNGState
 
 
@@ -142,7 +143,7 @@ def test_all_damaged(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         checkpoints.load()
     file = checkpoints.files()[0]
-    with pytest.raises(CheckpointError, match=re.escape(f"{file} cannot be loaded: it is trunc")):
+    with pytest.raises(UserError, match=re.escape(f"{file} cannot be loaded: it is trunc")):
         checkpoints.load(file)
 
 
