@@ -74,7 +74,7 @@ from rftf_torchrl.configs.learner import (
     refuse_to_tune,
     shard,
 )
-from rftf_torchrl.configs.record import RUN, environment, made_by, tuned_by
+from rftf_torchrl.configs.record import environment, tuned_by, warn_of_other_options
 from rftf_torchrl.configs.run import stage
 from rftf_torchrl.digests import write_record
 from rftf_torchrl.evaluation.unknown_instructions import warn_if_unknown
@@ -183,7 +183,8 @@ def finetune(
     if is_first():
         prepare_output(folder)
         config.tuned.end.unlink(missing_ok=True)
-        write_record(config.tuned.settings, made_by(config, RUN))
+        warn_of_other_options(config)
+        write_record(config.tuned.settings, tuned_by(config))
     tuned = (tuned_by(config) | environment(config)) if is_first() else {}
     own = device if is_first() or not settings.shard else torch.device("cpu")
     learner = make_learner(config, own)
@@ -253,7 +254,7 @@ def finetune(
                     seed=derive_seed(config.seed, "noise", iteration),
                 )
 
-        log.metrics.check_reaches(done - 1)
+        log.metrics.go_on_from(done)
         begun: Callable[[], TensorDictBase] | None = None
         for iteration in bar:
             if settings.env_steps and progress["env_steps"] >= settings.env_steps:

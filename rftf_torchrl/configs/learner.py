@@ -19,12 +19,11 @@ from rftf_torchrl import keys
 from rftf_torchrl.configs.artefacts import load_value_model, need, needs_file
 from rftf_torchrl.configs.policies import add_adapters, fit_in_memory
 from rftf_torchrl.configs.record import (
-    RUN,
-    made_by,
     may_change,
     named,
     refuse_changes,
     refuse_other_environment,
+    tuned_by,
 )
 from rftf_torchrl.configs.schema import RunConfig
 from rftf_torchrl.configs.validation import ConfigError
@@ -60,9 +59,10 @@ def refuse_used_folder(config: RunConfig) -> None:
     refuse_other_environment(config, config.folder.value_model, "value.path")
     folder = config.tuned.checkpoints
     begun = any(folder.glob("*"))
-    if config.resume and begun and config.tuned.settings.is_file():
+    over = config.tuned.end.is_file()
+    if config.resume and (begun or over) and config.tuned.settings.is_file():
         earlier = named(config, read_record(config.tuned.settings))
-        refuse_changes(str(config.tuned.root), earlier, made_by(config, RUN), may_change(config))
+        refuse_changes(str(config.tuned.root), earlier, tuned_by(config), may_change(config))
         _refuse_fewer_iterations(config)
     if begun and not config.resume:
         raise FileExistsError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
@@ -52,6 +52,7 @@ CLONING = (
 )
 """What decides a cloned policy."""
 
+_POLICY_OPTIONS = "policy.options."
 _VALUE = tuple(f"value.{x.name}" for x in fields(ValueConfig) if x.name != "refresh_steps")
 
 VALUE = (*CLONING, "data", *_VALUE, "ppo.tasks")
@@ -135,16 +136,38 @@ def cloned_by(config: RunConfig) -> dict[str, Any]:
 
 
 def tuned_by(config: RunConfig) -> dict[str, Any]:
-    """What decides fine-tuning; the policy has the options that it was cloned with."""
-    prefix, stored = "policy.options.", read_made_by(config.folder.policy)
-    now, cloned = made_by(config, RUN), {n: v for n, v in stored.items() if n.startswith(prefix)}
-    if "policy.kind" not in stored:  # a policy that says nothing of its options
-        return now
-    asked = {n: v for n, v in now.items() if n.startswith(prefix) and cloned.get(n) != v}
-    if asked:
+    """What decides fine-tuning; policy and value model have the options they were made with."""
+    found = made_by(config, RUN)
+    policy = read_made_by(config.folder.policy)
+    if "policy.kind" in policy:  # else it says nothing of its options
+        found = _as_made(found, policy, lambda name: name.startswith(_POLICY_OPTIONS))
+    file = config.folder.value_model
+    if config.reward.dense_weight and config.reward.potential == "value" and file.is_file():
+        value = read_made_by(file)
+        if "value.kind" in value:
+            found = _as_made(found, value, lambda name: any(_within(name, x) for x in _VALUE))
+    return found
+
+
+def warn_of_other_options(config: RunConfig) -> None:
+    """Log a warning if the policy was cloned with other options than those that are given."""
+    stored = read_made_by(config.folder.policy)
+    asked = {
+        name: value
+        for name, value in made_by(config, RUN).items()
+        if name.startswith(_POLICY_OPTIONS) and stored.get(name) != value
+    }
+    if asked and "policy.kind" in stored:
         listed = ", ".join(f"{name}={value}" for name, value in asked.items())
         logger.warning("%s was not cloned with %s, and stays so", config.folder.policy, listed)
-    return {n: v for n, v in now.items() if not n.startswith(prefix)} | cloned
+
+
+def _as_made(
+    now: Mapping[str, Any], stored: Mapping[str, Any], of_the_file: Callable[[str], bool]
+) -> dict[str, Any]:
+    """Settings, those of a file as they were when it was made."""
+    kept = {name: value for name, value in now.items() if not of_the_file(name)}
+    return kept | {name: value for name, value in stored.items() if of_the_file(name)}
 
 
 def _recorded(config: RunConfig) -> dict[str, Any]:

@@ -387,7 +387,7 @@ class RunConfig:
 
     @property
     def plain_ppo(self) -> RunConfig:
-        """The same run with success alone, as ``reward=sparse`` has it."""
+        """The same run with success alone; time-outs end or go on as in this one."""
         value = replace(self.value, refresh_steps=0)
         critic = "learned" if self.critic == "temporal" else self.critic
         return replace(self, reward=RewardConfig(dense_weight=0.0), value=value, critic=critic)

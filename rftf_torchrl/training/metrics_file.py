@@ -110,17 +110,28 @@ class MetricsFile:
             self.ended = True
             self._rewrite()
 
-    def check_reaches(self, step: int) -> None:
-        """Refuse a table that breaks off before a step; one without rows says nothing.
+    def go_on_from(self, step: int) -> None:
+        """Drop rows from a step on, which is to come next.
 
         Raises:
-            ValueError: where it does.
+            ValueError: where there are rows, but none of the step before.
         """
-        if self.rows and int(self.rows[-1][STEP]) < step:
+        if self.rows and int(self.rows[-1][STEP]) < step - 1:
             raise ValueError(
                 f"{self.path} breaks off at step {self.rows[-1][STEP]}, expected rows up to step "
-                f"{step}: copy it again from where it is whole, or remove it to go on without it."
+                f"{step - 1}: copy it again from where it is whole, or remove it to go on without "
+                "it."
             )
+        kept = [row for row in self.rows if int(row[STEP]) < step]
+        if len(kept) < len(self.rows):
+            logger.info(
+                "%s: %d rows from step %d on are dropped",
+                self.path,
+                len(self.rows) - len(kept),
+                step,
+            )
+            self.rows, self.ended = kept, False
+            self._rewrite()
 
     def numbers(self) -> list[tuple[int, dict[str, float]]]:
         """Each row's step and its numbers."""

@@ -130,7 +130,7 @@ def _of_collection(m: Throughput) -> str:
             return "policy.compile=true: the policy hardly waits"
         if m.served and m.mean_batch < m.workers / 2:
             return (
-                f"collector.batch={m.workers}: the policy hardly waits, and decides for "
+                "a longer collector.wait: the policy hardly waits, and decides for "
                 f"{m.mean_batch:.1f} of {m.workers} simulators at a time"
             )
         return "a smaller policy or a larger env.chunk_size: the policy hardly waits"

@@ -201,14 +201,23 @@ def test_a_file_that_was_cut_between_lines(path, lines, last):
 
 def test_a_run_does_not_go_on_behind_a_gap(path):
     metrics = of_three_rows(path)
-    metrics.check_reaches(2)
+    metrics.go_on_from(3)
     message = (
         f"{path} breaks off at step 2, expected rows up to step 3: copy it again from where it is "
         "whole, or remove it to go on without it."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        metrics.check_reaches(3)
-    MetricsFile(path.with_name("none.csv")).check_reaches(3)
+        metrics.go_on_from(4)
+    MetricsFile(path.with_name("none.csv")).go_on_from(4)
+
+
+def test_rows_behind_the_checkpoint_are_dropped(path):
+    of_three_rows(path).end()
+    MetricsFile(path).go_on_from(2)
+    assert [row["step"] for row in read_metrics(path)] == [0, 1]
+    resumed = MetricsFile(path)
+    resumed.end()
+    assert [row["step"] for row in read_metrics(path, ended=True)] == [0, 1]
 
 
 @pytest.mark.parametrize("name", ["step", "digest"])

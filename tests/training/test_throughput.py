@@ -54,8 +54,8 @@ UPDATE = {"samples_per_second": 20.0}
         ),
         (
             {**POLICY, "served": True, "workers": 16, "mean_batch": 4.0},
-            "collector.batch=16: the policy hardly waits, and decides for 4.0 of 16 simulators at "
-            "a time",
+            "a longer collector.wait: the policy hardly waits, and decides for 4.0 of 16 "
+            "simulators at a time",
         ),
         (
             {**POLICY, "served": True, "mean_batch": 7.5},
