@@ -14,6 +14,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from rftf_torchrl import keys
 from rftf_torchrl.optional import optional_module
 from rftf_torchrl.policies.lerobot.actor import FLOW, LeRobotMean
+from rftf_torchrl.policies.lerobot.processors import refuse_foreign_steps
 from rftf_torchrl.policies.native import NativeComparison
 
 
@@ -74,6 +75,7 @@ def _native_chunk(spec: Any, data: TensorDict, source: str, sentences: Sequence[
     config.device = "cpu"
     policy = factory.get_policy_class(config.type).from_pretrained(source, config=config)
     on_cpu = {"device_processor": {"device": "cpu"}}
+    refuse_foreign_steps(source)
     before, after = factory.make_pre_post_processors(
         config,
         pretrained_path=source,

@@ -22,6 +22,7 @@ from rftf_torchrl.optional import optional_module
 from rftf_torchrl.policies.lerobot import native
 from rftf_torchrl.policies.lerobot.actor import batch_names, lerobot_actor
 from rftf_torchrl.policies.lerobot.observation import LeRobotObservation
+from rftf_torchrl.policies.lerobot.processors import refuse_foreign_steps
 from rftf_torchrl.policies.native import NativeComparison
 from rftf_torchrl.policies.settings import PolicyConfig, Scale, Sizes
 from rftf_torchrl.settings import setting_problems
@@ -111,8 +112,12 @@ class LeRobotSpec:
     def problems(cls, settings: PolicyConfig, sizes: Sizes) -> list[str]:
         """What is wrong with a run's settings."""
         problems = setting_problems(LeRobotOptions, settings.options, "policy.options.")
-        if not settings.pretrained and not {"config", "inputs"} <= settings.options.keys():
+        given = {name for name, value in settings.options.items() if value is not None}
+        if not settings.pretrained and not {"config", "inputs"} <= given:
             problems.append("policy.pretrained: a policy of LeRobot needs its folder or hub id")
+        elif not settings.pretrained and not problems:
+            lacking = {"type", "input_features"} - settings.options["config"].keys()
+            problems += [f"policy.options.config: {name} is missing" for name in sorted(lacking)]
         if settings.pretrained:
             problems += [
                 f"policy.options.{name} has no effect with policy.pretrained, which has its own"
@@ -124,7 +129,8 @@ class LeRobotSpec:
     @classmethod
     def from_run(cls, settings: PolicyConfig, sizes: Sizes) -> LeRobotSpec:
         """The spec of a run's policy, see :meth:`from_pretrained`."""
-        entries = {"chunk_size": sizes.chunk_size, **settings.options}
+        given = {name: value for name, value in settings.options.items() if value is not None}
+        entries = {"chunk_size": sizes.chunk_size, **given}
         if settings.pretrained:
             return cls.from_pretrained(settings.pretrained, **entries)
         return cls.from_dict(entries)
@@ -175,10 +181,11 @@ class LeRobotSpec:
 
         Raises:
             ImportError: if ``lerobot`` is missing.
-            ValueError: if an input has no key.
+            ValueError: if an input has no key, or a processing step is none of LeRobot's.
         """
         _lerobot("policies.factory")  # registers the policies' configurations
         config = _lerobot("configs.policies").PreTrainedConfig.from_pretrained(source)
+        refuse_foreign_steps(source)
         pipeline = _lerobot("processor").PolicyProcessorPipeline.from_pretrained(
             source,
             config_filename="policy_preprocessor.json",
