@@ -182,10 +182,10 @@ class VisionLanguageEncoder(nn.Module):
         """
         if self.config.state_dim is None:
             raise ValueError("this encoder has no state: build it with state_dim.")
-        set_statistics(self.state_mean, self.state_std, mean, std)
+        buffers = self.state_mean, self.state_std
+        set_statistics(*buffers, mean, std)
         if self.config.objects:
-            for statistics in (self.state_mean, self.state_std):
-                statistics.copy_(self.objects.shared(statistics))
+            set_statistics(*buffers, self.objects.shared(mean), self.objects.shared(std))
 
     def forward(
         self, image: Tensor | None, state: Tensor | None, tokens: Tensor, mask: Tensor
@@ -215,7 +215,7 @@ class VisionLanguageEncoder(nn.Module):
                     f"state must end in {self.config.state_dim} features, got shape "
                     f"{tuple(state.shape)}."
                 )
-            standardised = (state.to(text.dtype) - self.state_mean) / self.state_std
+            standardised = (state.to(self.state_mean.dtype) - self.state_mean) / self.state_std
             if self.config.objects:
                 parts.append(self.objects(standardised, tokens, mask))
             else:

@@ -81,6 +81,18 @@ def test_state_is_standardised_and_the_statistics_are_saved():
     assert torch.equal(plain.state_mean, mean)
 
 
+def test_a_state_is_standardised_before_it_is_rounded_to_bfloat16():
+    config = EncoderConfig(image_size=None, state_dim=1, **SMALL)
+    encoder, seen = VisionLanguageEncoder(config), []
+    encoder.state.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    encoder.set_state_statistics(torch.tensor([1.3]), torch.tensor([0.01]))
+    data = inputs(config, 50)
+    state = 1.3 + 0.01 * torch.linspace(-1, 1, 50)[:, None]
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(None, state, data["tokens"], data["mask"])
+    torch.testing.assert_close(seen[0].float(), (state - 1.3) / 0.01, rtol=1e-2, atol=1e-2)
+
+
 def test_config_survives_json():
     config = EncoderConfig(image_size=None, state_dim=5, **SMALL)
     assert EncoderConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

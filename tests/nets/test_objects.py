@@ -105,6 +105,13 @@ def test_the_whole_encoder_with_objects():
     encoder = VisionLanguageEncoder(config)
     encoder.set_state_statistics(torch.arange(7.0), torch.arange(1.0, 8.0))
     assert encoder.state_mean.tolist() == pytest.approx([3, 10 / 3, 2, 10 / 3, 3, 3, 10 / 3])
+    std = torch.ones(7)
+    moving, still = OBJECTS[0][0], OBJECTS[1][0]
+    std[[each[0] for each in OBJECTS]] = 0.06
+    std[still] = 0.0  # in these demonstrations
+    encoder.set_state_statistics(torch.zeros(7), std)
+    share = 0.06 * (len(OBJECTS) - 1) / len(OBJECTS)
+    assert encoder.state_std[[moving, still]].tolist() == pytest.approx([share, share])
     tokens = torch.tensor([[1, 2, 0]])
     found = encoder(None, torch.randn(1, 7), tokens, tokens > 0)
     assert found.shape == (1, 16)
