@@ -232,7 +232,19 @@ class TokenCloningLoss(BCLoss):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Computes ``"loss_bc"``, a scalar; with ``reduction="none"`` [*B]."""
+        """Computes ``"loss_bc"``, a scalar; with ``reduction="none"`` [*B].
+
+        Raises:
+            ValueError: if the policy writes its chunk elsewhere than where the data have it, or
+                padding would be cloned.
+        """
+        chunk = self.tensor_keys.action
+        if chunk not in self.actor_network.out_keys:
+            raise ValueError(
+                f"the demonstrations' chunk is {chunk!r}, and the policy writes "
+                f"{', '.join(map(repr, self.actor_network.out_keys))}: it scores what lies where "
+                "its own chunk does, so put the demonstrations there and set_keys(action=...)."
+            )
         data = tensordict.copy()
         padding = None
         if self.tensor_keys.pad_mask is not None:

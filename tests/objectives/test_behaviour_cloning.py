@@ -66,6 +66,10 @@ def test_likelihood_over_real_actions(head):
         assert torch.equal(ours(data)["loss_bc"], loss(data)["loss_bc"]), "both masks"
         with pytest.raises(ValueError, match=r"^loss_function='l1': tokens are cloned by"):
             TokenCloningLoss(actor, loss_function="l1")
+        elsewhere = TokenCloningLoss(actor)
+        elsewhere.set_keys(action="expert")
+        with pytest.raises(ValueError, match=r"^the demonstrations' chunk is 'expert', and the"):
+            elsewhere(data.clone().set("expert", data[keys.CHUNK]))
 
 
 @pytest.mark.parametrize("head", ["gaussian", "tokens"])
