@@ -12,6 +12,7 @@ from torchrl.data import Binary, Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl.keys import nested_keys
+from rftf_torchrl.nets.autoreset import like, reset_where_asked
 from rftf_torchrl.nets.entries import required, state_and_observation
 
 
@@ -83,12 +84,7 @@ class ObservationHistory(Transform):
     def _reset_on_native_autoreset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        before = {key: tensordict.get(key) for key in self.out_keys}
-        reset = tensordict.get("_reset").reshape(*tensordict.batch_size, -1).any(-1)
-        fresh = self._reset(tensordict, tensordict_reset)
-        for key, window in before.items():
-            fresh.set(key, torch.where(_like(reset, window), fresh.get(key), window))
-        return fresh
+        return reset_where_asked(self, tensordict, tensordict_reset)
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         why = (
@@ -103,9 +99,9 @@ class ObservationHistory(Transform):
             entry = _entry(next_tensordict, key)
             batch = next_tensordict.batch_dims
             window = tensordict.get(out_key)
-            window = torch.where(_like(full[..., None], window), window.roll(-1, batch), window)
+            window = torch.where(like(full[..., None], window), window.roll(-1, batch), window)
             next_tensordict.set(
-                out_key, torch.where(_like(new, window), entry.unsqueeze(batch), window)
+                out_key, torch.where(like(new, window), entry.unsqueeze(batch), window)
             )
         return next_tensordict.set(self.out_keys[-1], valid | new)
 
@@ -146,13 +142,13 @@ class ObservationHistory(Transform):
                 f"{int(start[row])}."
             )
         count = (frame - start + 1).clamp(max=self.length)
-        place = torch.arange(self.length)
+        place = torch.arange(self.length, device=frame.device)
         valid = place < count[:, None]
         index = torch.minimum((frame - count + 1)[:, None] + place, frame[:, None])
         found = TensorDict({self.out_keys[-1]: valid}, [len(frame)])
         for key, out_key in zip(self.in_keys, self.out_keys, strict=False):
             window = torch.unflatten(_entry(frames, key)[index.flatten()], 0, index.shape)
-            found.set(out_key, torch.where(_like(valid, window), window, torch.zeros_like(window)))
+            found.set(out_key, torch.where(like(valid, window), window, torch.zeros_like(window)))
         return found
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
@@ -194,10 +190,6 @@ def _entry(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
 
 def _listed(names: Iterable[NestedKey]) -> str:
     return ", ".join(sorted(map(str, names)))
-
-
-def _like(mask: Tensor, window: Tensor) -> Tensor:
-    return mask.reshape(*mask.shape, *([1] * (window.ndim - mask.ndim)))
 
 
 def _spec(shape: tuple[int, ...], entry: TensorSpec) -> TensorSpec:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
-from torchrl.data import Binary, Composite, Unbounded
+from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase, ParallelEnv, SerialEnv, TransformedEnv
 
-from rftf_torchrl import ObservationHistory, ValueReward
+from rftf_torchrl import GoalImages, ObservationHistory, ValueReward
+from rftf_torchrl.paper_policies.gr_mg.goal_images import AGE, GOAL_IMAGE
 
 
 def counted():
@@ -68,6 +69,25 @@ def test_a_history_begins_again():
     assert data["valid"].sum(-1).tolist() == [[1, 2, 3, 1, 2, 3, 1], [1, 2, 3, 3, 3, 1, 2]]
     assert data["window"][0, 3].flatten().tolist() == [0, 0, 0]
     assert data["window"][1, 4].flatten().tolist() == [2, 3, 4]
+
+
+def test_a_new_episode_gets_a_goal_image_of_its_own():
+    class Picturing(Counting):
+        def __init__(self):
+            super().__init__()
+            picture = Bounded(0, 255, shape=(2, 3, 1, 1), dtype=torch.uint8)
+            self.observation_spec["observation", "image"] = picture
+
+        def _shown(self, done):
+            shown = super()._shown(done)
+            picture = self.count.to(torch.uint8).reshape(2, 1, 1, 1).expand(2, 3, 1, 1)
+            return shown.set(("observation", "image"), picture.clone())
+
+    env = TransformedEnv(Picturing(), GoalImages(every=20))
+    env._torchrl_native_autoreset = True
+    data = env.rollout(7, break_when_any_done=False)
+    assert data[AGE].squeeze(-1).tolist() == [[0, 1, 2, 0, 1, 2, 0], [0, 1, 2, 3, 4, 0, 1]]
+    assert not data[GOAL_IMAGE].any(), "each is the first image of its episode"
 
 
 @pytest.mark.parametrize("batched", [SerialEnv, ParallelEnv])

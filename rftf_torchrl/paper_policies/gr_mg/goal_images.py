@@ -12,6 +12,7 @@ from torchrl.data import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs.transforms import Transform
 
 from rftf_torchrl import keys
+from rftf_torchrl.nets.autoreset import reset_where_asked
 from rftf_torchrl.nets.entries import state_and_observation
 from rftf_torchrl.paper_policies.blocks.inputs import GOAL_IMAGE
 
@@ -101,6 +102,11 @@ class GoalImages(Transform):
         progress = torch.zeros(*batch, 1, device=image.device)
         goal = torch.zeros_like(image)
         return self._renew(tensordict_reset, goal, age, progress)
+
+    def _reset_on_native_autoreset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return reset_where_asked(self, tensordict, tensordict_reset)
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         age = (tensordict[AGE] + 1) % self.every
