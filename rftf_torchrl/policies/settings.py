@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -29,6 +30,38 @@ class HeadOptions:
     learn_scale: bool = True
     flow_steps: Count = 4
     flow_level: Positive = 0.5
+
+
+_READ_BY = {
+    **dict.fromkeys(("init_scale", "learn_scale"), ("gaussian", "arm_gripper")),
+    **dict.fromkeys(("flow_steps", "flow_level"), ("flow",)),
+    **dict.fromkeys(("bins", "decoding", "temperature"), ("tokens",)),
+}
+
+
+def options_without_effect(options: type, given: Mapping[str, Any]) -> list[str]:
+    """List options of a head that the chosen head does not read, where they are not the default.
+
+    Args:
+        options: the dataclass of the kind's options, of which ``head`` is one.
+        given: the run's.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Options:
+        ...     head: str = "gaussian"
+        ...     bins: int = 11
+        >>> options_without_effect(Options, {"bins": 64})
+        ['policy.options.bins=64 has no effect with policy.options.head=gaussian: it is for tokens']
+    """
+    usual = {each.name: each.default for each in fields(options)}
+    head = given.get("head", usual["head"])
+    return [
+        f"policy.options.{name}={given[name]} has no effect with policy.options.head={head}: it is "
+        f"for {' and '.join(heads)}"
+        for name, heads in _READ_BY.items()
+        if name in given and head not in heads and given[name] != usual.get(name)
+    ]
 
 
 @dataclass

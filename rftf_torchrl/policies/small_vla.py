@@ -17,7 +17,13 @@ from rftf_torchrl.policies.heads.actors import gaussian_actor, token_actor
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, arm_gripper_actor
 from rftf_torchrl.policies.heads.flow import flow_actor
 from rftf_torchrl.policies.heads.flow_networks import ChunkVelocity
-from rftf_torchrl.policies.settings import Bins, HeadOptions, PolicyConfig, Sizes
+from rftf_torchrl.policies.settings import (
+    Bins,
+    HeadOptions,
+    PolicyConfig,
+    Sizes,
+    options_without_effect,
+)
 from rftf_torchrl.settings import Count, check_value, make_settings, setting_problems
 
 Head = Literal["gaussian", "arm_gripper", "tokens", "flow"]
@@ -170,6 +176,7 @@ class PolicySpec(HeadOptions):
     def problems(cls, settings: PolicyConfig, sizes: Sizes) -> list[str]:
         """What is wrong with a run's settings."""
         problems = setting_problems(SmallOptions, settings.options, "policy.options.")
+        problems += options_without_effect(SmallOptions, settings.options)
         if settings.pretrained:
             problems.append("policy.pretrained has no effect on policy.kind=small")
         return problems

@@ -98,9 +98,9 @@ def policy_spec(settings: PolicyConfig, sizes: Sizes) -> PolicySpecProtocol:
     """Describe a run's policy; of a pretrained one, the files are read.
 
     A spec with a classmethod ``from_run(settings, sizes)`` says itself how it is made. Every other
-    gets the options and, where it has them, ``chunk_size``, ``action_dim``, ``state_dim``,
-    ``robot`` and ``wrist``: by its ``from_pretrained(source, **entries)`` where
-    ``settings.pretrained`` is set and it has one, by ``from_dict`` else.
+    gets the options and, where it takes them, ``chunk_size``, ``action_dim``, ``state_dim``,
+    ``robot``, ``wrist`` and ``objects`` (see :class:`Sizes`): by its ``from_pretrained(source,
+    **entries)`` where ``settings.pretrained`` is set and it has one, by ``from_dict`` else.
 
     Args:
         settings: the run's, without problems.
@@ -122,9 +122,9 @@ def policy_spec(settings: PolicyConfig, sizes: Sizes) -> PolicySpecProtocol:
         return cast(PolicySpecProtocol, spec.from_run(settings, sizes))
     entries = asdict(sizes)
     del entries["image_size"]
-    if is_dataclass(spec):
-        names = signature(cast(type, spec)).parameters
-        entries = {name: value for name, value in entries.items() if name in names}
+    taken = signature(spec).parameters
+    if not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        entries = {name: value for name, value in entries.items() if name in taken}
     entries |= settings.options
     if settings.pretrained and hasattr(spec, "from_pretrained"):
         return cast(PolicySpecProtocol, spec.from_pretrained(settings.pretrained, **entries))
@@ -159,6 +159,8 @@ def policy_problems(settings: PolicyConfig, sizes: Sizes) -> list[str]:
         problems = unknown_settings(cast(type, spec), settings.options, "policy.options.")
     else:
         problems = []
+    if settings.random_weights and not settings.pretrained:
+        problems.append("policy.random_weights=true has no effect without policy.pretrained")
     large = getattr(spec, "on_vision_language_model", False)
     if not large:
         problems += [

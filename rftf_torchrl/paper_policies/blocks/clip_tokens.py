@@ -49,10 +49,13 @@ class ClipTokens(Transform):
         entry = required(next_tensordict, keys.INSTRUCTION_TEXT, why)
         batch = next_tensordict.batch_size
         texts = sentences_of(entry, keys.INSTRUCTION_TEXT)
-        if len(texts) == 1:
-            texts = texts * batch.numel()
-        tokens = torch.stack([self.encode(text) for text in texts])
-        tokens = tokens.reshape(*batch, self.config.context)
+        if len(texts) != batch.numel():
+            raise ValueError(
+                f"{keys.INSTRUCTION_TEXT!r} has {len(texts)} instructions, but the batch size "
+                f"{tuple(batch)} needs {batch.numel()}."
+            )
+        rows = [self.encode(text) for text in texts] or [torch.zeros(0, dtype=torch.int64)]
+        tokens = torch.cat(rows).reshape(*batch, self.config.context)
         return next_tensordict.set(CLIP_TOKENS, tokens.to(next_tensordict.device or "cpu"))
 
     def _reset(

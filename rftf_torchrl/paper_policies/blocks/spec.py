@@ -29,7 +29,7 @@ from rftf_torchrl.paper_policies.blocks.inputs import (
 )
 from rftf_torchrl.policies.heads.arm_gripper import ARM_LOC, arm_gripper_actor
 from rftf_torchrl.policies.settings import PolicyConfig, Sizes
-from rftf_torchrl.settings import Count, Positive, setting_problems
+from rftf_torchrl.settings import Count, Positive, setting_problems, unknown_settings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -79,15 +79,20 @@ class PaperPolicySpec(ABC):
                 f"chunk_size must be from 1 to config.act_len = {self.config.act_len}, the actions "
                 f"that the network predicts, got {self.chunk_size}."
             )
+        low, high = self.scale_bounds
+        if not low <= self.init_scale <= high:
+            raise ValueError(
+                f"init_scale must lie within scale_bounds, {low} to {high}, got {self.init_scale}."
+            )
         object.__setattr__(self, "scale_bounds", tuple(self.scale_bounds))
 
     @classmethod
     def problems(cls, settings: PolicyConfig, sizes: Sizes) -> list[str]:
         """What is wrong with a run's settings."""
-        if settings.path is not None:
-            return []
         entries = {"chunk_size": sizes.chunk_size, "wrist": sizes.wrist, **settings.options}
         tokenizer = entries.pop("tokenizer", None)
+        if settings.path is not None:  # which has the rest
+            return unknown_settings(cls, entries, "policy.options.")
         problems = setting_problems(cls, entries, "policy.options.")
         if sizes.image_size is None:
             problems.append(f"env.image_size=null: policy.kind={cls.kind} needs images")

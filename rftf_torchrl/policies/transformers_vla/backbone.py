@@ -18,7 +18,9 @@ Trained = Literal["all", "language", "head"]
 
 def load_config(source: str | Path) -> dict[str, Any]:
     """The config of a model in a folder or on a hub, as a dict that JSON can hold."""
-    config = transformers_module("this policy").AutoConfig.from_pretrained(source)
+    config = transformers_module("this policy").AutoConfig.from_pretrained(
+        source, trust_remote_code=False
+    )
     return cast(dict[str, Any], json.loads(config.to_json_string(use_diff=False)))
 
 
@@ -53,7 +55,11 @@ def load_backbone(source: str | Path, dtype: Dtype = "float32") -> nn.Module:
             is ever left at random values.
     """
     model, info = transformers_module("this policy").AutoModelForImageTextToText.from_pretrained(
-        source, dtype=_dtype(dtype), output_loading_info=True, ignore_mismatched_sizes=True
+        source,
+        dtype=_dtype(dtype),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        trust_remote_code=False,
     )
     problems = [f"missing: {name}" for name in sorted(info["missing_keys"])]
     problems += [f"unexpected: {name}" for name in sorted(info["unexpected_keys"])]

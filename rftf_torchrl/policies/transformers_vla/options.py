@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rftf_torchrl.policies.settings import Bins, HeadOptions, PolicyConfig, Sizes
+from rftf_torchrl.policies.settings import (
+    Bins,
+    HeadOptions,
+    PolicyConfig,
+    Sizes,
+    options_without_effect,
+)
 from rftf_torchrl.policies.transformers_vla.backbone import Dtype, Trained
 from rftf_torchrl.settings import Count, Positive, setting_problems
-
-_OF_TOKENS = {"decoding": "parallel", "temperature": 1.0}
-"""Options that another head than that of tokens does not read, with what they are by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +79,13 @@ def transformers_problems(settings: PolicyConfig, sizes: Sizes) -> list[str]:
             "computes in bfloat16, train the head alone, or set policy.lora_rank, whose adapters "
             "are float32"
         )
-    head, options = settings.options.get("head", "tokens"), settings.options
-    for name in ("decoding", "temperature"):
-        if head != "tokens" and options.get(name) not in (None, _OF_TOKENS[name]):
-            problems.append(
-                f"policy.options.{name}={options[name]} has no effect with policy.options.head="
-                f"{head}: it is for tokens"
-            )
+    problems += options_without_effect(TransformersOptions, settings.options)
+    if trained == "head" and settings.options.get("decoding") == "autoregressive":
+        problems.append(
+            "policy.options.trained=head with policy.options.decoding=autoregressive: words are "
+            "decoded by the model itself, so next to nothing would train; choose "
+            "policy.options.trained=language or all"
+        )
     if rank is not None and trained == "head":
         problems.append(
             f"policy.lora_rank={rank} with policy.options.trained=head: adapters go into layers "

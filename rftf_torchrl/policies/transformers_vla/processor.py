@@ -85,8 +85,10 @@ class VLAProcessor:
             **options: see :class:`VLAProcessor`.
         """
         transformers = transformers_module("this policy")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-        images = transformers.AutoImageProcessor.from_pretrained(source, backend="pil")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        images = transformers.AutoImageProcessor.from_pretrained(
+            source, backend="pil", trust_remote_code=False
+        )
         return cls(tokenizer, images, config, **options)
 
     def files(self) -> dict[str, bytes]:

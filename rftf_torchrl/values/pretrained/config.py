@@ -159,7 +159,7 @@ class PretrainedEncoderConfig:
 
 def _tower(source: str, part: str) -> dict[str, Any]:
     """The configuration of one tower of a checkpoint, as a JSON dict."""
-    config = transformers_module().AutoConfig.from_pretrained(source)
+    config = transformers_module().AutoConfig.from_pretrained(source, trust_remote_code=False)
     config = getattr(config, part, config)
     found = json.loads(config.to_json_string(use_diff=True))
     return {**found, "model_type": config.model_type}

@@ -212,3 +212,6 @@ def test_options_of_tokens_are_refused_for_other_heads():
         "it is for tokens"
     )
     assert transformers_problems(settings, sizes) == [expected]
+    settings = PolicyConfig("transformers", {"trained": "head", "decoding": "autoregressive"}, "x")
+    (problem,) = transformers_problems(settings, sizes)
+    assert problem.endswith("would train; choose policy.options.trained=language or all")
