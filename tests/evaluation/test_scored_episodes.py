@@ -3,6 +3,7 @@
 import csv
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from rftf_torchrl import (
     keys,
     load_demonstrations,
     score_demonstrations,
+    score_labelled,
     score_rollouts,
     task_instructions,
     write_progress_table,
@@ -54,6 +56,13 @@ def test_demonstrations_are_played_four_ways(demonstrations, model):
     assert [e.source for e in scored[:4]] == [
         "demonstration", "reversed", "shuffled", "wrong_instruction",
     ]  # fmt: skip
+
+
+def test_an_episode_without_an_outcome_is_neither(demonstrations, model):
+    first, second, third = demonstrations.episodes[:3]
+    episodes = replace(first, success=True), replace(second, success=False)
+    some = replace(demonstrations, episodes=(*episodes, replace(third, success=None)))
+    assert [each.source for each in score_labelled(model, some)] == ["success", "failure"]
 
 
 def test_a_single_task_has_no_wrong_instruction(tmp_path, model):

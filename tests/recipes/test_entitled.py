@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
 from tiny import TINY
 
 from rftf_torchrl import ConfigError, FolderInUseError, load_policy, own_folder, read_made_by
+from rftf_torchrl.configs.learner import refuse_used_folder
+from rftf_torchrl.digests import write_record
 from rftf_torchrl.recipes.collect_demos import collect
 from rftf_torchrl.recipes.finetune import finetune
 from rftf_torchrl.recipes.train_bc import clone
@@ -48,6 +51,19 @@ def test_a_resumed_run_keeps_its_settings(run):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         finetune(other)
     assert files(run) == before
+
+
+def test_a_run_that_has_ended_keeps_its_settings_without_checkpoints(run, tmp_path):
+    aside = shutil.move(run.tuned.checkpoints, tmp_path / "aside")
+    write_record(run.tuned.end, {"asked": {}})
+    try:
+        other = replace(run, resume=True, ppo=replace(run.ppo, gamma=0.5))
+        with pytest.raises(ConfigError, match=r"  - ppo\.gamma=.*, and now 0\.5\n"):
+            refuse_used_folder(other)
+        refuse_used_folder(replace(run, resume=True))
+    finally:
+        run.tuned.end.unlink()
+        shutil.move(aside, run.tuned.checkpoints)
 
 
 def test_a_resumed_run_does_not_end_before_it_stopped(run):
