@@ -146,7 +146,7 @@ def policy_problems(settings: PolicyConfig, sizes: Sizes) -> list[str]:
 
     Example:
         >>> sizes = Sizes(2, image_size=None, wrist=False, robot="my_sim")
-        >>> policy_problems(PolicyConfig(options={"bins": 1}), sizes)
+        >>> policy_problems(PolicyConfig(options={"head": "tokens", "bins": 1}), sizes)
         ['policy.options.bins=1: must be at least 2']
     """
     try:

@@ -324,7 +324,10 @@ def test_a_run_within_its_data_is_refused(configure, tmp_path):
             "  - policy.options.config: arm_dim must be 3 (the arm's position) or 6 (and its Euler "
             "angles), got 4.",
         ),
-        (["policy.options.flow_level=0"], "policy.options.flow_level=0: must be above 0"),
+        (
+            ["policy.options.head=flow", "policy.options.flow_level=0"],
+            "policy.options.flow_level=0: must be above 0",
+        ),
         (
             ["+env.options.wrist_size=84"],
             "env.options.wrist_size: there is no such setting, choose from action_repeat",
