@@ -32,7 +32,6 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor, nn
 
 from rftf_torchrl import (
@@ -78,10 +77,8 @@ from rftf_torchrl.recipes.study_cells import deciding, digest, versions
 from rftf_torchrl.recipes.train_bc import clone
 from rftf_torchrl.recipes.train_value import cloned_rollouts, fit, rollout_episodes, untrained
 from rftf_torchrl.recipes.value_steps import calibrate
-from rftf_torchrl.recipes.value_terms import Tried, rollout_with_context, with_context
 from rftf_torchrl.study.collection import other_versions
 from rftf_torchrl.study.intervals import Difference, paired_difference
-from rftf_torchrl.values.kinds import value_spec
 from rftf_torchrl.weights_file import read_safetensors, write_safetensors
 
 logger = logging.getLogger("study_values")
@@ -182,40 +179,16 @@ def with_rollouts(config: RunConfig, per_task: int) -> RunConfig:
     return replace(config, value=value)
 
 
-def minimum(members: Sequence[TensorDictModuleBase]) -> TensorDictModuleBase:
-    """The smallest of the members' values."""
-    if len(members) == 1:
-        return members[0]
-    names = members[0].in_keys
-
-    def smallest(*inputs: Tensor) -> Tensor:
-        data = TensorDict(dict(zip(names, inputs, strict=True)), inputs[0].shape[:1])
-        values = [member(data.copy())[keys.TEMPORAL_VALUE] for member in members]
-        return torch.stack(values).amin(0)
-
-    return TensorDictModule(smallest, names, [keys.TEMPORAL_VALUE])
-
-
 def value_model(
     config: RunConfig, train: Demonstrations, rollouts: list[TensorDictBase]
-) -> TensorDictModuleBase:
+) -> TemporalValueModel:
     """Train the model of a method."""
-    spec = value_spec(config.value.kind, config.value.options)
-    tried = spec if isinstance(spec, Tried) else Tried()
-    if tried.context > 1:
-        train = with_context(tried, train, derive_seed(config.seed, "rewound"))
-        rollouts = [rollout_with_context(tried, rollout) for rollout in rollouts]
-    models = []
-    for member in range(tried.members):
-        own = replace(config, seed=derive_seed(config.seed, "member", member))
-        own = own if member else config
-        shutil.rmtree(own.folder.value, ignore_errors=True)  # the curve of the one before
-        seed_everything(derive_seed(own.seed, "value"))
-        model = cast(TemporalValueModel, untrained(own, train))
-        fit(own, model, train, (), rollouts)
-        calibrate(own, model, train)
-        models.append(model)
-    return minimum(models)
+    shutil.rmtree(config.folder.value, ignore_errors=True)  # the curve of the one before
+    seed_everything(derive_seed(config.seed, "value"))
+    model = cast(TemporalValueModel, untrained(config, train))
+    fit(config, model, train, (), rollouts)
+    calibrate(config, model, train)
+    return model
 
 
 def measure(config: RunConfig, rollouts: list[TensorDictBase], steps: int) -> Found:
@@ -227,12 +200,8 @@ def measure(config: RunConfig, rollouts: list[TensorDictBase], steps: int) -> Fo
     tests = {policy: unseen([*shown, *rollouts], data) for policy, data in tests.items()}
     model = value_model(config, train, rollouts)
     found: Found = {"cpu_seconds": time.process_time() - started, "simulator_steps": steps}
-    spec = value_spec(config.value.kind, config.value.options)
     names = task_names(make_simulator(config.env), config.env.tasks)
     for policy, data in tests.items():
-        if isinstance(spec, Tried) and spec.context > 1:
-            parts = split_trajectories(data).values()
-            data = torch.cat([rollout_with_context(spec, part) for part in parts])
         tasks = final_value_auc(add_values(data, model), task_names=names)["tasks"]
         found[policy] = {
             task: {name: row[name] for name in ("final_auc", "successes", "failures")}
@@ -259,7 +228,7 @@ def shared_settings(config: RunConfig) -> list[Any]:
 
 
 def check_methods(study: StudyConfig, folders: Sequence[str]) -> None:
-    """Refuse a method of another start than the others', and one that cannot read images.
+    """Refuse a method of another start than the others'.
 
     Raises:
         ConfigError: naming it.
@@ -272,12 +241,6 @@ def check_methods(study: StudyConfig, folders: Sequence[str]) -> None:
                 raise ConfigError(
                     f"method {name} of {task_set} has other demonstrations or policies than "
                     f"{first}, and all are measured on the same: let its settings be of value alone"
-                )
-            spec = value_spec(config.value.kind, config.value.options)
-            if isinstance(spec, Tried) and spec.context > 1 and config.env.image_size is not None:
-                raise ConfigError(
-                    f"method {name} reads the last states, and {task_set} has images: leave it out "
-                    "of methods, or choose others by only_task_sets"
                 )
 
 

@@ -9,91 +9,14 @@ import pytest
 import torch
 from _composed import composed
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
 from tiny import TINY
-from torch import nn
 
 from rftf_torchrl import (
     ConfigError,
-    TemporalValueModel,
     check_study,
-    load_demonstrations,
-    write_synthetic_demonstrations,
 )
 from rftf_torchrl.digests import read_record, write_record
 from rftf_torchrl.study.cell import CellError
-
-
-def test_last_states_newest_first():
-    from rftf_torchrl.recipes.value_terms import last_states
-
-    states = torch.tensor([[1.0], [2.0], [3.0]])
-    assert last_states(states, 3).tolist() == [[1, 1, 1], [2, 1, 1], [3, 2, 1]]
-    assert torch.equal(last_states(states, 1), states)
-
-
-@pytest.mark.parametrize("rewound", [False, True])
-def test_demonstrations_with_context(tmp_path, rewound):
-    from rftf_torchrl.recipes.value_terms import Tried, with_context
-
-    demonstrations = load_demonstrations(write_synthetic_demonstrations(tmp_path / "demos"))
-    found = with_context(Tried(context=2, rewound=rewound), demonstrations, 0)
-    assert len(found.episodes) == len(demonstrations.episodes) * (1 + rewound)
-    turned = 0
-    for number, episode in enumerate(found.episodes):
-        old = demonstrations.episodes[number // (1 + rewound)]
-        states = demonstrations.frames[old.start : old.stop]["observation", "state"]
-        frames = found.frames[episode.start : episode.stop]
-        now, other = frames["observation", "state"].chunk(2, -1)
-        assert torch.equal(now, states)
-        before, after = torch.cat([states[:1], states[:-1]]), torch.cat([states[1:], states[-1:]])
-        if rewound and number % 2:
-            back = (other == after).all(-1)
-            assert (back | (other == before).all(-1)).all()
-            turned += int((back & (after != before).any(-1)).sum())
-        else:
-            assert torch.equal(other, before)
-        assert torch.equal(
-            frames["instruction", "tokens"],
-            demonstrations.frames[old.start : old.stop]["instruction", "tokens"],
-        )
-    assert bool(turned) == rewound
-
-
-def rollout(*states):
-    states = torch.tensor(states).unsqueeze(-1)
-    return TensorDict(
-        {"observation": {"state": states[:-1]}, "next": {"observation": {"state": states[1:]}}},
-        [len(states) - 1],
-    )
-
-
-def test_a_rollout_with_context_has_the_same_value_before_and_after():
-    from rftf_torchrl.recipes.value_terms import Tried, rollout_with_context
-
-    plain = rollout(1.0, 2.0, 3.0, 4.0)
-    found = rollout_with_context(Tried(context=2), plain)
-    assert found["observation", "state"].tolist() == [[1, 1], [2, 1], [3, 2]]
-    assert found["next", "observation", "state"].tolist() == [[2, 1], [3, 2], [4, 3]]
-    assert plain["observation", "state"].shape == (3, 1)
-
-
-def test_the_minimum_is_calibrated_and_below_every_member():
-    from rftf_torchrl.recipes.study_values import minimum
-
-    torch.manual_seed(0)
-    members = [TemporalValueModel(nn.Linear(3, 1), in_keys=["state"]) for _ in range(3)]
-    ends = [TensorDict({"state": torch.randn(4, 3)}, [4]) for _ in range(2)]
-    for member in members:
-        sign = torch.sign(member.raw(ends[1]).mean() - member.raw(ends[0]).mean())
-        member.network.weight.data *= sign
-        member.calibrate(*ends, mode="global")
-    data = TensorDict({"state": torch.randn(5, 3)}, [5])
-    values = torch.stack([member(data.copy())["temporal_value"] for member in members])
-    assert torch.equal(minimum(members)(data)["temporal_value"], values.amin(0))
-    assert len({int(row) for row in values.argmin(0).flatten()}) > 1
-    assert isinstance(minimum(members), TensorDictModule)
-    assert minimum(members[:1]) is members[0]
 
 
 def test_only_tasks_with_three_of_each_count():
@@ -119,6 +42,14 @@ def test_the_interval_is_cut_to_what_an_area_can_be():
     assert shown(student(torch.tensor([0.5, float("nan")]))) == "0.500 (–)"
     assert student(torch.tensor([-0.9, float("nan"), 0.5]), -1.0).low == -1.0
     assert math.isnan(student(torch.tensor([float("nan")])).detectable)
+
+
+def rollout(*states):
+    states = torch.tensor(states).unsqueeze(-1)
+    return TensorDict(
+        {"observation": {"state": states[:-1]}, "next": {"observation": {"state": states[1:]}}},
+        [len(states) - 1],
+    )
 
 
 def test_an_episode_that_begins_where_a_trained_one_does_is_left_out():
@@ -152,13 +83,7 @@ def configured(output):
 def test_the_study_resumes_and_says_the_same(tmp_path):
     from rftf_torchrl.recipes.study_values import study_values
 
-    some = [
-        "demonstrations",
-        "rollouts",
-        "rollouts_distance",
-        "rollouts_minimum",
-        "rollouts_rewound",
-    ]
+    some = ["demonstrations", "rollouts", "rollouts_distance"]
     study = replace(configured(tmp_path), methods=some)
     report = study_values(study)
     text = (report / "report.md").read_text(encoding="utf-8")
@@ -194,15 +119,6 @@ def test_a_method_of_other_demonstrations_is_refused(tmp_path):
     message = "method wrong of tiny has other demonstrations or policies than demonstrations, and"
     with pytest.raises(ConfigError, match=f"^{message}"):
         study_values(replace(study, methods=["demonstrations", "wrong"]))
-
-
-def test_a_method_that_reads_the_last_states_takes_no_images(tmp_path):
-    from rftf_torchrl.recipes.study_values import study_values
-
-    study = replace(configured(tmp_path), methods=["context"])
-    study = replace(study, task_sets={"pixels": ["env.image_size=16"]})
-    with pytest.raises(ConfigError, match=r"^method context reads the last states, and pixels has"):
-        study_values(study)
 
 
 @pytest.mark.slow
