@@ -36,7 +36,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # CALVIN's simulator is on GitHub only: CalvinNotInstalledError says how to get it.
 FROM_GITHUB = {"calvin_env", "pybullet"}
 # Packages that an optional package brings along.
-BROUGHT_ALONG = {"huggingface_hub": "lerobot", "tokenizers": "transformers"}
+BROUGHT_ALONG = {
+    "huggingface_hub": "lerobot",
+    "tokenizers": "transformers",
+    "gymnasium": "metaworld",
+}
 
 
 def installed_with(*lines):
