@@ -145,7 +145,7 @@ def tuned_by(config: RunConfig) -> dict[str, Any]:
     if config.reward.dense_weight and config.reward.potential == "value" and file.is_file():
         value = read_made_by(file)
         if "value.kind" in value:
-            found = _as_made(found, value, lambda name: any(_within(name, x) for x in _VALUE))
+            found = _as_made(found, value, _is_of_a_value_model)
     return found
 
 
@@ -160,6 +160,10 @@ def warn_of_other_options(config: RunConfig) -> None:
     if asked and "policy.kind" in stored:
         listed = ", ".join(f"{name}={value}" for name, value in asked.items())
         logger.warning("%s was not cloned with %s, and stays so", config.folder.policy, listed)
+
+
+def _is_of_a_value_model(name: str) -> bool:
+    return any(name == part or _within(name, part) for part in _VALUE if part != "value.path")
 
 
 def _as_made(

@@ -194,6 +194,8 @@ def test_a_task_that_the_expert_does_not_do_is_refused_before_any_other(tmp_path
     env = EnvConfig("libero", tasks[:10], image_size=None, options={"suite": "libero_10"})
     with pytest.raises(UserError, match=f"^the scripted expert does not do .*{never}"):
         make_simulator(env).record(Recording(tmp_path / "demos", 1, 0, tasks[:10]))
+    (tmp_path / "demos").mkdir()  # brought from elsewhere
+    assert make_simulator(env).record(Recording(tmp_path / "demos", 1, 0, tasks[:10])) == 0
 
 
 def test_another_split():
