@@ -79,7 +79,8 @@ class Registry:
         known = list(self.places())
         near = get_close_matches(kind, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
+        choices = f"choose from {', '.join(known)}, " if known else ""
         return (
-            f"unknown {self.what} {kind!r}: choose from {', '.join(known)}, give your own as "
+            f"unknown {self.what} {kind!r}: {choices}give your own as "
             f"'module:Name', or offer it as an entry point in the group {self.group!r}.{hint}"
         )
