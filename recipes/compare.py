@@ -82,16 +82,14 @@ def run_config(
     study: StudyConfig, task_set: str, method: str, folders: Sequence[str] = ()
 ) -> RunConfig:
     """The configuration of a cell but for its seed, composed as ``finetune.py`` composes it."""
-    settings = [
+    given = [
         *study.settings,
         *study.task_sets[task_set],
         *study.catalogue[method].settings,
-        f"output={quoted(study.output)}",
-        f"hydra.searchpath=[{','.join(map(quoted, folders))}]",
     ]
     taken = [
         setting
-        for setting in settings[:-2]
+        for setting in given
         if setting.lstrip("+").split("=")[0] in ("seed", "output", "resume", "baseline")
     ]
     if taken:
@@ -99,6 +97,11 @@ def run_config(
             f"{', '.join(taken)}: a study gives each cell its own seed and folder, and goes on by "
             "itself: leave it out of settings, task_sets and the catalogue"
         )
+    settings = [
+        *given,
+        f"output={quoted(study.output)}",
+        f"hydra.searchpath=[{','.join(map(quoted, folders))}]",
+    ]
     with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
         config = check_config(compose("config", overrides=last_of_each(settings)))
     simulator = simulator_class(config.env.kind)

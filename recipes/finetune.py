@@ -180,12 +180,14 @@ def finetune(
     seed_everything(derive_seed(config.seed, "finetune"))
     settings, name = config.ppo, config.name
     folder = config.tuned.root
+    tuned: dict[str, Any] = {}
     if is_first():
         prepare_output(folder)
         config.tuned.end.unlink(missing_ok=True)
         warn_of_other_options(config)
-        write_record(config.tuned.settings, tuned_by(config))
-    tuned = (tuned_by(config) | environment(config)) if is_first() else {}
+        tuned = tuned_by(config)
+        write_record(config.tuned.settings, tuned)
+        tuned |= environment(config)
     own = device if is_first() or not settings.shard else torch.device("cpu")
     learner = make_learner(config, own)
     policy, spec = learner.policy, learner.spec

@@ -82,11 +82,7 @@ class MetricsFile:
         row = {STEP: str(step), **{name: repr(float(value)) for name, value in metrics.items()}}
         last = int(self.rows[-1][STEP]) if self.rows else -1
         if self._resuming:
-            kept = [old for old in self.rows if int(old[STEP]) < step]
-            dropped = len(self.rows) - len(kept)
-            if dropped:
-                logger.info("%s: %d rows from step %d on are replaced", self.path, dropped, step)
-            self.rows = kept
+            self._drop_from(step)
         elif step < last:
             raise ValueError(
                 f"Step {step} comes after step {last} in {self.path}: steps must not decrease."
@@ -122,15 +118,8 @@ class MetricsFile:
                 f"{step - 1}: copy it again from where it is whole, or remove it to go on without "
                 "it."
             )
-        kept = [row for row in self.rows if int(row[STEP]) < step]
-        if len(kept) < len(self.rows):
-            logger.info(
-                "%s: %d rows from step %d on are dropped",
-                self.path,
-                len(self.rows) - len(kept),
-                step,
-            )
-            self.rows, self.ended = kept, False
+        if self._drop_from(step):
+            self.ended = False
             self._rewrite()
 
     def numbers(self) -> list[tuple[int, dict[str, float]]]:
@@ -139,6 +128,15 @@ class MetricsFile:
             (int(row[STEP]), {name: float(cell) for name, cell in row.items() if name != STEP})
             for row in self.rows
         ]
+
+    def _drop_from(self, step: int) -> int:
+        """Forget rows from a step on; returns how many."""
+        kept = [row for row in self.rows if int(row[STEP]) < step]
+        dropped = len(self.rows) - len(kept)
+        if dropped:
+            logger.info("%s: %d rows from step %d on are replaced", self.path, dropped, step)
+        self.rows = kept
+        return dropped
 
     def _rewrite(self) -> None:
         self._last = ""
